@@ -1,0 +1,34 @@
+# Quanvas - build helpers. Sources are globbed, so that a plug-in, a verb or a test is added with one file.
+find_package(Threads REQUIRED)
+
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_NOHASHDIR=1 ${CCACHE})
+endif()
+find_program(MOLD mold)
+if(MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_link_options(-fuse-ld=mold)
+endif()
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+add_library(quanvas_options INTERFACE)
+target_compile_options(quanvas_options INTERFACE -Wall -Wextra $<$<BOOL:${QUANVAS_WERROR}>:-Werror>)
+target_include_directories(quanvas_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
+target_compile_definitions(quanvas_options INTERFACE
+  QUANVAS_SOURCE_RESOURCES="${CMAKE_SOURCE_DIR}/resources" QT_NO_KEYWORDS)
+configure_file(${CMAKE_SOURCE_DIR}/core/base/version.h.in ${CMAKE_BINARY_DIR}/generated/core/base/version.h)
+
+# quanvas_library(name STATIC|OBJECT|SHARED folders...): every .cpp of the folders (not below them).
+function(quanvas_library name kind)
+  set(sources)
+  foreach(folder ${ARGN})
+    file(GLOB found CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.cpp
+      ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.h)
+    list(APPEND sources ${found})
+  endforeach()
+  add_library(${name} ${kind} ${sources})
+  target_link_libraries(${name} PUBLIC quanvas_options)
+endfunction()

@@ -1,0 +1,58 @@
+// Quanvas - data sets: samples as float32 in the layout the model wants, labels where there are any.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/graph/graph.h"
+#include "core/report/report.h"
+
+namespace quanvas {
+
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual std::int64_t size() const = 0;
+  virtual Shape sample_shape() const = 0;  // without the batch, after preprocessing: {1,28,28}
+  virtual bool has_labels() const = 0;
+  virtual std::vector<std::string> class_names() const { return {}; }
+  // Writes the samples `indices` one after the other to `out` (element_count(sample_shape()) floats each) and
+  // their labels (may be null). Thread-safe: chunk workers read at the same time.
+  virtual Status read(const std::vector<std::int64_t>& indices, float* out, std::int64_t* labels) const = 0;
+  // Of the raw data and of how it is preprocessed.
+  virtual std::string hash() const = 0;
+};
+using DatasetPtr = std::shared_ptr<const Dataset>;
+
+// Opens a source with its reader plug-in, limits it to [begin, end) and applies the preprocessing. Relative
+// paths start at `base`. expected: shape of the model's input with batch (unknown dimensions fit anything);
+// a data set that does not fit is refused with both shapes. Readers that give [H,W] or [H,W,C] are brought
+// to `layout`.
+Result<DatasetPtr> open_dataset(const DataSource& source, const Preprocessing& preprocessing,
+                                const std::string& base, const Shape& expected);
+
+// What a reader plug-in gives: raw values before preprocessing.
+struct RawSample {
+  Shape shape;                 // e.g. {28,28} or {256,256,3}
+  std::vector<float> values;
+  std::int64_t label = -1;     // -1: none
+};
+class RawDataset {
+ public:
+  virtual ~RawDataset() = default;
+  virtual std::int64_t size() const = 0;
+  virtual bool has_labels() const = 0;
+  virtual bool is_image() const = 0;  // HW or HWC; else the shape is taken as it is
+  virtual std::vector<std::string> class_names() const { return {}; }
+  virtual Result<RawSample> read(std::int64_t index) const = 0;  // thread-safe
+  virtual std::string hash() const = 0;
+};
+
+// `count` indices of [0, size) without repetition in the order of a generator seeded with `seed` (the first
+// `count` in order when count >= size or count == 0). Same result on every platform.
+std::vector<std::int64_t> choose_samples(std::int64_t size, std::int64_t count, std::int64_t seed);
+
+}  // namespace quanvas

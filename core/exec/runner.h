@@ -1,0 +1,89 @@
+// Quanvas - runs a Graph on LibTorch: float, fake-quantized or trainable.
+//
+// A Runner is immutable after create() and may be used by several threads at once (each call has its own
+// environment). Tensors are freed after their last use unless kept. Errors name the node.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "core/base/job.h"
+#include "core/graph/weights.h"
+#include "core/plugin/registry.h"
+
+namespace quanvas::exec {
+
+using QuantizerMap = std::map<Site, quant::QuantParams>;
+using Environment = std::vector<at::Tensor>;  // by TensorId; undefined: not there (yet, or freed)
+
+struct RunHooks {
+  // Called for every tensor as soon as it exists (graph inputs too). May be empty.
+  std::function<void(TensorId, const at::Tensor&)> tap;
+  // Replaces an activation at a site before the node sees it; used by observers and by training. Empty:
+  // the Runner's own fake-quantizers.
+  std::function<at::Tensor(const Site&, const at::Tensor&)> quantize;
+  // Replaces weights (by tensor id): the leaves of training. May be null.
+  const Environment* weights = nullptr;
+  bool training = false;  // BatchNormalization uses batch statistics, Dropout drops
+  // With training: batch mean and variance of each BatchNormalization node, for the running averages.
+  std::function<void(const Node&, const at::Tensor& mean, const at::Tensor& variance)> batch_statistics;
+};
+
+class Runner {
+ public:
+  // quantizers: weights and biases are fake-quantized once here, activations at run time; null: float.
+  // device: "cpu", "cuda", "cuda:1". Fails for a device that is not there; opaque nodes fail only when run.
+  static Result<std::shared_ptr<const Runner>> create(ModelPtr model, const QuantizerMap* quantizers,
+                                                      const std::string& device = "cpu");
+
+  const Graph& graph() const { return *model_->graph; }
+  const ModelPtr& model() const { return model_; }
+  const std::string& device() const { return device_; }
+  // Initializers as the nodes see them (fake-quantized where quantizers are given).
+  const Environment& weights() const { return weights_; }
+
+  // inputs in the order of graph().inputs(); returns the graph's outputs.
+  Result<std::vector<at::Tensor>> run(const std::vector<at::Tensor>& inputs, const RunHooks& hooks = {}) const;
+  // Everything kept: the environment of the whole graph.
+  Result<Environment> run_all(const std::vector<at::Tensor>& inputs, const RunHooks& hooks = {}) const;
+  // Runs only `nodes` (ids, topological order, see Graph::downstream) taking all else from `env`, which gets
+  // their results. Nothing is freed.
+  Status run_nodes(const std::vector<NodeId>& nodes, Environment& env, const RunHooks& hooks = {}) const;
+
+ private:
+  Runner() = default;
+  Status run_node(std::size_t index, Environment& env, const RunHooks& hooks) const;
+  ModelPtr model_;
+  std::string device_;
+  Environment weights_;
+  QuantizerMap activations_;                     // input and output sites
+  std::vector<std::vector<TensorId>> free_after_;  // by node position
+};
+
+// Whether the executor has this operator (with these attributes); empty: yes, else the reason.
+std::string unsupported_reason(const Node& node);
+std::vector<std::string> supported_operators();
+
+// y = fake_quantize(x) on CPU (own kernels) or through ATen on other devices.
+at::Tensor fake_quantize(const at::Tensor& x, const quant::QuantParams& params);
+// With gradient by the straight-through estimator; scale may require grad (learned), see params.h.
+at::Tensor fake_quantize_ste(const at::Tensor& x, const at::Tensor& scale, const quant::QuantParams& params,
+                             bool pass_clipped);
+
+at::Tensor to_tensor(const TensorData& data);        // copies; float16/double stay their type
+TensorData to_data(const at::Tensor& tensor);
+
+// Threads: `set_threads(n)` once at start (0: all cores); see chunks.h for who uses them.
+void set_threads(int threads);
+int threads();
+// "2.6 OpenBLAS ..." and whether it is the slow reference BLAS, device names, capability: for --version and
+// the warning at start.
+std::map<std::string, std::string> engine_versions();
+bool has_reference_blas();
+
+}  // namespace quanvas::exec

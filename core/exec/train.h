@@ -1,0 +1,48 @@
+// Quanvas - gradient training: of a float network, and quantization-aware training of a quantized one.
+//
+// Data parallel over a fixed number of shards per batch (kTrainShards), gradients summed in the order of the
+// shards: results do not depend on the number of threads. BatchNormalization in training uses the statistics
+// of its shard; running averages are updated in the order of the shards.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "core/exec/runner.h"
+
+namespace quanvas::exec {
+
+inline constexpr int kTrainShards = 2;
+
+struct TrainSettings {
+  int epochs = 1;
+  int batch = 128;
+  std::string optimizer = "adam";   // "adam", "sgd" (momentum 0.9)
+  double learning_rate = 1e-3;
+  double scale_learning_rate = 1e-3;  // of learned scales (log2 domain)
+  double weight_decay = 0;
+  std::string schedule = "cosine";  // "cosine" (to 0), "constant"
+  std::int64_t seed = 0;            // order of samples
+  bool learn_scales = true;         // quantizers whose spec says "learned", or all when force_learned
+  bool force_learned = false;
+  int max_samples = 0;              // of the training split; 0: all
+  int validation_samples = 1000;    // held out from the end of the training split; decides "best kept"
+  bool augment_flip = false;        // mirror images at random
+};
+
+struct TrainResult {
+  WeightsPtr weights;        // new master weights (and BN running averages)
+  QuantizerMap quantizers;   // with learned or recomputed scales; empty for float training
+  std::vector<TrainPoint> curve;
+  double best_top1 = 0;
+  int best_epoch = 0;        // whose state is returned: the best on the validation samples (0: before training)
+  bool cancelled = false;    // stopped on request: the best so far is returned
+};
+
+// quantizers null: float training. Trains every initializer that is a weight or bias of a layer, or scale /
+// bias of a BatchNormalization. Activation ranges start from the quantizers' scales. partial("train-step")
+// is sent at most 10 times a second and at each end of epoch.
+Result<TrainResult> train(ModelPtr model, const QuantizerMap* quantizers, const Dataset& data,
+                          const TrainSettings& settings, const std::string& device, JobContext& job);
+
+}  // namespace quanvas::exec

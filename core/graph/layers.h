@@ -1,0 +1,80 @@
+// Quanvas - which nodes are layers (can be quantized), which tensors are their sites, and what they cost.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/graph/graph.h"
+
+namespace quanvas {
+
+enum class SiteKind { kWeight, kBias, kInput, kOutput };
+inline const EnumNames<SiteKind>& enum_names(SiteKind) {
+  static const EnumNames<SiteKind> names = {{SiteKind::kWeight, "weight"},
+                                            {SiteKind::kBias, "bias"},
+                                            {SiteKind::kInput, "input"},
+                                            {SiteKind::kOutput, "output"}};
+  return names;
+}
+
+// One tensor that can get a quantizer. For two-operand layers (Add, Mul, Concat, MatMul of activations)
+// `operand` is the input's index; it is 0 otherwise.
+struct Site {
+  NodeId node = kNoNode;
+  SiteKind kind = SiteKind::kWeight;
+  int operand = 0;
+  auto operator<=>(const Site&) const = default;
+};
+template <class V>
+void visit_fields(V& v, Site& s) {
+  v("node", s.node);
+  v("kind", s.kind);
+  v("operand", s.operand);
+}
+
+enum class LayerKind { kCompute, kElementwise, kPool, kActivation, kNormalization, kEmbedding };
+inline const EnumNames<LayerKind>& enum_names(LayerKind) {
+  static const EnumNames<LayerKind> names = {
+      {LayerKind::kCompute, "compute"}, {LayerKind::kElementwise, "elementwise"},
+      {LayerKind::kPool, "pool"},       {LayerKind::kActivation, "activation"},
+      {LayerKind::kNormalization, "normalization"}, {LayerKind::kEmbedding, "embedding"}};
+  return names;
+}
+
+struct Layer {
+  NodeId node = kNoNode;
+  LayerKind kind = LayerKind::kCompute;
+  TensorId weight = kNoTensor;  // an initializer; none for MatMul of two activations, Add ...
+  TensorId bias = kNoTensor;
+  std::vector<TensorId> inputs; // activation operands, in order
+  TensorId output = kNoTensor;
+  // Of the weight, as the node uses it: axis of output channels and of the reduction (input channels).
+  // Conv 0/1, ConvTranspose 1/0, Gemm transB=1 0/1, Gemm and MatMul 1/0.
+  int channel_axis = 0;
+  int reduction_axis = 1;
+  int group = 1;  // of a convolution
+
+  std::vector<Site> sites() const;
+};
+
+// In topological order. Conv, ConvTranspose, Gemm, MatMul (kCompute); Add, Mul, Concat ... of activations;
+// pools; activations; BatchNormalization; Gather of a 2-d initializer (kEmbedding). Opaque nodes are none.
+std::vector<Layer> find_layers(const Graph& graph);
+const Layer* find_layer(const std::vector<Layer>& layers, NodeId node);
+// The tensor behind a site; kNoTensor when the layer has no such site.
+TensorId site_tensor(const Layer& layer, const Site& site);
+
+struct NodeCost {
+  double macs = 0;          // multiply-accumulates for one sample; 0 when shapes are unknown
+  double parameters = 0;    // elements of initializers that only count as learnt (weight, bias, BN's four)
+  double weight_bytes = 0;  // as stored in the file
+  double output_elements = 0;  // for one sample
+};
+// BOPs = MACs x weight bits x activation bits (Baskin et al. 2021, without the accumulator term).
+NodeCost node_cost(const Graph& graph, const Node& node);
+
+// "Conv 5×5, 6 → 16, stride 1" and "Conv 5×5" (short).
+std::string describe(const Graph& graph, const Node& node);
+std::string describe_short(const Graph& graph, const Node& node);
+
+}  // namespace quanvas

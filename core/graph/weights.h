@@ -1,0 +1,55 @@
+// Quanvas - the data of initializers, by tensor name. Immutable and shared: a pass that changes one weight
+// makes a new store that shares the others' bytes. Thread-safe once built.
+#pragma once
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/graph/graph.h"
+
+namespace quanvas {
+
+// Row-major bytes, little endian, in the element type's own layout. `owner` keeps them alive (a vector, a
+// memory map); data may be unaligned for memory-mapped files.
+struct TensorData {
+  DataType type = DataType::kUndefined;
+  Shape shape;
+  const std::byte* data = nullptr;
+  std::size_t bytes = 0;
+  std::shared_ptr<const void> owner;
+
+  static TensorData copy_of(DataType type, Shape shape, const void* data, std::size_t bytes);
+  static TensorData of_floats(Shape shape, std::vector<float> values);
+  static TensorData of_int64(Shape shape, std::vector<std::int64_t> values);
+  std::int64_t count() const { return element_count(shape); }
+  // Converted to float32 whatever the element type (float16, double, integers, bool); empty for strings.
+  std::vector<float> to_floats() const;
+  std::vector<std::int64_t> to_int64() const;
+  std::string content_hash() const;
+};
+
+class WeightStore {
+ public:
+  const TensorData* find(const std::string& name) const;
+  const std::map<std::string, TensorData>& all() const { return tensors_; }
+  void set(const std::string& name, TensorData data) { tensors_[name] = std::move(data); }
+  void erase(const std::string& name) { tensors_.erase(name); }
+  std::string hash() const;  // of all names, types, shapes and bytes
+
+ private:
+  std::map<std::string, TensorData> tensors_;
+};
+using WeightsPtr = std::shared_ptr<const WeightStore>;
+
+// What an importer returns and what passes transform.
+struct Model {
+  GraphPtr graph;
+  WeightsPtr weights;
+  std::string source;  // path of the file it came from
+};
+using ModelPtr = std::shared_ptr<const Model>;
+
+}  // namespace quanvas

@@ -1,0 +1,130 @@
+// Quanvas - the plug-in kinds and where they register. One .cpp in plugins/ = one plug-in:
+//
+//   class MyFormat final : public NumberFormat { ... };
+//   QUANVAS_PLUGIN(NumberFormat, MyFormat)
+//
+// ids are persisted in recipes and projects and never renamed. Registries are filled before main (or by
+// load_plugins for modules in QUANVAS_PLUGIN_PATH) and read-only afterwards; plug-ins are stateless and
+// thread-safe.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/base/job.h"
+#include "core/base/schema.h"
+#include "core/data/dataset.h"
+#include "core/graph/weights.h"
+#include "core/quant/params.h"
+
+namespace quanvas {
+
+struct PluginInfo {
+  std::string id;     // "onnx", "fold-bn"
+  std::string title;  // "ONNX", "Fold batch normalization"
+  std::string doc;    // one sentence; algorithms name the paper
+};
+template <class V>
+void visit_fields(V& v, PluginInfo& p) {
+  v("id", p.id);
+  v("title", p.title);
+  v("doc", p.doc);
+}
+
+class Plugin {
+ public:
+  virtual ~Plugin() = default;
+  virtual PluginInfo info() const = 0;
+  virtual Schema schema() const { return {}; }
+};
+
+class Importer : public Plugin {
+ public:
+  virtual std::vector<std::string> extensions() const = 0;  // ".onnx"
+  // 0..100: how sure the first bytes (at most 4096) and the name make it.
+  virtual int probe(const std::string& path, const std::string& head) const = 0;
+  // Options by schema(). Trouble that does not stop the import goes to job.issue.
+  virtual Result<Model> load(const std::string& path, const json& options, JobContext& job) const = 0;
+};
+
+class DatasetReader : public Plugin {
+ public:
+  virtual Result<std::unique_ptr<RawDataset>> open(const json& options, const std::string& base) const = 0;
+};
+
+// A number format: codes, values, and how parameters are found. QuantSpec::format names it.
+class NumberFormat : public Plugin {
+ public:
+  // Empty when the spec is legal for this format, else the sentence that names the field.
+  virtual std::string check(const QuantSpec& spec) const = 0;
+  virtual CodeRange codes(const QuantSpec& spec) const = 0;
+  virtual double bits_per_element(const QuantSpec& spec) const = 0;
+};
+
+// A network with its frozen quantizers: what passes produce, runs store, evaluation runs and exporters write.
+struct QuantizedModel {
+  ModelPtr model;                                  // after graph passes; weights in float ("master" values)
+  Plan plan;                                       // resolved on model->graph
+  std::map<Site, quant::QuantParams> quantizers;   // weights, biases, inputs, outputs
+};
+
+enum class PassStage { kGraph, kWeights, kTraining };  // before calibration, after it, gradient based
+struct PassContext;  // core/exec/pass_context.h
+class Pass : public Plugin {
+ public:
+  virtual PassStage stage() const = 0;
+  // Changes ctx.model (kGraph) or ctx.quantized (others) and says in one line what was done.
+  virtual Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const = 0;
+};
+
+class Exporter : public Plugin {
+ public:
+  virtual std::string extension() const = 0;  // ".onnx"
+  virtual bool needs_quantizers() const { return true; }  // false: also writes plain float models
+  // Everything that this target cannot hold, by name; empty: write() will succeed but for the disk.
+  virtual std::vector<Refusal> check(const QuantizedModel& model, const json& options) const = 0;
+  // Writes atomically. No check of its own beyond check(), which the caller has run.
+  virtual Status write(const QuantizedModel& model, const std::string& path, const json& options,
+                       JobContext& job) const = 0;
+  // Reads the file again with a reader of its own and compares quantizer by quantizer.
+  virtual Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path,
+                                              const json& options) const = 0;
+};
+
+template <class Kind>
+class Registry {
+ public:
+  static Registry& instance();
+  void add(std::unique_ptr<Kind> plugin) { plugins_.push_back(std::move(plugin)); }
+  // Sorted by id at first use is not needed: order of registration; find is linear (tens of plug-ins).
+  const Kind* find(const std::string& id) const {
+    for (const auto& p : plugins_)
+      if (p->info().id == id) return p.get();
+    return nullptr;
+  }
+  std::vector<const Kind*> all() const;  // sorted by id
+  // kNotFound with the known ids.
+  Result<const Kind*> get(const std::string& id, const std::string& what) const;
+
+ private:
+  std::vector<std::unique_ptr<Kind>> plugins_;
+};
+
+template <class Kind, class T>
+struct Registrar {
+  Registrar() { Registry<Kind>::instance().add(std::make_unique<T>()); }
+};
+#define QUANVAS_PLUGIN(Kind, Class) \
+  static const ::quanvas::Registrar<::quanvas::Kind, Class> quanvas_registrar_##Class;
+
+// Opens every lib*.so in the folders of QUANVAS_PLUGIN_PATH (':' separated); a module that does not load is
+// an Issue, not an error.
+void load_plugins(JobContext& job);
+// {"importers":[{id,title,doc,schema}], "formats":..., "passes":..., "exporters":..., "datasets":...}
+json plugin_catalog();
+
+// Imports with the importer that is most sure of itself. Errors name the file and the known types.
+Result<Model> import_model(const std::string& path, JobContext& job);
+
+}  // namespace quanvas

@@ -1,0 +1,143 @@
+// Quanvas - Recipe: what the user edits, undoes and saves. Rules choose a QuantSpec per site, passes change
+// weights or graph, calibration says what to look at. resolve() turns it into a Plan for one graph.
+//
+// Rules are read top to bottom and the last one that matches a site wins, as in .gitignore or CSS.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/recipe/quant_spec.h"
+
+namespace quanvas {
+
+// All given conditions must hold. Empty lists and texts match everything.
+struct Selector {
+  std::vector<SiteKind> sites;         // weight, bias, input, output
+  std::vector<std::string> ops;        // "Conv", "Gemm" ...
+  std::vector<LayerKind> kinds;        // "compute" ...
+  std::vector<std::string> names;      // node names; '*' and '?' are wildcards
+  std::string scope;                   // prefix of the scope path
+  // "first": layers fed by a graph input; "last": compute layers from which no other compute layer is
+  // reachable; "not-first", "not-last", "inner" (neither). Among compute layers only.
+  std::string position;
+  bool depthwise_only = false;         // Conv with group == input channels > 1
+  bool operator==(const Selector&) const = default;
+};
+template <class V>
+void visit_fields(V& v, Selector& s) {
+  v("sites", s.sites);
+  v("ops", s.ops);
+  v("kinds", s.kinds);
+  v("names", s.names);
+  v("scope", s.scope);
+  v("position", s.position);
+  v("depthwise_only", s.depthwise_only);
+}
+
+struct Rule {
+  Selector select;
+  std::string preset;  // id of a preset; empty: defaults of QuantSpec, or float when is_float
+  json override_fields = json::object();  // QuantSpec fields that replace the preset's
+  bool is_float = false;                  // the site stays float
+  std::string note;
+  bool operator==(const Rule&) const = default;
+};
+template <class V>
+void visit_fields(V& v, Rule& r) {
+  v("select", r.select);
+  v("preset", r.preset);
+  v("set", r.override_fields);
+  v("float", r.is_float);
+  v("note", r.note);
+}
+
+struct PassEntry {
+  std::string id;  // of a pass plug-in
+  bool enabled = true;
+  json options = json::object();  // completed by the pass's schema
+  bool operator==(const PassEntry&) const = default;
+};
+template <class V>
+void visit_fields(V& v, PassEntry& p) {
+  v("id", p.id);
+  v("enabled", p.enabled);
+  v("options", p.options);
+}
+
+struct CalibrationSettings {
+  int samples = 512;      // from the calibration split, chosen by `seed`; 0 = all
+  std::int64_t seed = 0;
+  bool operator==(const CalibrationSettings&) const = default;
+};
+template <class V>
+void visit_fields(V& v, CalibrationSettings& c) {
+  v("samples", c.samples);
+  v("seed", c.seed);
+}
+
+struct Recipe {
+  std::string name = "untitled";
+  std::vector<Rule> rules;
+  std::vector<PassEntry> passes;
+  CalibrationSettings calibration;
+  bool operator==(const Recipe&) const = default;
+};
+template <class V>
+void visit_fields(V& v, Recipe& r) {
+  v("name", r.name);
+  v("rules", r.rules);
+  v("passes", r.passes);
+  v("calibration", r.calibration);
+}
+
+// Presets: named QuantSpecs, one JSON file each in resources/presets/; ids are file names without ".json".
+struct Preset {
+  std::string id, title, doc, group;  // group: heading in menus ("Weights", "Activations", "Bias")
+  std::vector<SiteKind> sites;        // where it makes sense
+  QuantSpec spec;
+};
+template <class V>
+void visit_fields(V& v, Preset& p) {
+  v("id", p.id);
+  v("title", p.title);
+  v("doc", p.doc);
+  v("group", p.group);
+  v("sites", p.sites);
+  v("spec", p.spec);
+}
+
+class PresetLibrary {
+ public:
+  // All files of resources/presets; a broken file is an error that names it.
+  static Result<PresetLibrary> load(const std::string& directory);
+  static const PresetLibrary& builtin();  // resource_dir()/presets, loaded once; empty when unreadable
+  const Preset* find(const std::string& id) const;
+  const std::vector<Preset>& all() const { return presets_; }
+
+ private:
+  std::vector<Preset> presets_;
+};
+
+// The spec that a rule gives: preset, then override_fields. Errors name the preset or the field.
+Result<QuantSpec> rule_spec(const Rule& rule, const PresetLibrary& presets);
+
+// YAML or JSON text of a recipe file. Errors name line and key: "recipe.yaml:7: 'rules[1].set.bits' ...".
+Result<Recipe> parse_recipe(const std::string& text, const std::string& file_name);
+std::string recipe_to_yaml(const Recipe& recipe);
+
+// The uniform recipe "W<w>A<a>": weights signed narrow per channel, activations unsigned or signed chosen
+// at calibration (format int, asymmetric = integer zero point), the graph's input at no fewer than 8 bits,
+// int32 bias, outputs of the network float, BN folded. For compute layers.
+Recipe uniform_recipe(int weight_bits, int activation_bits);
+// Built-in recipe files in resources/recipes (id = file name).
+std::vector<std::string> builtin_recipe_ids();
+Result<Recipe> builtin_recipe(const std::string& id);
+
+// The same recipe with one rule per spec at its end for exactly these sites of these nodes ('' spec = float).
+// An existing trailing rule for the same single node and site is replaced, so repeated clicks do not pile up.
+Recipe with_assignment(const Recipe& recipe, const Graph& graph, const std::vector<Site>& sites,
+                       const std::optional<QuantSpec>& spec);
+
+}  // namespace quanvas

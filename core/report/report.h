@@ -1,0 +1,398 @@
+// Quanvas - results as values: what the engine computes and views, tables, JSON and the project file show.
+// Definitions with formulas: docs/metrics.md. SQNR in dB, +inf when nothing was lost, nan when the signal is 0.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/job.h"
+#include "core/recipe/plan.h"
+
+namespace quanvas {
+
+// Error of y (quantized) against x (float), accumulated over elements in double.
+struct TensorError {
+  double sqnr_db = 0;    // 10 log10( sum x^2 / sum (x-y)^2 )
+  double mse = 0;        // mean (x-y)^2
+  double cosine = 0;     // x.y / (|x||y|)
+  double max_abs = 0;    // max |x-y|
+  double elements = 0;
+};
+template <class V>
+void visit_fields(V& v, TensorError& e) {
+  v("sqnr_db", e.sqnr_db);
+  v("mse", e.mse);
+  v("cosine", e.cosine);
+  v("max_abs", e.max_abs);
+  v("elements", e.elements);
+}
+
+// Live facts of one quantizer on its tensor (weight: exact; activation: on the kept calibration sample).
+struct SiteFacts {
+  Site site;
+  TensorError error;
+  double clipped_share = 0;     // 0..1, values beyond the outermost grid points by more than half a step
+  double codes_used = 0;        // distinct codes that occur
+  double codes_total = 0;       // codes that the format has
+  double scale_min = 0, scale_max = 0;
+  double zero_point_min = 0, zero_point_max = 0;
+  double bytes_float = 0, bytes_quantized = 0;  // weights: with scales (4 bytes) and zero points
+  double bits_per_element = 0;
+  bool from_sample = false;     // true: activation, measured on the calibration sample
+  std::string missing;          // not empty: why there are no facts ("Calibrate first.")
+};
+template <class V>
+void visit_fields(V& v, SiteFacts& f) {
+  v("site", f.site);
+  v("error", f.error);
+  v("clipped_share", f.clipped_share);
+  v("codes_used", f.codes_used);
+  v("codes_total", f.codes_total);
+  v("scale_min", f.scale_min);
+  v("scale_max", f.scale_max);
+  v("zero_point_min", f.zero_point_min);
+  v("zero_point_max", f.zero_point_max);
+  v("bytes_float", f.bytes_float);
+  v("bytes_quantized", f.bytes_quantized);
+  v("bits_per_element", f.bits_per_element);
+  v("from_sample", f.from_sample);
+  v("missing", f.missing);
+}
+
+// Answer to "what does the current recipe do to this layer?": facts per quantized site and the error at the
+// layer's output when only this layer is quantized (isolated), on the calibration sample.
+struct LayerFacts {
+  NodeId node = kNoNode;
+  std::vector<SiteFacts> sites;
+  std::optional<TensorError> output;  // none before calibration
+};
+template <class V>
+void visit_fields(V& v, LayerFacts& f) {
+  v("node", f.node);
+  v("sites", f.sites);
+  v("output", f.output);
+}
+
+struct Histogram {
+  Site site;
+  double lo = 0, hi = 0;             // range of the bins, equal widths
+  std::vector<double> counts;        // of the float values
+  double total = 0, minimum = 0, maximum = 0, mean = 0, stddev = 0, zeros = 0;
+  // The quantizer that the current recipe gives (none: float). Grid points are sorted; thinned to at most
+  // 4096; for per-channel and group scales they are those of the largest scale, and `grid_note` says so.
+  std::vector<double> grid;
+  std::optional<double> clip_lo, clip_hi;
+  std::string grid_note;
+  bool from_sample = false;
+  std::string missing;
+};
+template <class V>
+void visit_fields(V& v, Histogram& h) {
+  v("site", h.site);
+  v("lo", h.lo);
+  v("hi", h.hi);
+  v("counts", h.counts);
+  v("total", h.total);
+  v("minimum", h.minimum);
+  v("maximum", h.maximum);
+  v("mean", h.mean);
+  v("stddev", h.stddev);
+  v("zeros", h.zeros);
+  v("grid", h.grid);
+  v("clip_lo", h.clip_lo);
+  v("clip_hi", h.clip_hi);
+  v("grid_note", h.grid_note);
+  v("from_sample", h.from_sample);
+  v("missing", h.missing);
+}
+
+// Accuracy of a network on a data set.
+struct Accuracy {
+  double samples = 0;
+  double top1 = 0, top5 = 0;     // 0..1; nan without labels
+  double loss = 0;               // mean cross-entropy in nats; nan without labels
+  double top1_stderr = 0;        // sqrt(p(1-p)/n)
+  double agreement = 0;          // share of samples with the float network's argmax; nan for the float one
+  double output_sqnr_db = 0;     // of the logits against float; nan for the float one
+};
+template <class V>
+void visit_fields(V& v, Accuracy& a) {
+  v("samples", a.samples);
+  v("top1", a.top1);
+  v("top5", a.top5);
+  v("loss", a.loss);
+  v("top1_stderr", a.top1_stderr);
+  v("agreement", a.agreement);
+  v("output_sqnr_db", a.output_sqnr_db);
+}
+
+// One layer in a run.
+struct LayerResult {
+  NodeId node = kNoNode;
+  std::string name, op;
+  std::string weight_format, activation_format;  // chip texts, empty: float
+  std::optional<TensorError> weight;             // against the float weight (after graph passes)
+  std::optional<TensorError> isolated;           // layer output, only this layer quantized
+  std::optional<TensorError> cumulative;         // layer output, whole network quantized
+};
+template <class V>
+void visit_fields(V& v, LayerResult& l) {
+  v("node", l.node);
+  v("name", l.name);
+  v("op", l.op);
+  v("weight_format", l.weight_format);
+  v("activation_format", l.activation_format);
+  v("weight", l.weight);
+  v("isolated", l.isolated);
+  v("cumulative", l.cumulative);
+}
+
+struct PassReport {
+  std::string id, title, summary;  // summary: "8 layers corrected, mean shift 0.013"
+  double seconds = 0;
+};
+template <class V>
+void visit_fields(V& v, PassReport& p) {
+  v("id", p.id);
+  v("title", p.title);
+  v("summary", p.summary);
+  v("seconds", p.seconds);
+}
+
+// One point of a training curve.
+struct TrainPoint {
+  double step = 0, epoch = 0, loss = 0, learning_rate = 0;
+  std::optional<double> top1;  // on the validation samples, at the end of an epoch
+};
+template <class V>
+void visit_fields(V& v, TrainPoint& p) {
+  v("step", p.step);
+  v("epoch", p.epoch);
+  v("loss", p.loss);
+  v("learning_rate", p.learning_rate);
+  v("top1", p.top1);
+}
+
+// Sweep: one cell = one layer at one width, everything else float.
+struct SweepSettings {
+  std::vector<NodeId> layers;               // empty: all compute layers
+  std::vector<int> bits = {8, 7, 6, 5, 4, 3, 2};
+  bool weights = true, activations = false;
+  int samples = 1000;                       // of the evaluation split
+};
+template <class V>
+void visit_fields(V& v, SweepSettings& s) {
+  v("layers", s.layers);
+  v("bits", s.bits);
+  v("weights", s.weights);
+  v("activations", s.activations);
+  v("samples", s.samples);
+}
+struct SweepCell {
+  NodeId node = kNoNode;
+  int bits = 0;
+  double layer_sqnr_db = 0, output_sqnr_db = 0;
+  double top1 = 0;        // nan without labels
+  double top1_drop = 0;   // float top-1 minus this, in share (0.01 = one point)
+};
+template <class V>
+void visit_fields(V& v, SweepCell& c) {
+  v("node", c.node);
+  v("bits", c.bits);
+  v("layer_sqnr_db", c.layer_sqnr_db);
+  v("output_sqnr_db", c.output_sqnr_db);
+  v("top1", c.top1);
+  v("top1_drop", c.top1_drop);
+}
+struct SweepResult {
+  SweepSettings settings;
+  double float_top1 = 0;
+  double samples = 0;
+  std::vector<SweepCell> cells;
+  bool complete = false;
+};
+template <class V>
+void visit_fields(V& v, SweepResult& s) {
+  v("settings", s.settings);
+  v("float_top1", s.float_top1);
+  v("samples", s.samples);
+  v("cells", s.cells);
+  v("complete", s.complete);
+}
+
+enum class RunKind { kFloat, kQuantize, kSweep };
+inline const EnumNames<RunKind>& enum_names(RunKind) {
+  static const EnumNames<RunKind> names = {
+      {RunKind::kFloat, "float"}, {RunKind::kQuantize, "quantize"}, {RunKind::kSweep, "sweep"}};
+  return names;
+}
+inline const EnumNames<Severity>& enum_names(Severity) {
+  static const EnumNames<Severity> names = {
+      {Severity::kInfo, "info"}, {Severity::kWarning, "warning"}, {Severity::kError, "error"}};
+  return names;
+}
+template <class V>
+void visit_fields(V& v, Issue& i) {
+  v("severity", i.severity);
+  v("where", i.where);
+  v("message", i.message);
+  v("hint", i.hint);
+}
+template <class V>
+void visit_fields(V& v, Progress& p) {
+  v("phase", p.phase);
+  v("detail", p.detail);
+  v("fraction", p.fraction);
+  v("seconds_left", p.seconds_left);
+}
+
+// One execution of a recipe with its measurements. Append-only; holds everything needed to repeat it.
+struct Run {
+  std::int64_t id = 0;           // in the project, from 1
+  RunKind kind = RunKind::kQuantize;
+  std::string name;              // recipe name, "W4A4, QAT 1 epoch"
+  std::string created;           // ISO 8601, UTC
+  double seconds = 0;
+  Recipe recipe;
+  std::string model_hash, data_hash, statistics_hash;
+  std::map<std::string, std::string> versions;  // quanvas, libtorch, blas, device, threads
+  std::optional<Accuracy> accuracy;
+  double bytes = 0;              // weights and biases as quantized, with scales
+  double bytes_float = 0;
+  double bops = 0;               // sum over layers, see node_cost
+  std::vector<LayerResult> layers;
+  std::vector<PassReport> passes;
+  std::vector<TrainPoint> curve;
+  std::optional<SweepResult> sweep;
+  std::vector<Issue> issues;
+  std::string artifact;          // key of the changed weights and quantizer parameters; empty: none
+};
+template <class V>
+void visit_fields(V& v, Run& r) {
+  v("id", r.id);
+  v("kind", r.kind);
+  v("name", r.name);
+  v("created", r.created);
+  v("seconds", r.seconds);
+  v("recipe", r.recipe);
+  v("model_hash", r.model_hash);
+  v("data_hash", r.data_hash);
+  v("statistics_hash", r.statistics_hash);
+  v("versions", r.versions);
+  v("accuracy", r.accuracy);
+  v("bytes", r.bytes);
+  v("bytes_float", r.bytes_float);
+  v("bops", r.bops);
+  v("layers", r.layers);
+  v("passes", r.passes);
+  v("curve", r.curve);
+  v("sweep", r.sweep);
+  v("issues", r.issues);
+  v("artifact", r.artifact);
+}
+
+// Export: what a target refuses, and what the file turned out to hold.
+struct Refusal {
+  std::string layer, quantizer;  // names; empty: the whole model
+  std::string rule, got, allowed, suggestion;
+  std::string text() const;      // one sentence
+};
+template <class V>
+void visit_fields(V& v, Refusal& r) {
+  v("layer", r.layer);
+  v("quantizer", r.quantizer);
+  v("rule", r.rule);
+  v("got", r.got);
+  v("allowed", r.allowed);
+  v("suggestion", r.suggestion);
+}
+struct AuditRow {
+  std::string layer, quantizer;      // "conv1", "weight"
+  std::string requested, written;    // "int4 narrow, per channel (16)"
+  double bytes = 0;
+  bool equal = false;                // scales, zero points and codes in the file are the requested ones
+};
+template <class V>
+void visit_fields(V& v, AuditRow& a) {
+  v("layer", a.layer);
+  v("quantizer", a.quantizer);
+  v("requested", a.requested);
+  v("written", a.written);
+  v("bytes", a.bytes);
+  v("equal", a.equal);
+}
+struct ExportReport {
+  std::string target, path;
+  double file_bytes = 0;
+  std::vector<Refusal> refusals;  // not empty: nothing was written
+  std::vector<AuditRow> audit;
+  double checked_samples = 0;     // samples on which the file read again was run against the screen's model
+  double max_output_difference = 0;
+  double equal_predictions = 0;   // share
+  std::vector<std::string> notes;
+};
+template <class V>
+void visit_fields(V& v, ExportReport& r) {
+  v("target", r.target);
+  v("path", r.path);
+  v("file_bytes", r.file_bytes);
+  v("refusals", r.refusals);
+  v("audit", r.audit);
+  v("checked_samples", r.checked_samples);
+  v("max_output_difference", r.max_output_difference);
+  v("equal_predictions", r.equal_predictions);
+  v("notes", r.notes);
+}
+
+// Data set as declared in a project; the readers' options are their plug-in's schema.
+struct Preprocessing {
+  double scale = 1;                // x * scale, then (x - mean[c]) / std[c]
+  std::vector<double> mean, std;   // empty: 0 and 1; one entry serves all channels
+  int resize = 0;                  // shorter side, bilinear; 0: none
+  int crop_height = 0, crop_width = 0;  // centre; 0: none
+  std::string channels;            // "rgb", "grey"; empty: as the file has them
+  std::string layout = "nchw";     // what the model wants: "nchw" or "nhwc"
+  bool operator==(const Preprocessing&) const = default;
+};
+template <class V>
+void visit_fields(V& v, Preprocessing& p) {
+  v("scale", p.scale);
+  v("mean", p.mean);
+  v("std", p.std);
+  v("resize", p.resize);
+  v("crop_height", p.crop_height);
+  v("crop_width", p.crop_width);
+  v("channels", p.channels);
+  v("layout", p.layout);
+}
+struct DataSource {
+  std::string reader;                 // id of a data set plug-in: "idx", "images", "npy", "raw"
+  json options = json::object();      // paths (relative to the project's folder or absolute), shapes ...
+  std::int64_t begin = 0, end = -1;   // samples used, [begin, end); -1: to the last
+  bool operator==(const DataSource&) const = default;
+};
+template <class V>
+void visit_fields(V& v, DataSource& d) {
+  v("reader", d.reader);
+  v("options", d.options);
+  v("begin", d.begin);
+  v("end", d.end);
+}
+struct DataSettings {
+  std::string name;                   // "Fashion-MNIST"
+  DataSource calibrate, train, evaluate;  // reader empty: none
+  Preprocessing preprocessing;
+  bool operator==(const DataSettings&) const = default;
+};
+template <class V>
+void visit_fields(V& v, DataSettings& d) {
+  v("name", d.name);
+  v("calibrate", d.calibrate);
+  v("train", d.train);
+  v("evaluate", d.evaluate);
+  v("preprocessing", d.preprocessing);
+}
+
+}  // namespace quanvas

@@ -1,0 +1,184 @@
+// Quanvas - the verbs. A Workbench is one open project in the engine: model, data, recipe, statistics, runs.
+// The service and the command line call nothing else. Torch-free header.
+//
+// Threads: every method may be called from any thread. Long verbs take a JobContext; at most one long verb
+// runs at a time (the caller's lane sees to it), quick questions (facts, histogram) may run beside it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/base/job.h"
+#include "core/graph/weights.h"
+#include "core/plugin/registry.h"
+#include "core/project/project.h"
+#include "core/recipe/plan.h"
+#include "core/report/report.h"
+
+namespace quanvas {
+
+struct EngineOptions {
+  std::string device = "cpu";
+  int threads = 0;  // 0: all cores
+};
+
+struct DataStatus {
+  bool ready = false;       // calibration data can be read
+  bool can_evaluate = false, can_train = false;
+  double calibration_samples = 0, training_samples = 0, evaluation_samples = 0;
+  bool has_labels = false;
+  std::string problem;      // why not, with the way out
+};
+template <class V>
+void visit_fields(V& v, DataStatus& d) {
+  v("ready", d.ready);
+  v("can_evaluate", d.can_evaluate);
+  v("can_train", d.can_train);
+  v("calibration_samples", d.calibration_samples);
+  v("training_samples", d.training_samples);
+  v("evaluation_samples", d.evaluation_samples);
+  v("has_labels", d.has_labels);
+  v("problem", d.problem);
+}
+
+// Everything the window needs to show a project, but the graph (large, sent once).
+struct ProjectState {
+  std::string project_path, model_path, model_hash;
+  bool read_only = false;
+  std::string read_only_reason;
+  bool calibrated = false;          // statistics for the current model, data and calibration settings exist
+  std::string statistics_hash;
+  DataSettings data;
+  DataStatus data_status;
+  Recipe recipe;
+  std::vector<Issue> issues;        // of import and opening
+};
+template <class V>
+void visit_fields(V& v, ProjectState& s) {
+  v("project_path", s.project_path);
+  v("model_path", s.model_path);
+  v("model_hash", s.model_hash);
+  v("read_only", s.read_only);
+  v("read_only_reason", s.read_only_reason);
+  v("calibrated", s.calibrated);
+  v("statistics_hash", s.statistics_hash);
+  v("data", s.data);
+  v("data_status", s.data_status);
+  v("recipe", s.recipe);
+  v("issues", s.issues);
+}
+
+struct ExportRequest {
+  std::string target;               // exporter id
+  std::string path;
+  json options = json::object();
+  std::int64_t run = 0;             // export this run's network; 0: the current recipe, computed anew
+  bool overwrite = true;
+};
+template <class V>
+void visit_fields(V& v, ExportRequest& e) {
+  v("target", e.target);
+  v("path", e.path);
+  v("options", e.options);
+  v("run", e.run);
+  v("overwrite", e.overwrite);
+}
+
+struct RunRequest {
+  std::optional<Recipe> recipe;     // none: the project's
+  int samples = 0;                  // of the evaluation split; 0: all
+  bool evaluate = true;             // false: only quantize
+};
+template <class V>
+void visit_fields(V& v, RunRequest& r) {
+  v("recipe", r.recipe);
+  v("samples", r.samples);
+  v("evaluate", r.evaluate);
+}
+
+// Options of float training (the trainer of the sample projects); see exec/train.h.
+struct TrainRequest {
+  json options = json::object();    // by train_schema()
+  std::string output;               // path of the float ONNX file that is written
+};
+template <class V>
+void visit_fields(V& v, TrainRequest& t) {
+  v("options", t.options);
+  v("output", t.output);
+}
+const Schema& train_schema();
+
+struct LayerDelta {
+  NodeId node = kNoNode;
+  std::string name;
+  std::optional<LayerResult> a, b;
+  double cumulative_delta_db = 0;   // b - a; nan when one is missing
+};
+template <class V>
+void visit_fields(V& v, LayerDelta& d) {
+  v("node", d.node);
+  v("name", d.name);
+  v("a", d.a);
+  v("b", d.b);
+  v("cumulative_delta_db", d.cumulative_delta_db);
+}
+struct Comparison {
+  std::int64_t a = 0, b = 0;
+  double top1_delta = 0, bytes_delta = 0, bops_delta = 0;  // b - a; nan when unknown
+  std::vector<LayerDelta> layers;
+  std::vector<std::string> recipe_differences;  // in words
+};
+template <class V>
+void visit_fields(V& v, Comparison& c) {
+  v("a", c.a);
+  v("b", c.b);
+  v("top1_delta", c.top1_delta);
+  v("bytes_delta", c.bytes_delta);
+  v("bops_delta", c.bops_delta);
+  v("layers", c.layers);
+  v("recipe_differences", c.recipe_differences);
+}
+Comparison compare(const Run& a, const Run& b);  // pure
+
+class Workbench {
+ public:
+  // path: a project (.quanvas) or a model. A model opens its own project "<user data>/projects/<name>-<hash>
+  // .quanvas" (made at the first time), or project_path when given. `data`: declared data sets for a new one.
+  static Result<std::unique_ptr<Workbench>> open(const std::string& path, const EngineOptions& options,
+                                                 JobContext& job, const std::string& project_path = {});
+  virtual ~Workbench() = default;
+
+  virtual GraphPtr graph() const = 0;      // as imported
+  virtual ProjectState state() const = 0;
+  virtual Result<std::vector<Run>> runs() const = 0;
+  virtual Result<std::vector<RecipeEdit>> edits(int most) const = 0;
+
+  virtual Status set_recipe(const Recipe& recipe, const std::string& label) = 0;
+  virtual Result<ProjectState> set_data(const DataSettings& data) = 0;
+  virtual Status set_value(const std::string& key, const std::string& text) = 0;
+  virtual Result<std::string> value(const std::string& key) const = 0;
+  virtual Status save_copy(const std::string& path) = 0;
+
+  // Quick questions; exact, no run. recipe: what is asked about (the window's newest, maybe not stored yet).
+  virtual Result<LayerFacts> layer_facts(const Recipe& recipe, NodeId node) = 0;
+  virtual Result<Histogram> histogram(const Recipe& recipe, const Site& site, int bins) = 0;
+  virtual Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target,
+                                                    const json& options) = 0;
+
+  // Long verbs. Runs are stored before they are returned.
+  virtual Result<ProjectState> calibrate(JobContext& job) = 0;
+  virtual Result<Run> evaluate_float(int samples, JobContext& job) = 0;
+  virtual Result<Run> run_recipe(const RunRequest& request, JobContext& job) = 0;
+  virtual Result<Run> evaluate_run(std::int64_t run, int samples, JobContext& job) = 0;  // of a stored network
+  // resume: id of an unfinished sweep, 0: new. partial("sweep-cell", SweepCell).
+  virtual Result<Run> sweep(const SweepSettings& settings, std::int64_t resume, JobContext& job) = 0;
+  virtual Result<ExportReport> export_model(const ExportRequest& request, JobContext& job) = 0;
+  virtual Result<std::vector<TrainPoint>> train_float(const TrainRequest& request, JobContext& job) = 0;
+};
+
+// Versions of the engine and what it links, device, threads, BLAS; warnings (slow BLAS) as issues.
+std::map<std::string, std::string> engine_info(const EngineOptions& options);
+std::vector<Issue> engine_warnings();
+
+}  // namespace quanvas
