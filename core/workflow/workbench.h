@@ -14,6 +14,7 @@
 #include "core/plugin/registry.h"
 #include "core/project/project.h"
 #include "core/recipe/plan.h"
+#include "core/report/compare.h"
 #include "core/report/report.h"
 
 namespace quanvas {
@@ -108,38 +109,6 @@ void visit_fields(V& v, TrainRequest& t) {
   v("output", t.output);
 }
 const Schema& train_schema();
-
-struct LayerDelta {
-  NodeId node = kNoNode;
-  std::string name;
-  std::optional<LayerResult> a, b;
-  double cumulative_delta_db = 0;   // b - a; nan when one is missing
-};
-template <class V>
-void visit_fields(V& v, LayerDelta& d) {
-  v("node", d.node);
-  v("name", d.name);
-  v("a", d.a);
-  v("b", d.b);
-  v("cumulative_delta_db", d.cumulative_delta_db);
-}
-struct Comparison {
-  std::int64_t a = 0, b = 0;
-  double top1_delta = 0, bytes_delta = 0, bops_delta = 0;  // b - a; nan when unknown
-  std::vector<LayerDelta> layers;
-  std::vector<std::string> recipe_differences;  // in words
-};
-template <class V>
-void visit_fields(V& v, Comparison& c) {
-  v("a", c.a);
-  v("b", c.b);
-  v("top1_delta", c.top1_delta);
-  v("bytes_delta", c.bytes_delta);
-  v("bops_delta", c.bops_delta);
-  v("layers", c.layers);
-  v("recipe_differences", c.recipe_differences);
-}
-Comparison compare(const Run& a, const Run& b);  // pure
 
 class Workbench {
  public:
