@@ -1,0 +1,145 @@
+// Quanvas - verb "calibrate": one pass over the calibration samples, statistics of every activation that a
+// quantizer could sit on. Formats are chosen later, without another pass.
+#include <set>
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include "core/base/guarded.h"
+#include "core/base/hash.h"
+#include "core/exec/chunks.h"
+#include "core/workflow/state.h"
+
+namespace quanvas {
+namespace {
+
+// Samples of quick questions: few enough to be kept in memory and to run a layer within a click.
+constexpr std::int64_t kMostSamples = 32;
+constexpr double kSampleBytes = 192e6;
+
+std::set<TensorId> activation_tensors(const Prepared& prepared) {
+  std::set<TensorId> out;
+  for (const Layer& layer : prepared.layers)
+    for (const Site& site : layer.sites()) {
+      const TensorId id = site_tensor(layer, site);
+      if (id != kNoTensor && !prepared.model->graph->tensor(id).is_initializer) out.insert(id);
+    }
+  return out;
+}
+
+using ChunkStatistics = std::map<TensorId, quant::TensorStatistics>;
+
+}  // namespace
+
+std::string WorkbenchState::statistics_key(const Prepared& prepared, const CalibrationSettings& settings) const {
+  const Data d = data();
+  return Hasher().text(prepared.hash).text(d.calibrate ? d.calibrate->hash() : "").number(settings.samples)
+      .number(settings.seed).hex();
+}
+
+quant::StatisticsPtr WorkbenchState::known_statistics(const Prepared& prepared, const CalibrationSettings& settings) {
+  if (!data().calibrate) return nullptr;
+  const std::string key = statistics_key(prepared, settings);
+  std::lock_guard lock(cache_mutex_);
+  if (const auto it = statistics_.find(key); it != statistics_.end()) return it->second;
+  const auto artifact = project_->value("statistics/" + key);
+  if (!artifact || artifact->empty()) return nullptr;
+  const auto bytes = project_->artifact(*artifact);
+  if (!bytes) return nullptr;
+  auto statistics = unpack_statistics(*bytes);
+  if (!statistics) return nullptr;
+  return statistics_[key] = std::make_shared<const quant::Statistics>(std::move(*statistics));
+}
+
+Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& prepared,
+                                                               const CalibrationSettings& settings, JobContext& job) {
+  if (auto known = known_statistics(prepared, settings)) return known;
+  const Data d = data();
+  if (!d.calibrate)
+    return fail(ErrorCode::kInvalidArgument, "Activations need calibration. " + d.status.problem,
+                "Declare a data set for calibration.");
+  const std::set<TensorId> wanted = activation_tensors(prepared);
+  const auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);
+  auto statistics = std::make_shared<quant::Statistics>();
+  statistics->key = statistics_key(prepared, settings);
+  statistics->samples = static_cast<double>(samples.size());
+  const Graph& graph = *prepared.model->graph;
+  QUANVAS_CHECK(exec::for_each_chunk<ChunkStatistics>(
+      *d.calibrate, samples, options_.device, job, "calibrate",
+      [&](exec::Chunk& chunk) -> Result<ChunkStatistics> {
+        ChunkStatistics out;
+        exec::RunHooks hooks;
+        hooks.tap = [&](TensorId id, const at::Tensor& value) {
+          if (!wanted.count(id) || !value.is_floating_point()) return;
+          const at::Tensor x = value.to(at::kCPU, at::kFloat).contiguous();
+          out[id].add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()));
+        };
+        QUANVAS_TRY(auto outputs, prepared.runner->run({chunk.input}, hooks));
+        (void)outputs;
+        return out;
+      },
+      [&](std::int64_t, ChunkStatistics& chunk) -> Status {
+        for (auto& [id, value] : chunk) {
+          auto [it, fresh] = statistics->tensors.try_emplace(graph.tensor(id).name, std::move(value));
+          if (!fresh) it->second.merge(value);
+        }
+        return {};
+      }));
+  for (const auto& [name, s] : statistics->tensors)
+    if (s.non_finite() > 0)
+      job.issue({Severity::kWarning, name, std::to_string(static_cast<long long>(s.non_finite())) +
+                 " values were NaN or infinite in calibration and were left out of its statistics.", ""});
+  if (!project_->read_only()) {
+    QUANVAS_TRY(const std::string artifact, project_->put_artifact(pack_statistics(*statistics)));
+    QUANVAS_CHECK(project_->set_value("statistics/" + statistics->key, artifact));
+  }
+  std::lock_guard lock(cache_mutex_);
+  statistics_[statistics->key] = statistics;
+  return quant::StatisticsPtr(statistics);
+}
+
+Result<SamplePtr> WorkbenchState::sample_for(const PreparedPtr& prepared, const CalibrationSettings& settings) {
+  const Data d = data();
+  if (!d.calibrate) return SamplePtr();
+  const std::string key = statistics_key(*prepared, settings);
+  std::lock_guard lock(cache_mutex_);
+  if (sample_ && sample_key_ == key) return sample_;
+  return guarded("calibration sample", [&]() -> Result<SamplePtr> {
+    c10::InferenceMode inference;
+    const std::set<TensorId> wanted = activation_tensors(*prepared);
+    double bytes_per_sample = 0;
+    for (const TensorId id : wanted)
+      bytes_per_sample += 4.0 * static_cast<double>(element_count(prepared->model->graph->tensor(id).shape.value_or(Shape{})));
+    const auto affordable = static_cast<std::int64_t>(kSampleBytes / std::max(1.0, bytes_per_sample));
+    auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);
+    samples.resize(static_cast<std::size_t>(std::min<std::int64_t>(
+        static_cast<std::int64_t>(samples.size()), std::clamp<std::int64_t>(affordable, 1, kMostSamples))));
+    auto sample = std::make_shared<ActivationSample>();
+    sample->samples = static_cast<std::int64_t>(samples.size());
+    sample->tensors.resize(prepared->model->graph->tensors().size());
+    QUANVAS_TRY(exec::Chunk chunk, exec::read_chunk(*d.calibrate, std::move(samples), 0, options_.device));
+    exec::RunHooks hooks;
+    hooks.tap = [&](TensorId id, const at::Tensor& value) {
+      if (wanted.count(id)) sample->tensors[static_cast<std::size_t>(id)] = value;
+    };
+    QUANVAS_TRY(auto outputs, prepared->runner->run({chunk.input}, hooks));
+    (void)outputs;
+    sample_ = sample;
+    sample_key_ = key;
+    return sample_;
+  });
+}
+
+Result<ProjectState> WorkbenchState::calibrate(JobContext& job) {
+  return guarded("calibrate", [&]() -> Result<ProjectState> {
+    QUANVAS_TRY(const Recipe recipe, project_->recipe());
+    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, job));
+    QUANVAS_TRY(const auto statistics, gather_statistics(*prepared, recipe.calibration, job));
+    (void)statistics;
+    QUANVAS_TRY(const auto sample, sample_for(prepared, recipe.calibration));
+    (void)sample;
+    return state();
+  });
+}
+
+}  // namespace quanvas

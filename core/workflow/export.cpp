@@ -1,0 +1,146 @@
+// Quanvas - verb "export": check, write, read again, prove. Nothing is written while anything is refused.
+#include <cmath>
+#include <filesystem>
+
+#include <ATen/ATen.h>
+
+#include "core/base/guarded.h"
+#include "core/exec/chunks.h"
+#include "core/workflow/state.h"
+
+namespace quanvas {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::int64_t kProofSamples = 256;
+
+struct Proof {
+  double n = 0, equal = 0, difference = 0;
+};
+
+Status check_target_path(const fs::path& path, bool overwrite) {
+  std::error_code ec;
+  if (path.empty()) return fail(ErrorCode::kInvalidArgument, "No file to export to was given.");
+  if (fs::is_directory(path, ec))
+    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' is a folder.", "Give the name of a file.");
+  const fs::path folder = path.parent_path().empty() ? fs::path(".") : path.parent_path();
+  if (!fs::is_directory(folder, ec))
+    return fail(ErrorCode::kNotFound, "There is no folder '" + folder.string() + "'.", "Make it first.");
+  if (!overwrite && fs::exists(path, ec))
+    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' exists already.", "Choose another name or allow overwriting.");
+  return {};
+}
+
+Refusal not_calibrated() {
+  return {"", "", "calibration", "activations without statistics", "calibrated activations", "Calibrate first."};
+}
+
+bool has_activation_specs(const Plan& plan) {
+  for (const auto& s : plan.sites)
+    if (s.spec && (s.site.kind == SiteKind::kInput || s.site.kind == SiteKind::kOutput)) return true;
+  return false;
+}
+
+}  // namespace
+
+Result<std::vector<Refusal>> WorkbenchState::check_export(const Recipe& recipe, const std::string& target,
+                                                          const json& given) {
+  return guarded("export check", [&]() -> Result<std::vector<Refusal>> {
+    QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(target, "export target"));
+    QUANVAS_TRY(const json options, exporter->schema().complete(given, "export target '" + target + "'"));
+    JobContext quiet;
+    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, quiet));
+    QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
+    const auto statistics = known_statistics(*prepared, recipe.calibration);
+    QuantizedModel network;
+    network.model = prepared->model;
+    network.plan = *plan;
+    QUANVAS_TRY(network.quantizers, quantizers(*prepared, *plan, statistics.get(), quiet));
+    std::vector<Refusal> refusals;
+    if (exporter->needs_quantizers() && !statistics && has_activation_specs(*plan)) refusals.push_back(not_calibrated());
+    for (auto& r : exporter->check(network, options)) refusals.push_back(std::move(r));
+    return refusals;
+  });
+}
+
+Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, JobContext& job) {
+  return guarded("export", [&]() -> Result<ExportReport> {
+    QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(request.target, "export target"));
+    QUANVAS_TRY(const json options, exporter->schema().complete(request.options, "export target '" + request.target + "'"));
+    QUANVAS_CHECK(check_target_path(request.path, request.overwrite));
+    Quantized quantized;
+    if (request.run) {
+      QUANVAS_TRY(const Run run, project_->run(request.run));
+      if (run.kind == RunKind::kFloat) {
+        QUANVAS_TRY(quantized.prepared, prepare(run.recipe, job));
+        quantized.network.model = quantized.prepared->model;
+      } else {
+        QUANVAS_TRY(quantized, load_run(run, job));
+      }
+    } else if (exporter->needs_quantizers()) {
+      job.set_range(0, 0.6);
+      QUANVAS_TRY(const Recipe recipe, project_->recipe());
+      QUANVAS_TRY(quantized, quantize(recipe, job));
+    } else {
+      quantized.network.model = model_;
+    }
+    const QuantizedModel& network = quantized.network;
+    ExportReport report;
+    report.target = request.target;
+    report.path = request.path;
+    report.refusals = exporter->check(network, options);
+    if (!report.refusals.empty()) return report;
+    job.set_range(0.6, 1);
+    job.progress("write", 0.1, request.path);
+    QUANVAS_CHECK(job.check());
+    QUANVAS_CHECK(exporter->write(network, request.path, options, job));
+    std::error_code ec;
+    report.file_bytes = static_cast<double>(fs::file_size(request.path, ec));
+    job.progress("audit", 0.3, request.path);
+    QUANVAS_TRY(report.audit, exporter->audit(network, request.path, options));
+
+    // Proof: the file, read by the importer and run as it stands, against the network of the screen.
+    const Data d = data();
+    const DatasetPtr source = d.evaluate ? d.evaluate : d.calibrate;
+    if (!source) {
+      report.notes.push_back("Not run against the screen's network: no data is declared.");
+      return report;
+    }
+    if (fs::path(request.path).extension() != ".onnx") {
+      report.notes.push_back("Not run against the screen's network: this file type cannot be opened again yet.");
+      return report;
+    }
+    QUANVAS_TRY(Model written, import_model(request.path, job));
+    const exec::QuantizerMap* quantizers = network.quantizers.empty() ? nullptr : &network.quantizers;
+    QUANVAS_TRY(const auto screen, exec::Runner::create(network.model, quantizers, options_.device));
+    QUANVAS_TRY(const auto file, exec::Runner::create(std::make_shared<const Model>(std::move(written)), nullptr, options_.device));
+    Proof total;
+    QUANVAS_CHECK(exec::for_each_chunk<Proof>(
+        *source, choose_samples(source->size(), kProofSamples, 0), options_.device, job, "compare",
+        [&](exec::Chunk& chunk) -> Result<Proof> {
+          QUANVAS_TRY(const auto a, screen->run({chunk.input}));
+          QUANVAS_TRY(const auto b, file->run({chunk.input}));
+          Proof p;
+          const at::Tensor x = a.at(0).reshape({a.at(0).size(0), -1}).to(at::kFloat);
+          const at::Tensor y = b.at(0).reshape({b.at(0).size(0), -1}).to(at::kFloat);
+          if (x.sizes() != y.sizes())
+            return fail(ErrorCode::kInternal, "The exported file gives an output of another shape.", "Report this file.");
+          p.n = static_cast<double>(x.size(0));
+          p.equal = x.argmax(1).eq(y.argmax(1)).sum().item<double>();
+          p.difference = (x - y).abs().max().item<double>();
+          return p;
+        },
+        [&](std::int64_t, Proof& p) -> Status {
+          total.n += p.n;
+          total.equal += p.equal;
+          total.difference = std::max(total.difference, p.difference);
+          return {};
+        }));
+    report.checked_samples = total.n;
+    report.equal_predictions = total.n > 0 ? total.equal / total.n : 0;
+    report.max_output_difference = total.difference;
+    return report;
+  });
+}
+
+}  // namespace quanvas

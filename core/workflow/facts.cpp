@@ -1,0 +1,192 @@
+// Quanvas - quick questions: what does this recipe do to this layer, and how are its values distributed?
+// Exact for weights; for activations on the kept calibration sample. No run, no stored result.
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include "core/base/guarded.h"
+#include "core/workflow/state.h"
+
+namespace quanvas {
+namespace {
+
+// Multiply-accumulates that the output error of one layer may cost: some 10 ms.
+constexpr double kMacBudget = 4e8;
+
+Plan plan_of(const Plan& plan, NodeId node) {
+  Plan out;
+  for (const auto& site : plan.sites)
+    if (site.site.node == node) out.sites.push_back(site);
+  return out;
+}
+
+Shape shape_of(const at::Tensor& t) { return Shape(t.sizes().begin(), t.sizes().end()); }
+
+Result<SiteFacts> measure_site(const Site& site, const quant::QuantParams& params, const at::Tensor& values,
+                               bool from_sample) {
+  QUANVAS_TRY(const auto layout, quant::rebatch(params, shape_of(values)));
+  SiteFacts facts = quant::measure(params, layout, values.data_ptr<float>());
+  facts.site = site;
+  facts.from_sample = from_sample;
+  const auto [smin, smax] = std::minmax_element(params.scale.begin(), params.scale.end());
+  facts.scale_min = *smin;
+  facts.scale_max = *smax;
+  if (!params.zero_point.empty()) {
+    const auto [zmin, zmax] = std::minmax_element(params.zero_point.begin(), params.zero_point.end());
+    facts.zero_point_min = *zmin;
+    facts.zero_point_max = *zmax;
+  }
+  const double n = static_cast<double>(values.numel());
+  facts.codes_total = static_cast<double>(params.hi - params.lo + 1);
+  facts.bits_per_element = params.spec.bits;
+  if (!from_sample) {
+    const double scales = params.spec.scale_from_accumulator ? 0 : 4.0 * static_cast<double>(params.scale.size());
+    const double zeros = static_cast<double>(params.zero_point.size()) * params.spec.bits / 8;
+    facts.bytes_float = 4 * n;
+    facts.bytes_quantized = n * params.spec.bits / 8 + scales + zeros;
+    facts.bits_per_element = n > 0 ? 8 * facts.bytes_quantized / n : 0;
+  }
+  return facts;
+}
+
+// First rows of a batch, so that a layer of many operations still answers within a click.
+at::Tensor first_rows(const at::Tensor& x, std::int64_t rows) {
+  return x.defined() && x.dim() > 0 && x.size(0) > rows ? x.narrow(0, 0, rows) : x;
+}
+
+}  // namespace
+
+Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node_id) {
+  return guarded("layer facts", [&]() -> Result<LayerFacts> {
+    c10::InferenceMode inference;
+    JobContext quiet;
+    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, quiet));
+    QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
+    const Graph& graph = *prepared->model->graph;
+    const Node* node = graph.find(node_id);
+    LayerFacts facts;
+    facts.node = node_id;
+    if (!node) return facts;  // folded away by a graph pass
+    const Layer* layer = find_layer(prepared->layers, node_id);
+    if (!layer) return facts;
+    const Plan own = plan_of(*plan, node_id);
+    const auto statistics = known_statistics(*prepared, recipe.calibration);
+    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, own, statistics.get(), quiet));
+    SamplePtr sample;
+    if (statistics) {
+      QUANVAS_TRY(sample, sample_for(prepared, recipe.calibration));
+    }
+    bool complete = sample != nullptr;
+    for (const auto& site_plan : own.sites) {
+      if (!site_plan.spec) continue;
+      const Site& site = site_plan.site;
+      const TensorId id = site_tensor(*layer, site);
+      const bool is_weight = id != kNoTensor && graph.tensor(id).is_initializer;
+      const auto found = quantizers.find(site);
+      if (found == quantizers.end()) {
+        SiteFacts missing;
+        missing.site = site;
+        missing.from_sample = !is_weight;
+        missing.missing = statistics ? "Stays float here; see the issues of a run." : "Calibrate first.";
+        facts.sites.push_back(missing);
+        if (!is_weight) complete = false;
+        continue;
+      }
+      at::Tensor values = is_weight ? weight_values(*prepared, id)
+                          : sample  ? sample->tensors[static_cast<std::size_t>(id)]
+                                    : at::Tensor();
+      if (!values.defined()) continue;
+      values = values.to(at::kCPU, at::kFloat).contiguous();
+      QUANVAS_TRY(SiteFacts measured, measure_site(site, found->second, values, !is_weight));
+      facts.sites.push_back(std::move(measured));
+    }
+    if (!complete || quantizers.empty() || !exec::unsupported_reason(*node).empty()) return facts;
+
+    const double macs = std::max(1.0, node_cost(graph, *node).macs);
+    const auto rows = std::clamp<std::int64_t>(static_cast<std::int64_t>(kMacBudget / macs), 1, sample->samples);
+    exec::Environment env(graph.tensors().size());
+    for (const TensorId id : layer->inputs)
+      env[static_cast<std::size_t>(id)] = first_rows(sample->tensors[static_cast<std::size_t>(id)], rows);
+    exec::Environment weights = prepared->runner->weights();
+    for (const SiteKind kind : {SiteKind::kWeight, SiteKind::kBias})
+      if (const auto q = quantizers.find({node_id, kind, 0}); q != quantizers.end()) {
+        const auto id = static_cast<std::size_t>(site_tensor(*layer, q->first));
+        weights[id] = exec::fake_quantize(weights[id], q->second);
+      }
+    exec::RunHooks hooks;
+    hooks.weights = &weights;
+    hooks.quantize = [&](const Site& site, const at::Tensor& x) {
+      const auto q = quantizers.find(site);
+      return q == quantizers.end() ? x : exec::fake_quantize(x, q->second);
+    };
+    const at::Tensor reference = first_rows(sample->tensors[static_cast<std::size_t>(layer->output)], rows);
+    if (!reference.defined()) return facts;
+    QUANVAS_CHECK(prepared->runner->run_nodes({node_id}, env, hooks));
+    facts.output = tensor_error(reference, env[static_cast<std::size_t>(layer->output)]);
+    return facts;
+  });
+}
+
+Result<Histogram> WorkbenchState::histogram(const Recipe& recipe, const Site& site, int bins) {
+  return guarded("histogram", [&]() -> Result<Histogram> {
+    JobContext quiet;
+    bins = std::clamp(bins, 8, 4096);
+    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, quiet));
+    QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
+    const Graph& graph = *prepared->model->graph;
+    const Layer* layer = find_layer(prepared->layers, site.node);
+    const TensorId id = layer ? site_tensor(*layer, site) : kNoTensor;
+    Histogram h;
+    h.site = site;
+    if (id == kNoTensor) {
+      h.missing = "This layer has no such tensor.";
+      return h;
+    }
+    const auto statistics = known_statistics(*prepared, recipe.calibration);
+    quant::TensorStatistics own;
+    const quant::TensorStatistics* source = nullptr;
+    if (graph.tensor(id).is_initializer) {
+      const at::Tensor values = weight_values(*prepared, id);
+      own.add(values.data_ptr<float>(), {values.numel()});
+      source = &own;
+    } else if (statistics) {
+      const auto it = statistics->tensors.find(graph.tensor(id).name);
+      if (it != statistics->tensors.end()) source = &it->second;
+      h.from_sample = true;
+    }
+    if (!source) {
+      h.missing = "Calibrate first: activations are known only from data.";
+      return h;
+    }
+    h.total = source->count();
+    h.minimum = source->minimum();
+    h.maximum = source->maximum();
+    h.mean = source->mean();
+    h.stddev = source->stddev();
+    h.lo = h.minimum;
+    h.hi = h.maximum > h.minimum ? h.maximum : h.minimum + 1;
+    // Symmetric around zero when the values are, so that the grid reads well.
+    if (h.minimum < 0 && h.maximum > 0) {
+      h.hi = std::max(-h.minimum, h.maximum);
+      h.lo = -h.hi;
+    }
+    h.counts = source->rebin(h.lo, h.hi, bins);
+    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, plan_of(*plan, site.node), statistics.get(), quiet));
+    if (const auto q = quantizers.find(site); q != quantizers.end()) {
+      const auto& p = q->second;
+      const auto widest = std::max_element(p.scale.begin(), p.scale.end()) - p.scale.begin();
+      h.grid = quant::grid_points(p, widest);
+      if (!h.grid.empty()) {
+        h.clip_lo = h.grid.front();
+        h.clip_hi = h.grid.back();
+      }
+      if (p.scale.size() > 1)
+        h.grid_note = "grid of the largest of " + std::to_string(p.scale.size()) + " scales";
+    }
+    return h;
+  });
+}
+
+}  // namespace quanvas

@@ -1,0 +1,224 @@
+// Quanvas - verb "open": a project, or a model that gets a project of its own.
+#include <ctime>
+#include <filesystem>
+
+#include "core/base/files.h"
+#include "core/base/hash.h"
+#include "core/base/version.h"
+#include "core/workflow/state.h"
+
+namespace quanvas {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kExtension = ".quanvas";
+
+// Same model, same project: the name carries a hash of the absolute path.
+fs::path default_project(const fs::path& model) {
+  const fs::path absolute = fs::absolute(model).lexically_normal();
+  const fs::path dir = user_data_dir() / "projects";
+  std::error_code ignored;
+  fs::create_directories(dir, ignored);
+  return dir / (model.stem().string() + "-" + hash_text(absolute.string()).substr(0, 8) + kExtension);
+}
+
+Result<std::unique_ptr<Project>> project_for(const fs::path& path, const std::string& project_path) {
+  if (path.extension() == kExtension) return Project::open(path.string());
+  std::error_code ec;
+  if (!fs::exists(path, ec))
+    return fail(ErrorCode::kNotFound, "There is no file '" + path.string() + "'.",
+                "Give a model (.onnx) or a project (.quanvas).");
+  const fs::path file = project_path.empty() ? default_project(path) : fs::path(project_path);
+  if (fs::exists(file, ec)) return Project::open(file.string());
+  return Project::create(file.string(), fs::absolute(path).lexically_normal().string());
+}
+
+}  // namespace
+
+std::string now_utc() {
+  const std::time_t now = std::time(nullptr);
+  std::tm tm{};
+  gmtime_r(&now, &tm);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+  return text;
+}
+
+Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, const EngineOptions& options,
+                                                   JobContext& job, const std::string& project_path) {
+  exec::set_threads(options.threads);
+  job.progress("open", 0, path);
+  // The model first: a file that cannot be read must not leave a project behind.
+  std::unique_ptr<Project> project;
+  std::string model_path = path;
+  const bool is_project = fs::path(path).extension() == kExtension;
+  if (is_project) {
+    QUANVAS_TRY(project, project_for(path, project_path));
+    model_path = project->model_path();
+    std::error_code ec;
+    if (!fs::exists(model_path, ec))
+      return fail(ErrorCode::kNotFound, "The project's model '" + model_path + "' is not there.",
+                  "Put it back, or open the model from where it is now.");
+  }
+  std::vector<Issue> issues;
+  JobContext import_job(job.stop_token(), [&](const Progress& p) { job.progress("open", 0.9 * p.fraction, p.detail); },
+                        [&](const Issue& issue) { issues.push_back(issue); job.issue(issue); });
+  QUANVAS_TRY(Model model, import_model(model_path, import_job));
+  if (!is_project) {
+    QUANVAS_TRY(project, project_for(path, project_path));
+  }
+  job.progress("open", 1, path);
+  return std::unique_ptr<Workbench>(
+      std::make_unique<WorkbenchState>(std::move(project), std::move(model), options, std::move(issues)));
+}
+
+WorkbenchState::WorkbenchState(std::unique_ptr<Project> project, Model model, EngineOptions options,
+                               std::vector<Issue> issues)
+    : project_(std::move(project)),
+      model_(std::make_shared<const Model>(std::move(model))),
+      options_(std::move(options)),
+      issues_(std::move(issues)) {
+  model_hash_ = Hasher().text(model_->graph->hash()).text(model_->weights->hash()).hex();
+  for (const Node& node : model_->graph->nodes()) {
+    const std::string reason = node.opaque_reason.empty() ? exec::unsupported_reason(node) : node.opaque_reason;
+    if (!reason.empty())
+      issues_.push_back({Severity::kWarning, node.name, node.op + " cannot be executed: " + reason,
+                         "The network can be looked at and its weights quantized, but not run."});
+  }
+  if (auto settings = project_->data()) {
+    data_settings_ = *settings;
+    data_ = open_data(data_settings_);
+  }
+}
+
+WorkbenchState::Data WorkbenchState::open_data(const DataSettings& settings) const {
+  Data out;
+  const auto& inputs = model_->graph->inputs();
+  const Shape expected = inputs.empty() || !model_->graph->tensor(inputs[0]).shape
+                             ? Shape{}
+                             : *model_->graph->tensor(inputs[0]).shape;
+  const auto open_one = [&](const char* split, const DataSource& source) -> DatasetPtr {
+    if (source.reader.empty()) return nullptr;
+    auto dataset = open_dataset(source, settings.preprocessing, project_->directory(), expected);
+    if (dataset) return *dataset;
+    if (!out.status.problem.empty()) out.status.problem += " ";
+    out.status.problem += std::string(split) + ": " + dataset.error().text();
+    return nullptr;
+  };
+  out.calibrate = open_one("Calibration data", settings.calibrate);
+  out.train = open_one("Training data", settings.train);
+  out.evaluate = open_one("Evaluation data", settings.evaluate);
+  DataStatus& s = out.status;
+  s.ready = out.calibrate != nullptr;
+  s.has_labels = out.evaluate && out.evaluate->has_labels();
+  s.can_evaluate = out.evaluate != nullptr;
+  s.can_train = out.train && out.train->has_labels();
+  s.calibration_samples = out.calibrate ? static_cast<double>(out.calibrate->size()) : 0;
+  s.training_samples = out.train ? static_cast<double>(out.train->size()) : 0;
+  s.evaluation_samples = out.evaluate ? static_cast<double>(out.evaluate->size()) : 0;
+  if (!s.ready && s.problem.empty()) s.problem = "No calibration data is declared. Declare a data set first.";
+  return out;
+}
+
+WorkbenchState::Data WorkbenchState::data() const {
+  std::lock_guard lock(data_mutex_);
+  return data_;
+}
+
+Status WorkbenchState::need_writable() const {
+  if (project_->read_only()) return fail(ErrorCode::kReadOnly, project_->read_only_reason());
+  return {};
+}
+
+ProjectState WorkbenchState::state() const {
+  ProjectState s;
+  s.project_path = project_->path();
+  s.model_path = project_->model_path();
+  s.model_hash = model_hash_;
+  s.read_only = project_->read_only();
+  s.read_only_reason = project_->read_only_reason();
+  {
+    std::lock_guard lock(data_mutex_);
+    s.data = data_settings_;
+    s.data_status = data_.status;
+  }
+  s.issues = issues_;
+  if (auto recipe = project_->recipe()) s.recipe = *recipe;
+  auto* self = const_cast<WorkbenchState*>(this);  // fills caches only
+  JobContext quiet;
+  if (auto prepared = self->prepare(s.recipe, quiet)) {
+    if (auto statistics = self->known_statistics(**prepared, s.recipe.calibration)) {
+      s.calibrated = true;
+      s.statistics_hash = statistics->key;
+    }
+  }
+  return s;
+}
+
+Status WorkbenchState::set_recipe(const Recipe& recipe, const std::string& label) {
+  QUANVAS_CHECK(need_writable());
+  return project_->set_recipe(recipe, label);
+}
+
+Status WorkbenchState::set_value(const std::string& key, const std::string& text) {
+  QUANVAS_CHECK(need_writable());
+  return project_->set_value(key, text);
+}
+
+Result<ProjectState> WorkbenchState::set_data(const DataSettings& settings) {
+  QUANVAS_CHECK(need_writable());
+  Data opened = open_data(settings);
+  QUANVAS_CHECK(project_->set_data(settings));
+  {
+    std::lock_guard lock(data_mutex_);
+    data_settings_ = settings;
+    data_ = std::move(opened);
+  }
+  {
+    std::lock_guard lock(cache_mutex_);
+    sample_.reset();
+    sample_key_.clear();
+  }
+  return state();
+}
+
+Run WorkbenchState::new_run(RunKind kind, const Recipe& recipe) const {
+  Run run;
+  run.kind = kind;
+  run.name = recipe.name;
+  run.created = now_utc();
+  run.recipe = recipe;
+  run.model_hash = model_hash_;
+  const Data d = data();
+  Hasher h;
+  for (const auto& set : {d.calibrate, d.train, d.evaluate}) h.text(set ? set->hash() : "");
+  run.data_hash = h.hex();
+  run.versions = engine_info(options_);
+  return run;
+}
+
+Status WorkbenchState::store(Run& run, JobContext& job) {
+  if (project_->read_only()) {
+    job.issue({Severity::kWarning, project_->path(), "The run was not stored: " + project_->read_only_reason(),
+               "Save a copy of the project to keep runs."});
+    return {};
+  }
+  QUANVAS_TRY(run.id, project_->add_run(run));
+  return {};
+}
+
+std::map<std::string, std::string> engine_info(const EngineOptions& options) {
+  auto info = exec::engine_versions();
+  info["quanvas"] = QUANVAS_VERSION;
+  info["device"] = options.device;
+  info["threads"] = std::to_string(exec::threads());
+  return info;
+}
+
+std::vector<Issue> engine_warnings() {
+  if (!exec::has_reference_blas()) return {};
+  return {{Severity::kWarning, "BLAS", "LibTorch uses the reference BLAS, which is some fifty times slower.",
+           "Install libopenblas0-openmp."}};
+}
+
+}  // namespace quanvas

@@ -1,0 +1,183 @@
+// Quanvas - from a recipe to frozen quantizers: graph passes, plan, parameters.
+#include <algorithm>
+#include <chrono>
+
+#include <ATen/ATen.h>
+
+#include "core/base/guarded.h"
+#include "core/base/hash.h"
+#include "core/workflow/state.h"
+
+namespace quanvas {
+namespace {
+
+// Two recipes whose graph passes agree share the prepared model.
+std::string graph_pass_key(const Recipe& recipe) {
+  Hasher h;
+  for (const auto& entry : recipe.passes) {
+    const Pass* pass = Registry<Pass>::instance().find(entry.id);
+    if (entry.enabled && pass && pass->stage() == PassStage::kGraph) h.text(entry.id).text(entry.options.dump());
+  }
+  return h.hex();
+}
+
+bool has_integer_zero_point(const quant::QuantParams& p) { return !p.zero_point.empty(); }
+
+}  // namespace
+
+int default_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind) {
+  if (kind == SiteKind::kBias) return 0;
+  if (kind != SiteKind::kWeight) return 1;
+  return spec.granularity == Granularity::kGroup ? layer.reduction_axis : layer.channel_axis;
+}
+
+at::Tensor weight_values(const Prepared& prepared, TensorId id) {
+  const at::Tensor& w = prepared.runner->weights()[static_cast<std::size_t>(id)];
+  return w.defined() ? w.detach().to(at::kCPU, at::kFloat).contiguous() : w;
+}
+
+TensorError tensor_error(const at::Tensor& x, const at::Tensor& y) {
+  const at::Tensor a = x.detach().to(at::kCPU, at::kFloat).contiguous();
+  const at::Tensor b = y.detach().to(at::kCPU, at::kFloat).contiguous();
+  return quant::tensor_error(a.data_ptr<float>(), b.data_ptr<float>(), a.numel());
+}
+
+Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& job) {
+  std::lock_guard lock(cache_mutex_);
+  const std::string key = graph_pass_key(recipe);
+  if (prepared_ && prepared_key_ == key) return prepared_;
+  return guarded("prepare", [&]() -> Result<PreparedPtr> {
+    auto prepared = std::make_shared<Prepared>();
+    PassContext context;
+    context.model = model_;
+    context.device = options_.device;
+    for (const auto& entry : recipe.passes) {
+      if (!entry.enabled) continue;
+      QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry.id, "pass"));
+      if (pass->stage() != PassStage::kGraph) continue;
+      QUANVAS_TRY(const json options, pass->schema().complete(entry.options, "pass '" + entry.id + "'"));
+      const auto start = std::chrono::steady_clock::now();
+      QUANVAS_TRY(std::string summary, pass->apply(context, options, job));
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      prepared->reports.push_back({entry.id, pass->info().title, std::move(summary), took.count()});
+    }
+    prepared->model = context.model;
+    prepared->layers = find_layers(*prepared->model->graph);
+    prepared->hash = prepared->model == model_
+                         ? model_hash_
+                         : Hasher().text(prepared->model->graph->hash()).text(prepared->model->weights->hash()).hex();
+    QUANVAS_TRY(prepared->runner, exec::Runner::create(prepared->model, nullptr, options_.device));
+    prepared_key_ = key;
+    prepared_ = prepared;
+    return prepared_;
+  });
+}
+
+Result<std::shared_ptr<const Plan>> WorkbenchState::plan_for(const PreparedPtr& prepared, const Recipe& recipe) {
+  std::lock_guard lock(cache_mutex_);
+  if (plan_ && plan_prepared_ == prepared && plan_recipe_ == recipe) return plan_;
+  QUANVAS_TRY(Plan plan, resolve(*prepared->model->graph, recipe, PresetLibrary::builtin()));
+  plan_ = std::make_shared<const Plan>(std::move(plan));
+  plan_prepared_ = prepared;
+  plan_recipe_ = recipe;
+  return plan_;
+}
+
+Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, const Plan& plan,
+                                                      const quant::Statistics* statistics, JobContext& job) const {
+  const Graph& graph = *prepared.model->graph;
+  exec::QuantizerMap out;
+  std::vector<const SitePlan*> biases;
+  for (const auto& site_plan : plan.sites) {
+    if (!site_plan.spec) continue;
+    const Site& site = site_plan.site;
+    const Layer* layer = find_layer(prepared.layers, site.node);
+    const Node* node = graph.find(site.node);
+    const TensorId id = layer ? site_tensor(*layer, site) : kNoTensor;
+    if (id == kNoTensor) continue;
+    const TensorInfo& tensor = graph.tensor(id);
+    const std::string where = node->name + " " + enum_text(site.kind);
+    if (site.kind == SiteKind::kBias && site_plan.spec->scale_from_accumulator) {
+      biases.push_back(&site_plan);
+      continue;
+    }
+    const int axis = default_axis(*layer, *site_plan.spec, site.kind);
+    Result<quant::QuantParams> params = fail(ErrorCode::kInternal, "");
+    if (tensor.is_initializer) {
+      const at::Tensor values = weight_values(prepared, id);
+      if (!values.defined())
+        return fail(ErrorCode::kCorrupt, where + ": the model holds no data for '" + tensor.name + "'.");
+      params = quant::find_params(*site_plan.spec, Shape(values.sizes().begin(), values.sizes().end()),
+                                  values.data_ptr<float>(), axis);
+    } else {
+      if (!statistics) continue;
+      const auto found = statistics->tensors.find(tensor.name);
+      if (found == statistics->tensors.end()) {
+        job.issue({Severity::kWarning, where, "Stays float: calibration never saw '" + tensor.name + "'.", ""});
+        continue;
+      }
+      params = quant::find_params(*site_plan.spec, tensor.shape.value_or(Shape{}), found->second, axis);
+    }
+    if (!params) {
+      Error e = params.error();
+      e.context = e.context.empty() ? where : where + ": " + e.context;
+      return Failure(std::move(e));
+    }
+    out[site] = std::move(*params);
+  }
+  // Biases last: their scale is the product of the input's and the weight's.
+  for (const SitePlan* site_plan : biases) {
+    const Site& site = site_plan->site;
+    const Layer* layer = find_layer(prepared.layers, site.node);
+    const auto input = out.find({site.node, SiteKind::kInput, 0});
+    const auto weight = out.find({site.node, SiteKind::kWeight, 0});
+    const std::string where = graph.find(site.node)->name + " bias";
+    if (input == out.end() || weight == out.end()) {
+      if (statistics)
+        job.issue({Severity::kInfo, where, "Stays float: its scale is input scale × weight scale, and one of them is float.",
+                   "Give the layer's input and weight a format, or the bias a scale of its own."});
+      continue;
+    }
+    if (input->second.scale.size() != 1 || weight->second.spec.granularity == Granularity::kGroup) {
+      job.issue({Severity::kWarning, where,
+                 "Stays float: an accumulator scale needs one input scale and weight scales per tensor or channel.", ""});
+      continue;
+    }
+    const std::int64_t channels = element_count(graph.tensor(layer->bias).shape.value_or(Shape{}));
+    out[site] = quant::bias_params(*site_plan->spec, input->second.scale[0], weight->second.scale, channels);
+    if (has_integer_zero_point(weight->second))
+      job.issue({Severity::kInfo, where, "The weight has a zero point; integer targets need a correction term.", ""});
+  }
+  return out;
+}
+
+NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, const exec::QuantizerMap& quantizers) {
+  NetworkSize size;
+  const auto bits_of = [&](const Site& site) {
+    const auto it = quantizers.find(site);
+    return it == quantizers.end() ? 32.0 : static_cast<double>(it->second.spec.bits);
+  };
+  for (const Layer& layer : layers) {
+    const Node& node = *graph.find(layer.node);
+    for (const SiteKind kind : {SiteKind::kWeight, SiteKind::kBias}) {
+      const Site site{layer.node, kind, 0};
+      const TensorId id = site_tensor(layer, site);
+      if (id == kNoTensor || !graph.tensor(id).is_initializer) continue;
+      const double n = static_cast<double>(element_count(graph.tensor(id).shape.value_or(Shape{})));
+      size.bytes_float += 4 * n;
+      size.bytes += n * bits_of(site) / 8;
+      const auto it = quantizers.find(site);
+      // An accumulator-scaled bias has no scale of its own.
+      if (it != quantizers.end() && !it->second.spec.scale_from_accumulator) {
+        size.bytes += 4.0 * static_cast<double>(it->second.scale.size());
+        size.bytes += static_cast<double>(it->second.zero_point.size()) * it->second.spec.bits / 8;
+      }
+    }
+    if (layer.kind == LayerKind::kCompute)
+      size.bops += node_cost(graph, node).macs * bits_of({layer.node, SiteKind::kWeight, 0}) *
+                   bits_of({layer.node, SiteKind::kInput, 0});
+  }
+  return size;
+}
+
+}  // namespace quanvas

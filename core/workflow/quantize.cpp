@@ -1,0 +1,88 @@
+// Quanvas - verb "quantize": a recipe becomes a network with frozen quantizers.
+#include <chrono>
+
+#include "core/base/guarded.h"
+#include "core/workflow/state.h"
+
+namespace quanvas {
+namespace {
+
+bool needs_statistics(const Plan& plan, const Prepared& prepared) {
+  for (const auto& s : plan.sites) {
+    if (!s.spec || s.site.kind == SiteKind::kWeight || s.site.kind == SiteKind::kBias) continue;
+    if (find_layer(prepared.layers, s.site.node)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe, JobContext& job) {
+  Quantized out;
+  QUANVAS_TRY(out.prepared, prepare(recipe, job));
+  out.passes = out.prepared->reports;
+  QUANVAS_TRY(const auto plan, plan_for(out.prepared, recipe));
+  for (const auto& warning : plan->warnings) job.issue({Severity::kWarning, "Recipe", warning, ""});
+  std::vector<const PassEntry*> later;
+  bool trains = false;
+  for (const auto& entry : recipe.passes) {
+    if (!entry.enabled) continue;
+    QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry.id, "pass"));
+    if (pass->stage() == PassStage::kGraph) continue;
+    later.push_back(&entry);
+    trains |= pass->stage() == PassStage::kTraining;
+  }
+  if (needs_statistics(*plan, *out.prepared) || !later.empty()) {
+    job.set_range(0, trains ? 0.1 : 0.3);
+    QUANVAS_TRY(out.statistics, gather_statistics(*out.prepared, recipe.calibration, job));
+  }
+  out.network.model = out.prepared->model;
+  out.network.plan = *plan;
+  QUANVAS_TRY(out.network.quantizers, quantizers(*out.prepared, *plan, out.statistics.get(), job));
+
+  const Data d = data();
+  PassContext context;
+  context.model = out.network.model;
+  context.quantized = out.network;
+  context.statistics = out.statistics;
+  context.calibration_data = d.calibrate;
+  if (d.calibrate)
+    context.calibration_samples = choose_samples(d.calibrate->size(), recipe.calibration.samples, recipe.calibration.seed);
+  context.training_data = d.train;
+  context.device = options_.device;
+  const double begin = trains ? 0.1 : 0.3, end = trains ? 0.9 : 0.5;
+  for (std::size_t i = 0; i < later.size(); ++i) {
+    QUANVAS_CHECK(job.check());
+    const double step = (end - begin) / static_cast<double>(later.size());
+    job.set_range(begin + step * static_cast<double>(i), begin + step * static_cast<double>(i + 1));
+    QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(later[i]->id, "pass"));
+    QUANVAS_TRY(const json options, pass->schema().complete(later[i]->options, "pass '" + later[i]->id + "'"));
+    const auto start = std::chrono::steady_clock::now();
+    QUANVAS_TRY(std::string summary, pass->apply(context, options, job));
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    out.passes.push_back({later[i]->id, pass->info().title, std::move(summary), took.count()});
+    if (context.stopped_early) break;
+  }
+  job.set_range(end, 1);
+  out.network = std::move(context.quantized);
+  out.curve = std::move(context.curve);
+  out.stopped_early = context.stopped_early;
+  return out;
+}
+
+Result<WorkbenchState::Quantized> WorkbenchState::load_run(const Run& run, JobContext& job) {
+  if (run.artifact.empty())
+    return fail(ErrorCode::kNotFound, "Run " + std::to_string(run.id) + " holds no network.",
+                "Only quantize runs can be opened again.");
+  if (run.model_hash != model_hash_)
+    return fail(ErrorCode::kInvalidArgument,
+                "Run " + std::to_string(run.id) + " was made from another version of the model file.",
+                "Run its recipe again.");
+  QUANVAS_TRY(const std::string bytes, project_->artifact(run.artifact));
+  Quantized out;
+  QUANVAS_TRY(out.prepared, prepare(run.recipe, job));
+  QUANVAS_TRY(out.network, unpack_artifact(bytes, out.prepared->model));
+  return out;
+}
+
+}  // namespace quanvas

@@ -1,0 +1,149 @@
+// Quanvas - the Workbench behind its interface; internal to core/workflow. One file per verb implements the
+// methods; what they share is declared here.
+//
+// Locks: cache_mutex_ guards the caches (prepared model, plan, samples, statistics); it is held while a cache
+// is filled, so a quick question may wait for another quick question, never for a long verb.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "core/exec/pass_context.h"
+#include "core/exec/runner.h"
+#include "core/graph/layers.h"
+#include "core/quant/statistics.h"
+#include "core/workflow/workbench.h"
+
+namespace quanvas {
+
+// The imported model after the graph passes of a recipe, and everything that follows from it alone.
+struct Prepared {
+  ModelPtr model;
+  std::vector<Layer> layers;
+  std::string hash;                        // of graph and weights
+  std::shared_ptr<const exec::Runner> runner;  // float
+  std::vector<PassReport> reports;
+};
+using PreparedPtr = std::shared_ptr<const Prepared>;
+
+// Float activations of a few calibration samples: what quick questions are answered on.
+struct ActivationSample {
+  exec::Environment tensors;  // of the prepared graph: layer inputs and outputs only
+  std::int64_t samples = 0;
+};
+using SamplePtr = std::shared_ptr<const ActivationSample>;
+
+class WorkbenchState final : public Workbench {
+ public:
+  WorkbenchState(std::unique_ptr<Project> project, Model model, EngineOptions options, std::vector<Issue> issues);
+
+  GraphPtr graph() const override { return model_->graph; }
+  ProjectState state() const override;
+  Result<std::vector<Run>> runs() const override { return project_->runs(); }
+  Result<std::vector<RecipeEdit>> edits(int most) const override { return project_->edits(most); }
+  Status set_recipe(const Recipe& recipe, const std::string& label) override;
+  Result<ProjectState> set_data(const DataSettings& data) override;
+  Status set_value(const std::string& key, const std::string& text) override;
+  Result<std::string> value(const std::string& key) const override { return project_->value(key); }
+  Status save_copy(const std::string& path) override { return project_->save_copy(path); }
+
+  Result<LayerFacts> layer_facts(const Recipe& recipe, NodeId node) override;
+  Result<Histogram> histogram(const Recipe& recipe, const Site& site, int bins) override;
+  Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target,
+                                            const json& options) override;
+
+  Result<ProjectState> calibrate(JobContext& job) override;
+  Result<Run> evaluate_float(int samples, JobContext& job) override;
+  Result<Run> run_recipe(const RunRequest& request, JobContext& job) override;
+  Result<Run> evaluate_run(std::int64_t run, int samples, JobContext& job) override;
+  Result<Run> sweep(const SweepSettings& settings, std::int64_t resume, JobContext& job) override;
+  Result<ExportReport> export_model(const ExportRequest& request, JobContext& job) override;
+  Result<std::vector<TrainPoint>> train_float(const TrainRequest& request, JobContext& job) override;
+
+ private:
+  struct Data {
+    DatasetPtr calibrate, train, evaluate;  // null: not declared or not readable
+    DataStatus status;
+  };
+
+  // prepare.cpp
+  Result<PreparedPtr> prepare(const Recipe& recipe, JobContext& job);
+  Result<std::shared_ptr<const Plan>> plan_for(const PreparedPtr& prepared, const Recipe& recipe);
+  Result<exec::QuantizerMap> quantizers(const Prepared& prepared, const Plan& plan,
+                                        const quant::Statistics* statistics, JobContext& job) const;
+  // calibrate.cpp
+  std::string statistics_key(const Prepared& prepared, const CalibrationSettings& settings) const;
+  // From memory or the project; null when this was never calibrated.
+  quant::StatisticsPtr known_statistics(const Prepared& prepared, const CalibrationSettings& settings);
+  Result<quant::StatisticsPtr> gather_statistics(const Prepared& prepared, const CalibrationSettings& settings,
+                                                 JobContext& job);
+  // Null without calibration data.
+  Result<SamplePtr> sample_for(const PreparedPtr& prepared, const CalibrationSettings& settings);
+  // quantize.cpp
+  struct Quantized {
+    QuantizedModel network;
+    PreparedPtr prepared;
+    std::vector<PassReport> passes;
+    std::vector<TrainPoint> curve;
+    quant::StatisticsPtr statistics;
+    bool stopped_early = false;
+  };
+  Result<Quantized> quantize(const Recipe& recipe, JobContext& job);
+  Result<Quantized> load_run(const Run& run, JobContext& job);
+  // evaluate.cpp
+  Result<Accuracy> measure_accuracy(const Prepared& prepared, const exec::Runner* quantized, int samples,
+                                    JobContext& job);
+  Result<std::vector<LayerResult>> measure_layers(const Prepared& prepared, const QuantizedModel& network,
+                                                  JobContext& job);
+  Run new_run(RunKind kind, const Recipe& recipe) const;
+  Status store(Run& run, JobContext& job);
+
+  Data open_data(const DataSettings& settings) const;
+  Data data() const;
+  Status need_writable() const;
+
+  std::unique_ptr<Project> project_;
+  ModelPtr model_;
+  std::string model_hash_;
+  EngineOptions options_;
+  std::vector<Issue> issues_;
+
+  mutable std::mutex data_mutex_;
+  Data data_;
+  DataSettings data_settings_;
+
+  std::mutex cache_mutex_;
+  std::string prepared_key_;
+  PreparedPtr prepared_;
+  Recipe plan_recipe_;
+  PreparedPtr plan_prepared_;
+  std::shared_ptr<const Plan> plan_;
+  std::map<std::string, quant::StatisticsPtr> statistics_;
+  std::string sample_key_;
+  SamplePtr sample_;
+};
+
+// Artifacts of runs (artifact.cpp): the tensors that differ from the prepared model's, the plan and the
+// quantizers, in the safetensors container.
+std::string pack_artifact(const QuantizedModel& network, const Model& base);
+Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr& base);
+std::string pack_statistics(const quant::Statistics& statistics);
+Result<quant::Statistics> unpack_statistics(const std::string& bytes);
+
+// Bytes of weights and biases as quantized (with scales and zero points), and as float32.
+struct NetworkSize {
+  double bytes = 0, bytes_float = 0, bops = 0;
+};
+NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, const exec::QuantizerMap& quantizers);
+
+// Layout at run time; `default_axis` of activations is 1 (channels), of weights the layer's.
+int default_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind);
+// An initializer as contiguous float32 on the CPU (no copy when it is that already); undefined when absent.
+at::Tensor weight_values(const Prepared& prepared, TensorId id);
+TensorError tensor_error(const at::Tensor& x, const at::Tensor& y);
+std::string now_utc();
+
+}  // namespace quanvas

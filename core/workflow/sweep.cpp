@@ -1,0 +1,235 @@
+// Quanvas - verb "sweep": what would each layer cost at each width, alone? One cell = one layer at one width,
+// everything else float. The float activations of a chunk are computed once (and kept while memory allows);
+// a cell runs only what depends on its layer.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include <ATen/ATen.h>
+
+#include "core/base/guarded.h"
+#include "core/exec/chunks.h"
+#include "core/workflow/state.h"
+
+namespace quanvas {
+namespace {
+
+constexpr double kKeptBytes = 2e9;
+
+struct FloatChunk {
+  exec::Environment env;
+  at::Tensor labels;
+};
+
+struct CellSums {
+  double n = 0, top1 = 0;
+  quant::ErrorSums layer, output;
+};
+
+double correct(const at::Tensor& output, const at::Tensor& labels) {
+  if (!labels.defined()) return 0;
+  return output.reshape({output.size(0), -1}).argmax(1).eq(labels).sum().item<double>();
+}
+
+void add_error(quant::ErrorSums& sums, const at::Tensor& x, const at::Tensor& y) {
+  const at::Tensor a = x.to(at::kCPU, at::kFloat).contiguous();
+  const at::Tensor b = y.to(at::kCPU, at::kFloat).contiguous();
+  sums.add(a.data_ptr<float>(), b.data_ptr<float>(), a.numel());
+}
+
+bool wanted(const SweepSettings& settings, SiteKind kind) {
+  return (settings.weights && kind == SiteKind::kWeight) || (settings.activations && kind == SiteKind::kInput);
+}
+
+// The current plan's quantizers of this layer at another width; where it is float, the uniform recipe's.
+Plan cell_plan(const Plan& current, const Plan& uniform, const SweepSettings& settings, NodeId node, int bits) {
+  Plan out;
+  for (std::size_t i = 0; i < current.sites.size(); ++i) {
+    SitePlan site = current.sites[i];
+    if (site.site.node != node || !wanted(settings, site.site.kind)) continue;
+    if (!site.spec)
+      if (const SitePlan* u = uniform.find(site.site)) site.spec = u->spec;
+    if (!site.spec) continue;
+    site.spec->bits = bits;
+    if (site.spec->clip_min || site.spec->clip_max) site.spec->clip_min = site.spec->clip_max = std::nullopt;
+    if (!check(*site.spec, site.site.kind).empty()) continue;
+    out.sites.push_back(std::move(site));
+  }
+  return out;
+}
+
+bool have_cell(const SweepResult& sweep, NodeId node, int bits) {
+  return std::any_of(sweep.cells.begin(), sweep.cells.end(),
+                     [&](const SweepCell& c) { return c.node == node && c.bits == bits; });
+}
+
+}  // namespace
+
+Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t resume, JobContext& job) {
+  return guarded("sweep", [&]() -> Result<Run> {
+    const auto start = std::chrono::steady_clock::now();
+    QUANVAS_TRY(Recipe recipe, project_->recipe());
+    Run run;
+    if (resume) {
+      QUANVAS_TRY(run, project_->run(resume));
+      if (run.kind != RunKind::kSweep || !run.sweep)
+        return fail(ErrorCode::kInvalidArgument, "Run " + std::to_string(resume) + " is not a sweep.");
+      recipe = run.recipe;
+    } else {
+      run = new_run(RunKind::kSweep, recipe);
+      run.sweep.emplace();
+      run.sweep->settings = settings;
+    }
+    SweepResult& result = *run.sweep;
+    const SweepSettings& s = result.settings;
+    if (!s.weights && !s.activations)
+      return fail(ErrorCode::kInvalidArgument, "The sweep changes nothing: neither weights nor activations are chosen.");
+    for (const int b : s.bits)
+      if (b < 1 || b > 16)
+        return fail(ErrorCode::kInvalidArgument, "A sweep width of " + std::to_string(b) + " bits is not possible.",
+                    "Widths lie between 1 and 16.");
+    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, job));
+    QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
+    const Graph& graph = *prepared->model->graph;
+    std::vector<NodeId> layers = s.layers;
+    if (layers.empty())
+      for (const Layer& l : prepared->layers)
+        if (l.kind == LayerKind::kCompute && l.weight != kNoTensor) layers.push_back(l.node);
+    run.name = std::string("Sweep of ") + (s.weights && s.activations ? "weights and activations" : s.weights ? "weights" : "activations") +
+               ", " + std::to_string(layers.size()) + " layers";
+
+    quant::StatisticsPtr statistics;
+    if (s.activations) {
+      job.set_range(0, 0.1);
+      QUANVAS_TRY(statistics, gather_statistics(*prepared, recipe.calibration, job));
+    }
+    const Data d = data();
+    const DatasetPtr source = d.evaluate ? d.evaluate : d.calibrate;
+    if (!source) return fail(ErrorCode::kInvalidArgument, "A sweep needs data. " + d.status.problem, "Declare a data set.");
+    const auto samples = choose_samples(source->size(), s.samples, 0);
+
+    double bytes_per_sample = 0;
+    for (const auto& t : graph.tensors())
+      if (!t.is_initializer) bytes_per_sample += 4.0 * static_cast<double>(element_count(t.shape.value_or(Shape{})));
+    const bool keep = bytes_per_sample * static_cast<double>(samples.size()) < kKeptBytes;
+    std::vector<FloatChunk> kept;
+    double float_correct = 0;
+    job.set_range(0.1, 0.2);
+    const auto output_id = static_cast<std::size_t>(graph.outputs().at(0));
+    QUANVAS_CHECK(exec::for_each_chunk<FloatChunk>(
+        *source, samples, options_.device, job, "float forward",
+        [&](exec::Chunk& chunk) -> Result<FloatChunk> {
+          FloatChunk out;
+          QUANVAS_TRY(out.env, prepared->runner->run_all({chunk.input}));
+          out.labels = chunk.labels;
+          return out;
+        },
+        [&](std::int64_t, FloatChunk& c) -> Status {
+          float_correct += correct(c.env[output_id], c.labels);
+          if (keep) kept.push_back(std::move(c));
+          return {};
+        }));
+    const double n = static_cast<double>(samples.size());
+    result.samples = n;
+    result.float_top1 = source->has_labels() ? float_correct / n : std::nan("");
+    if (!resume) QUANVAS_CHECK(store(run, job));
+
+    const auto total = static_cast<double>(layers.size() * s.bits.size());
+    double done = 0;
+    auto last_saved = std::chrono::steady_clock::now();
+    const auto save = [&]() -> Status {
+      run.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - last_saved).count();
+      last_saved = std::chrono::steady_clock::now();
+      return run.id ? project_->update_run(run) : Status{};
+    };
+    run.seconds += std::chrono::duration<double>(last_saved - start).count();
+    for (const int bits : s.bits) {
+      const Recipe uniform = uniform_recipe(bits, bits);
+      QUANVAS_TRY(const Plan uniform_plan, resolve(graph, uniform, PresetLibrary::builtin()));
+      for (const NodeId id : layers) {
+        const Node* node = graph.find(id);
+        const Layer* layer = find_layer(prepared->layers, id);
+        if (!node || !layer) {
+          return fail(ErrorCode::kNotFound, "The sweep names layer " + std::to_string(id) + ", which the network lacks.");
+        }
+        job.set_range(0.2 + 0.8 * done / total, 0.2 + 0.8 * (done + 1) / total);
+        job.progress("sweep", 0, node->name + " at " + std::to_string(bits) + " bit");
+        done += 1;
+        if (have_cell(result, id, bits)) continue;
+        if (const Status stop = job.check(); !stop) {
+          QUANVAS_CHECK(save());
+          return Failure(stop.error());
+        }
+        const Plan cell = cell_plan(*plan, uniform_plan, s, id, bits);
+        QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, cell, statistics.get(), job));
+        exec::Environment weights = prepared->runner->weights();
+        if (const auto q = quantizers.find({id, SiteKind::kWeight, 0}); q != quantizers.end()) {
+          const auto w = static_cast<std::size_t>(layer->weight);
+          weights[w] = exec::fake_quantize(weights[w], q->second);
+        }
+        exec::RunHooks hooks;
+        hooks.weights = &weights;
+        hooks.quantize = [&](const Site& site, const at::Tensor& x) {
+          const auto q = quantizers.find(site);
+          return q == quantizers.end() ? x : exec::fake_quantize(x, q->second);
+        };
+        const auto affected = graph.downstream(id);
+        const auto layer_output = static_cast<std::size_t>(layer->output);
+        CellSums sums;
+        const auto run_cell = [&](const exec::Environment& reference, const at::Tensor& labels) -> Result<CellSums> {
+          CellSums local;
+          exec::Environment env = reference;  // tensors are shared, not copied
+          QUANVAS_CHECK(prepared->runner->run_nodes(affected, env, hooks));
+          add_error(local.layer, reference[layer_output], env[layer_output]);
+          add_error(local.output, reference[output_id], env[output_id]);
+          local.top1 = correct(env[output_id], labels);
+          return local;
+        };
+        const auto merge = [&](const CellSums& local) -> Status {
+          sums.layer.merge(local.layer);
+          sums.output.merge(local.output);
+          sums.top1 += local.top1;
+          return {};
+        };
+        Status status;
+        if (keep) {
+          status = exec::parallel_ordered(
+              static_cast<std::int64_t>(kept.size()), job, /*inference=*/true,
+              [&](std::int64_t i) -> Result<std::shared_ptr<void>> {
+                const FloatChunk& c = kept[static_cast<std::size_t>(i)];
+                QUANVAS_TRY(CellSums local, run_cell(c.env, c.labels));
+                return std::shared_ptr<void>(std::make_shared<CellSums>(std::move(local)));
+              },
+              [&](std::int64_t, void* local) { return merge(*static_cast<CellSums*>(local)); });
+        } else {
+          status = exec::for_each_chunk<CellSums>(
+              *source, samples, options_.device, job, "sweep",
+              [&](exec::Chunk& chunk) -> Result<CellSums> {
+                QUANVAS_TRY(const exec::Environment reference, prepared->runner->run_all({chunk.input}));
+                return run_cell(reference, chunk.labels);
+              },
+              [&](std::int64_t, CellSums& local) { return merge(local); });
+        }
+        if (!status) {
+          QUANVAS_CHECK(save());
+          return Failure(status.error());
+        }
+        SweepCell out;
+        out.node = id;
+        out.bits = bits;
+        out.layer_sqnr_db = sums.layer.result().sqnr_db;
+        out.output_sqnr_db = sums.output.result().sqnr_db;
+        out.top1 = source->has_labels() ? sums.top1 / n : std::nan("");
+        out.top1_drop = result.float_top1 - out.top1;
+        result.cells.push_back(out);
+        job.partial("sweep-cell", to_json_text(out));
+        if (std::chrono::steady_clock::now() - last_saved > std::chrono::seconds(2)) QUANVAS_CHECK(save());
+      }
+    }
+    result.complete = true;
+    QUANVAS_CHECK(save());
+    return run;
+  });
+}
+
+}  // namespace quanvas
