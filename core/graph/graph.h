@@ -34,8 +34,8 @@ inline constexpr TensorId kNoTensor = -1;
 inline constexpr NodeId kNoNode = -1;
 
 using Shape = std::vector<std::int64_t>;  // -1: unknown or symbolic (the batch)
-std::string shape_text(const Shape& shape);             // "1×28×28"; "?" for unknown
-std::int64_t element_count(const Shape& shape);         // unknown dimensions count as 1
+std::string shape_text(const Shape& shape);             // "1×28×28"; "?" for unknown; "scalar" for rank 0
+std::int64_t element_count(const Shape& shape);         // unknown dimensions count as 1; saturates
 
 // Tensor-valued attributes (Constant nodes) become initializers at import. A subgraph is kept only as a
 // name: its node is opaque.
@@ -59,7 +59,7 @@ struct Node {
   std::string domain;  // "" = ai.onnx
   std::string scope;   // "layer1.0" of "layer1.0.conv1"; may be empty
   std::vector<TensorId> inputs;   // kNoTensor for an omitted optional input
-  std::vector<TensorId> outputs;
+  std::vector<TensorId> outputs;  // kNoTensor for an omitted optional output
   Attributes attributes;
   std::string opaque_reason;  // not empty: why this node cannot be executed (shown, never a crash)
 
@@ -98,6 +98,7 @@ class Graph {
   std::vector<TensorId> inputs_, outputs_;
   std::unordered_map<NodeId, std::size_t> position_;
   std::unordered_map<std::string, TensorId> tensor_by_name_;
+  std::unordered_map<std::string, std::size_t> node_by_name_;
 };
 using GraphPtr = std::shared_ptr<const Graph>;
 
@@ -131,6 +132,7 @@ class GraphBuilder {
   Result<GraphPtr> build();
 
  private:
+  friend Result<GraphPtr> graph_from_json(const json& j);
   struct Draft {
     Node node;
     std::vector<std::string> inputs, outputs;
@@ -142,6 +144,8 @@ class GraphBuilder {
   std::vector<std::pair<std::string, TensorInfo>> tensors_;
   std::unordered_map<std::string, std::size_t> tensor_index_;
   std::vector<std::string> inputs_, outputs_;
+
+  struct Assembly;  // the pieces of build(), in graph_build.cpp
 };
 
 // JSON for the window, the command line and the project file (never for weights).

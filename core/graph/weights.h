@@ -2,6 +2,8 @@
 // makes a new store that shares the others' bytes. Thread-safe once built.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -25,11 +27,16 @@ struct TensorData {
   static TensorData of_floats(Shape shape, std::vector<float> values);
   static TensorData of_int64(Shape shape, std::vector<std::int64_t> values);
   std::int64_t count() const { return element_count(shape); }
-  // Converted to float32 whatever the element type (float16, double, integers, bool); empty for strings.
+  // Converted to float32 whatever the element type (float16, double, integers, bool); empty for strings and
+  // for types without whole bytes. Never reads past `bytes`: fewer values come back when data is missing.
   std::vector<float> to_floats() const;
-  std::vector<std::int64_t> to_int64() const;
+  std::vector<std::int64_t> to_int64() const;  // the same; reals are truncated and saturate, nan is 0
   std::string content_hash() const;
 };
+
+float half_to_float(std::uint16_t bits);      // IEEE 754 binary16
+float bfloat16_to_float(std::uint16_t bits);
+std::uint16_t float_to_half(float value);     // rounds half to even, overflows to infinity
 
 class WeightStore {
  public:
