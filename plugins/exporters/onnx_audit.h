@@ -1,0 +1,20 @@
+// Quanvas - reads exported ONNX files again, independently of how they were written: from each layer's node
+// back through DequantizeLinear, Clip and QuantizeLinear to what the file really holds.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/plugin/registry.h"
+
+namespace quanvas::onnx_file {
+
+// One row per requested quantizer, plus one for each quantizer that the file has on a site that should be
+// float. equal: scales, zero points, code range and (weights, biases) every code and every dequantized value
+// are bit for bit the model's.
+Result<std::vector<AuditRow>> audit_qdq(const QuantizedModel& model, const std::string& path);
+
+// One row per weight and bias: type, shape and bytes in the file against the model's.
+Result<std::vector<AuditRow>> audit_float(const Model& model, const std::string& path);
+
+}  // namespace quanvas::onnx_file

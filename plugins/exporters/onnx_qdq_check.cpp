@@ -1,0 +1,208 @@
+#include "plugins/exporters/onnx_qdq_check.h"
+
+#include <cmath>
+#include <limits>
+#include <sstream>
+#include <utility>
+
+#include <onnx/defs/schema.h>
+
+#include "plugins/exporters/onnx_opset.h"
+#include "plugins/exporters/onnx_sites.h"
+#include "plugins/exporters/onnx_write.h"
+
+namespace quanvas::onnx_file {
+
+namespace {
+
+struct Question {
+  const PlacedQuantizer& placed;
+  const quant::QuantParams& p;
+  const TensorInfo& tensor;
+  Shape shape;  // of the tensor; empty when unknown
+  bool bias() const { return placed.site.kind == SiteKind::kBias; }
+  bool activation() const { return placed.site.kind == SiteKind::kInput || placed.site.kind == SiteKind::kOutput; }
+};
+
+std::string number(double v) {
+  std::ostringstream out;
+  out << v;
+  return out.str();
+}
+
+bool in_storage(const Question& q, std::int64_t code) {
+  if (q.bias()) return code >= std::numeric_limits<std::int32_t>::min() && code <= std::numeric_limits<std::int32_t>::max();
+  return q.p.spec.is_signed ? code >= -128 && code <= 127 : code >= 0 && code <= 255;
+}
+
+std::string wrong_format(const Question& q) { return q.p.spec.format == "int" ? "" : q.p.spec.format; }
+
+std::string wrong_granularity(const Question& q) {
+  if (q.p.spec.granularity != Granularity::kGroup) return {};
+  return "groups of " + std::to_string(q.p.layout.group);
+}
+
+std::string wrong_bits(const Question& q) {
+  if (q.bias() || (in_storage(q, q.p.lo) && in_storage(q, q.p.hi))) return {};
+  return std::to_string(q.p.spec.bits) + " bit, codes " + std::to_string(q.p.lo) + " … " + std::to_string(q.p.hi);
+}
+
+std::string wrong_bias_bits(const Question& q) {
+  if (!q.bias() || (in_storage(q, q.p.lo) && in_storage(q, q.p.hi))) return {};
+  return std::to_string(q.p.spec.bits) + " bit";
+}
+
+std::string wrong_bias_sign(const Question& q) { return q.bias() && !q.p.spec.is_signed ? "unsigned" : ""; }
+
+std::string wrong_bias_zero(const Question& q) {
+  if (!q.bias()) return {};
+  for (const float z : q.p.zero_point)
+    if (z != 0) return "zero point " + number(z);
+  return {};
+}
+
+std::string wrong_rounding(const Question& q) {
+  return q.activation() && q.p.spec.rounding != Rounding::kHalfEven ? enum_text(q.p.spec.rounding) : "";
+}
+
+std::string wrong_scale(const Question& q) {
+  if (q.p.scale.empty()) return "no scale";
+  for (const float s : q.p.scale)
+    if (!std::isfinite(s) || s <= 0) return "scale " + number(s);
+  return {};
+}
+
+std::string wrong_zero_point(const Question& q) {
+  if (!q.p.zero_point.empty() && q.p.zero_point.size() != q.p.scale.size())
+    return std::to_string(q.p.zero_point.size()) + " zero points for " + std::to_string(q.p.scale.size()) + " scales";
+  for (const float z : q.p.zero_point)
+    if (!std::isfinite(z) || z != std::nearbyint(z) || !in_storage(q, static_cast<std::int64_t>(z)))
+      return "zero point " + number(z);
+  return {};
+}
+
+// A scale per index of one axis, and that axis has as many indices.
+std::string wrong_axis(const Question& q) {
+  if (q.p.spec.granularity == Granularity::kGroup) return {};
+  if (q.p.spec.granularity == Granularity::kTensor)
+    return q.p.scale.size() <= 1 ? "" : std::to_string(q.p.scale.size()) + " scales for a whole tensor";
+  if (q.shape.empty()) return {};
+  const std::int64_t axis = channel_axis(q.p, q.shape.size());
+  const bool inside = axis >= 0 && axis < static_cast<std::int64_t>(q.shape.size());
+  const std::int64_t size = inside ? q.shape[static_cast<std::size_t>(axis)] : -1;
+  if (inside && (size < 0 || size == static_cast<std::int64_t>(q.p.scale.size()))) return {};
+  return std::to_string(q.p.scale.size()) + " scales on axis " + std::to_string(axis) + " of a tensor " +
+         shape_text(q.shape);
+}
+
+std::string wrong_type(const Question& q) {
+  if (q.tensor.type == DataType::kFloat || q.tensor.type == DataType::kUndefined) return {};
+  return type_name(q.tensor.type);
+}
+
+struct Rule {
+  const char* name;
+  std::string (*got)(const Question&);  // empty: fine
+  const char* allowed;
+  const char* suggestion;
+};
+constexpr Rule kRules[] = {
+    {"number format", wrong_format, "int", "Choose an integer format, or leave it float."},
+    {"granularity", wrong_granularity, "per tensor, or per channel along one axis",
+     "Use per channel: blocks of scales exist from opset 21 on."},
+    {"bit width", wrong_bits, "1 to 8 bit (int8 and uint8 at opset 13)", "Use 8 bit or fewer."},
+    {"bias bit width", wrong_bias_bits, "up to 32 bit (int32)", "Use an int32 bias."},
+    {"bias sign", wrong_bias_sign, "signed (int32)", "Use a signed bias."},
+    {"bias zero point", wrong_bias_zero, "0", "Use a symmetric bias, for example int32 with the accumulator's scale."},
+    {"rounding", wrong_rounding, "half to even (QuantizeLinear)", "Use half-even rounding."},
+    {"scale", wrong_scale, "finite and greater than 0", "Calibrate again, or give clip limits."},
+    {"zero point", wrong_zero_point, "an integer that the stored type holds, one per scale",
+     "Use an integer zero point, or none."},
+    {"axis of scales", wrong_axis, "one scale, or one per index of one axis", "Quantize again with this model."},
+    {"element type", wrong_type, "float32 (DequantizeLinear gives float32 at opset 13)",
+     "Convert the model to float32, or leave it float."},
+};
+
+// Consumers of one initializer that do not agree on its quantizer: the network on the screen has one tensor.
+std::vector<Refusal> check_shared(const QuantizedModel& model, const Placement& placement) {
+  std::map<TensorId, std::map<std::string, const PlacedQuantizer*>> by_tensor;
+  std::vector<Refusal> out;
+  for (const PlacedQuantizer& q : placement.quantizers) {
+    if (q.site.kind != SiteKind::kWeight && q.site.kind != SiteKind::kBias) continue;
+    std::string key = quantizer_text(*q.params) + pack_floats(q.params->scale) + pack_floats(q.params->zero_point);
+    auto& known = by_tensor[q.tensor];
+    known.emplace(std::move(key), &q);
+    if (known.size() > 1)
+      out.push_back({q.node->name, site_name(q.site), "shared initializer",
+                     "'" + model.model->graph->tensor(q.tensor).name + "' with different quantizers",
+                     "one quantizer for all layers that share it", "Give these layers the same format."});
+  }
+  return out;
+}
+
+std::vector<Refusal> check_placement(const QuantizedModel& model, const Placement& placement) {
+  std::vector<Refusal> out;
+  for (const Site& site : placement.lost) {
+    const Node* node = model.model->graph->find(site.node);
+    out.push_back({node ? node->name : "node " + std::to_string(site.node), site_name(site), "place of a quantizer",
+                   "no such tensor in the exported graph", "a weight, bias, input or output of a layer",
+                   "Run the recipe again."});
+  }
+  return out;
+}
+
+bool has_subgraph(const Node& node, int opset) {
+  const onnx::OpSchema* schema = onnx::OpSchemaRegistry::Schema(node.op, opset, node.domain);
+  if (schema == nullptr) return false;
+  for (const auto& [name, attribute] : schema->attributes()) {
+    const bool graphs = attribute.type == onnx::AttributeProto::GRAPH || attribute.type == onnx::AttributeProto::GRAPHS;
+    if (graphs) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<Refusal> check_graph(const Model& model, int opset) {
+  const Graph& graph = *model.graph;
+  std::vector<Refusal> out;
+  for (const Node& node : graph.nodes()) {
+    if (has_subgraph(node, graph.opset()))
+      out.push_back({node.name, {}, "operator", node.op + " with a subgraph",
+                     "operators without subgraphs (their content is not kept at import)",
+                     "Export the part of the network before or after it."});
+    NodeDraft draft = draft_of(graph, node);
+    if (const std::string why = upgrade(draft, graph, graph.opset(), opset); !why.empty())
+      out.push_back({node.name, {}, "operator at opset " + std::to_string(opset), why,
+                     "what this opset can say", "Export the float model again at opset 13 or newer."});
+  }
+  std::size_t bytes = 0;
+  for (const auto& [name, data] : model.weights->all())
+    if (graph.tensor(name) != kNoTensor) bytes += data.bytes;
+  if (bytes > kMaxFileBytes)
+    out.push_back({{}, {}, "file size", std::to_string(bytes) + " bytes of weights", "less than 2 GiB in one file",
+                   "Export a smaller part of the network."});
+  for (const auto& [name, data] : model.weights->all())
+    if (data.type == DataType::kString && graph.tensor(name) != kNoTensor)
+      out.push_back({name, {}, "element type", "strings", "numbers and booleans",
+                     "Remove text processing from the model before export."});
+  return out;
+}
+
+std::vector<Refusal> check_qdq(const QuantizedModel& model) {
+  const Graph& graph = *model.model->graph;
+  std::vector<Refusal> out = check_graph(*model.model, std::max(graph.opset(), kQdqOpset));
+  const Placement placement = place(model);
+  for (const PlacedQuantizer& placed : placement.quantizers) {
+    const Question question{placed, *placed.params, graph.tensor(placed.tensor), shape_of(model, placed.tensor)};
+    for (const Rule& rule : kRules)
+      if (std::string got = rule.got(question); !got.empty())
+        out.push_back({placed.node->name, site_name(placed.site), rule.name, std::move(got), rule.allowed,
+                       rule.suggestion});
+  }
+  for (auto& refusal : check_placement(model, placement)) out.push_back(std::move(refusal));
+  for (auto& refusal : check_shared(model, placement)) out.push_back(std::move(refusal));
+  return out;
+}
+
+}  // namespace quanvas::onnx_file

@@ -1,0 +1,195 @@
+#include "plugins/exporters/onnx_write.h"
+
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "core/base/files.h"
+#include "core/base/version.h"
+
+namespace quanvas::onnx_file {
+
+static_assert(std::endian::native == std::endian::little, "raw_data is little endian");
+
+namespace {
+
+struct Release {
+  int opset, ir;
+};
+constexpr Release kReleases[] = {{25, 13}, {24, 12}, {23, 11}, {21, 10}, {19, 9}, {15, 8}, {12, 7}, {11, 6},
+                                 {10, 5},  {0, 4}};
+
+struct DomainVersion {
+  const char* domain;
+  int version;
+};
+// A Graph keeps the opset of ai.onnx only; these are the newest that runtimes of opset 13 know.
+constexpr DomainVersion kDomains[] = {{"ai.onnx.ml", 2}};
+
+struct SetAttribute {
+  onnx::AttributeProto& proto;
+  void operator()(std::int64_t v) const {
+    proto.set_type(onnx::AttributeProto::INT);
+    proto.set_i(v);
+  }
+  void operator()(float v) const {
+    proto.set_type(onnx::AttributeProto::FLOAT);
+    proto.set_f(v);
+  }
+  void operator()(const std::string& v) const {
+    proto.set_type(onnx::AttributeProto::STRING);
+    proto.set_s(v);
+  }
+  void operator()(const std::vector<std::int64_t>& v) const {
+    proto.set_type(onnx::AttributeProto::INTS);
+    proto.mutable_ints()->Add(v.begin(), v.end());
+  }
+  void operator()(const std::vector<float>& v) const {
+    proto.set_type(onnx::AttributeProto::FLOATS);
+    proto.mutable_floats()->Add(v.begin(), v.end());
+  }
+  void operator()(const std::vector<std::string>& v) const {
+    proto.set_type(onnx::AttributeProto::STRINGS);
+    for (const std::string& s : v) proto.add_strings(s);
+  }
+};
+
+}  // namespace
+
+int ir_version(int opset) {
+  for (const Release& r : kReleases)
+    if (opset >= r.opset) return r.ir;
+  return 4;
+}
+
+std::string pack_codes(DataType type, const std::vector<std::int32_t>& codes) {
+  std::string raw;
+  if (type == DataType::kInt32) {
+    raw.assign(reinterpret_cast<const char*>(codes.data()), codes.size() * sizeof(std::int32_t));
+  } else {
+    raw.reserve(codes.size());
+    for (const std::int32_t code : codes) raw.push_back(static_cast<char>(static_cast<std::uint8_t>(code)));
+  }
+  return raw;
+}
+
+std::string pack_floats(const std::vector<float>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+}
+
+ModelWriter::ModelWriter(const Model& model, int opset) : model_(model), opset_(opset) {
+  for (const TensorInfo& t : model.graph->tensors()) tensor_names_.insert(t.name);
+  for (const Node& n : model.graph->nodes()) node_names_.insert(n.name);
+  proto_.set_ir_version(ir_version(opset));
+  proto_.set_producer_name("Quanvas");
+  proto_.set_producer_version(QUANVAS_VERSION);
+  proto_.mutable_graph()->set_name(model.graph->name().empty() ? "graph" : model.graph->name());
+}
+
+std::string ModelWriter::unique(const std::string& wanted, std::unordered_set<std::string>& taken) {
+  std::string name = wanted;
+  for (int i = 1; !taken.insert(name).second; ++i) name = wanted + "_" + std::to_string(i);
+  return name;
+}
+
+void ModelWriter::initializer(const std::string& name, DataType type, const Shape& dims, std::string raw) {
+  onnx::TensorProto* t = proto_.mutable_graph()->add_initializer();
+  t->set_name(name);
+  t->set_data_type(static_cast<int>(type));
+  for (const std::int64_t d : dims) t->add_dims(d);
+  t->set_raw_data(std::move(raw));
+}
+
+void ModelWriter::need(const std::string& name) {
+  const TensorId id = model_.graph->tensor(name);
+  if (id == kNoTensor || !model_.graph->tensor(id).is_initializer || !written_.insert(name).second) return;
+  if (const TensorData* data = model_.weights->find(name))
+    initializer(name, data->type, data->shape, {reinterpret_cast<const char*>(data->data), data->bytes});
+}
+
+onnx::NodeProto& ModelWriter::node(const std::string& op, const std::string& name,
+                                   const std::vector<std::string>& inputs,
+                                   const std::vector<std::string>& outputs) {
+  onnx::NodeProto* n = proto_.mutable_graph()->add_node();
+  n->set_name(node_name(name));
+  n->set_op_type(op);
+  for (const std::string& s : inputs) {
+    need(s);
+    n->add_input(s);
+  }
+  for (const std::string& s : outputs) n->add_output(s);
+  return *n;
+}
+
+Status ModelWriter::copy(NodeDraft draft) {
+  const std::string own_name = draft.name;
+  if (const std::string why = upgrade(draft, *model_.graph, model_.graph->opset(), opset_); !why.empty())
+    return fail(ErrorCode::kUnsupported, "Node '" + own_name + "' cannot be written at opset " +
+                                             std::to_string(opset_) + ": " + why + ".");
+  for (NodeDraft::Constant& c : draft.constants) {
+    const std::string name = tensor_name(c.name);
+    for (std::string& input : draft.inputs)
+      if (input == c.name) input = name;
+    initializer(name, c.data.type, c.data.shape, {reinterpret_cast<const char*>(c.data.data), c.data.bytes});
+  }
+  while (!draft.inputs.empty() && draft.inputs.back().empty()) draft.inputs.pop_back();
+  node_names_.erase(own_name);
+  onnx::NodeProto& n = node(draft.op, own_name, draft.inputs, draft.outputs);
+  if (!draft.domain.empty()) {
+    n.set_domain(draft.domain);
+    domains_.insert(draft.domain);
+  }
+  for (const auto& [key, value] : draft.attributes) {
+    onnx::AttributeProto* a = n.add_attribute();
+    a->set_name(key);
+    std::visit(SetAttribute{*a}, value);
+  }
+  return {};
+}
+
+void ModelWriter::value_info(TensorId id, onnx::ValueInfoProto& info) const {
+  const TensorInfo& t = model_.graph->tensor(id);
+  info.set_name(t.name);
+  onnx::TypeProto::Tensor* type = info.mutable_type()->mutable_tensor_type();
+  type->set_elem_type(static_cast<int>(t.type == DataType::kUndefined ? DataType::kFloat : t.type));
+  if (!t.shape) return;
+  onnx::TensorShapeProto* shape = type->mutable_shape();
+  for (std::size_t i = 0; i < t.shape->size(); ++i) {
+    onnx::TensorShapeProto::Dimension* dim = shape->add_dim();
+    const std::int64_t d = (*t.shape)[i];
+    if (d >= 0) {
+      dim->set_dim_value(d);
+    } else {
+      dim->set_dim_param(i == 0 ? "N" : t.name + "_dim" + std::to_string(i));
+    }
+  }
+}
+
+Status ModelWriter::save(const std::string& path) {
+  const Graph& graph = *model_.graph;
+  for (const TensorId id : graph.inputs()) value_info(id, *proto_.mutable_graph()->add_input());
+  for (const TensorId id : graph.outputs()) {
+    need(graph.tensor(id).name);
+    value_info(id, *proto_.mutable_graph()->add_output());
+  }
+  onnx::OperatorSetIdProto* set = proto_.add_opset_import();
+  set->set_domain("");
+  set->set_version(opset_);
+  for (const std::string& domain : domains_) {
+    onnx::OperatorSetIdProto* other = proto_.add_opset_import();
+    other->set_domain(domain);
+    other->set_version(1);
+    for (const DomainVersion& d : kDomains)
+      if (domain == d.domain) other->set_version(d.version);
+  }
+  if (const std::size_t bytes = proto_.ByteSizeLong(); bytes > kMaxFileBytes)
+    return fail(ErrorCode::kUnsupported, "The ONNX file would have " + std::to_string(bytes) +
+                                             " bytes; one file holds less than 2 GiB.");
+  return write_file_atomically(path, [&](std::ostream& out) -> Status {
+    if (!proto_.SerializeToOstream(&out))
+      return fail(ErrorCode::kIo, "Writing '" + path + "' failed.", "Check the space on the disk.");
+    return {};
+  });
+}
+
+}  // namespace quanvas::onnx_file

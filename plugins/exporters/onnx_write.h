@@ -1,0 +1,61 @@
+// Quanvas - building ONNX files: data types, IR versions, unique names, initializers as raw bytes.
+//
+// Used by the exporters that write ONNX; readers of these files (onnx_audit.h) share nothing with it.
+// Not thread-safe: one writer per file.
+#pragma once
+
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include <onnx/onnx_pb.h>
+
+#include "core/graph/weights.h"
+#include "plugins/exporters/onnx_opset.h"
+
+namespace quanvas::onnx_file {
+
+// Protobuf cannot serialize a message of 2 GiB or more.
+inline constexpr std::size_t kMaxFileBytes = (std::size_t{1} << 31) - (std::size_t{1} << 20);
+
+// The IR version that was released with an opset of ai.onnx (onnx/docs/Versioning.md), at least 4: from then
+// on initializers need not be listed as graph inputs.
+int ir_version(int opset);
+
+// Row-major little-endian bytes of `codes` as int8, uint8 or int32.
+std::string pack_codes(DataType type, const std::vector<std::int32_t>& codes);
+std::string pack_floats(const std::vector<float>& values);
+
+class ModelWriter {
+ public:
+  // Every name of the model's graph is taken from the start. opset: of ai.onnx in the file.
+  ModelWriter(const Model& model, int opset);
+
+  // `wanted` when it is free, else wanted_1, wanted_2 ...; the result is taken from then on.
+  std::string tensor_name(const std::string& wanted) { return unique(wanted, tensor_names_); }
+  std::string node_name(const std::string& wanted) { return unique(wanted, node_names_); }
+
+  // dims {} is a scalar. raw: the bytes in the element type's own layout.
+  void initializer(const std::string& name, DataType type, const Shape& dims, std::string raw);
+  // A new operator of ai.onnx with the given names; the node name is made unique.
+  onnx::NodeProto& node(const std::string& op, const std::string& name, const std::vector<std::string>& inputs,
+                        const std::vector<std::string>& outputs);
+  // A node of the model, brought to the file's opset. Fails when this opset cannot say the same.
+  Status copy(NodeDraft draft);
+
+  // Adds inputs, outputs and opsets, writes atomically. kUnsupported when the file would be too large.
+  Status save(const std::string& path);
+
+ private:
+  static std::string unique(const std::string& wanted, std::unordered_set<std::string>& taken);
+  // Writes an initializer of the model the first time that something reads it.
+  void need(const std::string& name);
+  void value_info(TensorId id, onnx::ValueInfoProto& info) const;
+
+  const Model& model_;
+  int opset_;
+  onnx::ModelProto proto_;
+  std::unordered_set<std::string> tensor_names_, node_names_, written_, domains_;
+};
+
+}  // namespace quanvas::onnx_file
