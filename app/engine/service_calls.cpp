@@ -1,0 +1,275 @@
+#include "app/engine/service_calls.h"
+
+#include "core/base/guarded.h"
+#include "core/protocol/protocol.h"
+#include "core/protocol/wire.h"
+
+namespace quanvas {
+namespace {
+
+using protocol::JobEvent;
+
+constexpr int kEditsKept = 51;  // 50 steps of undo need the state before the oldest one
+
+std::string dump(const json& j) { return j.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+// Every call's body: returns Status; errors and exceptions become the call's status.
+template <class Fn>
+grpc::Status answer(const char* verb, Fn&& fn) {
+  const Status status = guarded(verb, std::forward<Fn>(fn));
+  return status ? grpc::Status::OK : protocol::to_grpc(status.error());
+}
+
+}  // namespace
+
+ServiceCalls::ServiceCalls(Backend backend, std::function<void()> on_shutdown)
+    : backend_(std::move(backend)), on_shutdown_(std::move(on_shutdown)) {}
+
+Result<WorkbenchPtr> ServiceCalls::workbench() const {
+  std::lock_guard lock(mutex_);
+  if (!workbench_) return fail(ErrorCode::kNotFound, "No project is open.", "Open a model or a project first.");
+  return workbench_;
+}
+
+grpc::Status ServiceCalls::Hello(Context*, const protocol::HelloRequest* request, protocol::HelloReply* reply) {
+  return answer("Hello", [&]() -> Status {
+    reply->set_protocol_version(protocol::kVersion);
+    if (request->protocol_version() != protocol::kVersion)
+      return fail(ErrorCode::kUnsupported,
+                  "The engine speaks version " + std::to_string(protocol::kVersion) +
+                      " of the protocol, the client version " + std::to_string(request->protocol_version()) + ".",
+                  "Use the window and the engine of the same release.");
+    for (const auto& [key, text] : backend_.versions()) (*reply->mutable_versions())[key] = text;
+    for (const auto& issue : backend_.warnings())
+      reply->add_warnings(issue.hint.empty() ? issue.message : issue.message + " " + issue.hint);
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::Catalog(Context*, const Empty*, Json* reply) {
+  return answer("Catalog", [&]() -> Status {
+    json catalog = backend_.catalog();
+    catalog["presets"] = to_json_value(PresetLibrary::builtin().all());
+    catalog["recipes"] = json::array();
+    for (const auto& id : builtin_recipe_ids()) {
+      QUANVAS_TRY(const Recipe recipe, builtin_recipe(id));
+      catalog["recipes"].push_back({{"id", id}, {"title", recipe.name}, {"recipe", to_json_value(recipe)}});
+    }
+    reply->set_text(dump(catalog));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::GetGraph(Context*, const Empty*, Json* reply) {
+  return answer("GetGraph", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    reply->set_text(dump(graph_to_json(*bench->graph())));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::GetState(Context*, const Empty*, Json* reply) {
+  return answer("GetState", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    reply->set_text(to_json_text(bench->state()));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::GetRuns(Context*, const Empty*, Json* reply) {
+  return answer("GetRuns", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto runs, bench->runs());
+    reply->set_text(to_json_text(runs));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::GetEdits(Context*, const protocol::EditsRequest* request, Json* reply) {
+  return answer("GetEdits", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto edits, bench->edits(request->most()));
+    reply->set_text(dump(protocol::edits_to_json(edits)));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::SetRecipe(Context*, const protocol::SetRecipeRequest* request, Empty*) {
+  return answer("SetRecipe", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto recipe, from_json_text<Recipe>(request->recipe(), "recipe"));
+    return bench->set_recipe(recipe, request->label());
+  });
+}
+
+grpc::Status ServiceCalls::SetData(Context*, const Json* request, Json* reply) {
+  return answer("SetData", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto data, from_json_text<DataSettings>(request->text(), "data"));
+    QUANVAS_TRY(const auto state, bench->set_data(data));
+    reply->set_text(to_json_text(state));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::SetValue(Context*, const protocol::KeyValue* request, Empty*) {
+  return answer("SetValue", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    return bench->set_value(request->key(), request->value());
+  });
+}
+
+grpc::Status ServiceCalls::GetValue(Context*, const protocol::KeyValue* request, protocol::KeyValue* reply) {
+  return answer("GetValue", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(auto text, bench->value(request->key()));
+    reply->set_key(request->key());
+    reply->set_value(std::move(text));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::SaveCopy(Context*, const protocol::PathRequest* request, Empty*) {
+  return answer("SaveCopy", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    return bench->save_copy(request->path());
+  });
+}
+
+grpc::Status ServiceCalls::GetLayerFacts(Context* context, const protocol::LayerFactsRequest* request,
+                                         grpc::ServerWriter<Json>* out) {
+  return answer("GetLayerFacts", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto recipe, from_json_text<Recipe>(request->recipe(), "recipe"));
+    std::vector<NodeId> nodes(request->nodes().begin(), request->nodes().end());
+    if (nodes.empty())
+      for (const auto& layer : find_layers(*bench->graph())) nodes.push_back(layer.node);
+    for (const NodeId node : nodes) {
+      if (context->IsCancelled()) return fail(ErrorCode::kCancelled, "Stopped on request.");
+      // One task per layer, so that a histogram that is asked for meanwhile comes after one layer, not all.
+      QUANVAS_TRY(const auto facts, quick_.ask([&] {
+        return guarded("layer facts", [&] { return bench->layer_facts(recipe, node); });
+      }));
+      Json reply;
+      reply.set_text(to_json_text(facts));
+      if (!out->Write(reply)) return fail(ErrorCode::kCancelled, "Stopped on request.");
+    }
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::GetHistogram(Context*, const protocol::HistogramRequest* request, Json* reply) {
+  return answer("GetHistogram", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto recipe, from_json_text<Recipe>(request->recipe(), "recipe"));
+    QUANVAS_TRY(const auto site, from_json_text<Site>(request->site(), "site"));
+    if (request->bins() < 1 || request->bins() > 65536)
+      return fail(ErrorCode::kInvalidArgument,
+                  "'bins' is " + std::to_string(request->bins()) + "; a histogram has 1 to 65536.");
+    QUANVAS_TRY(const auto histogram, quick_.ask([&] {
+      return guarded("histogram", [&] { return bench->histogram(recipe, site, request->bins()); });
+    }));
+    reply->set_text(to_json_text(histogram));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::CheckExport(Context*, const protocol::CheckExportRequest* request, Json* reply) {
+  return answer("CheckExport", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto recipe, from_json_text<Recipe>(request->recipe(), "recipe"));
+    json options = json::object();
+    if (!request->options().empty()) {
+      QUANVAS_TRY(options, parse_json(request->options(), "options"));
+    }
+    QUANVAS_TRY(const auto refusals, quick_.ask([&] {
+      return guarded("export check", [&] { return bench->check_export(recipe, request->target(), options); });
+    }));
+    reply->set_text(to_json_text(refusals));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::stream(Context* context, const std::string& id, JobWork work,
+                                  grpc::ServerWriter<JobEvent>* out) {
+  auto job = heavy_.start(id, std::move(work));
+  if (!job) return protocol::to_grpc(job.error());
+  stream_events(
+      *job, [&](const JobEvent& event) { return out->Write(event); }, [&] { return context->IsCancelled(); });
+  return grpc::Status::OK;
+}
+
+grpc::Status ServiceCalls::RunJob(Context* context, const protocol::JobRequest* request,
+                                  grpc::ServerWriter<JobEvent>* out) {
+  return answer("RunJob", [&]() -> Status {
+    QUANVAS_TRY(auto bench, workbench());
+    if (request->id().empty()) return fail(ErrorCode::kInvalidArgument, "The job has no id.");
+    QUANVAS_TRY(auto work, find_verb(request->verb(), request->argument(), std::move(bench)));
+    if (const auto status = stream(context, request->id(), std::move(work), out); !status.ok())
+      return Failure(protocol::from_grpc(status, "the job"));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::CancelJob(Context*, const protocol::JobId* request, Empty*) {
+  return answer("CancelJob", [&]() -> Status {
+    if (heavy_.cancel(request->id())) return {};
+    return fail(ErrorCode::kNotFound, "There is no job '" + request->id() + "' any more.");
+  });
+}
+
+grpc::Status ServiceCalls::Open(Context* context, const protocol::OpenRequest* request,
+                                grpc::ServerWriter<JobEvent>* out) {
+  // Who opens another project does not wait for the jobs of the last one.
+  heavy_.cancel_all();
+  const auto id = "open-" + std::to_string(next_open_++);
+  return stream(
+      context, id,
+      [this, path = request->path(), project = request->project_path()](JobContext& job) {
+        return open(path, project, job);
+      },
+      out);
+}
+
+Result<std::string> ServiceCalls::open(const std::string& path, const std::string& project_path, JobContext& job) {
+  QUANVAS_TRY(std::unique_ptr<Workbench> bench, backend_.open(path, project_path, job));
+  WorkbenchPtr previous;
+  {
+    std::lock_guard lock(mutex_);
+    previous = workbench_;
+  }
+  // The same project again: the one that is open holds the lock, so the new one came read-only.
+  if (previous && bench->state().read_only && bench->state().project_path == previous->state().project_path) {
+    bench.reset();
+    {
+      std::lock_guard lock(mutex_);
+      workbench_.reset();
+    }
+    while (previous.use_count() > 1) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // quick calls
+    previous.reset();
+    QUANVAS_TRY(bench, backend_.open(path, project_path, job));
+  }
+  const WorkbenchPtr opened = std::move(bench);
+  QUANVAS_TRY(auto runs, opened->runs());
+  QUANVAS_TRY(auto edits, opened->edits(kEditsKept));
+  auto text = protocol::opened_to_text({opened->graph(), opened->state(), std::move(runs), std::move(edits)});
+  std::lock_guard lock(mutex_);
+  workbench_ = opened;
+  return text;
+}
+
+grpc::Status ServiceCalls::Upload(Context* context, grpc::ServerReader<protocol::FileChunk>* chunks,
+                                  protocol::PathRequest* reply) {
+  return answer("Upload", [&]() -> Status {
+    QUANVAS_TRY(auto path, receive_upload(*context, chunks));
+    reply->set_path(std::move(path));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::Shutdown(Context*, const Empty*, Empty*) {
+  on_shutdown_();
+  return grpc::Status::OK;
+}
+
+}  // namespace quanvas
