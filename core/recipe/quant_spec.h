@@ -107,11 +107,15 @@ CodeRange code_range(const QuantSpec& spec);
 
 // Empty when legal on a site of this kind, else a sentence that names the field ("bits is 20; ...").
 std::string check(const QuantSpec& spec, SiteKind site);
+// The part of it that holds for every site: what the number format "int" itself demands.
+std::string check(const QuantSpec& spec);
 // "W4", "U8", "A4 po2" ...: chip text of at most 8 characters; `site` decides the letter of signed formats.
 std::string chip_text(const QuantSpec& spec, SiteKind site);
 // "Integer 4 bit signed, −7 … 7, per channel, MSE, float32 scale".
 std::string describe(const QuantSpec& spec);
-// The form of the inspector for a site kind: fields with titles, docs, ranges, choices, enabled-if.
+// The form of the inspector for a site kind: fields with titles, docs, ranges, choices, enabled-if. Keys are
+// those of QuantSpec's JSON; axis, clip_min and clip_max have no default value and so are not in the form: an
+// edit replaces the form's keys in the JSON of the old spec and keeps the others.
 const Schema& quant_spec_schema(SiteKind site);
 
 }  // namespace quanvas

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/recipe/quant_spec.h"
@@ -17,12 +18,14 @@ struct Selector {
   std::vector<SiteKind> sites;         // weight, bias, input, output
   std::vector<std::string> ops;        // "Conv", "Gemm" ...
   std::vector<LayerKind> kinds;        // "compute" ...
-  std::vector<std::string> names;      // node names; '*' and '?' are wildcards
+  std::vector<std::string> names;      // node names; '*' and '?' are wildcards, '\' quotes the next
   std::string scope;                   // prefix of the scope path
-  // "first": layers fed by a graph input; "last": compute layers from which no other compute layer is
-  // reachable; "not-first", "not-last", "inner" (neither). Among compute layers only.
+  // "first": compute layers that read a graph input or have no other compute layer before them; "last":
+  // those from which no other compute layer is reachable; "not-first", "not-last", "inner" (neither).
+  // Among compute layers only.
   std::string position;
   bool depthwise_only = false;         // Conv with group == input channels > 1
+  int operand = -1;                    // of layers with several inputs, on input sites; -1: each of them
   bool operator==(const Selector&) const = default;
 };
 template <class V>
@@ -34,6 +37,7 @@ void visit_fields(V& v, Selector& s) {
   v("scope", s.scope);
   v("position", s.position);
   v("depthwise_only", s.depthwise_only);
+  v("operand", s.operand);
 }
 
 struct Rule {
@@ -123,20 +127,26 @@ class PresetLibrary {
 // The spec that a rule gives: preset, then override_fields. Errors name the preset or the field.
 Result<QuantSpec> rule_spec(const Rule& rule, const PresetLibrary& presets);
 
+// True for "" and the position words above.
+bool is_position(const std::string& text);
+// A name as a pattern that only matches itself, and whether a pattern matches a name.
+std::string quote_pattern(const std::string& name);
+bool matches_pattern(std::string_view pattern, std::string_view name);
+
 // YAML or JSON text of a recipe file. Errors name line and key: "recipe.yaml:7: 'rules[1].set.bits' ...".
 Result<Recipe> parse_recipe(const std::string& text, const std::string& file_name);
 std::string recipe_to_yaml(const Recipe& recipe);
 
 // The uniform recipe "W<w>A<a>": weights signed narrow per channel, activations unsigned or signed chosen
 // at calibration (format int, asymmetric = integer zero point), the graph's input at no fewer than 8 bits,
-// int32 bias, outputs of the network float, BN folded. For compute layers.
+// int32 bias, outputs of the network float, BN folded. For compute layers. 0 or 32 bits: these stay float.
 Recipe uniform_recipe(int weight_bits, int activation_bits);
 // Built-in recipe files in resources/recipes (id = file name).
 std::vector<std::string> builtin_recipe_ids();
 Result<Recipe> builtin_recipe(const std::string& id);
 
 // The same recipe with one rule per spec at its end for exactly these sites of these nodes ('' spec = float).
-// An existing trailing rule for the same single node and site is replaced, so repeated clicks do not pile up.
+// Trailing rules for named nodes lose the nodes that the new rule covers, so repeated clicks do not pile up.
 Recipe with_assignment(const Recipe& recipe, const Graph& graph, const std::vector<Site>& sites,
                        const std::optional<QuantSpec>& spec);
 

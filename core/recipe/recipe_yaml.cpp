@@ -1,0 +1,294 @@
+// Recipe files: YAML and JSON in with line numbers, YAML out without the fields that have their default value.
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <set>
+#include <stdexcept>
+
+#include "core/recipe/recipe.h"
+
+namespace quanvas {
+namespace {
+
+constexpr std::size_t kMaxBytes = 16 << 20;
+constexpr int kMaxDepth = 32;
+constexpr std::size_t kMaxNodes = 1000000;
+// Whole numbers of a recipe are int but for the seed.
+constexpr std::int64_t kMaxWhole = 2147483647;
+
+struct ParseTrouble : std::runtime_error {
+  ParseTrouble(int line_, const std::string& what) : std::runtime_error(what), line(line_) {}
+  int line;
+};
+
+Failure at_line(const std::string& file, int line, ErrorCode code, const std::string& message, std::string hint = {}) {
+  return fail(code, file + ":" + (line > 0 ? std::to_string(line) + ":" : "") + " " + message, std::move(hint));
+}
+
+// YAML 1.2 core schema for plain scalars.
+json plain_scalar(const std::string& s) {
+  if (s.empty() || s == "~" || s == "null" || s == "Null" || s == "NULL") return nullptr;
+  if (s == "true" || s == "True" || s == "TRUE") return true;
+  if (s == "false" || s == "False" || s == "FALSE") return false;
+  if (s == ".inf" || s == "+.inf") return "inf";
+  if (s == "-.inf") return "-inf";
+  if (s == ".nan") return "nan";
+  const char* begin = s.data() + (s[0] == '+' ? 1 : 0);
+  const char* end = s.data() + s.size();
+  std::int64_t whole = 0;
+  if (const auto r = std::from_chars(begin, end, whole); r.ec == std::errc() && r.ptr == end) return whole;
+  double value = 0;
+  const bool numeric = begin != end && s.find_first_not_of("+-.0123456789eE") == std::string::npos;
+  if (const auto r = std::from_chars(begin, end, value); numeric && r.ec == std::errc() && r.ptr == end) return value;
+  return s;
+}
+
+// Converts the tree to JSON and remembers on which line each key stands.
+struct Converter {
+  std::map<std::string, int> lines;
+  std::size_t nodes = 0;
+
+  json convert(const YAML::Node& node, const std::string& path, int depth) {
+    const int line = node.Mark().line + 1;
+    lines.emplace(path, line);
+    if (depth > kMaxDepth) throw ParseTrouble(line, "the nesting is deeper than " + std::to_string(kMaxDepth) + ".");
+    if (++nodes > kMaxNodes) throw ParseTrouble(line, "there are more than a million values; check its aliases.");
+    if (node.IsScalar()) return node.Tag() == "!" ? json(node.Scalar()) : plain_scalar(node.Scalar());
+    if (node.IsSequence()) return sequence(node, path, depth);
+    if (node.IsMap()) return map(node, path, depth);
+    return nullptr;
+  }
+
+  json sequence(const YAML::Node& node, const std::string& path, int depth) {
+    json out = json::array();
+    for (const auto& item : node) out.push_back(convert(item, path + "[" + std::to_string(out.size()) + "]", depth + 1));
+    return out;
+  }
+
+  json map(const YAML::Node& node, const std::string& path, int depth) {
+    json out = json::object();
+    for (const auto& item : node) {
+      const int line = item.first.Mark().line + 1;
+      if (!item.first.IsScalar()) throw ParseTrouble(line, "a key is a list or a map; keys are names.");
+      const std::string key = item.first.Scalar();
+      const std::string below = path.empty() ? key : path + "." + key;
+      if (out.contains(key)) throw ParseTrouble(line, "the key '" + below + "' stands here a second time.");
+      lines.emplace(below, line);
+      out[key] = convert(item.second, below, depth + 1);
+    }
+    return out;
+  }
+
+  // The line of a key, or of the nearest one above it.
+  int line_of(std::string path) const {
+    while (true) {
+      if (const auto it = lines.find(path); it != lines.end()) return it->second;
+      const auto cut = path.find_last_of(".[");
+      if (cut == std::string::npos) return 1;
+      path.resize(cut);
+    }
+  }
+};
+
+std::string quoted_path(const std::string& message) {
+  const auto begin = message.find('\'');
+  const auto end = begin == std::string::npos ? begin : message.find('\'', begin + 1);
+  return end == std::string::npos ? std::string() : message.substr(begin + 1, end - begin - 1);
+}
+
+json load_document(const std::string& text, Converter& converter) {
+  const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+  if (documents.size() > 1)
+    throw ParseTrouble(documents[1].Mark().line + 1, "a second document begins here; a recipe file has one.");
+  if (documents.empty() || documents[0].IsNull()) throw ParseTrouble(0, "the recipe is empty.");
+  return converter.convert(documents[0], "", 0);
+}
+
+void check_whole_numbers(const json& j, const std::string& path) {
+  if (j.is_number_integer() && path != "calibration.seed") {
+    const bool fits = j.is_number_unsigned() ? j.get<std::uint64_t>() <= static_cast<std::uint64_t>(kMaxWhole)
+                                             : j.get<std::int64_t>() >= -kMaxWhole && j.get<std::int64_t>() <= kMaxWhole;
+    if (!fits) throw std::out_of_range("'" + path + "' is " + j.dump() + "; no whole number here is that large.");
+  }
+  if (j.is_array())
+    for (std::size_t i = 0; i < j.size(); ++i) check_whole_numbers(j[i], path + "[" + std::to_string(i) + "]");
+  if (j.is_object())
+    for (const auto& [key, value] : j.items()) check_whole_numbers(value, path.empty() ? key : path + "." + key);
+}
+
+Failure prefixed(const Error& error, const std::string& where) {
+  std::string message = error.message;
+  if (const auto at = message.find("'set"); at != std::string::npos) message.insert(at + 1, where + ".");
+  return fail(error.code, message, error.hint);
+}
+
+// What reading the values alone does not see: fields inside "set", words, presets that do not exist.
+Status check_rule(const Rule& rule, const std::string& where) {
+  if (!is_position(rule.select.position))
+    return fail(ErrorCode::kInvalidArgument,
+                "'" + where + ".select.position' is '" + rule.select.position + "'.",
+                "Use one of: first, last, not-first, not-last, inner.");
+  Rule fields = rule;
+  fields.preset.clear();
+  if (auto spec = rule_spec(fields, {}); !spec) return prefixed(spec.error(), where);
+  const PresetLibrary& presets = PresetLibrary::builtin();
+  if (!rule.preset.empty() && !presets.all().empty() && !presets.find(rule.preset))
+    return fail(ErrorCode::kNotFound, "'" + where + ".preset' is '" + rule.preset + "'; there is no such preset.",
+                rule_spec(rule, presets).error().hint);
+  if (rule.is_float && (!rule.preset.empty() || !rule.override_fields.empty()))
+    return fail(ErrorCode::kInvalidArgument,
+                "'" + where + ".float' is true beside a preset or 'set'; a site is float or has a format.");
+  return {};
+}
+
+Result<Recipe> recipe_from(const json& j) {
+  try {
+    check_whole_numbers(j, "");
+  } catch (const std::out_of_range& e) {
+    return fail(ErrorCode::kInvalidArgument, e.what());
+  }
+  QUANVAS_TRY(Recipe recipe, from_json_value<Recipe>(j));
+  for (std::size_t i = 0; i < recipe.rules.size(); ++i) {
+    if (recipe.rules[i].override_fields.is_null()) recipe.rules[i].override_fields = json::object();
+    QUANVAS_CHECK(check_rule(recipe.rules[i], "rules[" + std::to_string(i) + "]"));
+  }
+  for (std::size_t i = 0; i < recipe.passes.size(); ++i)
+    if (recipe.passes[i].id.empty())
+      return fail(ErrorCode::kInvalidArgument, "'passes[" + std::to_string(i) + "].id' is missing.");
+  if (recipe.calibration.samples < 0)
+    return fail(ErrorCode::kInvalidArgument,
+                "'calibration.samples' is " + std::to_string(recipe.calibration.samples) + "; 0 takes all samples.");
+  return recipe;
+}
+
+// -- writing
+
+bool is_flat(const json& list) {
+  return std::all_of(list.begin(), list.end(), [](const json& v) { return v.is_primitive(); });
+}
+
+void emit(YAML::Emitter& out, const json& j);
+
+void emit_text(YAML::Emitter& out, const std::string& text) {
+  // Plain only where reading it back gives a text again and nothing in it means something to YAML.
+  const bool plain = plain_scalar(text).is_string() && plain_scalar(text) == text && !text.empty() &&
+                     text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ") ==
+                         std::string::npos &&
+                     text.front() != '-' && text.front() != '.' && text.front() != ' ' && text.back() != ' ';
+  if (!plain) out << YAML::DoubleQuoted;
+  out << text;
+}
+
+void emit_map(YAML::Emitter& out, const json& j) {
+  if (j.empty()) out << YAML::Flow;
+  out << YAML::BeginMap;
+  for (const auto& [key, value] : j.items()) {
+    out << YAML::Key;
+    emit_text(out, key);
+    out << YAML::Value;
+    emit(out, value);
+  }
+  out << YAML::EndMap;
+}
+
+void emit(YAML::Emitter& out, const json& j) {
+  if (j.is_object()) return emit_map(out, j);
+  if (j.is_string()) return emit_text(out, j.get<std::string>());
+  if (!j.is_array()) {
+    out << j.dump();
+    return;
+  }
+  if (is_flat(j)) out << YAML::Flow;
+  out << YAML::BeginSeq;
+  for (const auto& item : j) emit(out, item);
+  out << YAML::EndSeq;
+}
+
+// nlohmann::json sorts keys; a recipe reads better in the order of its declaration.
+struct OrderedPart {
+  const char* key;
+  json value, fallback;
+};
+
+void emit_parts(YAML::Emitter& out, const std::vector<OrderedPart>& parts) {
+  const bool none = std::all_of(parts.begin(), parts.end(), [](const auto& p) { return p.value == p.fallback; });
+  if (none) out << YAML::Flow;
+  out << YAML::BeginMap;
+  for (const auto& part : parts) {
+    if (part.value == part.fallback) continue;
+    out << YAML::Key << part.key << YAML::Value;
+    emit(out, part.value);
+  }
+  out << YAML::EndMap;
+}
+
+json without_defaults(const json& value, const json& defaults) {
+  json out = json::object();
+  for (const auto& [key, v] : value.items())
+    if (!defaults.contains(key) || defaults[key] != v) out[key] = v;
+  return out;
+}
+
+void emit_rule(YAML::Emitter& out, const Rule& r) {
+  emit_parts(out, {{"note", r.note, ""},
+                   {"select", without_defaults(to_json_value(r.select), to_json_value(Selector{})), json::object()},
+                   {"preset", r.preset, ""},
+                   {"set", r.override_fields, json::object()},
+                   {"float", r.is_float, false}});
+}
+
+void emit_pass(YAML::Emitter& out, const PassEntry& p) {
+  emit_parts(out, {{"id", p.id, nullptr}, {"enabled", p.enabled, true}, {"options", p.options, json::object()}});
+}
+
+template <class T, class Fn>
+void emit_list(YAML::Emitter& out, const char* key, const std::vector<T>& items, const Fn& item) {
+  out << YAML::Key << key << YAML::Value;
+  if (items.empty()) out << YAML::Flow;
+  out << YAML::BeginSeq;
+  for (const auto& i : items) item(out, i);
+  out << YAML::EndSeq;
+}
+
+}  // namespace
+
+Result<Recipe> parse_recipe(const std::string& text, const std::string& file_name) {
+  if (text.size() > kMaxBytes)
+    return at_line(file_name, 0, ErrorCode::kInvalidArgument,
+                   "the file has " + std::to_string(text.size()) + " bytes; a recipe has at most 16 MiB.");
+  if (text.find('\0') != std::string::npos)
+    return at_line(file_name, 0, ErrorCode::kCorrupt, "the file holds binary data; a recipe is YAML or JSON text.");
+  Converter converter;
+  json document;
+  try {
+    document = load_document(text, converter);
+  } catch (const ParseTrouble& e) {
+    return at_line(file_name, e.line, ErrorCode::kInvalidArgument, e.what());
+  } catch (const YAML::Exception& e) {
+    return at_line(file_name, e.mark.line + 1, ErrorCode::kCorrupt, "this is neither YAML nor JSON: " + e.msg + ".");
+  }
+  if (!document.is_object())
+    return at_line(file_name, 1, ErrorCode::kInvalidArgument, "a recipe is a map with name, rules, passes, calibration.");
+  auto recipe = recipe_from(document);
+  if (!recipe) {
+    const Error& e = recipe.error();
+    return at_line(file_name, converter.line_of(quoted_path(e.message)), e.code, e.message, e.hint);
+  }
+  return recipe;
+}
+
+std::string recipe_to_yaml(const Recipe& recipe) {
+  YAML::Emitter out;
+  out << YAML::BeginMap << YAML::Key << "name" << YAML::Value;
+  emit_text(out, recipe.name);
+  emit_list(out, "rules", recipe.rules, emit_rule);
+  emit_list(out, "passes", recipe.passes, emit_pass);
+  out << YAML::Key << "calibration" << YAML::Value;
+  emit_parts(out, {{"samples", recipe.calibration.samples, nullptr}, {"seed", recipe.calibration.seed, nullptr}});
+  out << YAML::EndMap;
+  return std::string(out.c_str()) + "\n";
+}
+
+}  // namespace quanvas
