@@ -1,5 +1,5 @@
 # Quanvas - build helpers. Sources are globbed, so that a plug-in, a verb or a test is added with one file.
-find_package(Threads REQUIRED)
+include(dependencies)
 
 find_program(CCACHE ccache)
 if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
