@@ -15,7 +15,7 @@
 #include <stop_token>
 #include <string>
 
-#include "app/engine/service_lane.h"
+#include "core/base/lane.h"
 #include "core/base/job.h"
 #include "engine.pb.h"
 

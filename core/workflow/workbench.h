@@ -50,6 +50,7 @@ struct ProjectState {
   std::string read_only_reason;
   bool calibrated = false;          // statistics for the current model, data and calibration settings exist
   std::string statistics_hash;
+  std::string data_hash;            // what a run of now would note as its data_hash; empty: unknown
   DataSettings data;
   DataStatus data_status;
   Recipe recipe;
@@ -64,6 +65,7 @@ void visit_fields(V& v, ProjectState& s) {
   v("read_only_reason", s.read_only_reason);
   v("calibrated", s.calibrated);
   v("statistics_hash", s.statistics_hash);
+  v("data_hash", s.data_hash);
   v("data", s.data);
   v("data_status", s.data_status);
   v("recipe", s.recipe);

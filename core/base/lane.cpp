@@ -1,4 +1,4 @@
-#include "app/engine/service_lane.h"
+#include "core/base/lane.h"
 
 namespace quanvas {
 
