@@ -1,0 +1,317 @@
+#include "widgets/forms/field_editor.h"
+
+#include <cmath>
+
+#include <QCheckBox>
+#include <QComboBox>
+#include <QFileDialog>
+#include <QHBoxLayout>
+#include <QLineEdit>
+#include <QSlider>
+#include <QSpinBox>
+#include <QToolButton>
+#include <QWheelEvent>
+
+namespace quanvas {
+namespace {
+
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+
+QHBoxLayout* row_layout(QWidget* widget) {
+  auto* layout = new QHBoxLayout(widget);
+  layout->setContentsMargins(0, 0, 0, 0);
+  layout->setSpacing(8);
+  return layout;
+}
+
+// A wheel over a control inside a scrolling form scrolls the form unless the control has the focus.
+template <class Base>
+class CalmWheel : public Base {
+ public:
+  using Base::Base;
+
+ protected:
+  void wheelEvent(QWheelEvent* event) override {
+    if (this->hasFocus()) Base::wheelEvent(event);
+    else event->ignore();
+  }
+};
+
+class BoolEditor final : public FieldEditor {
+ public:
+  BoolEditor(const Field& field, QWidget* parent) : FieldEditor(parent), default_(field.default_value) {
+    box_ = new QCheckBox(this);
+    row_layout(this)->addWidget(box_);
+    connect(box_, &QCheckBox::clicked, this, [this] {
+      box_->setTristate(false);
+      const bool on = box_->checkState() != Qt::Unchecked;
+      box_->setText(on ? tr("on") : tr("off"));
+      Q_EMIT edited(on, false);
+    });
+  }
+  void set_value(const json& value) override {
+    const json& v = value.is_boolean() ? value : default_;
+    const bool on = v.is_boolean() && v.get<bool>();
+    box_->setTristate(false);
+    box_->setChecked(on);
+    box_->setText(on ? tr("on") : tr("off"));
+  }
+  void set_mixed(bool mixed) override {
+    if (!mixed) return;
+    box_->setTristate(true);
+    box_->setCheckState(Qt::PartiallyChecked);
+    box_->setText(tr("mixed"));
+  }
+  QWidget* focus_widget() const override { return box_; }
+
+ private:
+  QCheckBox* box_;
+  json default_;
+};
+
+class MixedSpinBox final : public CalmWheel<QSpinBox> {
+ public:
+  using CalmWheel::CalmWheel;
+  void set_mixed(bool mixed) {
+    mixed_ = mixed;
+    lineEdit()->setText(textFromValue(value()));
+  }
+  bool mixed() const { return mixed_; }
+
+ protected:
+  QString textFromValue(int value) const override {
+    return mixed_ ? FieldEditor::tr("mixed") : QSpinBox::textFromValue(value);
+  }
+  int valueFromText(const QString& text) const override {
+    bool ok = false;
+    const int v = text.toInt(&ok);
+    return ok ? v : value();
+  }
+  QValidator::State validate(QString& text, int& position) const override {
+    if (mixed_ && text == FieldEditor::tr("mixed")) return QValidator::Acceptable;
+    return QSpinBox::validate(text, position);
+  }
+  void stepBy(int steps) override {
+    mixed_ = false;
+    QSpinBox::stepBy(steps);
+  }
+
+ private:
+  bool mixed_ = false;
+};
+
+class IntegerEditor final : public FieldEditor {
+ public:
+  IntegerEditor(const Field& field, QWidget* parent) : FieldEditor(parent), default_(field.default_value) {
+    const int lo = static_cast<int>(field.minimum.value_or(-1e9));
+    const int hi = static_cast<int>(field.maximum.value_or(1e9));
+    auto* layout = row_layout(this);
+    if (hi - lo <= 32) {
+      slider_ = new CalmWheel<QSlider>(Qt::Horizontal, this);
+      slider_->setRange(lo, hi);
+      slider_->setPageStep(2);
+      slider_->setAccessibleName(qs(field.title));
+      layout->addWidget(slider_, 1);
+      connect(slider_, &QSlider::valueChanged, this, [this](int v) { take(v); });
+    }
+    spin_ = new MixedSpinBox(this);
+    spin_->setRange(lo, hi);
+    spin_->setKeyboardTracking(false);
+    spin_->setButtonSymbols(slider_ ? QAbstractSpinBox::NoButtons : QAbstractSpinBox::UpDownArrows);
+    if (!field.unit.empty()) spin_->setSuffix(QStringLiteral(" ") + qs(field.unit));
+    if (slider_) spin_->setFixedWidth(52 + (field.unit.empty() ? 0 : 24));
+    layout->addWidget(spin_, slider_ ? 0 : 1);
+    connect(spin_, &QSpinBox::valueChanged, this, [this](int v) { take(v); });
+    connect(spin_, &QSpinBox::editingFinished, this, [this] { take_typed(); });
+  }
+  void set_value(const json& value) override {
+    const json& v = value.is_number() ? value : default_;
+    show(v.is_number() ? static_cast<int>(v.get<double>()) : 0, false);
+  }
+  void set_mixed(bool mixed) override { show(spin_->value(), mixed); }
+  QWidget* focus_widget() const override { return spin_; }
+
+ private:
+  void show(int v, bool mixed) {
+    const QSignalBlocker a(spin_);
+    spin_->set_mixed(false);
+    spin_->setValue(v);
+    spin_->set_mixed(mixed);
+    if (!slider_) return;
+    const QSignalBlocker b(slider_);
+    slider_->setValue(v);
+    slider_->setProperty("mixed", mixed);
+  }
+  void take(int v) {
+    show(v, false);
+    Q_EMIT edited(v, true);
+  }
+  // The number typed over "mixed" may be the one that was there: that is an edit too.
+  void take_typed() {
+    if (spin_->mixed() && spin_->text() != tr("mixed")) take(spin_->value());
+  }
+
+  QSlider* slider_ = nullptr;
+  MixedSpinBox* spin_;
+  json default_;
+};
+
+// Reals, integers of a large range that may be empty.
+class NumberEditor final : public FieldEditor {
+ public:
+  NumberEditor(const Field& field, QWidget* parent) : FieldEditor(parent), field_(field) {
+    edit_ = new QLineEdit(this);
+    edit_->setPlaceholderText(field.default_value.is_null() ? tr("automatic") : QString());
+    row_layout(this)->addWidget(edit_, 1);
+    connect(edit_, &QLineEdit::editingFinished, this, [this] { take(); });
+    connect(edit_, &QLineEdit::textEdited, this, [this] { touched_ = true; });
+  }
+  void set_value(const json& value) override {
+    touched_ = false;
+    const auto number = real_from(value);
+    edit_->setPlaceholderText(field_.default_value.is_null() ? tr("automatic") : QString());
+    edit_->setText(number ? QString::number(*number, 'g', 9) : QString());
+  }
+  void set_mixed(bool mixed) override {
+    if (!mixed) return;
+    touched_ = false;
+    edit_->clear();
+    edit_->setPlaceholderText(tr("mixed"));
+  }
+  QWidget* focus_widget() const override { return edit_; }
+
+ private:
+  QString legal() const {
+    return tr("Give a number between %1 and %2.")
+        .arg(field_.minimum.value_or(-INFINITY))
+        .arg(field_.maximum.value_or(INFINITY));
+  }
+  void take() {
+    if (!touched_) return;
+    touched_ = false;
+    const QString text = edit_->text().trimmed().replace(QChar(0x2212), u'-');
+    if (text.isEmpty() && field_.default_value.is_null()) {
+      Q_EMIT rejected({});
+      Q_EMIT edited(json(), false);
+      return;
+    }
+    bool ok = false;
+    const double v = text.toDouble(&ok);
+    const bool whole = field_.type != FieldType::kInteger || v == std::floor(v);
+    if (!ok || !std::isfinite(v) || !whole || v < field_.minimum.value_or(-INFINITY) ||
+        v > field_.maximum.value_or(INFINITY)) {
+      Q_EMIT rejected(whole ? legal() : tr("Give a whole number."));
+      return;
+    }
+    Q_EMIT rejected({});
+    if (field_.type == FieldType::kInteger) Q_EMIT edited(static_cast<std::int64_t>(v), false);
+    else Q_EMIT edited(v, false);
+  }
+
+  Field field_;
+  QLineEdit* edit_;
+  bool touched_ = false;
+};
+
+class ChoiceEditor final : public FieldEditor {
+ public:
+  ChoiceEditor(const Field& field, QWidget* parent) : FieldEditor(parent), default_(field.default_value) {
+    combo_ = new CalmWheel<QComboBox>(this);
+    combo_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+    combo_->setMinimumContentsLength(8);
+    for (const auto& c : field.choices) {
+      combo_->addItem(qs(c.title.empty() ? c.value : c.title), qs(c.value));
+      if (!c.doc.empty()) combo_->setItemData(combo_->count() - 1, qs(c.doc), Qt::ToolTipRole);
+    }
+    row_layout(this)->addWidget(combo_, 1);
+    connect(combo_, &QComboBox::activated, this,
+            [this](int i) { Q_EMIT edited(combo_->itemData(i).toString().toStdString(), false); });
+  }
+  void set_value(const json& value) override {
+    const json& v = value.is_string() ? value : default_;
+    combo_->setPlaceholderText({});
+    combo_->setCurrentIndex(v.is_string() ? combo_->findData(qs(v.get<std::string>())) : -1);
+  }
+  void set_mixed(bool mixed) override {
+    if (!mixed) return;
+    combo_->setPlaceholderText(tr("mixed"));
+    combo_->setCurrentIndex(-1);
+  }
+  QWidget* focus_widget() const override { return combo_; }
+
+ private:
+  QComboBox* combo_;
+  json default_;
+};
+
+enum class PathKind { kNone, kFile, kFolder };
+PathKind path_kind(const Field& field) {
+  if (field.unit == "file" || field.unit == "path") return PathKind::kFile;
+  if (field.unit == "folder" || field.unit == "directory") return PathKind::kFolder;
+  return PathKind::kNone;
+}
+
+class TextEditor final : public FieldEditor {
+ public:
+  TextEditor(const Field& field, QWidget* parent) : FieldEditor(parent) {
+    edit_ = new QLineEdit(this);
+    auto* layout = row_layout(this);
+    layout->addWidget(edit_, 1);
+    connect(edit_, &QLineEdit::textEdited, this, [this] { touched_ = true; });
+    connect(edit_, &QLineEdit::editingFinished, this, [this] {
+      if (!touched_) return;
+      touched_ = false;
+      Q_EMIT edited(edit_->text().toStdString(), false);
+    });
+    if (path_kind(field) != PathKind::kNone) layout->addWidget(browse_button(field));
+  }
+  void set_value(const json& value) override {
+    touched_ = false;
+    edit_->setPlaceholderText({});
+    edit_->setText(value.is_string() ? qs(value.get<std::string>()) : value.is_null() ? QString() : qs(value.dump()));
+  }
+  void set_mixed(bool mixed) override {
+    if (!mixed) return;
+    touched_ = false;
+    edit_->clear();
+    edit_->setPlaceholderText(tr("mixed"));
+  }
+  QWidget* focus_widget() const override { return edit_; }
+
+ private:
+  QToolButton* browse_button(const Field& field) {
+    auto* button = new QToolButton(this);
+    button->setText(tr("…"));
+    button->setToolTip(tr("Choose"));
+    button->setAccessibleName(tr("Choose %1").arg(qs(field.title)));
+    const bool folder = path_kind(field) == PathKind::kFolder;
+    connect(button, &QToolButton::clicked, this, [this, folder] {
+      const QString path = folder ? QFileDialog::getExistingDirectory(this, {}, edit_->text())
+                                  : QFileDialog::getOpenFileName(this, {}, edit_->text());
+      if (path.isEmpty()) return;
+      edit_->setText(path);
+      Q_EMIT edited(path.toStdString(), false);
+    });
+    return button;
+  }
+  QLineEdit* edit_;
+  bool touched_ = false;
+};
+
+}  // namespace
+
+FieldEditor* FieldEditor::create(const Field& field, QWidget* parent) {
+  switch (field.type) {
+    case FieldType::kBool: return new BoolEditor(field, parent);
+    case FieldType::kReal: return new NumberEditor(field, parent);
+    case FieldType::kChoice: return new ChoiceEditor(field, parent);
+    case FieldType::kText: return new TextEditor(field, parent);
+    case FieldType::kInteger: break;
+  }
+  // A spin box cannot be empty, and holds no more than 32 bits.
+  const bool large = field.maximum.value_or(1e18) > 2e9 || field.minimum.value_or(-1e18) < -2e9;
+  if (field.default_value.is_null() || large) return new NumberEditor(field, parent);
+  return new IntegerEditor(field, parent);
+}
+
+}  // namespace quanvas

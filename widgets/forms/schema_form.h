@@ -1,0 +1,71 @@
+// Quanvas - a form generated from a Schema: one row per field (label, editor, error below). Values in as JSON,
+// every edit out as a signal; the form holds no truth of its own. GUI thread.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include <QWidget>
+
+#include "core/base/schema.h"
+
+class QGridLayout;
+class QLabel;
+
+namespace quanvas {
+
+class FieldEditor;
+
+class SchemaForm : public QWidget {
+  Q_OBJECT
+
+ public:
+  explicit SchemaForm(QWidget* parent = nullptr);
+
+  // Builds the rows; drops the old ones. Values are the defaults until set_values.
+  void set_schema(const Schema& schema);
+  const Schema& schema() const { return schema_; }
+  // Missing keys show their default. mixed: keys whose fields say "mixed".
+  void set_values(const json& values, const std::vector<std::string>& mixed = {});
+  // What is shown, edits included; keys that are mixed and untouched are left out.
+  json values() const;
+
+  // Fields whose enabled_if does not hold: hidden, or shown disabled with the reason as tooltip (default).
+  void set_hide_disabled(bool hide);
+  bool hides_disabled() const { return hide_disabled_; }
+  // Sentence under a field; empty removes it. A key that the form lacks is ignored.
+  void set_error(const std::string& key, const QString& sentence);
+  void clear_errors();
+  bool has_errors() const;
+
+  FieldEditor* editor(const std::string& key) const;  // nullptr when absent
+  QString disabled_reason(const std::string& key) const;  // empty: enabled
+
+ Q_SIGNALS:
+  // continuous: one of a series (slider drag) that undo should merge.
+  void edited(const QString& key, const quanvas::json& value, bool continuous);
+
+ private:
+  struct Row {
+    Field field;
+    QLabel* label = nullptr;
+    FieldEditor* editor = nullptr;
+    QLabel* error = nullptr;
+    QString reason;
+  };
+  void add_row(const Field& field);
+  void take(const std::string& key, const json& value, bool continuous);
+  void update_enabled();
+  QString reason_of(const Field& field) const;
+  Row* row(const std::string& key);
+
+  Schema schema_;
+  json values_ = json::object();
+  std::vector<std::string> mixed_;
+  std::vector<Row> rows_;
+  QGridLayout* grid_;
+  bool hide_disabled_ = false;
+};
+
+}  // namespace quanvas

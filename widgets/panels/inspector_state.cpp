@@ -1,0 +1,120 @@
+#include "widgets/panels/inspector_state.h"
+
+#include <set>
+
+#include <QCoreApplication>
+
+#include "widgets/models/recipe_edits.h"
+
+namespace quanvas {
+namespace {
+
+QString tr(const char* text) { return QCoreApplication::translate("Inspector", text); }
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+
+QString tensor_text(const Graph& graph, TensorId id) {
+  if (id == kNoTensor) return {};
+  const auto& t = graph.tensor(id);
+  const QString shape = t.shape ? qs(shape_text(*t.shape)) : tr("shape unknown");
+  return t.type == DataType::kUndefined ? shape : shape + QStringLiteral(", ") + qs(type_name(t.type));
+}
+
+const SiteFacts* find_facts(const LayerFacts& facts, const Site& site) {
+  for (const auto& f : facts.sites)
+    if (f.site == site) return &f;
+  return nullptr;
+}
+
+int layers_of_rule(const Plan& plan, int rule, SiteKind kind) {
+  std::set<NodeId> nodes;
+  for (const auto& s : plan.sites)
+    if (s.rule == rule && s.site.kind == kind) nodes.insert(s.site.node);
+  return static_cast<int>(nodes.size());
+}
+
+void add_site(InspectorTab& tab, const Graph& graph, const Layer& layer, const Plan& plan, const Site& site) {
+  const SitePlan* p = plan.find(site);
+  tab.sites.push_back(site);
+  tab.specs.push_back(p ? p->spec : std::nullopt);
+  tab.tensor_texts.push_back(tensor_text(graph, site_tensor(layer, site)));
+  const int rule = p ? p->rule : -1;
+  if (tab.sites.size() == 1) {
+    tab.rule = rule;
+    tab.why = p ? qs(p->why) : QString();
+  } else if (rule != tab.rule) {
+    tab.same_rule = false;
+  }
+}
+
+void finish(InspectorTab& tab, const Graph& graph, const Recipe& recipe, const Plan& plan) {
+  for (const auto& spec : tab.specs)
+    if (spec && tab.problem.isEmpty()) tab.problem = qs(check(*spec, tab.kind));
+  if (tab.rule < 0 || tab.rule >= static_cast<int>(recipe.rules.size())) return;
+  const Rule& rule = recipe.rules[static_cast<std::size_t>(tab.rule)];
+  tab.rule_words = qs(describe(rule.select));
+  tab.rule_layers = layers_of_rule(plan, tab.rule, tab.kind);
+  const Node* node = graph.find(tab.sites.front().node);
+  tab.own_rule = node && is_own_rule(rule, node->name, tab.kind);
+}
+
+void set_header(InspectorState& state, const Graph& graph) {
+  if (state.layers.size() == 1) {
+    const Node* node = graph.find(state.layers.front());
+    if (!node) return;
+    state.title = qs(node->name);
+    state.description = qs(describe(graph, *node));
+    state.op = qs(node->op);
+    return;
+  }
+  QStringList ops;
+  for (const NodeId id : state.layers)
+    if (const Node* node = graph.find(id); node && !ops.contains(qs(node->op))) ops << qs(node->op);
+  state.title = QCoreApplication::translate("Inspector", "%n layer(s)", nullptr, static_cast<int>(state.layers.size()));
+  state.description = ops.join(QStringLiteral(", "));
+  state.op = ops.size() == 1 ? ops.first() : QString();
+}
+
+}  // namespace
+
+InspectorState inspector_state(const Graph& graph, const std::vector<Layer>& layers, const Recipe& recipe,
+                               const Plan& plan, const std::map<NodeId, LayerFacts>& facts,
+                               const std::vector<NodeId>& selected) {
+  InspectorState state;
+  state.layer_count = static_cast<int>(layers.size());
+  std::map<SiteKind, InspectorTab> tabs;
+  for (const NodeId id : selected) {
+    const Layer* layer = find_layer(layers, id);
+    if (!layer) continue;
+    state.layers.push_back(id);
+    for (const auto& site : layer->sites()) {
+      auto& tab = tabs[site.kind];
+      tab.kind = site.kind;
+      add_site(tab, graph, *layer, plan, site);
+    }
+  }
+  for (auto& [kind, tab] : tabs) finish(tab, graph, recipe, plan);
+  set_header(state, graph);
+  if (state.layers.size() == 1) {
+    if (const auto it = facts.find(state.layers.front()); it != facts.end()) {
+      state.output = it->second.output;
+      for (auto& [kind, tab] : tabs)
+        if (const auto* f = find_facts(it->second, tab.sites.front())) tab.facts = *f;
+    }
+  }
+  for (auto& [kind, tab] : tabs) state.tabs.push_back(std::move(tab));
+  return state;
+}
+
+QString site_title(SiteKind kind) {
+  switch (kind) {
+    case SiteKind::kWeight: return tr("Weight");
+    case SiteKind::kBias: return tr("Bias");
+    case SiteKind::kInput: return tr("Input");
+    case SiteKind::kOutput: return tr("Output");
+  }
+  return {};
+}
+
+QString site_word(SiteKind kind) { return site_title(kind).toLower(); }
+
+}  // namespace quanvas
