@@ -1,0 +1,154 @@
+#include "core/data/sources.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "core/base/hash.h"
+
+namespace quanvas {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::size_t kHashBlock = 1 << 20;
+
+template <class T, class Out>
+void convert(const std::byte* bytes, std::size_t count, Out* out) {
+  for (std::size_t i = 0; i < count; ++i) {
+    T value;
+    std::memcpy(&value, bytes + i * sizeof(T), sizeof(T));
+    out[i] = static_cast<Out>(value);
+  }
+}
+
+template <class Out>
+void convert_any(ElementType type, const std::byte* bytes, std::size_t count, Out* out) {
+  switch (type) {
+    case ElementType::kUint8: return convert<std::uint8_t>(bytes, count, out);
+    case ElementType::kInt8: return convert<std::int8_t>(bytes, count, out);
+    case ElementType::kInt16: return convert<std::int16_t>(bytes, count, out);
+    case ElementType::kInt32: return convert<std::int32_t>(bytes, count, out);
+    case ElementType::kInt64: return convert<std::int64_t>(bytes, count, out);
+    case ElementType::kFloat32: return convert<float>(bytes, count, out);
+    case ElementType::kFloat64: return convert<double>(bytes, count, out);
+  }
+}
+
+}  // namespace
+
+Result<fs::path> option_path(const std::string& value, const std::string& base, const std::string& key,
+                             const std::string& reader) {
+  if (value.empty())
+    return fail(ErrorCode::kInvalidArgument, "Option '" + key + "' of data set reader '" + reader + "' is missing.",
+                "Give the path, absolute or relative to the project's folder.");
+  if (value.find('\0') != std::string::npos)
+    return fail(ErrorCode::kInvalidArgument, "Option '" + key + "' of data set reader '" + reader + "' is no path.");
+  const fs::path path(value);
+  return path.is_absolute() || base.empty() ? path : fs::path(base) / path;
+}
+
+Result<std::shared_ptr<const SourceFile>> SourceFile::open(const fs::path& path) {
+  std::error_code ec;
+  const auto status = fs::status(path, ec);
+  if (!fs::exists(status)) return fail(ErrorCode::kNotFound, "There is no file '" + path.string() + "'.");
+  if (fs::is_directory(status))
+    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' is a folder, not a file.");
+  if (!fs::is_regular_file(status))
+    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' is no regular file.");
+  std::shared_ptr<SourceFile> file(new SourceFile);
+  file->path_ = path;
+  file->fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  struct stat facts {};
+  if (file->fd_ < 0 || ::fstat(file->fd_, &facts) != 0)
+    return fail(ErrorCode::kIo, "Cannot read '" + path.string() + "': " + std::strerror(errno) + ".");
+  file->size_ = static_cast<std::uint64_t>(facts.st_size);
+  if (file->size_ == 0) return fail(ErrorCode::kCorrupt, "'" + path.string() + "' is empty.");
+  return std::shared_ptr<const SourceFile>(std::move(file));
+}
+
+SourceFile::~SourceFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Status SourceFile::read(std::uint64_t offset, void* out, std::size_t count) const {
+  auto* to = static_cast<char*>(out);
+  while (count > 0) {
+    const ssize_t got = ::pread(fd_, to, count, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail(ErrorCode::kIo, "Cannot read '" + path_.string() + "': " + std::strerror(errno) + ".");
+    if (got == 0)
+      return fail(ErrorCode::kCorrupt, "'" + path_.string() + "' ends at byte " + std::to_string(offset) + "; " +
+                                           std::to_string(count) + " more bytes were expected.");
+    to += got;
+    offset += static_cast<std::uint64_t>(got);
+    count -= static_cast<std::size_t>(got);
+  }
+  return {};
+}
+
+std::string SourceFile::content_hash() const {
+  Hasher hasher;
+  std::vector<char> block(kHashBlock);
+  for (std::uint64_t at = 0; at < size_; at += kHashBlock) {
+    const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(kHashBlock, size_ - at));
+    if (auto status = read(at, block.data(), count); !status) return hash_text(status.error().message);
+    hasher.bytes(block.data(), count);
+  }
+  return hasher.hex();
+}
+
+std::size_t size_of(ElementType type) {
+  switch (type) {
+    case ElementType::kUint8:
+    case ElementType::kInt8: return 1;
+    case ElementType::kInt16: return 2;
+    case ElementType::kInt32:
+    case ElementType::kFloat32: return 4;
+    case ElementType::kInt64:
+    case ElementType::kFloat64: return 8;
+  }
+  return 1;
+}
+
+void to_float(ElementType type, const std::byte* bytes, std::size_t count, float* out) {
+  convert_any(type, bytes, count, out);
+}
+
+Result<std::vector<std::int64_t>> to_whole(ElementType type, const std::byte* bytes, std::size_t count,
+                                           const std::string& what) {
+  if (type == ElementType::kFloat32 || type == ElementType::kFloat64)
+    return fail(ErrorCode::kInvalidArgument, what + " holds floating point numbers; labels are whole numbers.");
+  std::vector<std::int64_t> out(count);
+  convert_any(type, bytes, count, out.data());
+  return out;
+}
+
+std::optional<std::uint64_t> checked_product(const Shape& shape) {
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 53;
+  std::uint64_t product = 1;
+  for (const std::int64_t d : shape) {
+    if (d < 0) return std::nullopt;
+    if (d > 0 && product > kMost / static_cast<std::uint64_t>(d)) return std::nullopt;
+    product *= static_cast<std::uint64_t>(d);
+  }
+  return product;
+}
+
+Status check_label_count(std::uint64_t samples, std::uint64_t labels, const std::string& samples_path,
+                         const std::string& labels_path) {
+  if (samples == labels) return {};
+  return fail(ErrorCode::kInvalidArgument, "'" + samples_path + "' has " + std::to_string(samples) + " samples, but '" +
+                                               labels_path + "' has " + std::to_string(labels) + " labels.",
+              "Give the labels that belong to these samples.");
+}
+
+bool looks_like_image(const Shape& s) {
+  return s.size() == 2 || (s.size() == 3 && (s[2] == 1 || s[2] == 3 || s[2] == 4));
+}
+
+}  // namespace quanvas

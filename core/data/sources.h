@@ -1,0 +1,64 @@
+// Quanvas - what readers of data sets share: paths, bytes of files read in pieces, element types, labels.
+// Thread-safe once opened. Torch-free.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/graph/graph.h"
+
+namespace quanvas {
+
+// An option that holds a path: absolute, or relative to `base`. kInvalidArgument when it is empty.
+Result<std::filesystem::path> option_path(const std::string& value, const std::string& base, const std::string& key,
+                                          const std::string& reader);
+
+// A regular file of which pieces are read at any offset, by several threads at once.
+class SourceFile {
+ public:
+  // kNotFound for a missing file, kInvalidArgument for a folder, device or empty file.
+  static Result<std::shared_ptr<const SourceFile>> open(const std::filesystem::path& path);
+  ~SourceFile();
+  SourceFile(const SourceFile&) = delete;
+  SourceFile& operator=(const SourceFile&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::uint64_t size() const { return size_; }
+  // Exactly `count` bytes; kCorrupt when the file ends before.
+  Status read(std::uint64_t offset, void* out, std::size_t count) const;
+  // XXH3 of all bytes, computed at each call. A file that cannot be read hashes to its error text.
+  std::string content_hash() const;
+
+ private:
+  SourceFile() = default;
+  int fd_ = -1;
+  std::uint64_t size_ = 0;
+  std::filesystem::path path_;
+};
+
+// Element types of raw data, little endian in memory.
+enum class ElementType { kUint8, kInt8, kInt16, kInt32, kInt64, kFloat32, kFloat64 };
+std::size_t size_of(ElementType type);
+// Converts `count` elements at `bytes` (unaligned) to float32.
+void to_float(ElementType type, const std::byte* bytes, std::size_t count, float* out);
+// Whole numbers; kInvalidArgument for floating point types (`what` names the data).
+Result<std::vector<std::int64_t>> to_whole(ElementType type, const std::byte* bytes, std::size_t count,
+                                           const std::string& what);
+
+// Product of the dimensions; none when a dimension is negative or the product exceeds 2^53.
+std::optional<std::uint64_t> checked_product(const Shape& shape);
+
+// kInvalidArgument naming both files and both counts when they differ.
+Status check_label_count(std::uint64_t samples, std::uint64_t labels, const std::string& samples_path,
+                         const std::string& labels_path);
+
+// Whether samples of this shape are pictures: [H,W] or [H,W,C] with 1, 3 or 4 channels.
+bool looks_like_image(const Shape& sample);
+
+}  // namespace quanvas
