@@ -22,14 +22,16 @@ using QuantizerMap = std::map<Site, quant::QuantParams>;
 using Environment = std::vector<at::Tensor>;  // by TensorId; undefined: not there (yet, or freed)
 
 struct RunHooks {
-  // Called for every tensor as soon as it exists (graph inputs too). May be empty.
+  // Called for every tensor as soon as it exists (graph inputs too, initializers not). May be empty.
   std::function<void(TensorId, const at::Tensor&)> tap;
-  // Replaces an activation at a site before the node sees it; used by observers and by training. Empty:
-  // the Runner's own fake-quantizers.
+  // Replaces an activation at a site: inputs before the node sees them, the output before anyone else does.
+  // Called for every input and output site of every layer; used by observers and by training. Empty: the
+  // Runner's own fake-quantizers.
   std::function<at::Tensor(const Site&, const at::Tensor&)> quantize;
   // Replaces weights (by tensor id): the leaves of training. May be null.
   const Environment* weights = nullptr;
   bool training = false;  // BatchNormalization uses batch statistics, Dropout drops
+  std::uint64_t seed = 0;  // of Dropout's masks
   // With training: batch mean and variance of each BatchNormalization node, for the running averages.
   std::function<void(const Node&, const at::Tensor& mean, const at::Tensor& variance)> batch_statistics;
 };
@@ -44,7 +46,9 @@ class Runner {
   const Graph& graph() const { return *model_->graph; }
   const ModelPtr& model() const { return model_; }
   const std::string& device() const { return device_; }
-  // Initializers as the nodes see them (fake-quantized where quantizers are given).
+  ~Runner();
+  // Initializers as the nodes see them (fake-quantized where quantizers are given; one that several nodes read
+  // stands here in float, each node sees its own). Undefined for other tensors.
   const Environment& weights() const { return weights_; }
 
   // inputs in the order of graph().inputs(); returns the graph's outputs.
@@ -56,12 +60,24 @@ class Runner {
   Status run_nodes(const std::vector<NodeId>& nodes, Environment& env, const RunHooks& hooks = {}) const;
 
  private:
+  struct NodeSites;
   Runner() = default;
+  void find_sites();
+  void find_last_uses();
+  Status load_weights(const QuantizerMap* quantizers);
+  Status start(const std::vector<at::Tensor>& inputs, Environment& env, const RunHooks& hooks) const;
   Status run_node(std::size_t index, Environment& env, const RunHooks& hooks) const;
+  Status gather(std::size_t index, const Environment& env, const RunHooks& hooks, std::vector<at::Tensor>& in) const;
+  const at::Tensor& value(std::size_t position, TensorId id, const Environment& env, const RunHooks& hooks) const;
+  at::Tensor quantize(const Site& site, const at::Tensor& x, const RunHooks& hooks) const;
+  Error describe_failure(const Node& node, const std::vector<at::Tensor>& in, Error e) const;
+
   ModelPtr model_;
   std::string device_;
   Environment weights_;
-  QuantizerMap activations_;                     // input and output sites
+  std::map<std::pair<std::size_t, TensorId>, at::Tensor> shared_;  // quantized for one reader of several
+  QuantizerMap activations_;                       // input and output sites
+  std::vector<NodeSites> sites_;                   // by node position
   std::vector<std::vector<TensorId>> free_after_;  // by node position
 };
 

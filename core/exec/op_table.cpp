@@ -1,0 +1,112 @@
+#include <algorithm>
+#include <map>
+
+#include <ATen/ATen.h>
+
+#include "core/exec/ops.h"
+
+namespace quanvas::exec {
+namespace {
+
+const std::map<std::string, const OpRow*>& table() {
+  static const auto* rows = [] {
+    auto* all = new std::map<std::string, const OpRow*>;
+    for (const auto* family : {&arithmetic_ops(), &activation_ops(), &convolution_ops(), &pooling_ops(),
+                               &normalization_ops(), &shape_ops(), &index_ops(), &reduction_ops(), &resize_ops(),
+                               &quantization_ops()})
+      for (const OpRow& row : *family) all->emplace(row.op, &row);
+    return all;
+  }();
+  return *rows;
+}
+
+bool is_standard(const std::string& domain) { return domain.empty() || domain == "ai.onnx"; }
+
+const std::map<std::string, const char*>& known_gaps() {
+  static const std::map<std::string, const char*> gaps = {
+      {"LSTM", "recurrent layers are not executed"},
+      {"GRU", "recurrent layers are not executed"},
+      {"RNN", "recurrent layers are not executed"},
+      {"If", "control flow with subgraphs is not executed"},
+      {"Loop", "control flow with subgraphs is not executed"},
+      {"Scan", "control flow with subgraphs is not executed"}};
+  return gaps;
+}
+
+}  // namespace
+
+const OpRow* find_op(const Node& node) {
+  if (!is_standard(node.domain)) return nullptr;
+  const auto it = table().find(node.op);
+  return it == table().end() ? nullptr : it->second;
+}
+
+std::string unsupported_reason(const Node& node) {
+  if (!node.opaque_reason.empty()) return node.opaque_reason;
+  const OpRow* row = find_op(node);
+  if (!row) {
+    if (!is_standard(node.domain))
+      return "operator '" + node.op + "' of domain '" + node.domain + "' is not in the executor's table";
+    if (const auto gap = known_gaps().find(node.op); gap != known_gaps().end())
+      return "operator '" + node.op + "': " + gap->second;
+    return "operator '" + node.op + "' is not in the executor's table";
+  }
+  const auto given = static_cast<int>(
+      std::count_if(node.inputs.begin(), node.inputs.end(), [](TensorId id) { return id != kNoTensor; }));
+  if (given < row->inputs)
+    return "operator '" + node.op + "' needs at least " + std::to_string(row->inputs) + " input(s), the node has " +
+           std::to_string(given);
+  return row->refuse ? row->refuse(node) : std::string();
+}
+
+std::vector<std::string> supported_operators() {
+  std::vector<std::string> names;
+  for (const auto& [name, row] : table()) names.push_back(name);
+  return names;
+}
+
+Ints int_values(const at::Tensor& t) {
+  const at::Tensor c = t.to(at::kCPU, at::kLong).contiguous();
+  const auto* p = c.data_ptr<std::int64_t>();
+  return {p, p + c.numel()};
+}
+
+std::optional<Ints> attribute_or_input(const OpCall& call, const std::string& attribute, std::size_t input) {
+  if (call.has_attribute(attribute)) return call.node.integers(attribute);
+  if (call.has(input)) return int_values(call.x(input));
+  return std::nullopt;
+}
+
+std::string sizes_text(const at::Tensor& t) {
+  if (!t.defined()) return "-";
+  return t.dim() == 0 ? "scalar" : shape_text(t.sizes().vec());
+}
+
+Result<std::int64_t> resolve_axis(std::int64_t axis, std::int64_t rank, bool past_end) {
+  const std::int64_t limit = rank + (past_end ? 1 : 0);
+  const std::int64_t resolved = axis < 0 ? axis + rank : axis;
+  if (resolved < 0 || resolved >= std::max<std::int64_t>(limit, 1))
+    return bad_node("axis is " + std::to_string(axis) + ", the tensor has rank " + std::to_string(rank) + ".");
+  return resolved;
+}
+
+std::optional<at::ScalarType> scalar_type(DataType type) {
+  switch (type) {
+    case DataType::kFloat:
+    case DataType::kFloat16:
+    case DataType::kBfloat16: return at::kFloat;
+    case DataType::kDouble: return at::kDouble;
+    case DataType::kUint8: return at::kByte;
+    case DataType::kInt8: return at::kChar;
+    case DataType::kInt16: return at::kShort;
+    case DataType::kUint16:
+    case DataType::kInt32: return at::kInt;
+    case DataType::kUint32:
+    case DataType::kUint64:
+    case DataType::kInt64: return at::kLong;
+    case DataType::kBool: return at::kBool;
+    default: return std::nullopt;
+  }
+}
+
+}  // namespace quanvas::exec
