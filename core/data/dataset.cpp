@@ -65,7 +65,7 @@ class PreparedDataset final : public Dataset {
         return fail(ErrorCode::kInvalidArgument,
                     "Sample " + std::to_string(begin_ + indices[i]) + " has shape " + shape_text(one.shape) +
                         ", the first one " + shape_text(prepared_shape_) + ".",
-                    "Resize and crop, so that all samples have the same shape.");
+                    "Set resize, crop and channels so that all samples get the same shape.");
       std::copy(one.values.begin(), one.values.end(), out + i * count);
       if (labels) labels[i] = one.label;
     }
