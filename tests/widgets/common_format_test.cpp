@@ -35,7 +35,7 @@ TEST(Format, TableOfNumbers) {
       {"bytes", bytes_text(612), "612_B"},
       {"kB", bytes_text(246824), "246.8_kB"},
       {"MB round up", bytes_text(999999), "1.0_MB"},
-      {"GB", bytes_text(7.25e9), "7.2_GB"},
+      {"GB", bytes_text(7.26e9), "7.3_GB"},
       {"si", si_text(1.234e9, QStringLiteral("MAC")), "1.23_GMAC"},
       {"si whole", si_text(84), "84"},
       {"si k", si_text(416520), "417_k"},
