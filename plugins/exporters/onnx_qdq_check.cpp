@@ -123,23 +123,6 @@ constexpr Rule kRules[] = {
      "Convert the model to float32, or leave it float."},
 };
 
-// Consumers of one initializer that do not agree on its quantizer: the network on the screen has one tensor.
-std::vector<Refusal> check_shared(const QuantizedModel& model, const Placement& placement) {
-  std::map<TensorId, std::map<std::string, const PlacedQuantizer*>> by_tensor;
-  std::vector<Refusal> out;
-  for (const PlacedQuantizer& q : placement.quantizers) {
-    if (q.site.kind != SiteKind::kWeight && q.site.kind != SiteKind::kBias) continue;
-    std::string key = quantizer_text(*q.params) + pack_floats(q.params->scale) + pack_floats(q.params->zero_point);
-    auto& known = by_tensor[q.tensor];
-    known.emplace(std::move(key), &q);
-    if (known.size() > 1)
-      out.push_back({q.node->name, site_name(q.site), "shared initializer",
-                     "'" + model.model->graph->tensor(q.tensor).name + "' with different quantizers",
-                     "one quantizer for all layers that share it", "Give these layers the same format."});
-  }
-  return out;
-}
-
 std::vector<Refusal> check_placement(const QuantizedModel& model, const Placement& placement) {
   std::vector<Refusal> out;
   for (const Site& site : placement.lost) {
@@ -201,7 +184,6 @@ std::vector<Refusal> check_qdq(const QuantizedModel& model) {
                        rule.suggestion});
   }
   for (auto& refusal : check_placement(model, placement)) out.push_back(std::move(refusal));
-  for (auto& refusal : check_shared(model, placement)) out.push_back(std::move(refusal));
   return out;
 }
 
