@@ -19,14 +19,14 @@ struct TrainSettings {
   int batch = 128;
   std::string optimizer = "adam";   // "adam", "sgd" (momentum 0.9)
   double learning_rate = 1e-3;
-  double scale_learning_rate = 1e-3;  // of learned scales (log2 domain)
-  double weight_decay = 0;
+  double scale_learning_rate = 1e-2;  // of learned scales (log2 domain)
+  double weight_decay = 0;          // decoupled, of weights of rank 2 and more
   std::string schedule = "cosine";  // "cosine" (to 0), "constant"
   std::int64_t seed = 0;            // order of samples
   bool learn_scales = true;         // quantizers whose spec says "learned", or all when force_learned
   bool force_learned = false;
   int max_samples = 0;              // of the training split; 0: all
-  int validation_samples = 1000;    // held out from the end of the training split; decides "best kept"
+  int validation_samples = 1000;    // held out from the end of the training split, at most a fifth; decides "best kept"
   bool augment_flip = false;        // mirror images at random
 };
 
@@ -39,9 +39,19 @@ struct TrainResult {
   bool cancelled = false;    // stopped on request: the best so far is returned
 };
 
-// quantizers null: float training. Trains every initializer that is a weight or bias of a layer, or scale /
-// bias of a BatchNormalization. Activation ranges start from the quantizers' scales. partial("train-step")
-// is sent at most 10 times a second and at each end of epoch.
+// quantizers null: float training. Trains every initializer that is a weight or bias of a layer, scale or bias
+// of a normalization, PRelu's slope, or the constant of an Add behind MatMul, Gemm or Conv. Loss: cross-entropy
+// of the first output (of what enters its Softmax) against the labels, averaged over the batch.
+// Quantized: weights go through their quantizer with a straight-through gradient that also passes clipped
+// values; activations start from the quantizers' scales, zero points stay. A scale is
+//   learned (in the log2 domain, LSQ's gradient) when its spec or force_learned says so; learned weight scales
+//     of at most 3 bits start at the least squared error;
+//   else recomputed from the weight at each step (absmax, minmax), or left as it is (percentile, mse, fixed
+//     clip limits, activations).
+// Biases are trained in float and get their quantizer again at each validation and at the end.
+// BatchNormalization: batch statistics and running averages (momentum 0.1) in float training, frozen in
+// quantized training. A loss that is not finite is an error. partial("train-step", TrainPoint) is sent at most
+// 10 times a second and at each end of epoch; a stop is looked at before each step.
 Result<TrainResult> train(ModelPtr model, const QuantizerMap* quantizers, const Dataset& data,
                           const TrainSettings& settings, const std::string& device, JobContext& job);
 

@@ -1,0 +1,18 @@
+// Quanvas - finds quantizer parameters again after a pass or a training changed what they were found from.
+#pragma once
+
+#include "core/exec/runner.h"
+#include "core/graph/layers.h"
+
+namespace quanvas::exec {
+
+// Axis that a spec without one uses on a layer's weight.
+int weight_axis(const Layer& layer, const QuantSpec& spec);
+// The weight quantizer of `layer` from the weight in `model`; fixed clip limits stay. Nothing when the layer's
+// weight is float.
+Status rebuild_weight(const Model& model, const Layer& layer, QuantizerMap& quantizers);
+// The bias quantizer: input scale x weight scale, or from the bias itself when its spec says so. A bias whose
+// accumulator scale no longer exists (input or weight is float) loses its quantizer.
+Status rebuild_bias(const Model& model, const Layer& layer, QuantizerMap& quantizers);
+
+}  // namespace quanvas::exec
