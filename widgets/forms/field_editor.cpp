@@ -257,22 +257,16 @@ class TextEditor final : public FieldEditor {
     edit_ = new QLineEdit(this);
     auto* layout = row_layout(this);
     layout->addWidget(edit_, 1);
-    connect(edit_, &QLineEdit::textEdited, this, [this] { touched_ = true; });
-    connect(edit_, &QLineEdit::editingFinished, this, [this] {
-      if (!touched_) return;
-      touched_ = false;
-      Q_EMIT edited(edit_->text().toStdString(), false);
-    });
+    connect(edit_, &QLineEdit::textEdited, this, [this](const QString& text) { Q_EMIT edited(text.toStdString(), true); });
     if (path_kind(field) != PathKind::kNone) layout->addWidget(browse_button(field));
   }
   void set_value(const json& value) override {
-    touched_ = false;
     edit_->setPlaceholderText({});
-    edit_->setText(value.is_string() ? qs(value.get<std::string>()) : value.is_null() ? QString() : qs(value.dump()));
+    const QString text = value.is_string() ? qs(value.get<std::string>()) : value.is_null() ? QString() : qs(value.dump());
+    if (text != edit_->text()) edit_->setText(text);  // the echo of an edit leaves the cursor where it is
   }
   void set_mixed(bool mixed) override {
     if (!mixed) return;
-    touched_ = false;
     edit_->clear();
     edit_->setPlaceholderText(tr("mixed"));
   }
@@ -295,7 +289,6 @@ class TextEditor final : public FieldEditor {
     return button;
   }
   QLineEdit* edit_;
-  bool touched_ = false;
 };
 
 }  // namespace

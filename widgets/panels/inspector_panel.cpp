@@ -1,0 +1,343 @@
+#include "widgets/panels/inspector_panel.h"
+
+#include <algorithm>
+
+#include <QComboBox>
+#include <QHBoxLayout>
+#include <QLabel>
+#include <QStackedLayout>
+#include <QTabBar>
+#include <QTextDocument>
+#include <QToolButton>
+#include <QVBoxLayout>
+
+#include "widgets/common/empty_state.h"
+#include "widgets/common/format.h"
+#include "widgets/common/theme.h"
+#include "widgets/forms/field_editor.h"
+#include "widgets/forms/schema_form.h"
+#include "widgets/panels/facts_view.h"
+#include "widgets/panels/preset_menu.h"
+
+namespace quanvas {
+namespace {
+
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+
+QString link(const QString& id, const QString& text) {
+  return QStringLiteral("<a href=\"%1\" style=\"color:%2; text-decoration:none\">%3</a>").arg(id, colors().accent.name(), text.toHtmlEscaped());
+}
+
+// The fields of a float site that is to be quantized: what the form says by default.
+QuantSpec default_spec(SiteKind kind) {
+  const auto spec = from_json_value<QuantSpec>(quant_spec_schema(kind).defaults());
+  return spec ? *spec : QuantSpec{};
+}
+
+// A choice of another range or granularity replaces limits that were dragged.
+void drop_replaced_limits(json& spec, const std::string& key) {
+  if (key != "statistic" && key != "granularity" && key != "percentile") return;
+  spec.erase("clip_min");
+  spec.erase("clip_max");
+}
+
+Result<QuantSpec> edited_spec(const QuantSpec& from, const std::string& key, const json& value) {
+  json j = to_json_value(from);
+  drop_replaced_limits(j, key);
+  j[key] = value;
+  return from_json_value<QuantSpec>(j);
+}
+
+QString value_text(const Field& field, const json& value) {
+  if (value.is_boolean()) return value.get<bool>() ? InspectorPanel::tr("on") : InspectorPanel::tr("off");
+  if (!value.is_string()) return qs(value.dump());
+  for (const auto& c : field.choices)
+    if (c.value == value) return qs(c.title);
+  return qs(value.get<std::string>());
+}
+
+std::vector<QuantSpec> known_specs(const InspectorTab& tab) {
+  std::vector<QuantSpec> out;
+  for (const auto& s : tab.specs)
+    if (s) out.push_back(*s);
+  return out;
+}
+
+// Sites that end with the same quantizer share an assignment.
+void add_assignment(std::vector<Assignment>& list, const Site& site, const QuantSpec& spec) {
+  const auto it = std::find_if(list.begin(), list.end(), [&](const Assignment& a) { return a.spec == spec; });
+  if (it == list.end()) list.push_back({{site}, spec});
+  else it->sites.push_back(site);
+}
+
+QLabel* text_label(QWidget* parent, const char* role) {
+  auto* label = new QLabel(parent);
+  label->setProperty("role", role);
+  label->setWordWrap(true);
+  label->setTextInteractionFlags(Qt::LinksAccessibleByMouse | Qt::LinksAccessibleByKeyboard);
+  return label;
+}
+
+}  // namespace
+
+InspectorPanel::InspectorPanel(QWidget* parent) : Panel(QStringLiteral("inspector"), tr("Inspector"), parent) {
+  stack_ = new QStackedLayout(this);
+  empty_ = new EmptyState(QStringLiteral("settings"), tr("Select a layer"),
+                          tr("Click a layer in the graph or the table to see and choose its number formats."), this);
+  content_ = new QWidget(this);
+  build();
+  stack_->addWidget(empty_);
+  stack_->addWidget(scroll_page(content_, this));
+  connect(&Theme::instance(), &Theme::changed, this, [this] { show_tab(); });
+}
+
+QWidget* InspectorPanel::build_preset_row() {
+  auto* row = new QWidget(content_);
+  auto* layout = new QHBoxLayout(row);
+  layout->setContentsMargins(0, 2, 0, 3);
+  layout->setSpacing(8);
+  auto* label = new QLabel(tr("Preset"), row);
+  label->setProperty("role", "muted");
+  label->setFixedWidth(92);
+  preset_ = new QComboBox(row);
+  preset_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+  preset_->setMinimumContentsLength(8);
+  preset_->setAccessibleName(tr("Preset"));
+  preset_->setMaxVisibleItems(24);
+  label->setBuddy(preset_);
+  float_ = new QToolButton(row);
+  float_->setText(tr("Float"));
+  float_->setCheckable(true);
+  float_->setToolTip(tr("Keep this tensor in float: no quantizer"));
+  float_->setAccessibleName(tr("Float"));
+  layout->addWidget(label);
+  layout->addWidget(preset_, 1);
+  layout->addWidget(float_);
+  return row;
+}
+
+void InspectorPanel::build() {
+  tabs_ = new QTabBar(content_);
+  tabs_->setExpanding(false);
+  tabs_->setAccessibleName(tr("Site"));
+  form_ = new SchemaForm(content_);
+  form_->set_hide_disabled(true);
+  auto* preset_row = build_preset_row();
+  tensor_ = text_label(content_, "muted");
+  clip_ = text_label(content_, "muted");
+  problem_ = text_label(content_, "error");
+  why_ = text_label(content_, "muted");
+  actions_ = text_label(content_, "muted");
+  facts_ = new FactsView(content_);
+  all_fields_ = new QToolButton(this);
+  all_fields_->setText(tr("All fields"));
+  all_fields_->setCheckable(true);
+  all_fields_->setProperty("flat", true);
+  all_fields_->setToolTip(tr("Also show the fields that do not apply now, with the reason"));
+  add_header_widget(all_fields_);
+
+  auto* layout = new QVBoxLayout(content_);
+  layout->setContentsMargins(12, 2, 12, 10);
+  layout->setSpacing(4);
+  for (QWidget* w : {static_cast<QWidget*>(tabs_), static_cast<QWidget*>(tensor_), preset_row, static_cast<QWidget*>(form_),
+                     static_cast<QWidget*>(clip_), static_cast<QWidget*>(problem_), static_cast<QWidget*>(facts_),
+                     static_cast<QWidget*>(why_), static_cast<QWidget*>(actions_)})
+    layout->addWidget(w);
+  layout->addStretch(1);
+
+  connect(tabs_, &QTabBar::currentChanged, this, [this](int i) {
+    if (i < 0) return;
+    kind_ = static_cast<SiteKind>(tabs_->tabData(i).toInt());
+    show_tab();
+    Q_EMIT kind_changed(kind_);
+  });
+  connect(form_, &SchemaForm::edited, this, &InspectorPanel::take_edit);
+  connect(preset_, &QComboBox::activated, this, &InspectorPanel::take_preset);
+  connect(float_, &QToolButton::clicked, this, &InspectorPanel::take_float);
+  connect(all_fields_, &QToolButton::toggled, this, [this](bool on) { form_->set_hide_disabled(!on); });
+  connect(facts_, &FactsView::calibrate_wanted, this, &InspectorPanel::calibrate_wanted);
+  for (auto* label : {clip_, why_, actions_}) connect(label, &QLabel::linkActivated, this, &InspectorPanel::take_action);
+}
+
+const InspectorTab* InspectorPanel::tab() const {
+  for (const auto& t : state_.tabs)
+    if (t.kind == kind_) return &t;
+  return nullptr;
+}
+
+SiteKind InspectorPanel::current_kind() const { return kind_; }
+
+void InspectorPanel::set_current_kind(SiteKind kind) {
+  for (int i = 0; i < tabs_->count(); ++i)
+    if (tabs_->tabData(i).toInt() == static_cast<int>(kind)) tabs_->setCurrentIndex(i);
+}
+
+QString InspectorPanel::who() const { return state_.title; }
+
+void InspectorPanel::set_state(const InspectorState& state) {
+  state_ = state;
+  if (state.layers.empty() || state.tabs.empty()) {
+    set_title(tr("Inspector"));
+    set_subtitle({});
+    all_fields_->hide();
+    stack_->setCurrentIndex(0);
+    return;
+  }
+  all_fields_->show();
+  set_title(state.title);
+  set_subtitle(state.description);
+  const QSignalBlocker block(tabs_);
+  bool same = tabs_->count() == static_cast<int>(state.tabs.size());
+  for (int i = 0; same && i < tabs_->count(); ++i)
+    same = tabs_->tabData(i).toInt() == static_cast<int>(state.tabs[static_cast<std::size_t>(i)].kind);
+  if (!same) {
+    while (tabs_->count()) tabs_->removeTab(0);
+    for (const auto& t : state.tabs) tabs_->setTabData(tabs_->addTab(site_title(t.kind)), static_cast<int>(t.kind));
+  }
+  const SiteKind wanted = kind_;
+  kind_ = state.tabs.front().kind;
+  for (const auto& t : state.tabs)
+    if (t.kind == wanted) kind_ = wanted;
+  for (int i = 0; i < tabs_->count(); ++i)
+    if (tabs_->tabData(i).toInt() == static_cast<int>(kind_)) tabs_->setCurrentIndex(i);
+  show_tab();
+  stack_->setCurrentIndex(1);
+  if (kind_ != wanted) Q_EMIT kind_changed(kind_);
+}
+
+void InspectorPanel::show_tab() {
+  const InspectorTab* t = tab();
+  if (!t) return;
+  tensor_->setText(t->sites.size() == 1 ? t->tensor_texts.front() : tr("%n tensors", nullptr, static_cast<int>(t->sites.size())));
+  show_form(*t);
+  show_problem(t->problem, {});
+  show_why(*t);
+  const bool quantized = !known_specs(*t).empty();
+  facts_->setVisible(quantized && state_.layers.size() == 1);
+  facts_->set_facts(t->facts, state_.output, state_.stale);
+}
+
+void InspectorPanel::show_form(const InspectorTab& t) {
+  if (form_kind_ != static_cast<int>(t.kind)) {
+    form_kind_ = static_cast<int>(t.kind);
+    form_->set_schema(quant_spec_schema(t.kind));
+    fill_preset_combo(preset_, PresetLibrary::builtin(), t.kind);
+  }
+  const auto specs = known_specs(t);
+  const bool all_float = specs.empty();
+  const bool some_float = !all_float && specs.size() < t.specs.size();
+  auto [fields, mixed] = common_fields(all_float ? std::vector<QuantSpec>{default_spec(t.kind)} : specs);
+  form_->set_values(fields, mixed);
+  form_->setVisible(!all_float);
+  float_->setChecked(all_float);
+  float_->setText(some_float ? tr("Float: mixed") : tr("Float"));
+  const bool one = mixed.empty() && !some_float && !all_float;
+  const QString id = one ? qs(preset_of(specs.front(), t.kind, PresetLibrary::builtin())) : QString();
+  preset_->setPlaceholderText(all_float ? tr("float") : one ? tr("custom") : tr("mixed"));
+  preset_->setCurrentIndex(id.isEmpty() ? -1 : preset_->findData(id));
+  const bool clipped = one && (specs.front().clip_min || specs.front().clip_max);
+  clip_->setVisible(clipped);
+  if (clipped)
+    clip_->setText(tr("Limits set by hand: %1 … %2.").arg(significant_text(specs.front().clip_min.value_or(0)), significant_text(specs.front().clip_max.value_or(0))) +
+                   QStringLiteral(" ") + link(QStringLiteral("unclip"), tr("Use the statistic")));
+}
+
+void InspectorPanel::show_problem(const QString& sentence, const QString& edited_key) {
+  form_->clear_errors();
+  problem_->hide();
+  if (sentence.isEmpty()) return;
+  // The sentence starts with the field's key: "bits is 20; ...".
+  const std::string first = sentence.section(u' ', 0, 0).toStdString();
+  for (const auto& key : {first, edited_key.toStdString()})
+    if (form_->editor(key) && form_->disabled_reason(key).isEmpty()) return form_->set_error(key, sentence);
+  problem_->setText(sentence);
+  problem_->show();
+}
+
+void InspectorPanel::show_why(const InspectorTab& t) {
+  QString text;
+  if (!t.same_rule) text = tr("Set by several rules.");
+  else if (t.rule >= 0)
+    text = tr("Set by rule %1: %2.").arg(t.rule + 1).arg(QStringLiteral("<span style=\"color:%1\">%2</span>").arg(colors().text.name(), t.rule_words.toHtmlEscaped())) +
+           QStringLiteral(" ") + tr("Applies to %1 of %2 layers.").arg(t.rule_layers).arg(state_.layer_count);
+  else
+    text = t.why.toHtmlEscaped();
+  // A rule that won and still left the site float says why.
+  if (t.same_rule && t.rule >= 0 && !t.specs.front()) text += QStringLiteral("<br>") + t.why.toHtmlEscaped();
+  why_->setText(text);
+  QStringList links;
+  if (t.sites.size() > 1 && !common_fields(known_specs(t)).second.empty())
+    links << link(QStringLiteral("selection"), tr("Apply the first to the selection"));
+  if (!state_.op.isEmpty()) links << link(QStringLiteral("type"), tr("Apply to all %1").arg(state_.op));
+  links << link(QStringLiteral("all"), tr("to all layers")) << link(QStringLiteral("rule"), tr("make a rule…"));
+  if (t.own_rule) links << link(QStringLiteral("reset"), tr("remove own rule"));
+  actions_->setText(links.join(QStringLiteral(" · ")));
+}
+
+void InspectorPanel::set_all(const InspectorTab& t, const std::optional<QuantSpec>& spec, const QString& label) {
+  Q_EMIT assign({{t.sites, spec}}, label, {});
+}
+
+void InspectorPanel::take_edit(const QString& key, const json& value, bool continuous) {
+  const InspectorTab* t = tab();
+  if (!t) return;
+  std::vector<Assignment> assignments;
+  for (std::size_t i = 0; i < t->sites.size(); ++i) {
+    const auto spec = edited_spec(t->specs[i].value_or(default_spec(t->kind)), key.toStdString(), value);
+    if (!spec) return show_problem(qs(spec.error().text()), key);
+    if (const auto problem = check(*spec, t->kind); !problem.empty()) return show_problem(qs(problem), key);
+    add_assignment(assignments, t->sites[i], *spec);
+  }
+  const Field* field = form_->schema().find(key.toStdString());
+  const QString label = tr("%1 %2: %3 %4").arg(who(), site_word(t->kind), field ? qs(field->title) : key, field ? value_text(*field, value) : QString());
+  const QString merge = continuous ? QStringLiteral("%1/%2/%3/%4").arg(t->sites.front().node).arg(t->sites.size()).arg(site_word(t->kind), key) : QString();
+  Q_EMIT assign(assignments, label, merge);
+}
+
+void InspectorPanel::take_preset(int index) {
+  const InspectorTab* t = tab();
+  const Preset* preset = PresetLibrary::builtin().find(preset_->itemData(index).toString().toStdString());
+  if (t && preset) set_all(*t, preset->spec, tr("%1 %2: %3").arg(who(), site_word(t->kind), qs(preset->title)));
+}
+
+void InspectorPanel::take_float(bool on) {
+  const InspectorTab* t = tab();
+  if (!t) return;
+  if (on) set_all(*t, std::nullopt, tr("%1 %2: float").arg(who(), site_word(t->kind)));
+  else set_all(*t, default_spec(t->kind), tr("%1 %2: quantize").arg(who(), site_word(t->kind)));
+}
+
+void InspectorPanel::take_action(const QString& id) {
+  const InspectorTab* t = tab();
+  if (!t) return;
+  const auto& spec = t->specs.front();
+  Selector select;
+  select.sites = {t->kind};
+  if (id == QLatin1String("selection")) return set_all(*t, spec, tr("%1 %2: as the first").arg(who(), site_word(t->kind)));
+  if (id == QLatin1String("reset")) {
+    Q_EMIT reset_wanted(t->sites);
+    return;
+  }
+  if (id == QLatin1String("unclip")) {
+    QuantSpec plain = spec.value_or(QuantSpec{});
+    plain.clip_min.reset();
+    plain.clip_max.reset();
+    return set_all(*t, plain, tr("%1 %2: range from the statistic").arg(who(), site_word(t->kind)));
+  }
+  if (id == QLatin1String("type") || id == QLatin1String("rule")) {
+    if (!state_.op.isEmpty()) select.ops = {state_.op.toStdString()};
+  }
+  const Rule rule = rule_for(select, spec, t->kind, PresetLibrary::builtin());
+  if (id == QLatin1String("rule")) Q_EMIT rule_wanted(rule);
+  else Q_EMIT rule_added(rule, id == QLatin1String("type") ? tr("%1 of all %2").arg(site_title(t->kind), state_.op) : tr("%1 of all layers").arg(site_title(t->kind)));
+}
+
+QString InspectorPanel::why_text() const {
+  QTextDocument document;
+  document.setHtml(why_->text());
+  return document.toPlainText();
+}
+
+QString InspectorPanel::facts_text() const { return facts_->text(); }
+
+}  // namespace quanvas

@@ -1,0 +1,191 @@
+#include "widgets/panels/layers_panel.h"
+
+#include <QHeaderView>
+#include <QItemSelectionModel>
+#include <QLabel>
+#include <QLineEdit>
+#include <QMenu>
+#include <QTableView>
+#include <QVBoxLayout>
+
+#include "core/recipe/recipe.h"
+#include "widgets/common/format.h"
+#include "widgets/models/chip_delegate.h"
+#include "widgets/models/table_text.h"
+#include "widgets/panels/inspector_state.h"
+#include "widgets/panels/preset_menu.h"
+
+namespace quanvas {
+namespace {
+
+constexpr int kRowHeight = 25;
+constexpr int kMostMeasuredRows = 200;  // column widths are taken from these
+
+}  // namespace
+
+LayersPanel::LayersPanel(QWidget* parent)
+    : Panel(QStringLiteral("layers"), tr("Layers"), parent), model_(new LayersModel(this)),
+      proxy_(new LayersProxy(this)), filter_(new QLineEdit(this)), error_(new QLabel(this)), table_(new QTableView(this)) {
+  proxy_->setSourceModel(model_);
+  filter_->setPlaceholderText(tr("Filter: name, type, bits<=4, sqnr<20…"));
+  filter_->setClearButtonEnabled(true);
+  filter_->setAccessibleName(tr("Filter layers"));
+  filter_->setToolTip(tr("Words match name, type or scope. Conditions: bits<=4, abits=8, params>1k, macs>1M, sqnr<20 (output, dB),\n"
+                         "wsqnr<16 (weight, dB), type:conv,gemm, name:fc*, scope:layer1, is:float, is:quantized, is:stale, is:selected.\n"
+                         "'!' in front negates."));
+  error_->setProperty("role", "error");
+  error_->setWordWrap(true);
+  error_->hide();
+  table_->setModel(proxy_);
+  table_->setItemDelegate(new ChipDelegate(LayersModel::kBitsRole, LayersModel::kSqnrRole, LayersModel::kStaleRole, table_));
+  table_->setSelectionBehavior(QAbstractItemView::SelectRows);
+  table_->setSelectionMode(QAbstractItemView::ExtendedSelection);
+  table_->setShowGrid(false);
+  table_->setWordWrap(false);
+  table_->setSortingEnabled(true);
+  table_->setAccessibleName(tr("Layers"));
+  table_->setContextMenuPolicy(Qt::CustomContextMenu);
+  table_->verticalHeader()->hide();
+  table_->verticalHeader()->setSectionResizeMode(QHeaderView::Fixed);
+  table_->verticalHeader()->setDefaultSectionSize(kRowHeight);
+  auto* header = table_->horizontalHeader();
+  header->setHighlightSections(false);
+  header->setSectionsMovable(true);
+  header->setContextMenuPolicy(Qt::CustomContextMenu);
+  header->setSortIndicatorClearable(true);
+  header->setSortIndicator(-1, Qt::AscendingOrder);
+  for (const int c : {LayersModel::kShape, LayersModel::kOutput, LayersModel::kMacs}) table_->setColumnHidden(c, true);
+  add_copy_actions(table_, header);
+
+  auto* layout = new QVBoxLayout(this);
+  layout->setContentsMargins(0, 7, 0, 0);
+  layout->setSpacing(4);
+  auto* box = new QVBoxLayout;
+  box->setContentsMargins(10, 0, 10, 3);
+  box->setSpacing(2);
+  box->addWidget(filter_);
+  box->addWidget(error_);
+  layout->addLayout(box);
+  layout->addWidget(table_, 1);
+
+  connect(filter_, &QLineEdit::textChanged, this, &LayersPanel::apply_filter);
+  connect(table_->selectionModel(), &QItemSelectionModel::selectionChanged, this, &LayersPanel::take_selection);
+  connect(table_, &QTableView::activated, this, [this](const QModelIndex& i) { Q_EMIT activated(i.data(LayersModel::kNodeRole).toInt()); });
+  connect(table_, &QTableView::customContextMenuRequested, this, &LayersPanel::show_menu);
+  connect(header, &QHeaderView::customContextMenuRequested, this, &LayersPanel::show_columns_menu);
+  update_subtitle();
+}
+
+void LayersPanel::set_rows(std::vector<LayerRow> rows) {
+  const bool first = model_->rows().empty();
+  const auto selected = selection();
+  syncing_ = true;
+  model_->set_rows(std::move(rows));
+  syncing_ = false;
+  if (selection() != selected) set_selection(selected);
+  if (first && !model_->rows().empty()) fit_columns();
+  update_subtitle();
+}
+
+void LayersPanel::fit_columns() {
+  auto* header = table_->horizontalHeader();
+  header->setResizeContentsPrecision(kMostMeasuredRows);
+  table_->resizeColumnsToContents();
+  for (const auto& [column, most] : {std::pair{LayersModel::kName, 240}, {LayersModel::kType, 170}})
+    if (table_->columnWidth(column) > most) table_->setColumnWidth(column, most);
+}
+
+void LayersPanel::apply_filter(const QString& text) {
+  const auto filter = LayerFilter::parse(text);
+  error_->setText(filter.error());
+  error_->setVisible(!filter.error().isEmpty());
+  syncing_ = true;
+  proxy_->set_filter(filter);
+  syncing_ = false;
+  update_subtitle();
+}
+
+QString LayersPanel::filter_error() const { return error_->text(); }
+
+void LayersPanel::update_subtitle() {
+  double parameters = 0;
+  for (const auto& r : model_->rows()) parameters += r.parameters;
+  set_subtitle(model_->rows().empty() ? QString()
+                                      : tr("%1 of %2, %3 parameters")
+                                            .arg(count_text(proxy_->rowCount()), count_text(model_->rowCount()), count_text(parameters)));
+}
+
+std::vector<NodeId> LayersPanel::selection() const {
+  std::vector<NodeId> nodes;
+  for (const auto& i : table_->selectionModel()->selectedRows()) nodes.push_back(i.data(LayersModel::kNodeRole).toInt());
+  return nodes;
+}
+
+void LayersPanel::take_selection() {
+  if (syncing_) return;
+  const auto nodes = selection();
+  model_->set_selected(nodes);
+  Q_EMIT selection_changed(nodes);
+}
+
+void LayersPanel::set_selection(const std::vector<NodeId>& nodes) {
+  QItemSelection wanted;
+  QModelIndex first;
+  for (const NodeId node : nodes) {
+    const int row = model_->row_of(node);
+    if (row < 0) continue;
+    const QModelIndex i = proxy_->mapFromSource(model_->index(row, 0));
+    if (!i.isValid()) continue;
+    if (!first.isValid()) first = i;
+    wanted.select(i, i.siblingAtColumn(LayersModel::kColumns - 1));
+  }
+  syncing_ = true;
+  table_->selectionModel()->select(wanted, QItemSelectionModel::ClearAndSelect);
+  if (first.isValid()) {
+    table_->selectionModel()->setCurrentIndex(first, QItemSelectionModel::NoUpdate);
+    table_->scrollTo(first);
+  }
+  syncing_ = false;
+  model_->set_selected(nodes);
+}
+
+void LayersPanel::add_format_menu(QMenu* menu, SiteKind kind, const std::vector<NodeId>& nodes) {
+  auto* sub = menu->addMenu(tr("%1 format").arg(site_title(kind)));
+  sub->addAction(tr("Float"), this, [this, kind, nodes] {
+    Q_EMIT format_chosen(nodes, kind, std::nullopt, tr("Set %1 to float").arg(site_word(kind)));
+  });
+  sub->addSeparator();
+  fill_preset_menu(sub, PresetLibrary::builtin(), kind, [this, kind, nodes](const Preset& p) {
+    Q_EMIT format_chosen(nodes, kind, p.spec, tr("Set %1 to %2").arg(site_word(kind), QString::fromStdString(p.title)));
+  });
+}
+
+void LayersPanel::show_menu(const QPoint& at) {
+  const auto nodes = selection();
+  QMenu menu(this);
+  if (!nodes.empty()) {
+    for (const auto kind : {SiteKind::kWeight, SiteKind::kInput, SiteKind::kOutput}) add_format_menu(&menu, kind, nodes);
+    menu.addAction(tr("Make a rule…"), this, [this, nodes] { Q_EMIT rule_wanted(nodes); });
+    menu.addAction(tr("Show in graph"), this, [this, nodes] { Q_EMIT activated(nodes.front()); });
+    menu.addSeparator();
+  }
+  menu.addActions(table_->actions());
+  menu.exec(table_->viewport()->mapToGlobal(at));
+}
+
+void LayersPanel::show_columns_menu(const QPoint& at) {
+  QMenu menu(this);
+  for (int c = 0; c < LayersModel::kColumns; ++c) {
+    auto* action = menu.addAction(model_->headerData(c, Qt::Horizontal, Qt::DisplayRole).toString());
+    action->setCheckable(true);
+    action->setChecked(!table_->isColumnHidden(c));
+    action->setEnabled(c != LayersModel::kName);
+    connect(action, &QAction::toggled, this, [this, c](bool on) {
+      table_->setColumnHidden(c, !on);
+      if (on) table_->resizeColumnToContents(c);
+    });
+  }
+  menu.exec(table_->horizontalHeader()->mapToGlobal(at));
+}
+
+}  // namespace quanvas

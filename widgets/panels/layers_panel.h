@@ -1,0 +1,56 @@
+// Quanvas - the layer table with its filter box. Selection is synchronised with other views by node ids.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "widgets/models/layers_model.h"
+#include "widgets/panels/panel.h"
+
+class QLabel;
+class QLineEdit;
+class QTableView;
+
+namespace quanvas {
+
+class LayersPanel : public Panel {
+  Q_OBJECT
+
+ public:
+  explicit LayersPanel(QWidget* parent = nullptr);
+
+  void set_rows(std::vector<LayerRow> rows);
+  // Without emitting selection_changed.
+  void set_selection(const std::vector<NodeId>& nodes);
+  std::vector<NodeId> selection() const;
+
+  QLineEdit* filter_box() const { return filter_; }
+  QTableView* table() const { return table_; }
+  QString filter_error() const;
+
+ Q_SIGNALS:
+  void selection_changed(const std::vector<quanvas::NodeId>& nodes);
+  void activated(quanvas::NodeId node);   // double click, Enter: show it in the graph
+  // spec none: float.
+  void format_chosen(const std::vector<quanvas::NodeId>& nodes, quanvas::SiteKind kind,
+                     const std::optional<quanvas::QuantSpec>& spec, const QString& label);
+  void rule_wanted(const std::vector<quanvas::NodeId>& nodes);
+
+ private:
+  void apply_filter(const QString& text);
+  void take_selection();
+  void update_subtitle();
+  void fit_columns();
+  void show_menu(const QPoint& at);
+  void show_columns_menu(const QPoint& at);
+  void add_format_menu(class QMenu* menu, SiteKind kind, const std::vector<NodeId>& nodes);
+
+  LayersModel* model_;
+  LayersProxy* proxy_;
+  QLineEdit* filter_;
+  QLabel* error_;
+  QTableView* table_;
+  bool syncing_ = false;
+};
+
+}  // namespace quanvas

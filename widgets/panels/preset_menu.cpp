@@ -1,0 +1,60 @@
+#include "widgets/panels/preset_menu.h"
+
+#include <algorithm>
+#include <map>
+
+#include <QComboBox>
+#include <QStandardItemModel>
+
+#include "widgets/common/format.h"
+#include "widgets/common/theme.h"
+
+namespace quanvas {
+
+std::vector<PresetGroup> preset_groups(const PresetLibrary& library, SiteKind kind) {
+  std::map<int, PresetGroup, std::greater<>> groups;
+  for (const auto& p : library.all()) {
+    if (!p.sites.empty() && std::find(p.sites.begin(), p.sites.end(), kind) == p.sites.end()) continue;
+    auto& group = groups[p.spec.bits];
+    group.title = bits_text(p.spec.bits);
+    group.presets.push_back(&p);
+  }
+  std::vector<PresetGroup> out;
+  for (auto& [bits, group] : groups) out.push_back(std::move(group));
+  return out;
+}
+
+void fill_preset_menu(QMenu* menu, const PresetLibrary& library, SiteKind kind,
+                      const std::function<void(const Preset&)>& chosen) {
+  menu->setToolTipsVisible(true);
+  for (const auto& group : preset_groups(library, kind)) {
+    auto* sub = menu->addMenu(group.title);
+    sub->setToolTipsVisible(true);
+    for (const Preset* p : group.presets) {
+      auto* action = sub->addAction(QString::fromStdString(p->title));
+      action->setToolTip(QString::fromStdString(p->doc));
+      QObject::connect(action, &QAction::triggered, menu, [preset = *p, chosen] { chosen(preset); });
+    }
+  }
+}
+
+void fill_preset_combo(QComboBox* combo, const PresetLibrary& library, SiteKind kind) {
+  auto* model = new QStandardItemModel(combo);
+  for (const auto& group : preset_groups(library, kind)) {
+    auto* heading = new QStandardItem(group.title);
+    heading->setFlags(Qt::NoItemFlags);
+    heading->setFont(text_font(11, QFont::DemiBold));
+    model->appendRow(heading);
+    for (const Preset* p : group.presets) {
+      auto* item = new QStandardItem(QString::fromStdString(p->title));
+      item->setData(QString::fromStdString(p->id), Qt::UserRole);
+      item->setToolTip(QString::fromStdString(p->doc));
+      model->appendRow(item);
+    }
+  }
+  auto* old = combo->model();
+  combo->setModel(model);
+  if (old != model && old->parent() == combo) old->deleteLater();
+}
+
+}  // namespace quanvas

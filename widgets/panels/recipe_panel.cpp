@@ -1,0 +1,352 @@
+#include "widgets/panels/recipe_panel.h"
+
+#include <algorithm>
+
+#include <QAction>
+#include <QHBoxLayout>
+#include <QHeaderView>
+#include <QLabel>
+#include <QLineEdit>
+#include <QMenu>
+#include <QToolButton>
+#include <QTreeWidget>
+#include <QVBoxLayout>
+
+#include "core/recipe/plan.h"
+#include "widgets/common/icons.h"
+#include "widgets/forms/schema_form.h"
+#include "widgets/models/chip_delegate.h"
+#include "widgets/models/recipe_edits.h"
+
+namespace quanvas {
+namespace {
+
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+constexpr int kBitsRole = Qt::UserRole;
+
+struct RuleFormat {
+  QString chip, tooltip;
+  int bits = 0;
+};
+RuleFormat rule_format(const Rule& rule) {
+  if (rule.is_float) return {RecipePanel::tr("float"), RecipePanel::tr("These sites stay float."), 0};
+  const auto spec = rule_spec(rule, PresetLibrary::builtin());
+  if (!spec) return {QStringLiteral("!"), qs(spec.error().text()), 0};
+  const SiteKind kind = rule.select.sites.empty() ? SiteKind::kWeight : rule.select.sites.front();
+  return {qs(chip_text(*spec, kind)), qs(describe(*spec)), spec->bits};
+}
+
+Schema calibration_schema() {
+  return {{integer_field("samples", RecipePanel::tr("Samples").toStdString(),
+                         RecipePanel::tr("Samples of the calibration split that the statistics are gathered from; 0: all.").toStdString(), 512, 0, 1e9),
+           integer_field("seed", RecipePanel::tr("Seed").toStdString(), RecipePanel::tr("Chooses which samples.").toStdString(), 0, 0, 2e9)}};
+}
+
+QLabel* heading(const QString& text, QWidget* parent) {
+  auto* label = new QLabel(text, parent);
+  label->setProperty("role", "title");
+  return label;
+}
+
+QTreeWidget* make_tree(QWidget* parent, const QStringList& titles, const QString& name) {
+  auto* tree = new QTreeWidget(parent);
+  tree->setHeaderLabels(titles);
+  tree->setRootIsDecorated(false);
+  tree->setUniformRowHeights(true);
+  tree->setAccessibleName(name);
+  tree->setSizeAdjustPolicy(QAbstractScrollArea::AdjustToContents);
+  tree->header()->setStretchLastSection(false);
+  return tree;
+}
+
+// As high as its rows, so that the panel scrolls and not each list in it.
+void fit_height(QTreeWidget* tree) {
+  const int rows = std::max(1, tree->topLevelItemCount());
+  tree->setFixedHeight(tree->header()->sizeHint().height() + rows * std::max(25, tree->sizeHintForRow(0)) + 4);
+}
+
+}  // namespace
+
+RecipePanel::RecipePanel(QWidget* parent) : Panel(QStringLiteral("recipe"), tr("Recipe"), parent) {
+  auto* content = new QWidget(this);
+  auto* layout = new QVBoxLayout(content);
+  layout->setContentsMargins(12, 10, 12, 12);
+  layout->setSpacing(14);
+  for (QWidget* w : {build_header(), build_rules(), build_passes(), build_calibration()}) layout->addWidget(w);
+  layout->addStretch(1);
+  auto* outer = new QVBoxLayout(this);
+  outer->setContentsMargins(0, 0, 0, 0);
+  outer->addWidget(scroll_page(content, this));
+}
+
+QToolButton* RecipePanel::tool(const char* icon_name, const QString& title, QWidget* parent) {
+  auto* button = new QToolButton(parent);
+  button->setIcon(icon(QLatin1String(icon_name)));
+  button->setToolTip(title);
+  button->setAccessibleName(title);
+  button->setProperty("flat", true);
+  return button;
+}
+
+QWidget* RecipePanel::build_header() {
+  auto* box = new QWidget(this);
+  auto* row = new QHBoxLayout(box);
+  row->setContentsMargins(0, 0, 0, 0);
+  name_ = new QLineEdit(box);
+  name_->setAccessibleName(tr("Name of the recipe"));
+  auto* file = new QToolButton(box);
+  file->setText(tr("Recipes"));
+  file->setPopupMode(QToolButton::InstantPopup);
+  auto* menu = new QMenu(file);
+  builtin_ = menu->addMenu(tr("Built-in"));
+  menu->addAction(tr("Load…"), this, &RecipePanel::load_wanted);
+  menu->addAction(tr("Save as…"), this, &RecipePanel::save_wanted);
+  file->setMenu(menu);
+  for (const auto& id : builtin_recipe_ids())
+    builtin_->addAction(qs(id), this, [this, id] { Q_EMIT builtin_wanted(qs(id)); });
+  row->addWidget(name_, 1);
+  row->addWidget(file);
+  connect(name_, &QLineEdit::editingFinished, this, [this] {
+    if (filling_ || name_->text().toStdString() == recipe_.name) return;
+    Recipe r = recipe_;
+    r.name = name_->text().toStdString();
+    edit(r, tr("Rename recipe to %1").arg(name_->text()));
+  });
+  return box;
+}
+
+QWidget* RecipePanel::build_rules() {
+  auto* box = new QWidget(this);
+  auto* layout = new QVBoxLayout(box);
+  layout->setContentsMargins(0, 0, 0, 0);
+  layout->setSpacing(4);
+  auto* row = new QHBoxLayout;
+  row->setSpacing(2);
+  row->addWidget(heading(tr("Rules"), box));
+  auto* hint = new QLabel(tr("the last match wins"), box);
+  hint->setProperty("role", "muted");
+  row->addWidget(hint);
+  row->addStretch(1);
+  rules_ = make_tree(box, {tr("#"), tr("Sites"), tr("Format"), tr("Decides")}, tr("Rules"));
+  rules_->setItemDelegate(new ChipDelegate(kBitsRole, -1, -1, rules_));
+  rules_->header()->setSectionResizeMode(0, QHeaderView::ResizeToContents);
+  rules_->header()->setSectionResizeMode(1, QHeaderView::Stretch);
+  rules_->header()->setSectionResizeMode(2, QHeaderView::ResizeToContents);
+  rules_->header()->setSectionResizeMode(3, QHeaderView::ResizeToContents);
+  const auto act = [&](const char* icon_name, const QString& title, const QKeySequence& key, auto fn) {
+    auto* button = tool(icon_name, title, box);
+    connect(button, &QToolButton::clicked, this, fn);
+    row->addWidget(button);
+    if (key.isEmpty()) return;
+    auto* action = new QAction(title, rules_);
+    action->setShortcut(key);
+    action->setShortcutContext(Qt::WidgetShortcut);
+    connect(action, &QAction::triggered, this, fn);
+    rules_->addAction(action);
+  };
+  act("plus", tr("Add a rule…"), {}, [this] { Q_EMIT rule_edit_wanted(-1); });
+  act("chevron-up", tr("Move the rule up"), QKeySequence(Qt::ALT | Qt::Key_Up), [this] { move_rule(-1); });
+  act("chevron-down", tr("Move the rule down"), QKeySequence(Qt::ALT | Qt::Key_Down), [this] { move_rule(1); });
+  act("minus", tr("Delete the rule"), QKeySequence::Delete, [this] {
+    if (const int i = current(rules_); i >= 0) edit(without_rule(recipe_, i), tr("Delete rule %1").arg(i + 1));
+  });
+  connect(rules_, &QTreeWidget::itemActivated, this, [this](QTreeWidgetItem* item) { Q_EMIT rule_edit_wanted(rules_->indexOfTopLevelItem(item)); });
+  warnings_ = new QLabel(box);
+  warnings_->setProperty("role", "warning");
+  warnings_->setWordWrap(true);
+  layout->addLayout(row);
+  layout->addWidget(rules_);
+  layout->addWidget(warnings_);
+  return box;
+}
+
+QWidget* RecipePanel::build_passes() {
+  auto* box = new QWidget(this);
+  auto* layout = new QVBoxLayout(box);
+  layout->setContentsMargins(0, 0, 0, 0);
+  layout->setSpacing(4);
+  auto* row = new QHBoxLayout;
+  row->setSpacing(2);
+  row->addWidget(heading(tr("Passes"), box));
+  auto* hint = new QLabel(tr("in this order"), box);
+  hint->setProperty("role", "muted");
+  row->addWidget(hint);
+  row->addStretch(1);
+  auto* add = tool("plus", tr("Add a pass"), box);
+  add->setPopupMode(QToolButton::InstantPopup);
+  add_pass_ = new QMenu(add);
+  add_pass_->setToolTipsVisible(true);
+  add->setMenu(add_pass_);
+  row->addWidget(add);
+  const auto act = [&](const char* icon_name, const QString& title, auto fn) {
+    auto* button = tool(icon_name, title, box);
+    connect(button, &QToolButton::clicked, this, fn);
+    row->addWidget(button);
+  };
+  act("chevron-up", tr("Move the pass up"), [this] { move_pass(-1); });
+  act("chevron-down", tr("Move the pass down"), [this] { move_pass(1); });
+  act("minus", tr("Remove the pass"), [this] {
+    const int i = current(passes_);
+    if (i < 0) return;
+    Recipe r = recipe_;
+    r.passes.erase(r.passes.begin() + i);
+    edit(r, tr("Remove pass %1").arg(entry_title(entries_, recipe_.passes[static_cast<std::size_t>(i)].id)));
+  });
+  passes_ = make_tree(box, {tr("Pass")}, tr("Passes"));
+  passes_->header()->hide();
+  passes_->header()->setStretchLastSection(true);
+  pass_doc_ = new QLabel(box);
+  pass_doc_->setProperty("role", "muted");
+  pass_doc_->setWordWrap(true);
+  pass_form_ = new SchemaForm(box);
+  layout->addLayout(row);
+  layout->addWidget(passes_);
+  layout->addWidget(pass_doc_);
+  layout->addWidget(pass_form_);
+  connect(passes_, &QTreeWidget::currentItemChanged, this, [this] { show_pass_form(); });
+  connect(passes_, &QTreeWidget::itemChanged, this, [this](QTreeWidgetItem* item) {
+    const int i = passes_->indexOfTopLevelItem(item);
+    if (filling_ || i < 0) return;
+    Recipe r = recipe_;
+    auto& pass = r.passes[static_cast<std::size_t>(i)];
+    pass.enabled = item->checkState(0) == Qt::Checked;
+    edit(r, (pass.enabled ? tr("Switch on %1") : tr("Switch off %1")).arg(entry_title(entries_, pass.id)));
+  });
+  connect(pass_form_, &SchemaForm::edited, this, [this](const QString& key, const json& value, bool continuous) {
+    const int i = current(passes_);
+    if (i < 0) return;
+    Recipe r = recipe_;
+    auto& pass = r.passes[static_cast<std::size_t>(i)];
+    pass.options[key.toStdString()] = value;
+    edit(r, tr("%1: %2").arg(entry_title(entries_, pass.id), key), continuous ? QStringLiteral("pass/%1/%2").arg(i).arg(key) : QString());
+  });
+  return box;
+}
+
+QWidget* RecipePanel::build_calibration() {
+  auto* box = new QWidget(this);
+  auto* layout = new QVBoxLayout(box);
+  layout->setContentsMargins(0, 0, 0, 0);
+  layout->setSpacing(4);
+  layout->addWidget(heading(tr("Calibration"), box));
+  calibration_ = new SchemaForm(box);
+  calibration_->set_schema(calibration_schema());
+  layout->addWidget(calibration_);
+  connect(calibration_, &SchemaForm::edited, this, [this](const QString& key, const json& value, bool) {
+    json j = to_json_value(recipe_.calibration);
+    j[key.toStdString()] = value;
+    const auto settings = from_json_value<CalibrationSettings>(j, "calibration");
+    if (!settings) return calibration_->set_error(key.toStdString(), qs(settings.error().text()));
+    Recipe r = recipe_;
+    r.calibration = *settings;
+    edit(r, tr("Calibration: %1").arg(key), QStringLiteral("calibration/") + key);
+  });
+  return box;
+}
+
+void RecipePanel::set_enabled(bool enabled) { setEnabled(enabled); }
+
+int RecipePanel::current(const QTreeWidget* tree) const {
+  return tree->currentItem() ? tree->indexOfTopLevelItem(tree->currentItem()) : -1;
+}
+
+void RecipePanel::edit(const Recipe& recipe, const QString& label, const QString& merge_key) {
+  Q_EMIT recipe_edited(recipe, label, merge_key);
+}
+
+void RecipePanel::move_rule(int by) {
+  const int from = current(rules_), to = from + by;
+  if (from < 0 || to < 0 || to >= static_cast<int>(recipe_.rules.size())) return;
+  rules_->setCurrentItem(rules_->topLevelItem(to));
+  edit(with_rule_moved(recipe_, from, to), tr("Move rule %1 to %2").arg(from + 1).arg(to + 1));
+}
+
+void RecipePanel::move_pass(int by) {
+  const int from = current(passes_), to = from + by;
+  if (from < 0 || to < 0 || to >= static_cast<int>(recipe_.passes.size())) return;
+  const QString title = entry_title(entries_, recipe_.passes[static_cast<std::size_t>(from)].id);
+  passes_->setCurrentItem(passes_->topLevelItem(to));
+  edit(with_pass_moved(recipe_, from, to), tr("Move %1").arg(title));
+}
+
+void RecipePanel::set_passes(const std::vector<PluginEntry>& passes) {
+  entries_ = passes;
+  add_pass_->clear();
+  for (const auto& e : entries_) {
+    auto* action = add_pass_->addAction(qs(e.title));
+    action->setToolTip(qs(e.doc));
+    connect(action, &QAction::triggered, this, [this, id = e.id, title = e.title] {
+      Recipe r = recipe_;
+      r.passes.push_back({id, true, json::object()});
+      edit(r, tr("Add pass %1").arg(qs(title)));
+    });
+  }
+  fill_passes();
+}
+
+void RecipePanel::set_recipe(const Recipe& recipe, const std::vector<int>& matches, const std::vector<std::string>& warnings) {
+  const bool passes_changed = !(recipe.passes == recipe_.passes) || passes_->topLevelItemCount() == 0;
+  recipe_ = recipe;
+  filling_ = true;
+  if (!name_->hasFocus()) name_->setText(qs(recipe.name));
+  set_subtitle(tr("%1, %n rule(s)", nullptr, static_cast<int>(recipe.rules.size())).arg(qs(recipe.name)));
+  fill_rules(matches);
+  if (passes_changed) fill_passes();
+  calibration_->set_values(to_json_value(recipe.calibration));
+  QStringList lines;
+  for (const auto& w : warnings) lines << qs(w);
+  warnings_->setText(lines.join(u'\n'));
+  warnings_->setVisible(!lines.isEmpty());
+  filling_ = false;
+}
+
+void RecipePanel::add_rule_item(int index, int matches) {
+  const Rule& rule = recipe_.rules[static_cast<std::size_t>(index)];
+  const auto format = rule_format(rule);
+  const QString words = qs(describe(rule.select));
+  auto* item = new QTreeWidgetItem(rules_, {QString::number(index + 1), words, format.chip, QString::number(matches)});
+  item->setData(2, kBitsRole, format.bits);
+  item->setToolTip(1, rule.note.empty() ? words : words + QStringLiteral("\n") + qs(rule.note));
+  item->setToolTip(2, format.tooltip);
+  item->setToolTip(3, tr("Sites whose format this rule decides; later rules may win over it."));
+  item->setTextAlignment(3, Qt::AlignRight | Qt::AlignVCenter);
+}
+
+void RecipePanel::fill_rules(const std::vector<int>& matches) {
+  const int row = current(rules_);
+  rules_->clear();
+  for (std::size_t i = 0; i < recipe_.rules.size(); ++i)
+    add_rule_item(static_cast<int>(i), i < matches.size() ? matches[i] : 0);
+  if (row >= 0 && row < rules_->topLevelItemCount()) rules_->setCurrentItem(rules_->topLevelItem(row));
+  fit_height(rules_);
+}
+
+void RecipePanel::fill_passes() {
+  const bool outer = filling_;
+  filling_ = true;
+  const int row = current(passes_);
+  passes_->clear();
+  for (const auto& p : recipe_.passes) {
+    auto* item = new QTreeWidgetItem(passes_, {entry_title(entries_, p.id)});
+    item->setCheckState(0, p.enabled ? Qt::Checked : Qt::Unchecked);
+    const auto* entry = find_entry(entries_, p.id);
+    item->setToolTip(0, entry ? qs(entry->doc) : tr("The engine has no pass of this name."));
+  }
+  if (passes_->topLevelItemCount()) passes_->setCurrentItem(passes_->topLevelItem(std::clamp(row, 0, passes_->topLevelItemCount() - 1)));
+  fit_height(passes_);
+  filling_ = outer;
+  show_pass_form();
+}
+
+void RecipePanel::show_pass_form() {
+  const int i = current(passes_);
+  const auto* entry = i < 0 || i >= static_cast<int>(recipe_.passes.size()) ? nullptr : find_entry(entries_, recipe_.passes[static_cast<std::size_t>(i)].id);
+  pass_form_->setVisible(entry && !entry->schema.fields.empty());
+  pass_doc_->setVisible(entry != nullptr);
+  if (!entry) return;
+  pass_doc_->setText(qs(entry->doc));
+  if (to_json_value(pass_form_->schema()) != to_json_value(entry->schema)) pass_form_->set_schema(entry->schema);
+  pass_form_->set_values(recipe_.passes[static_cast<std::size_t>(i)].options);
+}
+
+}  // namespace quanvas

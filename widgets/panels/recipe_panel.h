@@ -1,0 +1,69 @@
+// Quanvas - the recipe as a list of rules, a list of passes with their options, and the calibration settings.
+// Shows a Recipe, emits the changed one.
+#pragma once
+
+#include <vector>
+
+#include "core/recipe/recipe.h"
+#include "widgets/models/catalog.h"
+#include "widgets/panels/panel.h"
+
+class QLabel;
+class QLineEdit;
+class QMenu;
+class QToolButton;
+class QTreeWidget;
+
+namespace quanvas {
+
+class SchemaForm;
+
+class RecipePanel : public Panel {
+  Q_OBJECT
+
+ public:
+  explicit RecipePanel(QWidget* parent = nullptr);
+
+  // matches: per rule the number of sites that it decides (that it wins).
+  void set_recipe(const Recipe& recipe, const std::vector<int>& matches, const std::vector<std::string>& warnings);
+  void set_passes(const std::vector<PluginEntry>& passes);
+  void set_enabled(bool enabled);
+  QMenu* builtin_menu() const { return builtin_; }
+  QTreeWidget* rules() const { return rules_; }
+  QTreeWidget* passes() const { return passes_; }
+  SchemaForm* pass_form() const { return pass_form_; }
+  SchemaForm* calibration_form() const { return calibration_; }
+
+ Q_SIGNALS:
+  void recipe_edited(const quanvas::Recipe& recipe, const QString& label, const QString& merge_key);
+  void rule_edit_wanted(int index);      // -1: a new one
+  void load_wanted();
+  void save_wanted();
+  void builtin_wanted(const QString& id);
+
+ private:
+  QWidget* build_header();
+  QWidget* build_rules();
+  QWidget* build_passes();
+  QWidget* build_calibration();
+  void fill_rules(const std::vector<int>& matches);
+  void fill_passes();
+  void show_pass_form();
+  void add_rule_item(int index, int matches);
+  void edit(const Recipe& recipe, const QString& label, const QString& merge_key = {});
+  void move_rule(int by);
+  void move_pass(int by);
+  int current(const QTreeWidget* tree) const;
+  QToolButton* tool(const char* icon_name, const QString& title, QWidget* parent);
+
+  Recipe recipe_;
+  std::vector<PluginEntry> entries_;
+  QLineEdit* name_;
+  QMenu *builtin_, *add_pass_;
+  QTreeWidget *rules_, *passes_;
+  SchemaForm *pass_form_, *calibration_;
+  QLabel *pass_doc_, *warnings_;
+  bool filling_ = false;
+};
+
+}  // namespace quanvas
