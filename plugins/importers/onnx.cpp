@@ -1,0 +1,119 @@
+// ONNX files: protobuf, every operator set, external data beside the file.
+#include <google/protobuf/io/coded_stream.h>
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/base/files.h"
+#include "core/plugin/registry.h"
+#include "plugins/importers/onnx_draft.h"
+
+namespace quanvas {
+namespace {
+
+using namespace onnx_import;
+
+constexpr std::uint64_t kMostBytes = std::uint64_t{2} << 30;  // protobuf's own limit
+
+Failure not_onnx(const std::string& path, const std::string& what) {
+  return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole ONNX file: " + what + ".",
+              "Export or copy the model again.");
+}
+
+Result<onnx::ModelProto> parse(const std::string& path) {
+  QUANVAS_TRY(const std::string bytes, read_file(path, kMostBytes - 1));
+  if (bytes.empty()) return not_onnx(path, "it is empty");
+  onnx::ModelProto model;
+  google::protobuf::io::CodedInputStream in(reinterpret_cast<const std::uint8_t*>(bytes.data()),
+                                            static_cast<int>(bytes.size()));
+  if (!model.MergePartialFromCodedStream(&in) || !in.ConsumedEntireMessage())
+    return not_onnx(path, "it cannot be read beyond byte " + std::to_string(in.CurrentPosition()) + " of " +
+                              std::to_string(bytes.size()));
+  return model;
+}
+
+Shape without_symbols(Shape shape) {
+  for (std::int64_t& d : shape) d = std::max(d, kUnknownDim);
+  return shape;
+}
+
+std::optional<Shape> final_shape(const TensorFacts& facts) {
+  return facts.shape ? std::optional(without_symbols(*facts.shape)) : std::nullopt;
+}
+
+Result<Model> finish(const Draft& draft, const std::string& path) {
+  GraphBuilder builder;
+  auto weights = std::make_shared<WeightStore>();
+  builder.set_name(draft.name.empty() ? std::filesystem::path(path).stem().string() : draft.name);
+  builder.set_opset(draft.opset);
+  const auto declare = [&](const std::string& t) {
+    if (const TensorFacts* facts = draft.known(t)) builder.tensor(t, facts->type, final_shape(*facts));
+  };
+  const auto use = [&](const std::string& t) {
+    const TensorData* data = draft.constant(t);
+    if (!data || weights->find(t)) return;
+    builder.initializer(t, data->type, data->shape);
+    weights->set(t, *data);
+  };
+  for (const std::string& t : draft.inputs) {
+    builder.input(t);
+    declare(t);
+  }
+  for (const DraftNode& n : draft.nodes) {
+    if (n.removed) continue;
+    for (const std::string& t : n.inputs) use(t);
+    builder.node(n.name, n.op, n.inputs, n.outputs, n.attributes, n.domain, n.opaque_reason);
+    for (const std::string& t : n.outputs) declare(t);
+  }
+  for (const std::string& t : draft.outputs) {
+    use(t);
+    builder.output(t);
+    declare(t);
+  }
+  auto graph = builder.build();
+  if (!graph) {
+    Error e = graph.error();
+    e.message = "'" + path + "': " + e.message;
+    return Failure(std::move(e));
+  }
+  return Model{std::move(*graph), std::move(weights), path};
+}
+
+void report_opaque(const Graph& graph, JobContext& job) {
+  for (const Node& n : graph.nodes())
+    if (!n.opaque_reason.empty())
+      job.issue({Severity::kWarning, n.name, "'" + n.name + "' (" + n.op + ") cannot be executed: " + n.opaque_reason + ".",
+                 "The network can be looked at; layers that depend on this one cannot be measured."});
+}
+
+class OnnxImporter final : public Importer {
+ public:
+  PluginInfo info() const override {
+    return {"onnx", "ONNX", "Open Neural Network Exchange files, with folded constants and inferred shapes."};
+  }
+  std::vector<std::string> extensions() const override { return {".onnx"}; }
+  int probe(const std::string& path, const std::string& head) const override {
+    const bool named = path.ends_with(".onnx");
+    // Field 1 (ir_version) as a varint below 128 opens every file that an exporter has written.
+    const bool looks = head.size() > 2 && head[0] == '\x08' && head[1] > 0 && head[1] < 100;
+    return named ? (looks ? 100 : 80) : looks ? 40 : 0;
+  }
+  Result<Model> load(const std::string& path, const json&, JobContext& job) const override {
+    job.progress("read the model", 0.0);
+    QUANVAS_TRY(onnx::ModelProto proto, parse(path));
+    QUANVAS_TRY(Draft draft, read_draft(proto, Source{path, job}));
+    job.progress("read the model", 0.5, "shapes");
+    draft = simplify(std::move(draft), job);
+    QUANVAS_CHECK(job.check());
+    QUANVAS_TRY(Model model, finish(draft, path));
+    report_opaque(*model.graph, job);
+    job.progress("read the model", 1.0);
+    return model;
+  }
+};
+
+QUANVAS_PLUGIN(Importer, OnnxImporter)
+
+}  // namespace
+}  // namespace quanvas
