@@ -5,8 +5,6 @@
 #include <sstream>
 #include <utility>
 
-#include <onnx/defs/schema.h>
-
 #include "plugins/exporters/onnx_opset.h"
 #include "plugins/exporters/onnx_sites.h"
 #include "plugins/exporters/onnx_write.h"
@@ -134,13 +132,10 @@ std::vector<Refusal> check_placement(const QuantizedModel& model, const Placemen
   return out;
 }
 
-bool has_subgraph(const Node& node, int opset) {
-  const onnx::OpSchema* schema = onnx::OpSchemaRegistry::Schema(node.op, opset, node.domain);
-  if (schema == nullptr) return false;
-  for (const auto& [name, attribute] : schema->attributes()) {
-    const bool graphs = attribute.type == onnx::AttributeProto::GRAPH || attribute.type == onnx::AttributeProto::GRAPHS;
-    if (graphs) return true;
-  }
+// A Graph has no place for subgraphs and for tensors as attributes; the importer says so in opaque_reason.
+bool lost_at_import(const Node& node) {
+  for (const char* sign : {"subgraph", "cannot be represented"})
+    if (node.opaque_reason.find(sign) != std::string::npos) return true;
   return false;
 }
 
@@ -150,10 +145,10 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
   const Graph& graph = *model.graph;
   std::vector<Refusal> out;
   for (const Node& node : graph.nodes()) {
-    if (has_subgraph(node, graph.opset()))
-      out.push_back({node.name, {}, "operator", node.op + " with a subgraph",
-                     "operators without subgraphs (their content is not kept at import)",
-                     "Export the part of the network before or after it."});
+    if (lost_at_import(node))
+      out.push_back({node.name, {}, "operator", node.op + ": " + node.opaque_reason,
+                     "operators whose attributes are numbers, texts and lists of them",
+                     "Cut the model before this node, or replace it, and import it again."});
     NodeDraft draft = draft_of(graph, node);
     if (const std::string why = upgrade(draft, graph, graph.opset(), opset); !why.empty())
       out.push_back({node.name, {}, "operator at opset " + std::to_string(opset), why,

@@ -54,6 +54,36 @@ struct SetAttribute {
   }
 };
 
+// ConstantOfShape's value is a tensor of one element in the file; a Graph holds the number and its type.
+bool set_fill_value(const Attributes& attributes, onnx::NodeProto& node) {
+  const auto value = attributes.find("value");
+  const auto type = attributes.find("dtype");
+  if (value == attributes.end() || type == attributes.end()) return false;
+  const auto* number = std::get_if<std::int64_t>(&type->second);
+  if (number == nullptr) return false;
+  onnx::AttributeProto* a = node.add_attribute();
+  a->set_name("value");
+  a->set_type(onnx::AttributeProto::TENSOR);
+  onnx::TensorProto* t = a->mutable_t();
+  t->add_dims(1);
+  t->set_data_type(static_cast<int>(*number));
+  const auto* real = std::get_if<float>(&value->second);
+  const auto* integer = std::get_if<std::int64_t>(&value->second);
+  switch (static_cast<DataType>(*number)) {
+    case DataType::kFloat: t->add_float_data(real ? *real : 0); break;
+    case DataType::kDouble: t->add_double_data(real ? *real : 0); break;
+    case DataType::kInt64: t->add_int64_data(integer ? *integer : 0); break;
+    case DataType::kFloat16: t->add_int32_data(float_to_half(real ? *real : 0)); break;
+    case DataType::kBfloat16:
+      t->add_int32_data(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(real ? *real : 0.0f) >> 16));
+      break;
+    case DataType::kUint32:
+    case DataType::kUint64: t->add_uint64_data(integer ? static_cast<std::uint64_t>(*integer) : 0); break;
+    default: t->add_int32_data(integer ? static_cast<std::int32_t>(*integer) : 0); break;
+  }
+  return real != nullptr || integer != nullptr;
+}
+
 }  // namespace
 
 int ir_version(int opset) {
@@ -139,6 +169,7 @@ Status ModelWriter::copy(NodeDraft draft) {
     n.set_domain(draft.domain);
     domains_.insert(draft.domain);
   }
+  if (draft.op == "ConstantOfShape" && draft.domain.empty() && set_fill_value(draft.attributes, n)) return {};
   for (const auto& [key, value] : draft.attributes) {
     onnx::AttributeProto* a = n.add_attribute();
     a->set_name(key);

@@ -338,6 +338,117 @@ TEST_F(ExportTest, OldSoftmaxOverSeveralDimensionsIsRefused) {
   EXPECT_TRUE(exporter("onnx").check(model, json::object()).empty()) << "its own opset can say it";
 }
 
+// One node with an attribute, as a file.
+onnx::ModelProto one_node(const std::string& op, const std::function<void(onnx::NodeProto&)>& fill) {
+  onnx::ModelProto model;
+  model.set_ir_version(7);
+  auto* set = model.add_opset_import();
+  set->set_domain("");
+  set->set_version(13);
+  auto* graph = model.mutable_graph();
+  graph->set_name("one");
+  const auto value = [](onnx::ValueInfoProto& v, const char* name, int type) {
+    v.set_name(name);
+    v.mutable_type()->mutable_tensor_type()->set_elem_type(type);
+    v.mutable_type()->mutable_tensor_type()->mutable_shape()->add_dim()->set_dim_value(2);
+  };
+  value(*graph->add_input(), "x", op == "ConstantOfShape" ? onnx::TensorProto::INT64 : onnx::TensorProto::BOOL);
+  value(*graph->add_output(), "y", onnx::TensorProto::FLOAT);
+  auto* node = graph->add_node();
+  node->set_name("n");
+  node->set_op_type(op);
+  node->add_input("x");
+  node->add_output("y");
+  fill(*node);
+  return model;
+}
+
+TEST_F(ExportTest, TensorsAndSubgraphsAsAttributesAreKeptOrRefused) {
+  JobContext job;
+  struct Fill {
+    int type;
+    float value;
+  };
+  for (const Fill fill : {Fill{onnx::TensorProto::FLOAT, 1.5f}, {onnx::TensorProto::INT64, -3}, {onnx::TensorProto::INT32, 7},
+                          {onnx::TensorProto::FLOAT16, 0.5f}, {onnx::TensorProto::DOUBLE, -2.25f}, {onnx::TensorProto::BOOL, 1}}) {
+    SCOPED_TRACE(fill.type);
+    store(one_node("ConstantOfShape", [&](onnx::NodeProto& n) {
+      auto* a = n.add_attribute();
+      a->set_name("value");
+      a->set_type(onnx::AttributeProto::TENSOR);
+      a->mutable_t()->add_dims(1);
+      a->mutable_t()->set_data_type(fill.type);
+      if (fill.type == onnx::TensorProto::FLOAT) a->mutable_t()->add_float_data(fill.value);
+      else if (fill.type == onnx::TensorProto::DOUBLE) a->mutable_t()->add_double_data(fill.value);
+      else if (fill.type == onnx::TensorProto::INT64) a->mutable_t()->add_int64_data(static_cast<std::int64_t>(fill.value));
+      else if (fill.type == onnx::TensorProto::FLOAT16) a->mutable_t()->add_int32_data(float_to_half(fill.value));
+      else a->mutable_t()->add_int32_data(static_cast<int>(fill.value));
+    }));
+    const onnx::ModelProto before = load();
+    auto imported = import_model(path(), job);
+    ASSERT_TRUE(imported) << imported.error().text();
+    QuantizedModel model;
+    model.model = std::make_shared<const Model>(std::move(*imported));
+    ASSERT_TRUE(exporter("onnx").check(model, json::object()).empty());
+    ASSERT_NO_FATAL_FAILURE(write("onnx", model));
+    const onnx::ModelProto after = load();
+    ASSERT_EQ(after.graph().node_size(), 1);
+    EXPECT_EQ(after.graph().node(0).attribute(0).t().SerializeAsString(), before.graph().node(0).attribute(0).t().SerializeAsString());
+  }
+  store(one_node("If", [](onnx::NodeProto& n) {
+    for (const char* branch : {"then_branch", "else_branch"}) {
+      auto* a = n.add_attribute();
+      a->set_name(branch);
+      a->set_type(onnx::AttributeProto::GRAPH);
+      a->mutable_g()->set_name(branch);
+    }
+  }));
+  auto imported = import_model(path(), job);
+  ASSERT_TRUE(imported) << imported.error().text();
+  QuantizedModel model;
+  model.model = std::make_shared<const Model>(std::move(*imported));
+  for (const char* target : {"onnx", "onnx-qdq"}) {
+    const auto refusals = exporter(target).check(model, json::object());
+    ASSERT_EQ(refusals.size(), 1u) << target;
+    EXPECT_EQ(refusals[0].layer, "n");
+    EXPECT_EQ(refusals[0].rule, "operator");
+  }
+}
+
+// Debian's libonnx-testdata: every operator's own test model, imported, written and checked by ONNX.
+TEST_F(ExportTest, WhatOnnxTestsWithIsWrittenValid) {
+  const fs::path data = "/usr/share/libonnx-testdata/data/node";
+  if (!fs::is_directory(data)) GTEST_SKIP() << "libonnx-testdata is not installed";
+  JobContext job;
+  int written = 0;
+  std::string broken;
+  for (const auto& entry : fs::directory_iterator(data)) {
+    const fs::path file = entry.path() / "model.onnx";
+    onnx::ModelProto original;
+    std::ifstream in(file, std::ios::binary);
+    if (!original.ParseFromIstream(&in)) continue;
+    try {
+      onnx::checker::check_model(original);
+    } catch (const std::exception&) {
+      continue;
+    }
+    auto imported = import_model(file.string(), job);
+    if (!imported) continue;
+    QuantizedModel model;
+    model.model = std::make_shared<const Model>(std::move(*imported));
+    if (!exporter("onnx").check(model, json::object()).empty()) continue;
+    ASSERT_NO_FATAL_FAILURE(write("onnx", model));
+    ++written;
+    try {
+      onnx::checker::check_model(load());
+    } catch (const std::exception& e) {
+      broken += entry.path().filename().string() + ": " + e.what() + "\n";
+    }
+  }
+  EXPECT_TRUE(broken.empty()) << broken;
+  EXPECT_GT(written, 500);
+}
+
 TEST_F(ExportTest, FailedWriteLeavesTheOldFile) {
   const QuantizedModel model = quantize(small_net(), plain());
   JobContext job;
