@@ -2,6 +2,7 @@
 // the format that is chosen later ("calibrate once, decide later").
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -12,12 +13,16 @@
 
 namespace quanvas::quant {
 
-// Counts by the top 16 bits of the float32 (sign, exponent, 7 bits of mantissa): relative resolution 2^-7 at
-// any magnitude, 512 kB per tensor, exact under merging in any order.
+// Histogram by the top 16 bits of the float32 (sign, exponent, 7 bits of mantissa): relative resolution 2^-7 at
+// any magnitude. Per bin: count, sum and sum of squares of the remaining 16 bits, all as integers, so that
+// merging is exact in any order and mean and standard deviation are those of the values themselves. Bins come
+// in pages of one sign and exponent, made when first needed: typically 100 to 200 kB per tensor.
+// NaN and infinities are only counted. At most about 2^40 values. Queries may run in several threads at once.
 class TensorStatistics {
  public:
   TensorStatistics();
-  // channels: per-channel absolute maxima of axis 1 for rank >= 2 tensors (else none).
+  // channels: per-channel absolute maxima of axis 1 for rank >= 2 tensors (else none); they are dropped when
+  // tensors with different numbers of channels are added or merged.
   void add(const float* x, const Shape& shape);
   void merge(const TensorStatistics& other);
 
@@ -28,20 +33,46 @@ class TensorStatistics {
   double stddev() const;
   double non_finite() const { return non_finite_; }
   const std::vector<float>& channel_absmax() const { return channel_absmax_; }
-  // Value below which `percent` of the values (of |x| when absolute) lie; interpolated inside the bin.
+  // Value below which `percent` (0..100) of the values (of |x| when absolute) lie: the order statistic of rank
+  // floor(percent/100 n + 1/2); the extremes exactly, else interpolated inside its bin. 0 without values.
   double percentile(double percent, bool absolute) const;
-  // Sum of squared errors that a per-tensor quantizer makes on the histogram (each bin at its mean value).
+  // Order statistic of a rank from 1 to count().
+  double at_rank(std::int64_t rank, bool absolute) const;
+  // Sum of squared errors that a per-tensor quantizer makes on the histogram. Each bin counts as a uniform
+  // distribution of its own mean and variance (a single value if all its values are equal).
   double squared_error(const QuantParams& params) const;
-  // For display: counts of equal-width bins between lo and hi.
+  // For display: counts of equal-width bins between lo and hi; values outside are left out. Empty when
+  // bins < 1 or lo >= hi or one is not finite.
   std::vector<double> rebin(double lo, double hi, int bins) const;
 
   std::string serialize() const;  // sparse, little endian
+  // Refuses anything that serialize() cannot have written.
   static Result<TensorStatistics> deserialize(const std::string& bytes);
 
+  // Non-empty bin: values spread evenly over mean +- half_width (0: all equal).
+  struct Bin {
+    double count = 0, mean = 0, half_width = 0;
+  };
+  std::vector<Bin> bins() const;  // ascending
+
  private:
-  std::vector<std::uint64_t> counts_;  // 65536
-  std::vector<double> sums_;           // per bin
-  double count_ = 0, min_ = 0, max_ = 0, sum_ = 0, sum_squares_ = 0, non_finite_ = 0;
+  struct Cell {
+    std::uint64_t count = 0, sum = 0, squares = 0;  // of the lower 16 bits
+    bool operator==(const Cell&) const = default;
+  };
+  using Page = std::array<Cell, 128>;
+  friend struct StatisticsBytes;
+  Cell& cell(std::uint32_t key);
+  const Cell* find(std::uint32_t key) const;
+  void take(struct KeyTable& table);
+  void widen(bool had_values, double lowest, double highest);
+  void merge_channels(std::int64_t channels, const std::vector<float>& absmax);
+  std::vector<std::uint32_t> keys() const;  // of the non-empty cells, ascending by value
+
+  std::vector<std::int16_t> page_of_;  // 512 (sign, exponent) -> index in pages_, -1: none
+  std::vector<Page> pages_;
+  double count_ = 0, min_ = 0, max_ = 0, non_finite_ = 0;
+  std::int64_t channels_ = -1;  // -1: nothing added yet, 0: none or not the same everywhere
   std::vector<float> channel_absmax_;
 };
 

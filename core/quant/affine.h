@@ -1,0 +1,32 @@
+// Quanvas - from a value range to scale and zero point: the one place where that rule stands.
+#pragma once
+
+#include "core/quant/params.h"
+
+namespace quanvas::quant {
+
+// Value range that the codes shall cover. Symmetric: hi is the threshold, lo is not used.
+struct Range {
+  float lo = 0, hi = 0;
+};
+struct Affine {
+  float scale = 1, zero = 0;
+};
+// Thresholds and ranges below this count as this, so that a block of zeros has a scale.
+inline constexpr float kSmallestRange = 1e-10f;
+
+Affine affine(const QuantSpec& spec, const CodeRange& codes, Range range);
+
+inline bool is_symmetric(const QuantSpec& spec) { return spec.zero_point == ZeroPointType::kNone; }
+
+// Range from the extremes, as statistics absmax and minmax mean it.
+Range extreme_range(const QuantSpec& spec, float lowest, float highest);
+
+// Fixed clip limits instead of `found`; a limit that is not given keeps what was found.
+Result<Range> clipped_range(const QuantSpec& spec, Range found);
+inline bool has_clip(const QuantSpec& spec) { return spec.clip_min || spec.clip_max; }
+
+// The searches of statistic mse: fractions of the symmetric threshold, i / 20 for i = 2 .. 20.
+inline constexpr int kSearchSteps = 20, kSearchFirst = 2;
+
+}  // namespace quanvas::quant

@@ -1,0 +1,199 @@
+// Quantizer parameters from a tensor.
+#include <algorithm>
+#include <cmath>
+
+#include "core/quant/affine.h"
+#include "core/quant/apply.h"
+#include "core/quant/order.h"
+#include "core/quant/parallel.h"
+#include "core/quant/search.h"
+
+namespace quanvas::quant {
+namespace {
+
+// Lowest and highest value of each parameter's elements.
+struct Extremes {
+  std::vector<float> lowest, highest;
+  bool finite = true;
+};
+
+Extremes find_extremes(const BlockLayout& layout, const float* x) {
+  const SpanPlan plan(layout);
+  const auto slots = static_cast<std::size_t>(plan.results());
+  std::vector<std::int32_t> low(slots), high(slots);
+  parallel_for(plan.count(), threads_for(layout.elements()), [&](std::int64_t i) {
+    const Span span = plan.span(i);
+    if (span.rows == 0) return;
+    Rows rows;
+    rows.rows = span.rows;
+    rows.length = span.length;
+    rows.last = span.last;
+    rows.vector = plan.vector_rows();
+    kernels().range(rows, x + span.offset, low.data() + span.result, high.data() + span.result);
+  });
+  const auto count = static_cast<std::size_t>(std::max<std::int64_t>(0, layout.parameters()));
+  std::vector<std::int32_t> least(count, INT32_MAX), most(count, INT32_MIN);
+  for (std::int64_t i = 0; i < plan.count(); ++i) {
+    const Span span = plan.span(i);
+    if (span.rows == 0) continue;
+    for (std::int64_t k = 0; k < plan.slots(span); ++k) {
+      const auto p = static_cast<std::size_t>(plan.parameter(span, k));
+      const auto slot = static_cast<std::size_t>(span.result + k);
+      least[p] = std::min(least[p], low[slot]);
+      most[p] = std::max(most[p], high[slot]);
+    }
+  }
+  Extremes extremes;
+  for (std::size_t p = 0; p < count; ++p) {
+    const bool empty = least[p] > most[p];
+    extremes.finite &= empty || (least[p] >= kSmallestFiniteKey && most[p] <= kLargestFiniteKey);
+    extremes.lowest.push_back(empty ? 0.0f : from_order_key(least[p]));
+    extremes.highest.push_back(empty ? 0.0f : from_order_key(most[p]));
+  }
+  return extremes;
+}
+
+Failure non_finite(const Shape& shape, const float* x, std::int64_t n) {
+  std::int64_t i = 0;
+  while (i < n && std::isfinite(x[i])) ++i;
+  std::string index;
+  std::int64_t rest = i;
+  for (auto d = shape.rbegin(); d != shape.rend(); ++d) {
+    const std::int64_t size = std::max<std::int64_t>(1, *d);
+    index = std::to_string(rest % size) + (index.empty() ? "" : ", ") + index;
+    rest /= size;
+  }
+  const char* const what = std::isnan(x[i]) ? "NaN" : x[i] > 0 ? "inf" : "-inf";
+  return fail(ErrorCode::kInvalidArgument,
+              "The tensor of shape " + shape_text(shape) + " holds " + what + " at index [" + index + "].",
+              "Only finite values can be quantized.");
+}
+
+// Where the elements of parameter p lie: `rows` runs of `run` elements, `stride` apart.
+struct Strided {
+  std::int64_t base = 0, rows = 0, run = 0, stride = 0;
+  std::int64_t count() const { return rows * run; }
+  bool contiguous() const { return rows == 1 || stride == run; }
+};
+
+Strided elements_of(const BlockLayout& l, std::int64_t p) {
+  if (l.granularity == Granularity::kTensor) return {0, 1, l.elements(), l.elements()};
+  if (l.granularity == Granularity::kChannel) return {p * l.inner, l.outer, l.inner, l.dim * l.inner};
+  const std::int64_t groups = (l.dim + l.group - 1) / l.group;
+  const std::int64_t i = p % l.inner, g = p / l.inner % groups, o = p / l.inner / groups;
+  const std::int64_t first = g * l.group;
+  return {(o * l.dim + first) * l.inner + i, std::min(l.group, l.dim - first), 1, l.inner};
+}
+
+// Whether `next` has as many elements as `first`, each `by` further in memory.
+bool follows(const Strided& first, const Strided& next, std::int64_t by) {
+  return next.base == first.base + by && next.rows == first.rows;
+}
+
+// Copies `together` parameters that follow each other in memory, one after the other.
+void gather(const Strided& s, std::int64_t together, const float* x, float* out) {
+  for (std::int64_t r = 0; r < s.rows; ++r) {
+    const float* const from = x + s.base + r * s.stride;
+    if (together == 1) std::copy(from, from + s.run, out + r * s.run);
+    for (std::int64_t j = 0; together > 1 && j < together; ++j) out[j * s.rows + r] = from[j];
+  }
+}
+
+// Calls f(p, data, n) with the elements of each parameter side by side. Neighbouring parameters that are
+// interleaved in memory are copied out together, so that each cache line is read once.
+template <class F>
+void for_each_block(const BlockLayout& layout, const float* x, const F& f) {
+  constexpr std::int64_t kTogether = 16;
+  const std::int64_t count = layout.parameters();
+  const bool interleaved = layout.granularity == Granularity::kGroup ? layout.inner > 1 : layout.inner == 1;
+  const std::int64_t step = interleaved ? kTogether : 1;
+  const std::int64_t batches = (count + step - 1) / step;
+  const int threads = threads_for(layout.elements());
+  std::vector<std::vector<float>> buffers(static_cast<std::size_t>(threads));
+  const std::int64_t per_block = layout.granularity == Granularity::kGroup ? layout.group : layout.outer * layout.inner;
+  for (auto& b : buffers) b.resize(static_cast<std::size_t>(std::min(step * per_block, layout.elements())));
+  parallel_for(threads, threads, [&](std::int64_t stripe) {
+    float* const buffer = buffers[static_cast<std::size_t>(stripe)].data();
+    for (std::int64_t b = batches * stripe / threads; b < batches * (stripe + 1) / threads; ++b) {
+      const std::int64_t end = std::min(count, (b + 1) * step);
+      std::int64_t together = 1;
+      for (std::int64_t p = b * step; p < end; p += together) {
+        const Strided s = elements_of(layout, p);
+        together = 1;
+        if (s.contiguous()) {
+          f(p, x + s.base, s.count());
+          continue;
+        }
+        while (s.run == 1 && p + together < end && follows(s, elements_of(layout, p + together), together)) ++together;
+        gather(s, together, x, buffer);
+        for (std::int64_t j = 0; j < together; ++j) f(p + j, buffer + j * s.count(), s.count());
+      }
+    }
+  });
+}
+
+Range percentile_range(const QuantSpec& spec, const float* x, std::int64_t n, Range found, int threads) {
+  const auto count = static_cast<double>(n);
+  const std::int64_t high = upper_rank(spec.percentile, count), low = lower_rank(spec.percentile, count);
+  if (is_symmetric(spec)) {
+    if (high == n) return found;  // found: absmax
+    return {0.0f, order_statistics(x, n, true, {high}, threads)[0]};
+  }
+  if (high == n && low == 1) return found;
+  const auto values = order_statistics(x, n, false, {low, high}, threads);
+  return {std::min(values[0], 0.0f), std::max(values[1], 0.0f)};
+}
+
+Range block_range(const QuantSpec& spec, const CodeRange& codes, const float* x, std::int64_t n, Range extreme,
+                  int threads) {
+  if (n == 0) return extreme;
+  if (spec.statistic == Statistic::kPercentile) return percentile_range(spec, x, n, extreme, threads);
+  return mse_range(spec, codes, x, n, extreme, threads);
+}
+
+}  // namespace
+
+Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
+  if (spec.scale_from_accumulator)
+    return fail(ErrorCode::kInvalidArgument,
+                "scale_from_accumulator is true; such a scale comes from input and weight, not from the tensor.");
+  QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
+  const Extremes extremes = find_extremes(layout, x);
+  if (!extremes.finite) return non_finite(shape, x, layout.elements());
+  QuantSpec resolved = spec;
+  if (spec.granularity != Granularity::kTensor) {
+    const int axis = spec.axis.value_or(default_axis);
+    resolved.axis = axis < 0 ? axis + static_cast<int>(shape.size()) : axis;
+  }
+  const CodeRange codes = code_range(spec);
+  const std::size_t count = extremes.lowest.size();
+  std::vector<float> lo(count), hi(count);
+  for (std::size_t p = 0; p < count; ++p) {
+    const Range r = extreme_range(spec, extremes.lowest[p], extremes.highest[p]);
+    lo[p] = r.lo;
+    hi[p] = r.hi;
+  }
+  const bool all_limits_given =
+      has_clip(spec) && (is_symmetric(spec) || (spec.clip_min.has_value() && spec.clip_max.has_value()));
+  const bool searched = spec.statistic == Statistic::kPercentile || spec.statistic == Statistic::kMse;
+  if (searched && !all_limits_given) {
+    const auto keep = [&](std::int64_t p, const float* data, std::int64_t n, int threads) {
+      const auto i = static_cast<std::size_t>(p);
+      const Range r = block_range(spec, codes, data, n, {lo[i], hi[i]}, threads);
+      lo[i] = r.lo;
+      hi[i] = r.hi;
+    };
+    if (count == 1 && (spec.granularity == Granularity::kTensor || elements_of(layout, 0).contiguous()))
+      keep(0, x, layout.elements(), threads_for(layout.elements()));
+    else
+      for_each_block(layout, x, [&](std::int64_t p, const float* data, std::int64_t n) { keep(p, data, n, 1); });
+  }
+  if (has_clip(spec)) {
+    QUANVAS_TRY(const Range r, clipped_range(spec, {lo.empty() ? 0.0f : lo[0], hi.empty() ? 0.0f : hi[0]}));
+    lo.assign(count, r.lo);
+    hi.assign(count, r.hi);
+  }
+  return params_from_range(resolved, layout, lo, hi);
+}
+
+}  // namespace quanvas::quant

@@ -1,0 +1,52 @@
+// Quanvas - the inner loops, compiled once per instruction set and chosen at run time. Element by element all
+// sets give the same bits (no reciprocal, no fused multiply-add); sums may differ in the last places of a double.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace quanvas::quant {
+
+// Quantizer of a span's rows; see Span. zero is never null for vector rows, null for "all 0" in uniform rows.
+struct Rows {
+  std::int64_t rows = 0, length = 0, last = 0, param = 0, period = 1;
+  bool vector = false;
+  const float* scale = nullptr;
+  const float* zero = nullptr;
+  float lo = 0, hi = 0;  // codes; |lo - zero| and |hi - zero| at most kMaxSteps
+};
+inline constexpr float kMaxSteps = 4194304;  // 2^22: rounding by adding 1.5 * 2^23 is exact up to here
+
+struct PairSums {
+  double xx = 0, yy = 0, xy = 0, dd = 0;
+  float max_abs = 0;
+};
+
+struct Kernels {
+  const char* name;
+  void (*fake)(const Rows&, const float* x, float* y);
+  void (*codes)(const Rows&, const float* x, std::int32_t* q);
+  void (*decode)(const Rows&, const std::int32_t* q, float* y);
+  // y and the code counted from lo; returns the number of clipped elements.
+  std::int64_t (*measure)(const Rows&, const float* x, float* y, std::int32_t* index);
+  // sums: null, or one slot per row (uniform) or column (vector), overwritten.
+  void (*backward)(const Rows&, const float* x, const float* dy, float* dx, double* sums, bool pass_clipped);
+  PairSums (*pair_sums)(const float* x, const float* y, std::int64_t n);
+  // Smallest and largest order key (see order_key) per row or column, overwritten.
+  void (*range)(const Rows&, const float* x, std::int32_t* lowest, std::int32_t* highest);
+  // Sum of squared errors in units of the step, by reciprocal and in float32 blocks: for ranking candidates.
+  double (*rank_error)(const float* x, std::int64_t n, float inverse_scale, float a, float b);
+  // Sum of squared errors as fake() makes them.
+  double (*exact_error)(const float* x, std::int64_t n, float scale, float a, float b);
+};
+
+const Kernels& kernels();                        // the best set that this processor has
+std::vector<const Kernels*> available_kernels();  // all that it has, plainest first (tests compare them)
+
+// Float32 bits as an integer of the same order: NaN and infinities lie outside the keys of finite values.
+inline std::int32_t order_key(std::int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
+inline constexpr std::int32_t kLargestFiniteKey = 0x7f7fffff;
+inline constexpr std::int32_t kSmallestFiniteKey = ~kLargestFiniteKey;
+float from_order_key(std::int32_t key);
+
+}  // namespace quanvas::quant

@@ -1,0 +1,10 @@
+#include "core/quant/kernel_sets.h"
+
+namespace quanvas::quant {
+namespace {
+#include "core/quant/kernels.inc"
+}  // namespace
+
+extern const Kernels kKernels_default = {"baseline", fake,      codes, decode,     measure,
+                                      backward, pair_sums, range, rank_error, exact_error};
+}  // namespace quanvas::quant

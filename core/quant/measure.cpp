@@ -1,0 +1,172 @@
+// Errors of quantized tensors.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/quant/apply.h"
+#include "core/quant/parallel.h"
+
+namespace quanvas::quant {
+namespace {
+
+constexpr std::int64_t kMaxCountedCodes = 65536;
+
+void add(ErrorSums& sums, const PairSums& part, std::int64_t n) {
+  sums.xx += part.xx;
+  sums.yy += part.yy;
+  sums.xy += part.xy;
+  sums.dd += part.dd;
+  sums.max_abs = std::max(sums.max_abs, static_cast<double>(part.max_abs));
+  sums.n += static_cast<double>(n);
+}
+
+struct SpanFacts {
+  PairSums sums;
+  std::int64_t clipped = 0;
+};
+
+// Codes that occur, one byte each so that a store marks them; all_used ends the marking early.
+struct UsedCodes {
+  std::vector<std::uint8_t> seen;
+  bool all = false;
+  void mark(const std::int32_t* index, std::int64_t n) {
+    if (all) return;
+    for (std::int64_t i = 0; i < n; ++i) seen[static_cast<std::size_t>(index[i])] = 1;
+    all = seen.size() <= 4096 && std::find(seen.begin(), seen.end(), 0) == seen.end();
+  }
+};
+
+// Buffers of one thread.
+struct Scratch {
+  std::vector<float> y;
+  std::vector<std::int32_t> index;
+  UsedCodes used;
+};
+
+void measure_narrow(const Applier& applier, const float* x, std::int64_t elements, std::int64_t codes,
+                    std::vector<SpanFacts>& facts, double& codes_used) {
+  const SpanPlan& plan = applier.plan();
+  const int threads = threads_for(elements);
+  std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
+  const auto tile = static_cast<std::size_t>(std::min(kTile, elements));  // no span is larger
+  for (Scratch& s : scratch) {
+    s.y.resize(tile);
+    s.index.resize(tile);
+    s.used.seen.resize(static_cast<std::size_t>(codes));
+  }
+  // As many stripes as threads, each with its own buffers; what a span gives does not depend on its stripe.
+  parallel_for(threads, threads, [&](std::int64_t stripe) {
+    Scratch& s = scratch[static_cast<std::size_t>(stripe)];
+    for (std::int64_t i = plan.count() * stripe / threads; i < plan.count() * (stripe + 1) / threads; ++i) {
+      const Span span = plan.span(i);
+      if (span.rows == 0) continue;
+      SpanFacts& fact = facts[static_cast<std::size_t>(i)];
+      const std::int64_t n = span.elements();
+      fact.clipped = kernels().measure(applier.rows(span), x + span.offset, s.y.data(), s.index.data());
+      fact.sums = kernels().pair_sums(x + span.offset, s.y.data(), n);
+      s.used.mark(s.index.data(), n);
+    }
+  });
+  for (std::int64_t c = 0; c < codes; ++c)
+    codes_used += std::any_of(scratch.begin(), scratch.end(),
+                              [&](const Scratch& s) { return s.used.seen[static_cast<std::size_t>(c)] != 0; });
+}
+
+void measure_wide(const Applier& applier, const float* x, std::vector<SpanFacts>& facts, double& codes_used) {
+  const SpanPlan& plan = applier.plan();
+  std::vector<std::int64_t> codes;
+  std::vector<float> y;
+  for (std::int64_t i = 0; i < plan.count(); ++i) {
+    const Span span = plan.span(i);
+    y.clear();
+    applier.each_wide(span, [&](const WideQuantizer& q, std::int64_t e, std::int64_t) {
+      codes.push_back(static_cast<std::int64_t>(q.code(x[e])));
+      y.push_back(q.value(q.code(x[e])));
+      facts[static_cast<std::size_t>(i)].clipped += q.clipped(x[e]);
+    });
+    facts[static_cast<std::size_t>(i)].sums = kernels().pair_sums(x + span.offset, y.data(), span.elements());
+  }
+  std::sort(codes.begin(), codes.end());
+  codes_used = static_cast<double>(std::unique(codes.begin(), codes.end()) - codes.begin());
+}
+
+void add_sizes(const QuantParams& params, std::int64_t n, SiteFacts& facts) {
+  const double bits = params.spec.bits, count = static_cast<double>(params.scale.size());
+  facts.bytes_float = 4.0 * static_cast<double>(n);
+  const double zero_point_bytes = params.zero_point.empty() ? 0 : std::ceil(bits / 8);
+  facts.bytes_quantized = std::ceil(static_cast<double>(n) * bits / 8) + count * (4 + zero_point_bytes);
+  facts.bits_per_element = n > 0 ? 8 * facts.bytes_quantized / static_cast<double>(n) : 0;
+  facts.codes_total = static_cast<double>(params.hi - params.lo + 1);
+  if (!params.scale.empty()) {
+    const auto [lo, hi] = std::minmax_element(params.scale.begin(), params.scale.end());
+    facts.scale_min = *lo;
+    facts.scale_max = *hi;
+  }
+  if (!params.zero_point.empty()) {
+    const auto [lo, hi] = std::minmax_element(params.zero_point.begin(), params.zero_point.end());
+    facts.zero_point_min = *lo;
+    facts.zero_point_max = *hi;
+  }
+}
+
+}  // namespace
+
+SiteFacts measure(const QuantParams& params, const BlockLayout& layout, const float* x) {
+  const Applier applier(params, layout);
+  SiteFacts facts;
+  const std::int64_t n = layout.elements(), codes = params.hi - params.lo + 1;
+  std::vector<SpanFacts> parts(static_cast<std::size_t>(applier.plan().count()));
+  if (applier.wide() || codes > kMaxCountedCodes) measure_wide(applier, x, parts, facts.codes_used);
+  else measure_narrow(applier, x, n, codes, parts, facts.codes_used);
+  ErrorSums sums;
+  double clipped = 0;
+  for (const SpanFacts& part : parts) {
+    add(sums, part.sums, 0);
+    clipped += static_cast<double>(part.clipped);
+  }
+  sums.n = static_cast<double>(n);
+  facts.error = sums.result();
+  facts.clipped_share = n > 0 ? clipped / static_cast<double>(n) : 0;
+  add_sizes(params, n, facts);
+  return facts;
+}
+
+void ErrorSums::add(const float* x, const float* y, std::int64_t count) {
+  const std::int64_t tiles = (count + kTile - 1) / kTile;
+  std::vector<PairSums> parts(static_cast<std::size_t>(std::max<std::int64_t>(0, tiles)));
+  parallel_for(tiles, threads_for(count), [&](std::int64_t i) {
+    const std::int64_t begin = i * kTile;
+    parts[static_cast<std::size_t>(i)] = kernels().pair_sums(x + begin, y + begin, std::min(kTile, count - begin));
+  });
+  for (const PairSums& part : parts) quant::add(*this, part, 0);
+  n += static_cast<double>(std::max<std::int64_t>(0, count));
+}
+
+void ErrorSums::merge(const ErrorSums& other) {
+  xx += other.xx;
+  yy += other.yy;
+  xy += other.xy;
+  dd += other.dd;
+  max_abs = std::max(max_abs, other.max_abs);
+  n += other.n;
+}
+
+TensorError ErrorSums::result() const {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  TensorError e;
+  e.elements = n;
+  e.mse = n > 0 ? dd / n : 0;
+  e.max_abs = max_abs;
+  e.sqnr_db = xx == 0 ? kNan : dd == 0 ? kInf : 10 * std::log10(xx / dd);
+  e.cosine = xx == 0 ? kNan : yy == 0 ? 0 : std::clamp(xy / (std::sqrt(xx) * std::sqrt(yy)), -1.0, 1.0);
+  return e;
+}
+
+TensorError tensor_error(const float* x, const float* y, std::int64_t n) {
+  ErrorSums sums;
+  sums.add(x, y, n);
+  return sums.result();
+}
+
+}  // namespace quanvas::quant

@@ -1,0 +1,295 @@
+#include "core/quant/statistics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <utility>
+
+#include "core/quant/kernels.h"
+#include "core/quant/key_table.h"
+#include "core/quant/order.h"
+#include "core/quant/parallel.h"
+#include "core/quant/spans.h"
+
+namespace quanvas::quant {
+namespace {
+
+constexpr std::uint32_t kNonFinitePage = 255;  // exponent of NaN and infinities
+
+bool negative(std::uint32_t key) { return key >= 0x8000; }
+
+// A cell's value is sign * unit * (base + lower 16 bits).
+double unit_of(std::uint32_t key) {
+  const int exponent = static_cast<int>(key >> 7 & 0xff);
+  return std::ldexp(negative(key) ? -1.0 : 1.0, std::max(exponent, 1) - 150);
+}
+std::uint64_t base_of(std::uint32_t key) {
+  return (std::uint64_t{key & 0x7f} | ((key >> 7 & 0xff) != 0 ? 0x80 : 0)) << 16;
+}
+
+struct Found {
+  double lowest = 0, highest = 0;
+  std::vector<float> absmax;  // per channel
+};
+
+// Element by element, for tensors that hold NaN or infinities.
+Found careful_extremes(const float* x, const BlockLayout& layout) {
+  Found found;
+  found.absmax.assign(layout.granularity == Granularity::kChannel ? static_cast<std::size_t>(layout.dim) : 0, 0.0f);
+  bool first = true;
+  for (std::int64_t i = 0; i < layout.elements(); ++i) {
+    if (!std::isfinite(x[i])) continue;
+    const double v = x[i];
+    found.lowest = first ? v : std::min(found.lowest, v);
+    found.highest = first ? v : std::max(found.highest, v);
+    first = false;
+    if (found.absmax.empty()) continue;
+    float& most = found.absmax[static_cast<std::size_t>(i / layout.inner % layout.dim)];
+    most = std::max(most, std::fabs(x[i]));
+  }
+  return found;
+}
+
+// From the keys that the range kernel left per result slot; false: not all values are finite.
+bool gather_extremes(const SpanPlan& plan, const std::vector<std::int32_t>& low, const std::vector<std::int32_t>& high,
+                     Found& found) {
+  std::int32_t least = INT32_MAX, most = INT32_MIN;
+  for (std::int64_t i = 0; i < plan.count(); ++i) {
+    const Span span = plan.span(i);
+    for (std::int64_t k = 0; k < (span.rows > 0 ? plan.slots(span) : 0); ++k) {
+      const auto slot = static_cast<std::size_t>(span.result + k);
+      least = std::min(least, low[slot]);
+      most = std::max(most, high[slot]);
+      if (found.absmax.empty()) continue;
+      float& channel = found.absmax[static_cast<std::size_t>(plan.parameter(span, k))];
+      channel = std::max({channel, std::fabs(from_order_key(low[slot])), std::fabs(from_order_key(high[slot]))});
+    }
+  }
+  if (least < kSmallestFiniteKey || most > kLargestFiniteKey) return false;
+  found.lowest = from_order_key(least);
+  found.highest = from_order_key(most);
+  return true;
+}
+
+}  // namespace
+
+TensorStatistics::TensorStatistics() : page_of_(512, -1) {}
+
+TensorStatistics::Cell& TensorStatistics::cell(std::uint32_t key) {
+  std::int16_t& index = page_of_[key >> 7];
+  if (index < 0) {
+    index = static_cast<std::int16_t>(pages_.size());
+    pages_.emplace_back();
+  }
+  return pages_[static_cast<std::size_t>(index)][key & 0x7f];
+}
+
+const TensorStatistics::Cell* TensorStatistics::find(std::uint32_t key) const {
+  const std::int16_t index = page_of_[key >> 7];
+  if (index < 0) return nullptr;
+  const Cell& cell = pages_[static_cast<std::size_t>(index)][key & 0x7f];
+  return cell.count ? &cell : nullptr;
+}
+
+void TensorStatistics::take(KeyTable& table) {
+  for (std::uint32_t page = 0; page < 512; ++page) {
+    if (!table.touched[page]) continue;
+    for (std::uint32_t key = page * 128; key < page * 128 + 128; ++key) {
+      const std::uint64_t packed = std::exchange(table.counts[key], 0), square = std::exchange(table.squares[key], 0);
+      const std::uint64_t n = packed >> KeyTable::kSumBits;
+      if (n == 0) continue;
+      if ((page & 0xff) == kNonFinitePage) {
+        non_finite_ += static_cast<double>(n);
+        continue;
+      }
+      Cell& c = cell(key);
+      c.count += n;
+      c.sum += packed & ((std::uint64_t{1} << KeyTable::kSumBits) - 1);
+      c.squares += square;
+      count_ += static_cast<double>(n);
+    }
+  }
+  if (table.touched[512])
+    for (std::size_t i = KeyTable::kKeys; i < table.counts.size(); ++i) {
+      const std::uint64_t n = std::exchange(table.counts[i], 0) >> KeyTable::kSumBits;
+      if (n == 0) continue;
+      cell(0).count += n;
+      count_ += static_cast<double>(n);
+    }
+  table.touched.fill(0);
+  table.elements = 0;
+}
+
+void TensorStatistics::widen(bool had_values, double lowest, double highest) {
+  // + 0.0: no -0 in what is shown and saved.
+  min_ = (had_values ? std::min(min_, lowest) : lowest) + 0.0;
+  max_ = (had_values ? std::max(max_, highest) : highest) + 0.0;
+}
+
+void TensorStatistics::merge_channels(std::int64_t channels, const std::vector<float>& absmax) {
+  if (channels_ == -1) {
+    channels_ = channels;
+    channel_absmax_ = absmax;
+  } else if (channels_ != channels) {
+    channels_ = 0;
+    channel_absmax_.clear();
+  } else {
+    for (std::size_t c = 0; c < channel_absmax_.size(); ++c) channel_absmax_[c] = std::max(channel_absmax_[c], absmax[c]);
+  }
+}
+
+void TensorStatistics::add(const float* x, const Shape& shape) {
+  BlockLayout layout;
+  if (shape.size() >= 2) {
+    layout.granularity = Granularity::kChannel;
+    layout.outer = shape[0];
+    layout.dim = shape[1];
+    for (std::size_t i = 2; i < shape.size(); ++i) layout.inner *= shape[i];
+  } else {
+    layout.inner = element_count(shape);
+  }
+  const std::int64_t n = layout.elements();
+  if (n <= 0) return;
+  const SpanPlan plan(layout);
+  std::vector<std::int32_t> low(static_cast<std::size_t>(plan.results())), high(low.size());
+  const int threads = threads_for(n);
+  const double before = count_;
+  std::mutex mutex;
+  parallel_for(threads, threads, [&](std::int64_t stripe) {
+    static thread_local KeyTable table;
+    const auto hand_in = [&] {
+      const std::lock_guard lock(mutex);
+      take(table);
+    };
+    for (std::int64_t i = plan.count() * stripe / threads; i < plan.count() * (stripe + 1) / threads; ++i) {
+      const Span span = plan.span(i);
+      if (span.rows == 0) continue;
+      Rows rows;
+      rows.rows = span.rows;
+      rows.length = span.length;
+      rows.last = span.last;
+      rows.vector = plan.vector_rows();
+      kernels().range(rows, x + span.offset, low.data() + span.result, high.data() + span.result);
+      table.add(x + span.offset, span.elements());
+      if (table.elements > KeyTable::kMaxElements - kTile) hand_in();
+    }
+    hand_in();
+  });
+  Found found;
+  found.absmax.assign(shape.size() >= 2 ? static_cast<std::size_t>(layout.dim) : 0, 0.0f);
+  if (!gather_extremes(plan, low, high, found)) found = careful_extremes(x, layout);
+  if (count_ > before) widen(before > 0, found.lowest, found.highest);
+  merge_channels(static_cast<std::int64_t>(found.absmax.size()), found.absmax);
+}
+
+void TensorStatistics::merge(const TensorStatistics& other) {
+  if (&other == this) return merge(TensorStatistics(other));
+  if (other.count_ > 0) widen(count_ > 0, other.min_, other.max_);
+  count_ += other.count_;
+  non_finite_ += other.non_finite_;
+  for (std::uint32_t page = 0; page < 512; ++page) {
+    if (other.page_of_[page] < 0) continue;
+    for (std::uint32_t key = page * 128; key < page * 128 + 128; ++key) {
+      const Cell* const from = other.find(key);
+      if (!from) continue;
+      Cell& to = cell(key);
+      to.count += from->count;
+      to.sum += from->sum;
+      to.squares += from->squares;
+    }
+  }
+  if (other.channels_ != -1) merge_channels(other.channels_, other.channel_absmax_);
+}
+
+std::vector<std::uint32_t> TensorStatistics::keys() const {
+  std::vector<std::uint32_t> found;
+  for (std::uint32_t key = 0xffff; key >= 0x8000; --key)
+    if (find(key)) found.push_back(key);
+  for (std::uint32_t key = 0; key < 0x8000; ++key)
+    if (find(key)) found.push_back(key);
+  return found;
+}
+
+std::vector<TensorStatistics::Bin> TensorStatistics::bins() const {
+  std::vector<Bin> bins;
+  for (const std::uint32_t key : keys()) {
+    const Cell& c = *find(key);
+    const auto n = static_cast<double>(c.count);
+    const double unit = unit_of(key);
+    // n * squares - sum^2 in whole numbers: exactly 0 when all values are equal.
+    const unsigned __int128 spread =
+        static_cast<unsigned __int128>(c.count) * c.squares - static_cast<unsigned __int128>(c.sum) * c.sum;
+    const double variance = static_cast<double>(spread) / (n * n);
+    bins.push_back({n, unit * (static_cast<double>(base_of(key)) + static_cast<double>(c.sum) / n),
+                    std::fabs(unit) * std::sqrt(3 * variance)});
+  }
+  return bins;
+}
+
+double TensorStatistics::mean() const {
+  if (count_ == 0) return 0;
+  double sum = 0;
+  for (const Bin& b : bins()) sum += b.count * b.mean;
+  return sum / count_;
+}
+
+double TensorStatistics::stddev() const {
+  if (count_ == 0) return 0;
+  const double m = mean();
+  double sum = 0;
+  for (const Bin& b : bins()) sum += b.count * ((b.mean - m) * (b.mean - m) + b.half_width * b.half_width / 3);
+  return std::sqrt(sum / count_);
+}
+
+double TensorStatistics::percentile(double percent, bool absolute) const {
+  if (count_ == 0 || std::isnan(percent)) return 0;
+  return at_rank(upper_rank(std::clamp(percent, 0.0, 100.0), count_), absolute);
+}
+
+double TensorStatistics::at_rank(std::int64_t rank, bool absolute) const {
+  if (count_ == 0) return 0;
+  std::vector<Bin> sorted = bins();
+  double least = min_, most = max_;
+  if (absolute) {
+    for (Bin& b : sorted) b.mean = std::fabs(b.mean);
+    std::sort(sorted.begin(), sorted.end(), [](const Bin& a, const Bin& b) { return a.mean < b.mean; });
+    most = std::max(std::fabs(min_), std::fabs(max_));
+    least = min_ <= 0 && max_ >= 0 ? 0 : std::min(std::fabs(min_), std::fabs(max_));
+  }
+  const double wanted = std::clamp(static_cast<double>(rank), 1.0, count_);
+  if (wanted == count_) return most;
+  if (wanted == 1 && !absolute) return least;
+  double before = 0;
+  for (const Bin& b : sorted) {
+    if (before + b.count < wanted) {
+      before += b.count;
+      continue;
+    }
+    const double share = (wanted - before - 0.5) / b.count;
+    return std::clamp(b.mean + b.half_width * (2 * share - 1), least, most);
+  }
+  return most;
+}
+
+std::vector<double> TensorStatistics::rebin(double lo, double hi, int count) const {
+  if (count < 1 || !std::isfinite(lo) || !std::isfinite(hi) || !(lo < hi)) return {};
+  std::vector<double> out(static_cast<std::size_t>(count));
+  const double scale = count / (hi - lo);
+  const auto last = static_cast<double>(count - 1);
+  for (const Bin& b : bins()) {
+    const double from = std::max(b.mean - b.half_width, min_), to = std::min(b.mean + b.half_width, max_);
+    if (!(from < to)) {
+      if (b.mean >= lo && b.mean <= hi)
+        out[static_cast<std::size_t>(std::clamp(std::floor((b.mean - lo) * scale), 0.0, last))] += b.count;
+      continue;
+    }
+    // In units of output bins.
+    const double begin = std::max((from - lo) * scale, 0.0), end = std::min((to - lo) * scale, static_cast<double>(count));
+    const double density = b.count / ((to - from) * scale);
+    for (double at = std::floor(begin); at < end; at += 1)
+      out[static_cast<std::size_t>(std::min(at, last))] += density * (std::min(end, at + 1) - std::max(begin, at));
+  }
+  return out;
+}
+
+}  // namespace quanvas::quant

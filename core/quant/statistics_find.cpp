@@ -1,0 +1,112 @@
+// Quantizer parameters from statistics.
+#include <algorithm>
+#include <cmath>
+
+#include "core/quant/affine.h"
+#include "core/quant/order.h"
+#include "core/quant/search.h"
+#include "core/quant/statistics.h"
+
+namespace quanvas::quant {
+namespace {
+
+constexpr int kHistogramSteps = 100;  // candidates per search: a pass over a few thousand bins each
+
+double round_half_even(double v) {
+  constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52
+  return (v + kMagic) - kMagic;
+}
+
+// Integral of the squared rounding and clipping error from the zero point to u, in steps.
+double integral(double u, double a, double b) {
+  const double k = round_half_even(std::clamp(u, a, b)), f = u - k;
+  return k / 12 + f * f * f / 3;
+}
+
+double histogram_error(const std::vector<TensorStatistics::Bin>& bins, double scale, double a, double b) {
+  constexpr double kNarrow = 1e-3;  // below it the difference of the integrals loses its digits
+  const double inverse = 1 / scale;
+  double total = 0;
+  for (const auto& bin : bins) {
+    const double u = bin.mean * inverse, h = bin.half_width * inverse;
+    if (h < kNarrow) {
+      const double f = u - round_half_even(std::clamp(u, a, b));
+      total += bin.count * (f * f + h * h / 3);
+    } else {
+      total += bin.count * (integral(u + h, a, b) - integral(u - h, a, b)) / (2 * h);
+    }
+  }
+  return total * scale * scale;
+}
+
+Range statistic_range(const QuantSpec& spec, const CodeRange& codes, const TensorStatistics& s) {
+  const Range extreme = extreme_range(spec, static_cast<float>(s.minimum()), static_cast<float>(s.maximum()));
+  if (spec.statistic == Statistic::kPercentile) {
+    const std::int64_t high = upper_rank(spec.percentile, s.count());
+    if (is_symmetric(spec)) return {0.0f, static_cast<float>(s.at_rank(high, true))};
+    return {std::min(0.0f, static_cast<float>(s.at_rank(lower_rank(spec.percentile, s.count()), false))),
+            std::max(0.0f, static_cast<float>(s.at_rank(high, false)))};
+  }
+  if (spec.statistic != Statistic::kMse) return extreme;
+  const auto bins = s.bins();
+  return search_range(spec, codes, extreme, kHistogramSteps, 1, [&](const std::vector<Affine>& candidates) {
+    std::vector<double> errors;
+    for (const Affine& c : candidates)
+      errors.push_back(histogram_error(bins, c.scale, static_cast<double>(codes.lo) - c.zero,
+                                       static_cast<double>(codes.hi) - c.zero));
+    return errors;
+  });
+}
+
+Result<QuantParams> per_channel(QuantSpec spec, const Shape& shape, const TensorStatistics& s, int default_axis) {
+  QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
+  const int given = spec.axis.value_or(default_axis);
+  spec.axis = given < 0 ? given + static_cast<int>(shape.size()) : given;
+  const auto channels = static_cast<std::int64_t>(s.channel_absmax().size());
+  if (*spec.axis != 1 || channels != layout.dim)
+    return fail(ErrorCode::kUnsupported,
+                "Calibration kept the magnitudes of " + std::to_string(channels) +
+                    " channels of axis 1, but the quantizer wants " + std::to_string(layout.dim) + " of axis " +
+                    std::to_string(*spec.axis) + ".",
+                "Use granularity tensor, or axis 1.");
+  if (spec.statistic == Statistic::kPercentile || spec.statistic == Statistic::kMse)
+    return fail(ErrorCode::kUnsupported,
+                std::string("statistic is ") + enum_text(spec.statistic) +
+                    "; of an activation's channels calibration keeps only the largest magnitude.",
+                "Use statistic absmax, or granularity tensor.");
+  // With a zero point: each channel from -max|x| (0 when nothing was negative) to max|x|.
+  const std::vector<float>& hi = s.channel_absmax();
+  std::vector<float> lo(hi.size());
+  for (std::size_t i = 0; i < hi.size(); ++i) lo[i] = s.minimum() < 0 ? -hi[i] : 0.0f;
+  return params_from_range(spec, layout, lo, hi);
+}
+
+}  // namespace
+
+double TensorStatistics::squared_error(const QuantParams& params) const {
+  if (params.scale.empty()) return 0;
+  const double zero = params.zero_point.empty() ? 0.0 : static_cast<double>(params.zero_point[0]);
+  return histogram_error(bins(), params.scale[0], static_cast<double>(params.lo) - zero,
+                         static_cast<double>(params.hi) - zero);
+}
+
+Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const TensorStatistics& statistics,
+                                int default_axis) {
+  if (spec.granularity == Granularity::kGroup)
+    return fail(ErrorCode::kUnsupported, "granularity is group; statistics of groups of an activation are not kept.",
+                "Use granularity tensor or channel.");
+  const bool fixed = has_clip(spec) && (is_symmetric(spec) || (spec.clip_min && spec.clip_max));
+  if (statistics.count() == 0 && !fixed)
+    return fail(ErrorCode::kInvalidArgument,
+                statistics.non_finite() > 0 ? "Calibration saw no finite value of this tensor."
+                                            : "Calibration saw no value of this tensor.",
+                "Calibrate with other samples, or give clip_min and clip_max.");
+  if (spec.granularity == Granularity::kChannel && !has_clip(spec))
+    return per_channel(spec, shape, statistics, default_axis);
+  QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
+  const CodeRange codes = code_range(spec);
+  QUANVAS_TRY(const Range range, clipped_range(spec, fixed ? Range{} : statistic_range(spec, codes, statistics)));
+  return params_from_range(spec, layout, {range.lo}, {range.hi});
+}
+
+}  // namespace quanvas::quant
