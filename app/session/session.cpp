@@ -1,0 +1,134 @@
+#include "app/session/session.h"
+
+#include <algorithm>
+
+#include "app/session/session_impl.h"
+
+namespace quanvas {
+
+QString to_text(const Error& error) { return QString::fromStdString(error.text()); }
+
+Session::Session(const QString& engine_address, QObject* parent) : QObject(parent) {
+  qRegisterMetaType<Histogram>("quanvas::Histogram");
+  qRegisterMetaType<Site>("quanvas::Site");
+  qRegisterMetaType<SweepCell>("quanvas::SweepCell");
+  qRegisterMetaType<TrainPoint>("quanvas::TrainPoint");
+  qRegisterMetaType<ExportReport>("quanvas::ExportReport");
+  qRegisterMetaType<std::vector<NodeId>>("std::vector<quanvas::NodeId>");
+  qRegisterMetaType<std::vector<Refusal>>("std::vector<quanvas::Refusal>");
+  impl_ = std::make_unique<Impl>(this, engine_address);
+}
+
+Session::~Session() = default;
+
+void Session::start() { impl_->start(); }
+
+bool Session::has_project() const { return impl_->has_project; }
+bool Session::engine_is_ready() const { return impl_->client != nullptr; }
+bool Session::engine_is_remote() const { return impl_->remote; }
+GraphPtr Session::graph() const { return impl_->graph; }
+const std::vector<Layer>& Session::layers() const { return impl_->layers; }
+const ProjectState& Session::state() const { return impl_->state; }
+const Recipe& Session::recipe() const { return impl_->recipe; }
+const Plan& Session::plan() const { return impl_->plan; }
+const std::vector<Run>& Session::runs() const { return impl_->runs; }
+const std::map<NodeId, LayerFacts>& Session::facts() const { return impl_->facts; }
+const json& Session::catalog() const { return impl_->catalog; }
+const std::vector<Issue>& Session::issues() const { return impl_->issues; }
+const std::vector<JobStatus>& Session::jobs() const { return impl_->jobs; }
+std::map<std::string, std::string> Session::engine_versions() const { return impl_->versions; }
+QUndoStack* Session::undo_stack() { return &impl_->undo; }
+
+bool Session::facts_are_stale(NodeId node) const {
+  const auto changed = impl_->changed_at.find(node);
+  if (changed == impl_->changed_at.end()) return false;
+  const auto answered = impl_->answered_at.find(node);
+  return answered == impl_->answered_at.end() || answered->second < changed->second;
+}
+
+bool Session::run_is_stale(const Run& run) const {
+  const auto& state = impl_->state;
+  // An unknown hash proves nothing.
+  const auto differs = [](const std::string& a, const std::string& b) { return !a.empty() && !b.empty() && a != b; };
+  if (differs(run.model_hash, state.model_hash) || differs(run.data_hash, state.data_hash)) return true;
+  if (run.kind == RunKind::kFloat) return false;
+  if (differs(run.statistics_hash, state.statistics_hash)) return true;
+  Recipe named = run.recipe;
+  named.name = impl_->recipe.name;  // another name alone changes nothing
+  return !(named == impl_->recipe);
+}
+
+void Session::open(const QString& path) { impl_->open(path); }
+
+void Session::save_copy(const QString& path) {
+  impl_->after_edits([impl = impl_.get(), path] {
+    impl->edit_lane.post([impl, client = impl->client, path] {
+      const Status status = client->save_copy(path.toStdString());
+      if (!status) impl->on_gui([impl, error = status.error()] {
+        impl->add_issue({Severity::kError, "save a copy", error.message, error.hint});
+      });
+    });
+  });
+}
+
+void Session::edit_recipe(const Recipe& after, const QString& label, const QString& merge_key) {
+  impl_->edit(after, label, merge_key);
+}
+
+void Session::assign(const std::vector<Site>& sites, const std::optional<QuantSpec>& spec, const QString& label,
+                     const QString& merge_key) {
+  if (!impl_->has_project || sites.empty()) return;
+  impl_->edit(with_assignment(impl_->recipe, *impl_->graph, sites, spec), label, merge_key);
+}
+
+void Session::set_data(const DataSettings& data) {
+  impl_->after_edits([impl = impl_.get(), data] {
+    impl->edit_lane.post([impl, client = impl->client, data] {
+      const auto state = client->set_data(data);
+      impl->on_gui([impl, state] {
+        if (!state) return impl->add_issue({Severity::kError, "data", state.error().message, state.error().hint});
+        impl->set_state(*state);
+        impl->mark_changed(impl->all_layers());
+        impl->ask_facts(impl->all_layers());
+      });
+    });
+  });
+}
+
+void Session::set_value(const QString& key, const QString& text) {
+  if (!impl_->client || !impl_->has_project) return;
+  impl_->edit_lane.post([impl = impl_.get(), client = impl_->client, key, text] {
+    const Status status = client->set_value(key.toStdString(), text.toStdString());
+    // A read-only project keeps no window layout; nobody misses it.
+    if (status || status.error().code == ErrorCode::kReadOnly || client->lost()) return;
+    impl->on_gui([impl, error = status.error(), key] {
+      impl->add_issue({Severity::kWarning, key.toStdString(), error.message, error.hint});
+    });
+  });
+}
+
+void Session::request_facts(const std::vector<NodeId>& nodes) { impl_->ask_facts(nodes); }
+void Session::request_histogram(const Site& site, int bins) { impl_->ask_histogram(site, bins); }
+
+void Session::check_export(const QString& target) {
+  if (!impl_->client || !impl_->has_project) return;
+  const int serial = ++impl_->check_serial;
+  impl_->check_lane.post([impl = impl_.get(), client = impl_->client, target, serial, recipe = impl_->recipe] {
+    const auto refusals = client->check_export(recipe, target.toStdString());
+    impl->on_gui([impl, target, serial, refusals, client] {
+      if (serial != impl->check_serial || client != impl->client) return;
+      if (refusals) return Q_EMIT impl->q->export_checked(target, *refusals);
+      impl->add_issue({Severity::kError, "export " + target.toStdString(), refusals.error().message,
+                       refusals.error().hint});
+    });
+  });
+}
+
+void Session::cancel(const QString& job_id) { impl_->cancel(job_id); }
+
+void Session::clear_issues() {
+  impl_->issues.clear();
+  Q_EMIT issues_changed();
+}
+
+}  // namespace quanvas

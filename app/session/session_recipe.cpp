@@ -1,0 +1,125 @@
+// Session: edits. The recipe and its plan change here at once; the engine gets every edit in order, and again
+// after it was started again, until it has confirmed it.
+#include "app/session/session_impl.h"
+
+namespace quanvas {
+namespace {
+
+constexpr auto kEditPatience = std::chrono::seconds(30);
+
+// Layers with a site whose spec differs. Both plans list the sites of the same graph in the same order.
+std::vector<NodeId> changed_layers(const Plan& before, const Plan& after) {
+  std::vector<NodeId> nodes;
+  for (std::size_t i = 0; i < after.sites.size(); ++i) {
+    const auto& now = after.sites[i];
+    const bool same = i < before.sites.size() && before.sites[i].site == now.site && before.sites[i].spec == now.spec;
+    if (!same && (nodes.empty() || nodes.back() != now.site.node)) nodes.push_back(now.site.node);
+  }
+  return nodes;
+}
+
+}  // namespace
+
+void Session::Impl::edit(const Recipe& after, const QString& label, const QString& merge_key) {
+  if (!has_project || after == recipe) return;
+  if (!opening_path.isEmpty() && !reopening)
+    return add_issue({Severity::kWarning, label.toStdString(), "Another project is being opened; this one is left as it is.",
+                      {}});
+  auto legal = resolve(*graph, after, PresetLibrary::builtin());
+  if (!legal) return add_issue({Severity::kError, label.toStdString(), legal.error().message, legal.error().hint});
+  prepared_plan = std::move(*legal);
+  undo.push(new EditRecipe(recipe, after, label, merge_key,
+                           [this](const Recipe& r, const QString& l, const QString& key) { apply(r, l, key); }));
+}
+
+void Session::Impl::apply(const Recipe& after, const QString& label, const QString& merge_key) {
+  Result<Plan> fresh;
+  if (prepared_plan)
+    fresh = std::move(*std::exchange(prepared_plan, std::nullopt));
+  else
+    fresh = resolve(*graph, after, PresetLibrary::builtin());
+  if (!fresh) return add_issue({Severity::kError, label.toStdString(), fresh.error().message, fresh.error().hint});
+  // Passes and calibration bear on every layer's facts.
+  const bool everywhere = !(after.passes == recipe.passes) || !(after.calibration == recipe.calibration);
+  const auto changed = everywhere ? all_layers() : changed_layers(plan, *fresh);
+  recipe = after;
+  plan = std::move(*fresh);
+  state.recipe = recipe;
+  mark_changed(changed);
+  queue_edit(label, merge_key);
+  Q_EMIT q->recipe_changed();
+  ask_facts(changed);
+}
+
+void Session::Impl::queue_edit(const QString& label, const QString& merge_key) {
+  if (state.read_only) {
+    if (!std::exchange(told_read_only, true))
+      add_issue({Severity::kWarning, state.project_path,
+                 "The project is read-only, so edits are not stored: " + state.read_only_reason,
+                 "Save a copy to keep them."});
+    return;
+  }
+  const bool in_flight = sending && pending.size() == 1;
+  if (!merge_key.isEmpty() && !pending.empty() && !in_flight && pending.back().merge_key == merge_key) {
+    pending.back().recipe = recipe;
+    settle.start();
+    return;
+  }
+  pending.push_back({next_serial++, recipe, label, merge_key});
+  if (merge_key.isEmpty())
+    send_edits();
+  else
+    settle.start();  // a drag goes on; it is stored when it rests, or with the next other edit
+}
+
+void Session::Impl::send_edits() {
+  if (sending) return;
+  if (pending.empty()) {
+    for (auto& fn : std::exchange(waiting_for_edits, {})) fn();
+    return;
+  }
+  if (!client || !opening_path.isEmpty()) return;
+  sending = true;
+  edit_lane.post([this, asked = client, edit = pending.front()] {
+    const Status status = asked->set_recipe(edit.recipe, edit.label.toStdString(), kEditPatience);
+    if (status) confirmed_serial = edit.serial;
+    on_gui([this, serial = edit.serial, status, asked] { edit_answered(serial, status, asked); });
+  });
+}
+
+void Session::Impl::edit_answered(std::int64_t serial, const Status& status, const ClientPtr& asked) {
+  while (!pending.empty() && pending.front().serial <= confirmed_serial) pending.pop_front();
+  if (asked != client) return;  // the engine was lost meanwhile; what it has not stored is sent again
+  sending = false;
+  if (!status && is_loss(asked, status.error())) return;
+  if (!status && !pending.empty() && pending.front().serial == serial) {
+    add_issue({Severity::kError, pending.front().label.toStdString(),
+               "The edit was not stored: " + status.error().message, status.error().hint});
+    pending.pop_front();
+  }
+  if (status) refresh_state();
+  send_edits();
+}
+
+// Whether statistics for the recipe's calibration settings exist is the engine's to say.
+void Session::Impl::refresh_state() {
+  edit_lane.post([this, asked = client] {
+    const auto fresh = asked->state();
+    if (fresh) on_gui([this, asked, fresh = *fresh] {
+      if (asked != client || !opening_path.isEmpty()) return;
+      const bool same = fresh.calibrated == state.calibrated && fresh.statistics_hash == state.statistics_hash &&
+                        fresh.data_hash == state.data_hash;
+      if (!same) set_state(fresh);
+    });
+  });
+}
+
+void Session::Impl::after_edits(std::function<void()> fn) {
+  if (!client) return add_issue({Severity::kError, "engine", "The engine is not running.", "Wait until it is ready."});
+  if (pending.empty() && !sending) return fn();
+  waiting_for_edits.push_back(std::move(fn));
+  settle.stop();
+  send_edits();
+}
+
+}  // namespace quanvas
