@@ -87,13 +87,13 @@ void HeatMap::paint_cell(QPainter& painter, const QRect& rect, int row, int colu
   const double v = value(row, column);
   const QRectF box = QRectF(rect).adjusted(0.5, 0.5, -0.5, -0.5);
   const bool known = !std::isnan(v);
-  const QColor fill = known ? cividis(data_.position ? data_.position(v) : 0, c) : c.row;
+  const QColor fill = known ? cividis(data_.position ? data_.position(v, column) : 0, c) : c.row;
   painter.setPen(QPen(known ? outline_of(fill, c) : c.line, 1));
   painter.setBrush(fill);
   painter.drawRoundedRect(box, 3, 3);
   if (known) {
     painter.setPen(ink_on(fill));
-    painter.drawText(rect, Qt::AlignCenter, data_.text ? data_.text(v) : QString::number(v));
+    painter.drawText(rect, Qt::AlignCenter, data_.text ? data_.text(v, column) : QString::number(v));
   }
   const auto r = static_cast<std::size_t>(row);
   if (r < data_.outlined.size() && data_.outlined[r] == column) {

@@ -19,8 +19,8 @@ struct HeatMapData {
   std::vector<std::vector<double>> values;
   // Same size or empty: per row the outlined column, -1 none.
   std::vector<int> outlined;
-  std::function<QString(double)> text;        // in the cell
-  std::function<double(double)> position;     // 0..1 on the colour scale, 1 is bad
+  std::function<QString(double value, int column)> text;     // in the cell
+  std::function<double(double value, int column)> position;  // 0..1 on the colour scale, 1 is bad
   std::function<QString(int row, int column)> tooltip;
   bool clickable = false;
 };

@@ -1,0 +1,219 @@
+#include "widgets/panels/run_views.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <QHeaderView>
+#include <QLabel>
+#include <QPlainTextEdit>
+#include <QTabWidget>
+#include <QTableWidget>
+#include <QVBoxLayout>
+
+#include "core/recipe/recipe.h"
+#include "widgets/charts/curve_chart.h"
+#include "widgets/common/format.h"
+#include "widgets/common/theme.h"
+#include "widgets/models/runs_model.h"
+#include "widgets/models/table_text.h"
+
+namespace quanvas {
+namespace {
+
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+
+QTableWidget* make_table(const QStringList& titles, QWidget* parent, const QString& name) {
+  auto* table = new QTableWidget(0, static_cast<int>(titles.size()), parent);
+  table->setHorizontalHeaderLabels(titles);
+  table->setEditTriggers(QAbstractItemView::NoEditTriggers);
+  table->setSelectionBehavior(QAbstractItemView::SelectRows);
+  table->setShowGrid(false);
+  table->setWordWrap(false);
+  table->setAccessibleName(name);
+  table->verticalHeader()->hide();
+  table->verticalHeader()->setDefaultSectionSize(25);
+  table->horizontalHeader()->setHighlightSections(false);
+  add_copy_actions(table, table->horizontalHeader());
+  table->setContextMenuPolicy(Qt::ActionsContextMenu);
+  return table;
+}
+
+// A cell that sorts by its number (nan last), not by its text.
+class NumberItem : public QTableWidgetItem {
+ public:
+  NumberItem(const QString& text, double value) : QTableWidgetItem(text), value_(value) {
+    setTextAlignment(Qt::AlignRight | Qt::AlignVCenter);
+  }
+  bool operator<(const QTableWidgetItem& other) const override {
+    const double v = static_cast<const NumberItem&>(other).value_;
+    return std::isnan(v) ? !std::isnan(value_) : value_ < v;
+  }
+
+ private:
+  double value_;
+};
+
+void add_row(QTableWidget* table, const std::vector<QTableWidgetItem*>& items) {
+  const int row = table->rowCount();
+  table->insertRow(row);
+  for (std::size_t i = 0; i < items.size(); ++i) table->setItem(row, static_cast<int>(i), items[i]);
+}
+
+QTableWidgetItem* text_item(const QString& text) { return new QTableWidgetItem(text); }
+
+QTableWidgetItem* delta_item(double delta, int decimals, bool more_is_good) {
+  auto* item = new NumberItem(signed_text(delta, decimals), delta);
+  if (std::isfinite(delta) && delta != 0)
+    item->setForeground((delta > 0) == more_is_good ? colors().good : colors().warning);
+  return item;
+}
+
+double sqnr_of(const std::optional<LayerResult>& l, std::optional<TensorError> LayerResult::*field) {
+  return l && (*l).*field ? ((*l).*field)->sqnr_db : std::nan("");
+}
+NumberItem* db_item(double v) { return new NumberItem(number_text(v, 1), v); }
+
+QString formats(const std::optional<LayerResult>& l) {
+  if (!l) return missing_text();
+  const auto or_float = [](const std::string& s) { return s.empty() ? RunCompareView::tr("float") : qs(s); };
+  return or_float(l->weight_format) + QStringLiteral(" ") + or_float(l->activation_format);
+}
+
+QWidget* text_page(const QString& text, QWidget* parent) {
+  auto* edit = new QPlainTextEdit(text, parent);
+  edit->setReadOnly(true);
+  edit->setFrameShape(QFrame::NoFrame);
+  return edit;
+}
+
+}  // namespace
+
+RunCompareView::RunCompareView(const Run& a, const Run& b, QWidget* parent) : QWidget(parent), comparison_(compare(a, b)) {
+  auto* layout = new QVBoxLayout(this);
+  layout->setContentsMargins(0, 0, 0, 0);
+  layout->setSpacing(10);
+  figures_ = build_figures(a, b);
+  layers_ = build_layers();
+  auto* recipe = new QLabel(recipe_text(), this);
+  recipe->setWordWrap(true);
+  recipe->setTextInteractionFlags(Qt::TextSelectableByMouse | Qt::TextSelectableByKeyboard);
+  const auto heading = [&](const QString& text) {
+    auto* label = new QLabel(text, this);
+    label->setProperty("role", "title");
+    layout->addWidget(label);
+  };
+  layout->addWidget(figures_);
+  heading(tr("Layers"));
+  layout->addWidget(layers_, 1);
+  heading(tr("Recipe, from run %1 to run %2").arg(a.id).arg(b.id));
+  layout->addWidget(recipe);
+}
+
+QTableWidget* RunCompareView::build_figures(const Run& a, const Run& b) {
+  auto* table = make_table({QString(), tr("Run %1").arg(a.id), tr("Run %1").arg(b.id), tr("Δ")}, this, tr("Figures"));
+  const auto top1 = [](const Run& r) { return r.accuracy ? run_accuracy_text(*r.accuracy) : missing_text(); };
+  const auto size = [](const Run& r) { return r.bytes > 0 ? bytes_text(r.bytes) : missing_text(); };
+  const auto bops = [](const Run& r) { return r.bops > 0 ? si_text(r.bops) : missing_text(); };
+  const auto cell = [](const QString& text) {
+    auto* item = text_item(text);
+    item->setTextAlignment(Qt::AlignRight | Qt::AlignVCenter);
+    return item;
+  };
+  add_row(table, {text_item(tr("Recipe")), cell(qs(a.name)), cell(qs(b.name)), cell({})});
+  add_row(table, {text_item(tr("Top-1, %")), cell(top1(a)), cell(top1(b)), delta_item(comparison_.top1_delta * 100, 2, true)});
+  const auto change = [](double delta, const QString& text) {
+    auto* item = delta_item(delta, 0, false);
+    item->setText(std::isnan(delta) ? missing_text() : (delta > 0 ? QStringLiteral("+") : QString()) + text);
+    return item;
+  };
+  add_row(table, {text_item(tr("Size")), cell(size(a)), cell(size(b)), change(comparison_.bytes_delta, bytes_text(comparison_.bytes_delta))});
+  add_row(table, {text_item(tr("BOPs")), cell(bops(a)), cell(bops(b)), change(comparison_.bops_delta, si_text(comparison_.bops_delta))});
+  table->setFixedHeight(table->horizontalHeader()->sizeHint().height() + 4 * 25 + 2);
+  table->horizontalHeader()->setSectionResizeMode(QHeaderView::Stretch);
+  return table;
+}
+
+QTableWidget* RunCompareView::build_layers() {
+  const QString a = QString::number(comparison_.a), b = QString::number(comparison_.b);
+  auto* table = make_table({tr("Layer"), tr("Formats %1").arg(a), tr("Formats %1").arg(b), tr("Isolated %1, dB").arg(a), tr("Isolated %1, dB").arg(b),
+                            tr("Cumulative %1, dB").arg(a), tr("Cumulative %1, dB").arg(b), tr("Δ cumulative, dB")}, this, tr("Layers"));
+  for (const auto& d : comparison_.layers) {
+    auto* name = text_item(qs(d.name));
+    name->setData(Qt::UserRole, d.node);
+    const QString from = formats(d.a), to = formats(d.b);
+    auto* format_b = text_item(to);
+    if (from != to) {
+      QFont font = text_font(12.5, QFont::DemiBold);
+      format_b->setFont(font);
+    }
+    add_row(table, {name, text_item(from), format_b, db_item(sqnr_of(d.a, &LayerResult::isolated)), db_item(sqnr_of(d.b, &LayerResult::isolated)),
+                    db_item(sqnr_of(d.a, &LayerResult::cumulative)), db_item(sqnr_of(d.b, &LayerResult::cumulative)),
+                    delta_item(d.cumulative_delta_db, 1, true)});
+  }
+  table->setSortingEnabled(true);
+  table->horizontalHeader()->setSortIndicator(-1, Qt::AscendingOrder);
+  table->resizeColumnsToContents();
+  connect(table, &QTableWidget::itemSelectionChanged, this, [this, table] {
+    if (const auto* item = table->item(table->currentRow(), 0)) Q_EMIT layer_clicked(item->data(Qt::UserRole).toInt());
+  });
+  return table;
+}
+
+QString RunCompareView::recipe_text() const {
+  if (comparison_.recipe_differences.empty()) return tr("No difference.");
+  QStringList lines;
+  for (const auto& d : comparison_.recipe_differences) lines << qs(d);
+  return lines.join(u'\n');
+}
+
+RunDetailsView::RunDetailsView(const Run& run, QWidget* parent) : QWidget(parent) {
+  auto* tabs = new QTabWidget(this);
+  auto* layout = new QVBoxLayout(this);
+  layout->setContentsMargins(0, 0, 0, 0);
+  layout->addWidget(tabs);
+  auto* figures = make_table({tr("Figure"), tr("Value")}, tabs, tr("Figures"));
+  const auto figure = [&](const QString& name, const QString& value) { add_row(figures, {text_item(name), text_item(value)}); };
+  figure(tr("Started"), qs(run.created));
+  figure(tr("Took"), duration_text(run.seconds));
+  if (run.accuracy) {
+    const auto& a = *run.accuracy;
+    figure(tr("Samples"), count_text(a.samples));
+    figure(tr("Top-1, %"), run_accuracy_text(a));
+    figure(tr("Top-5, %"), number_text(a.top5 * 100, 2));
+    figure(tr("Loss, nats"), significant_text(a.loss, 4));
+    figure(tr("Same class as float"), percent_text(a.agreement));
+    figure(tr("SQNR of the output"), db_text(a.output_sqnr_db));
+  }
+  figure(tr("Size"), change_text(bytes_text(run.bytes_float), bytes_text(run.bytes)));
+  figure(tr("BOPs"), run.bops > 0 ? si_text(run.bops) : missing_text());
+  for (const auto& [key, value] : run.versions) figure(qs(key), qs(value));
+  figure(tr("Model"), qs(run.model_hash));
+  figure(tr("Data"), qs(run.data_hash));
+  figures->resizeColumnToContents(0);
+  figures->horizontalHeader()->setStretchLastSection(true);
+  tabs->addTab(figures, tr("Figures"));
+
+  auto* passes = make_table({tr("Pass"), tr("What it did"), tr("Time")}, tabs, tr("Passes"));
+  for (const auto& p : run.passes) add_row(passes, {text_item(qs(p.title)), text_item(qs(p.summary)), new NumberItem(duration_text(p.seconds), p.seconds)});
+  passes->resizeColumnToContents(0);
+  passes->horizontalHeader()->setSectionResizeMode(1, QHeaderView::Stretch);
+  tabs->addTab(passes, tr("Passes"));
+
+  auto* issues = make_table({tr("Where"), tr("What"), tr("What to do")}, tabs, tr("Issues"));
+  for (const auto& i : run.issues) add_row(issues, {text_item(qs(i.where)), text_item(qs(i.message)), text_item(qs(i.hint))});
+  issues->resizeColumnToContents(0);
+  issues->horizontalHeader()->setSectionResizeMode(1, QHeaderView::Stretch);
+  issues->horizontalHeader()->setSectionResizeMode(2, QHeaderView::Stretch);
+  issues->setWordWrap(true);
+  issues->resizeRowsToContents();
+  tabs->addTab(issues, run.issues.empty() ? tr("Issues") : tr("Issues (%1)").arg(run.issues.size()));
+
+  if (!run.curve.empty()) {
+    auto* curve = new CurveChart(tabs);
+    curve->set_points(run.curve);
+    tabs->addTab(curve, tr("Training"));
+  }
+  tabs->addTab(text_page(qs(recipe_to_yaml(run.recipe)), tabs), tr("Recipe"));
+}
+
+}  // namespace quanvas

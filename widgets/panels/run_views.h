@@ -1,0 +1,42 @@
+// Quanvas - what is inside a run, and two runs side by side. Views of values; the window shows them in dialogs.
+#pragma once
+
+#include <QWidget>
+
+#include "core/report/compare.h"
+
+class QTableWidget;
+
+namespace quanvas {
+
+// Two runs: figures with their differences, layer by layer, and what differs in the recipes.
+class RunCompareView : public QWidget {
+  Q_OBJECT
+
+ public:
+  RunCompareView(const Run& a, const Run& b, QWidget* parent = nullptr);
+  const Comparison& comparison() const { return comparison_; }
+  QTableWidget* layers() const { return layers_; }
+  QTableWidget* figures() const { return figures_; }
+  QString recipe_text() const;
+
+ Q_SIGNALS:
+  void layer_clicked(quanvas::NodeId node);
+
+ private:
+  QTableWidget* build_figures(const Run& a, const Run& b);
+  QTableWidget* build_layers();
+
+  Comparison comparison_;
+  QTableWidget *figures_, *layers_;
+};
+
+// One run: figures, passes and what they did, issues, training curve, recipe text, versions.
+class RunDetailsView : public QWidget {
+  Q_OBJECT
+
+ public:
+  explicit RunDetailsView(const Run& run, QWidget* parent = nullptr);
+};
+
+}  // namespace quanvas
