@@ -39,6 +39,8 @@ struct DraftNode {
   const std::string& input(std::size_t i) const;
   std::int64_t integer(const std::string& key, std::int64_t fallback) const;
   std::optional<std::vector<std::int64_t>> integers(const std::string& key) const;
+  std::vector<float> reals(const std::string& key) const;  // empty when absent
+  std::string text(const std::string& key) const;
   std::string label() const;  // for messages: name, else op and output
 };
 
@@ -88,6 +90,9 @@ struct Knowledge {
 std::optional<Value> evaluate(const DraftNode& node, const Knowledge& known);
 // The same for initializers of any size: operators that only move elements, and Cast to float32.
 std::optional<TensorData> move_constants(const DraftNode& node, const Knowledge& known);
+
+// Weights that a file gives as "all the same number": made as initializers while `budget` elements last.
+std::optional<TensorData> made_constant(const DraftNode& node, const Knowledge& known, std::int64_t& budget);
 
 // Where each element of a result comes from: number of the data input and element in it.
 struct Movement {

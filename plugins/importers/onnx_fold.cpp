@@ -307,6 +307,20 @@ std::optional<std::vector<Value>> all_values(const DraftNode& n, const Knowledge
 
 }  // namespace
 
+std::optional<TensorData> made_constant(const DraftNode& node, const Knowledge& known, std::int64_t& budget) {
+  const TensorData* dims = node.op == "ConstantOfShape" ? known.draft.constant(node.input(0)) : nullptr;
+  const auto type = static_cast<DataType>(node.integer("dtype", static_cast<int>(DataType::kFloat)));
+  if (!dims || type != DataType::kFloat) return std::nullopt;
+  const Shape shape = dims->to_int64();
+  if (shape.size() > 32 || std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) return std::nullopt;
+  const std::int64_t count = element_count(shape);
+  if (count > budget) return std::nullopt;
+  budget -= count;
+  const auto it = node.attributes.find("value");
+  const auto* value = it == node.attributes.end() ? nullptr : std::get_if<float>(&it->second);
+  return TensorData::of_floats(shape, std::vector<float>(static_cast<std::size_t>(count), value ? *value : 0.0f));
+}
+
 std::optional<Value> evaluate(const DraftNode& node, const Knowledge& known) {
   if (node.outputs.size() != 1 || !node.domain.empty() || !node.opaque_reason.empty()) return std::nullopt;
   if (node.op == "Shape") return shape_value(node, known);

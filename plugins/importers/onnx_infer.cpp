@@ -4,6 +4,7 @@
 #include <onnx/defs/shape_inference.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/base/guarded.h"
 #include "plugins/importers/onnx_draft.h"
@@ -206,10 +207,77 @@ std::optional<TensorFacts> reshape(const DraftNode& n, const Knowledge& known, D
   return shape ? std::optional(TensorFacts{known.type(n.input(0)), *shape}) : std::nullopt;
 }
 
+std::optional<std::vector<Cell>> cells(const Knowledge& known, const std::string& tensor, std::size_t expected) {
+  const auto v = known.value(tensor);
+  return v && v->shape.size() == 1 && v->cells.size() == expected ? std::optional(v->cells) : std::nullopt;
+}
+
+// Scales (floats) or sizes; a scale of 1 keeps the dimension, symbol or not.
+std::optional<TensorFacts> resize(const DraftNode& n, const Knowledge& known, Draft& draft) {
+  const Shape* x = known.shape(n.input(0));
+  if (!x || n.attributes.count("axes") || n.attributes.count("keep_aspect_ratio_policy")) return std::nullopt;
+  if (n.text("coordinate_transformation_mode") == "tf_crop_and_resize") return std::nullopt;
+  const std::size_t scales_at = n.op == "Upsample" || draft.opset < 11 ? 1 : 2;
+  auto scales = cells(known, n.input(scales_at), x->size());
+  if (const auto attribute = n.reals("scales"); attribute.size() == x->size()) {
+    scales.emplace();
+    for (const float f : attribute) scales->push_back({0, f, 0});
+  }
+  const auto sizes = cells(known, n.input(3), x->size());
+  if (!scales && !sizes) return std::nullopt;
+  Shape out;
+  for (std::size_t i = 0; i < x->size(); ++i) {
+    const std::int64_t d = (*x)[i];
+    if (sizes) out.push_back((*sizes)[i].symbol ? (*sizes)[i].symbol : (*sizes)[i].integer);
+    else if ((*scales)[i].real == 1) out.push_back(d);
+    else out.push_back(d < 0 ? draft.new_symbol() : static_cast<std::int64_t>(std::floor(static_cast<double>(d) * (*scales)[i].real)));
+    if (out.back() > (1 << 30)) return std::nullopt;
+  }
+  return TensorFacts{known.type(n.input(0)), out};
+}
+
+// Extent of x[start:end:step] along a dimension; a symbol as end means "the first so many".
+std::int64_t sliced(std::int64_t d, const Cell& start, const Cell& end, const Cell& step, Draft& draft) {
+  if (start.symbol || step.symbol || step.integer != 1) return draft.new_symbol();
+  const bool from_front = start.integer == 0;
+  if (end.symbol) return from_front && end.symbol < kUnknownDim ? end.symbol : draft.new_symbol();
+  if (from_front && end.integer >= (1 << 30)) return d;
+  if (d < 0) return draft.new_symbol();
+  const auto at = [d](std::int64_t v) { return std::clamp<std::int64_t>(v < 0 ? std::max(v, -d) + d : v, 0, d); };
+  return std::max<std::int64_t>(at(end.integer) - at(start.integer), 0);
+}
+
+std::optional<TensorFacts> slice(const DraftNode& n, const Knowledge& known, Draft& draft) {
+  const Shape* x = known.shape(n.input(0));
+  const Shape* starts_shape = known.shape(n.input(1));
+  if (!x || n.integers("starts") || !starts_shape || starts_shape->size() != 1) return std::nullopt;
+  const std::int64_t count = (*starts_shape)[0];
+  if (count <= 0 || count > static_cast<std::int64_t>(x->size())) return std::nullopt;
+  const auto k = static_cast<std::size_t>(count);
+  const auto given = [&](std::size_t i, std::int64_t fallback) {
+    return n.input(i).empty() ? std::vector<Cell>(k, {fallback, 0, 0})
+                              : cells(known, n.input(i), k).value_or(std::vector<Cell>(k, {0, 0, kUnknownDim}));
+  };
+  const auto starts = given(1, 0), ends = given(2, 0), steps = given(4, 1);
+  auto axes = given(3, 0);
+  Shape out = *x;
+  for (std::size_t i = 0; i < k; ++i) {
+    std::int64_t a = n.input(3).empty() ? static_cast<std::int64_t>(i) : axes[i].integer;
+    if (axes[i].symbol) return std::nullopt;
+    if (a < 0) a += static_cast<std::int64_t>(x->size());
+    if (a < 0 || a >= static_cast<std::int64_t>(x->size())) return std::nullopt;
+    auto& d = out[static_cast<std::size_t>(a)];
+    d = sliced(d, starts[i], ends[i], steps[i], draft);
+  }
+  return TensorFacts{known.type(n.input(0)), out};
+}
+
 std::optional<TensorFacts> own_rule(const DraftNode& n, const Knowledge& known, Draft& draft) {
   static const std::unordered_set<std::string> kSame = {"Gelu", "Mish", "GroupNormalization", "RMSNormalization",
                                                         "Swish", "HardSwish"};
   if (n.op == "Reshape") return reshape(n, known, draft);
+  if (n.op == "Resize" || n.op == "Upsample") return resize(n, known, draft);
+  if (n.op == "Slice") return slice(n, known, draft);
   if (is_reduction(n.op) && draft.opset > kLibraryOpset) return reduction(n, known);
   if (kSame.count(n.op)) return same_as_input(known, n);
   return std::nullopt;
@@ -281,7 +349,11 @@ std::string infer(const DraftNode& node, const Knowledge& known, Draft& draft) {
   for (const std::string& t : node.outputs)
     if (!t.empty()) draft.facts[t] = {};
   std::string problem;
-  if (node.opaque_reason.empty()) {
+  // Quantizers of QONNX cannot be executed, but what they give has the shape of what they take.
+  static const std::unordered_set<std::string> kQuantizers = {"Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc"};
+  if (!node.domain.empty() && kQuantizers.count(node.op)) {
+    draft.facts[node.outputs[0]] = *same_as_input(known, node);
+  } else if (node.opaque_reason.empty()) {
     if (const auto facts = own_rule(node, known, draft))
       draft.facts[node.outputs[0]] = *facts;
     else

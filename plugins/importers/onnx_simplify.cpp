@@ -25,6 +25,7 @@ struct Walk {
   Knowledge known{draft, {}};
   std::int64_t batch_symbol = 0;  // 0: no batch is made free
   std::int64_t fixed_batch = 0;
+  std::int64_t budget = std::int64_t{160} << 20;  // elements that ConstantOfShape may become; VGG-19 has 144 M
   std::unordered_map<std::string, std::string> alias;
   std::vector<std::pair<std::string, std::string>> problems;  // node, why
 
@@ -74,6 +75,7 @@ struct Walk {
     if (node.outputs.size() != 1 || !node.domain.empty() || !node.opaque_reason.empty()) return false;
     const std::string& out = node.outputs[0];
     if (out.empty() || draft.constants.count(out)) return false;
+    if (auto data = made_constant(node, known, budget)) return keep_constant(node, std::move(*data));
     if (auto data = move_constants(node, known)) return keep_constant(node, std::move(*data));
     auto value = evaluate(node, known);
     if (!value) return false;
@@ -99,6 +101,25 @@ struct Walk {
     if (!node.domain.empty() || !node.opaque_reason.empty()) return;
     if (node.op == "Reshape" && node.inputs.size() == 2) rewrite_reshape(node);
     if (node.op == "Expand" && node.inputs.size() == 2) rewrite_expand(node);
+    if (node.op == "Resize" && node.inputs.size() == 4 && batch_symbol) rewrite_resize(node);
+  }
+
+  // Sizes name the batch, scales do not; Resize computes with size / dimension either way.
+  void rewrite_resize(DraftNode& node) {
+    const Shape* x = known.shape(node.input(0));
+    const auto sizes = known.value(node.input(3));
+    if (!x || !sizes || !sizes->is_number() || sizes->cells.size() != x->size() || x->empty()) return;
+    if ((*x)[0] != batch_symbol || !is_number(sizes->cells[0], fixed_batch)) return;
+    std::vector<float> scales = {1};
+    for (std::size_t i = 1; i < x->size(); ++i) {
+      const std::int64_t d = (*x)[i], size = sizes->cells[i].integer;
+      if (d <= 0 || size <= 0) return;
+      scales.push_back(static_cast<float>(size) / static_cast<float>(d));
+      if (static_cast<std::int64_t>(static_cast<float>(d) * scales.back()) != size) return;
+    }
+    const Shape shape = {static_cast<std::int64_t>(scales.size())};
+    set_constant_input(node, 2, TensorData::of_floats(shape, std::move(scales)));
+    node.inputs.pop_back();
   }
 
   void rewrite_reshape(DraftNode& node) {
@@ -135,11 +156,14 @@ struct Walk {
   }
 
   void set_constant_input(DraftNode& node, std::size_t index, const std::vector<std::int64_t>& numbers) {
-    std::string name = node.outputs[0] + "_shape";
+    set_constant_input(node, index, TensorData::of_int64({static_cast<std::int64_t>(numbers.size())}, numbers));
+  }
+
+  void set_constant_input(DraftNode& node, std::size_t index, TensorData data) {
+    std::string name = node.outputs[0] + "_folded";
     while (draft.facts.count(name) || draft.declared.count(name) || is_used(name)) name += "_";
-    const Shape shape = {static_cast<std::int64_t>(numbers.size())};
-    draft.facts[name] = {DataType::kInt64, shape};
-    draft.constants[name] = TensorData::of_int64(shape, numbers);
+    draft.facts[name] = {data.type, data.shape};
+    draft.constants[name] = std::move(data);
     node.inputs[index] = name;
   }
 };

@@ -40,6 +40,18 @@ std::optional<std::vector<std::int64_t>> DraftNode::integers(const std::string& 
   return v ? std::optional(*v) : std::nullopt;
 }
 
+std::vector<float> DraftNode::reals(const std::string& key) const {
+  const auto it = attributes.find(key);
+  const auto* v = it == attributes.end() ? nullptr : std::get_if<std::vector<float>>(&it->second);
+  return v ? *v : std::vector<float>{};
+}
+
+std::string DraftNode::text(const std::string& key) const {
+  const auto it = attributes.find(key);
+  const auto* v = it == attributes.end() ? nullptr : std::get_if<std::string>(&it->second);
+  return v ? *v : std::string();
+}
+
 std::string DraftNode::label() const {
   return !name.empty() ? name : outputs.empty() ? op : op + " of " + outputs[0];
 }
