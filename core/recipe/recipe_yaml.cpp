@@ -2,6 +2,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <map>
 #include <set>
@@ -14,7 +15,7 @@ namespace {
 
 constexpr std::size_t kMaxBytes = 16 << 20;
 constexpr int kMaxDepth = 32;
-constexpr std::size_t kMaxNodes = 1000000;
+constexpr std::size_t kMaxNodes = 400000;
 // Whole numbers of a recipe are int but for the seed.
 constexpr std::int64_t kMaxWhole = 2147483647;
 
@@ -54,7 +55,7 @@ struct Converter {
     const int line = node.Mark().line + 1;
     lines.emplace(path, line);
     if (depth > kMaxDepth) throw ParseTrouble(line, "the nesting is deeper than " + std::to_string(kMaxDepth) + ".");
-    if (++nodes > kMaxNodes) throw ParseTrouble(line, "there are more than a million values; check its aliases.");
+    if (++nodes > kMaxNodes) throw ParseTrouble(line, "there are more than 400,000 values; check its aliases.");
     if (node.IsScalar()) return node.Tag() == "!" ? json(node.Scalar()) : plain_scalar(node.Scalar());
     if (node.IsSequence()) return sequence(node, path, depth);
     if (node.IsMap()) return map(node, path, depth);
@@ -171,9 +172,17 @@ bool is_flat(const json& list) {
 
 void emit(YAML::Emitter& out, const json& j);
 
+// Words and numbers that readers of YAML 1.1 take for something else than text.
+bool is_ambiguous(const std::string& text) {
+  static const std::set<std::string> words = {"yes", "no", "on", "off", "y", "n"};
+  std::string lower = text;
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  return words.count(lower) > 0 || (!text.empty() && text[0] >= '0' && text[0] <= '9');
+}
+
 void emit_text(YAML::Emitter& out, const std::string& text) {
   // Plain only where reading it back gives a text again and nothing in it means something to YAML.
-  const bool plain = plain_scalar(text).is_string() && plain_scalar(text) == text && !text.empty() &&
+  const bool plain = plain_scalar(text).is_string() && plain_scalar(text) == text && !text.empty() && !is_ambiguous(text) &&
                      text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ") ==
                          std::string::npos &&
                      text.front() != '-' && text.front() != '.' && text.front() != ' ' && text.back() != ' ';
@@ -196,6 +205,10 @@ void emit_map(YAML::Emitter& out, const json& j) {
 void emit(YAML::Emitter& out, const json& j) {
   if (j.is_object()) return emit_map(out, j);
   if (j.is_string()) return emit_text(out, j.get<std::string>());
+  if (j.is_null()) {
+    out << YAML::Null;
+    return;
+  }
   if (!j.is_array()) {
     out << j.dump();
     return;
