@@ -1,0 +1,336 @@
+#include "widgets/graph/graph_view.h"
+
+#include <algorithm>
+
+#include <QAccessible>
+#include <QGraphicsScene>
+#include <QRubberBand>
+#include <QScrollBar>
+
+#include "widgets/common/theme.h"
+#include "widgets/graph/graph_items.h"
+#include "widgets/graph/graph_overlays.h"
+#include "widgets/graph/graph_worker.h"
+
+namespace quanvas {
+
+namespace {
+
+constexpr std::size_t kStartClosed = 600;
+constexpr double kLeastZoom = 0.005, kMostZoom = 4;
+
+}  // namespace
+
+GraphView::GraphView(QWidget* parent)
+    : QGraphicsView(parent),
+      band_(new QRubberBand(QRubberBand::Rectangle, viewport())),
+      legend_(new Legend(this)),
+      minimap_(new Minimap(this)),
+      mailbox_(std::make_shared<Mailbox>()) {
+  mailbox_->view = this;
+  setScene(new QGraphicsScene(this));
+  // A thousand visible items move at once when a group opens: an index that is never rebuilt would be slower.
+  scene()->setItemIndexMethod(QGraphicsScene::BspTreeIndex);
+  setAccessibleName(tr("Network graph"));
+  setFrameShape(QFrame::NoFrame);
+  setRenderHints(QPainter::Antialiasing | QPainter::TextAntialiasing | QPainter::SmoothPixmapTransform);
+  setViewportUpdateMode(QGraphicsView::SmartViewportUpdate);
+  setOptimizationFlags(QGraphicsView::DontSavePainterState | QGraphicsView::DontAdjustForAntialiasing);
+  setTransformationAnchor(QGraphicsView::NoAnchor);
+  setResizeAnchor(QGraphicsView::AnchorViewCenter);
+  setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
+  setVerticalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
+  setFocusPolicy(Qt::StrongFocus);
+  viewport()->setMouseTracking(true);
+  viewport()->grabGesture(Qt::PinchGesture);
+  still_.setSingleShot(true);
+  still_.setInterval(140);
+  connect(&still_, &QTimer::timeout, this, &GraphView::ended_moving);
+  connect(minimap_, &Minimap::move_requested, this, [this](const QPointF& p) {
+    began_moving();
+    centerOn(p);
+  });
+  connect(&Theme::instance(), &Theme::changed, this, &GraphView::apply_theme);
+  legend_->hide();
+  minimap_->hide();
+  apply_theme();
+}
+
+GraphView::~GraphView() {
+  worker_stop_.request_stop();
+  const std::lock_guard lock(mailbox_->mutex);
+  mailbox_->view = nullptr;
+}
+
+void GraphView::set_graph(GraphPtr graph, const std::vector<Layer>& layers) {
+  std::size_t kept = 0;
+  if (graph && graph_)
+    for (const Node& n : graph->nodes()) {
+      const Node* old = graph_->find(n.id);
+      kept += old != nullptr && old->name == n.name ? 1 : 0;
+    }
+  const bool same = graph && graph_ && graph->name() == graph_->name() && 2 * kept > graph->nodes().size();
+  graph_ = std::move(graph);
+  content_ = graph_ ? make_content(*graph_, layers) : GraphContent{};
+  successors_.clear();
+  predecessors_.clear();
+  for (const ContentEdge& e : content_.edges) {
+    successors_[e.from].push_back(e.to);
+    predecessors_[e.to].push_back(e.from);
+  }
+  if (!same) {
+    collapsed_.clear();
+    visuals_.clear();
+    current_ = kNoNode;
+    search_.clear();
+    if (content_.layout.nodes.size() > kStartClosed)
+      for (const ScopeGroup& g : scope_groups(content_.layout.nodes))
+        if (g.depth == 0) collapsed_.insert(g.path);
+  }
+  found_.clear();
+  std::set<NodeId> selected;
+  for (const NodeId id : selected_)
+    if (same && content_.find(id) != nullptr) selected.insert(id);
+  relayout(same ? After::kKeep : After::kStart);
+  change_selection(std::move(selected));
+  if (content_.find(current_) == nullptr) current_ = kNoNode;
+  if (!search_.isEmpty()) set_search(search_);
+  refresh_legend();
+}
+
+const NodeVisual& GraphView::visual(NodeId id) const {
+  static const NodeVisual none;
+  const auto it = visuals_.find(id);
+  return it == visuals_.end() ? none : it->second;
+}
+
+void GraphView::set_visuals(std::map<NodeId, NodeVisual> visuals) {
+  visuals_ = std::move(visuals);
+  refresh_faces();
+}
+
+void GraphView::update_visuals(const std::map<NodeId, NodeVisual>& visuals) {
+  for (const auto& [id, v] : visuals) visuals_[id] = v;
+  refresh_faces();
+}
+
+void GraphView::set_color_by(ColorBy measure) {
+  options_.color_by = measure;
+  refresh_faces();
+}
+
+void GraphView::set_error_kind(ErrorKind kind) {
+  options_.error = kind;
+  refresh_faces();
+}
+
+void GraphView::set_legend_visible(bool visible) {
+  legend_wanted_ = visible;
+  place_overlays();
+}
+
+void GraphView::set_minimap_visible(bool visible) {
+  minimap_wanted_ = visible;
+  place_overlays();
+}
+
+void GraphView::refresh_card(CardItem& card) {
+  if (card.group().empty()) {
+    if (const CardInfo* info = content_.find(card.node()))
+      card.set_face(face_of(*info, visual(card.node()), content_, options_));
+    return;
+  }
+  const auto it = group_index_.find(card.group());
+  if (it != group_index_.end())
+    card.set_face(face_of(layout_.groups[static_cast<std::size_t>(it->second)], visuals_, content_, options_));
+}
+
+void GraphView::refresh_faces() {
+  for (const auto& [id, card] : node_cards_) refresh_card(*card);
+  for (const auto& [path, card] : group_cards_) refresh_card(*card);
+  refresh_edge_labels();
+  refresh_legend();
+  refresh_minimap();
+}
+
+void GraphView::refresh_edge_labels() {
+  for (std::size_t e = 0; e < edges_.size(); ++e) edges_[e]->set_label(edge_label(layout_.edges[e]));
+}
+
+// The format of the source's result; where it says nothing, of the target's input. Lines that stand for several
+// edges carry a label only when they agree.
+QString GraphView::edge_label(const RoutedEdge& edge) const {
+  QString label;
+  for (std::size_t k = 0; k < edge.edges.size(); ++k) {
+    const LayoutEdge& e = content_.layout.edges[edge.edges[k]];
+    const QString& chip = visual(e.from).activation_chip;
+    const QString text = chip.isEmpty() ? visual(e.to).input_chip : chip;
+    if (k > 0 && text != label) return {};
+    label = text;
+  }
+  return label;
+}
+
+void GraphView::refresh_states() {
+  const bool focus = hasFocus();
+  for (const auto& [id, card] : node_cards_)
+    card->set_state(selected_.count(id) > 0, focus && id == current_, !search_.isEmpty() && found_.count(id) == 0);
+  std::set<std::string> shut_around_current;
+  if (const auto it = hidden_in_.find(current_); it != hidden_in_.end()) shut_around_current.insert(it->second);
+  for (const auto& [path, card] : group_cards_) {
+    const std::vector<NodeId> nodes = nodes_of(*card);
+    const auto in = [&](const std::set<NodeId>& set) {
+      return std::any_of(nodes.begin(), nodes.end(), [&](NodeId n) { return set.count(n) > 0; });
+    };
+    card->set_state(in(selected_), focus && shut_around_current.count(path) > 0, !search_.isEmpty() && !in(found_));
+  }
+  for (std::size_t e = 0; e < edges_.size(); ++e) {
+    const RoutedEdge& edge = layout_.edges[e];
+    const bool touches = std::any_of(edge.edges.begin(), edge.edges.end(), [&](std::size_t k) {
+      const LayoutEdge& l = content_.layout.edges[k];
+      return selected_.count(l.from) > 0 || selected_.count(l.to) > 0;
+    });
+    edges_[e]->set_state(touches, !search_.isEmpty());
+  }
+}
+
+void GraphView::refresh_legend() {
+  legend_->set_entries(color_by_title(options_.color_by), legend_of(content_, visuals_, options_));
+  place_overlays();
+}
+
+void GraphView::refresh_minimap() {
+  std::vector<Minimap::Bar> bars;
+  for (const auto& [id, card] : node_cards_)
+    bars.push_back({card->card_rect(), card->face().marks.empty() ? Mark{} : card->face().marks.front()});
+  for (const auto& [path, card] : group_cards_)
+    bars.push_back({card->card_rect(), card->face().marks.empty() ? Mark{} : card->face().marks.front()});
+  minimap_->set_scene({layout_.bounds.x, layout_.bounds.y, layout_.bounds.width, layout_.bounds.height}, std::move(bars));
+  place_overlays();
+}
+
+void GraphView::place_overlays() {
+  const bool any = !layout_.nodes.empty() || !layout_.groups.empty();
+  legend_->setVisible(any && legend_wanted_);
+  legend_->move(10, 10);
+  const QRectF visible = mapToScene(viewport()->rect()).boundingRect();
+  const QRectF all(layout_.bounds.x, layout_.bounds.y, layout_.bounds.width, layout_.bounds.height);
+  minimap_->setVisible(any && minimap_wanted_ && !visible.contains(all) && width() > 300 && height() > 240);
+  minimap_->set_view(visible);
+  minimap_->move(width() - minimap_->width() - 14, height() - minimap_->height() - 14);
+}
+
+void GraphView::apply_theme() {
+  setBackgroundBrush(colors().background);
+  viewport()->update();
+}
+
+void GraphView::set_zoom(double zoom) { zoom_at(viewport()->rect().center(), zoom / this->zoom()); }
+
+void GraphView::zoom_at(const QPoint& pos, double factor) {
+  const double target = std::clamp(zoom() * factor, kLeastZoom, kMostZoom);
+  if (!(factor > 0) || target == zoom()) return;
+  began_moving();
+  const QPointF before = mapToScene(pos);
+  setTransform(QTransform::fromScale(target, target));
+  const QPointF moved = mapFromScene(before) - QPointF(pos);
+  horizontalScrollBar()->setValue(horizontalScrollBar()->value() + static_cast<int>(std::lround(moved.x())));
+  verticalScrollBar()->setValue(verticalScrollBar()->value() + static_cast<int>(std::lround(moved.y())));
+  place_overlays();
+  Q_EMIT zoom_changed(target);
+}
+
+void GraphView::fit() {
+  if (layout_.bounds.width <= 0) return;
+  const double margin = 18;
+  const double zoom = std::min({1.0, (viewport()->width() - 2 * margin) / layout_.bounds.width,
+                                (viewport()->height() - 2 * margin) / layout_.bounds.height});
+  setTransform(QTransform::fromScale(std::max(zoom, kLeastZoom), std::max(zoom, kLeastZoom)));
+  const LayoutRect& b = layout_.bounds;
+  centerOn(b.x + b.width / 2, b.y + b.height / 2);
+  place_overlays();
+  Q_EMIT zoom_changed(this->zoom());
+}
+
+void GraphView::show_start() {
+  const LayoutRect& b = layout_.bounds;
+  const double readable = 0.62;
+  if (b.height * readable <= viewport()->height() - 36 && b.width * readable <= viewport()->width() - 36) {
+    fit();
+    return;
+  }
+  const double zoom = std::clamp((viewport()->width() - 60) / std::max(1.0, b.width), 0.8, 1.0);
+  setTransform(QTransform::fromScale(zoom, zoom));
+  const double x = b.width * zoom < viewport()->width() ? b.x + b.width / 2 : 0;
+  centerOn(x, b.y + (viewport()->height() / 2.0 - 18) / zoom);
+  place_overlays();
+  Q_EMIT zoom_changed(zoom);
+}
+
+std::vector<NodeId> GraphView::selection() const {
+  std::vector<NodeId> out;
+  if (!graph_) return out;
+  for (const Node& n : graph_->nodes())
+    if (selected_.count(n.id) > 0) out.push_back(n.id);
+  return out;
+}
+
+void GraphView::set_selection(const std::vector<NodeId>& nodes, bool reveal_first) {
+  selected_.clear();
+  for (const NodeId id : nodes)
+    if (id >= 0 && content_.find(id) != nullptr) selected_.insert(id);
+  if (!nodes.empty() && selected_.count(nodes.front()) > 0) current_ = nodes.front();
+  refresh_states();
+  if (reveal_first && !nodes.empty()) reveal(nodes.front());
+}
+
+void GraphView::change_selection(std::set<NodeId> nodes) {
+  const bool same = nodes == selected_;
+  selected_ = std::move(nodes);
+  refresh_states();
+  if (!same) Q_EMIT selection_changed(selection());
+}
+
+int GraphView::set_search(const QString& text) {
+  search_ = text.trimmed();
+  found_.clear();
+  if (!search_.isEmpty())
+    for (const CardInfo& card : content_.cards)
+      if (matches(card)) found_.insert(card.id);
+  refresh_states();
+  return static_cast<int>(found_.size());
+}
+
+bool GraphView::matches(const CardInfo& card) const {
+  return card.name.contains(search_, Qt::CaseInsensitive) || card.title.contains(search_, Qt::CaseInsensitive) ||
+         card.op.contains(search_, Qt::CaseInsensitive);
+}
+
+NodeId GraphView::find_next(bool forward) {
+  std::vector<NodeId> order;
+  for (const CardInfo& card : content_.cards)
+    if (card.id >= 0 && found_.count(card.id) > 0) order.push_back(card.id);
+  if (order.empty()) return kNoNode;
+  const auto it = std::find(order.begin(), order.end(), current_);
+  const std::size_t n = order.size();
+  const std::size_t at = it == order.end() ? (forward ? 0 : n - 1)
+                                           : (static_cast<std::size_t>(it - order.begin()) + (forward ? 1 : n - 1)) % n;
+  set_current(order[at], false);
+  reveal(order[at]);
+  return order[at];
+}
+
+void GraphView::set_current(NodeId node, bool ensure_visible) {
+  current_ = node;
+  refresh_states();
+  if (const CardInfo* card = content_.find(node)) {
+    const QString place = tr("%1 of %2").arg(content_.index.at(node) + 1).arg(content_.cards.size());
+    setAccessibleDescription(spoken(*card, visual(node), options_.error) + QStringLiteral(", ") + place);
+    QAccessibleEvent event(this, QAccessible::DescriptionChanged);
+    QAccessible::updateAccessibility(&event);
+  }
+  if (!ensure_visible) return;
+  if (const CardItem* card = shown_card(node)) ensureVisible(card->card_rect(), 40, 40);
+}
+
+}  // namespace quanvas
