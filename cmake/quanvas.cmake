@@ -3,7 +3,8 @@ include(dependencies)
 
 find_program(CCACHE ccache)
 if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_NOHASHDIR=1 ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_NOHASHDIR=1
+    CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
 endif()
 find_program(MOLD mold)
 if(MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
@@ -15,7 +16,8 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 
 add_library(quanvas_options INTERFACE)
-target_compile_options(quanvas_options INTERFACE -Wall -Wextra $<$<BOOL:${QUANVAS_WERROR}>:-Werror>)
+# -Wno-restrict: g++ 12 warns about std::string concatenations that are fine.
+target_compile_options(quanvas_options INTERFACE -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> $<$<BOOL:${QUANVAS_WERROR}>:-Werror>)
 target_include_directories(quanvas_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 target_compile_definitions(quanvas_options INTERFACE
   QUANVAS_SOURCE_RESOURCES="${CMAKE_SOURCE_DIR}/resources" QT_NO_KEYWORDS)
@@ -29,6 +31,10 @@ function(quanvas_library name kind)
       ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.h)
     list(APPEND sources ${found})
   endforeach()
+  if(NOT sources)  # a folder that waits for its first file
+    set(sources ${CMAKE_BINARY_DIR}/generated/${name}_empty.cpp)
+    file(CONFIGURE OUTPUT ${sources} CONTENT "")
+  endif()
   add_library(${name} ${kind} ${sources})
   target_link_libraries(${name} PUBLIC quanvas_options)
 endfunction()
