@@ -245,9 +245,14 @@ class ChoiceEditor final : public FieldEditor {
 };
 
 enum class PathKind { kNone, kFile, kFolder };
+// Texts that name a file or folder get a browse button: by unit, else by the key.
 PathKind path_kind(const Field& field) {
-  if (field.unit == "file" || field.unit == "path") return PathKind::kFile;
-  if (field.unit == "folder" || field.unit == "directory") return PathKind::kFolder;
+  static const std::pair<const char*, PathKind> kNames[] = {
+      {"file", PathKind::kFile}, {"path", PathKind::kFile}, {"images", PathKind::kFile}, {"labels", PathKind::kFile},
+      {"data", PathKind::kFile}, {"folder", PathKind::kFolder}, {"directory", PathKind::kFolder}};
+  for (const auto& text : {field.unit, field.key})
+    for (const auto& [name, kind] : kNames)
+      if (text == name) return kind;
   return PathKind::kNone;
 }
 

@@ -1,0 +1,212 @@
+#include "widgets/panels/export_dialog.h"
+
+#include <QDialogButtonBox>
+#include <QFileDialog>
+#include <QHBoxLayout>
+#include <QHeaderView>
+#include <QLabel>
+#include <QLineEdit>
+#include <QListWidget>
+#include <QPushButton>
+#include <QStyle>
+#include <QTableWidget>
+#include <QToolButton>
+#include <QVBoxLayout>
+
+#include "widgets/common/format.h"
+#include "widgets/common/icons.h"
+#include "widgets/forms/schema_form.h"
+#include "widgets/models/table_text.h"
+
+namespace quanvas {
+namespace {
+
+constexpr std::size_t kMostRefusals = 12;  // shown in full; the rest is counted
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+
+QString suffix_of(const PluginEntry& e) {
+  return e.more.contains("extension") && e.more["extension"].is_string() ? qs(e.more["extension"].get<std::string>()) : QString();
+}
+
+QString refusal_text(const std::vector<Refusal>& list) {
+  QStringList lines;
+  for (std::size_t i = 0; i < list.size() && i < kMostRefusals; ++i) lines << qs(list[i].text());
+  if (list.size() > kMostRefusals) lines << ExportDialog::tr("… and %1 more.").arg(list.size() - kMostRefusals);
+  return lines.join(u'\n');
+}
+
+QString report_text(const ExportReport& r) {
+  QStringList lines;
+  lines << ExportDialog::tr("Written: %1, %2.").arg(qs(r.path), bytes_text(r.file_bytes));
+  std::size_t equal = 0;
+  for (const auto& row : r.audit) equal += row.equal;
+  if (!r.audit.empty()) lines << ExportDialog::tr("Read again: %1 of %2 quantizers are in the file as requested.").arg(equal).arg(r.audit.size());
+  if (r.checked_samples > 0)
+    lines << ExportDialog::tr("Run again on %1 samples: same class for %2, largest difference of an output %3.")
+                 .arg(count_text(r.checked_samples), percent_text(r.equal_predictions), significant_text(r.max_output_difference));
+  for (const auto& n : r.notes) lines << qs(n);
+  return lines.join(u'\n');
+}
+
+}  // namespace
+
+ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t run, const QString& what, const QString& stem, QWidget* parent)
+    : QDialog(parent), targets_(targets), run_(run), stem_(stem), list_(new QListWidget(this)), doc_(new QLabel(this)), message_(new QLabel(this)),
+      options_(new SchemaForm(this)), path_(new QLineEdit(this)), audit_(new QTableWidget(0, 5, this)), export_(new QPushButton(tr("Export"), this)) {
+  setWindowTitle(tr("Export %1").arg(what));
+  resize(780, 520);
+  list_->setFixedWidth(190);
+  list_->setAccessibleName(tr("Targets"));
+  for (const auto& t : targets_) {
+    auto* item = new QListWidgetItem(qs(t.title), list_);
+    item->setData(Qt::UserRole, qs(t.id));
+    item->setToolTip(qs(t.doc));
+  }
+  for (auto* l : {doc_, message_}) {
+    l->setWordWrap(true);
+    l->setTextInteractionFlags(Qt::TextSelectableByMouse | Qt::TextSelectableByKeyboard);
+  }
+  doc_->setProperty("role", "muted");
+  path_->setAccessibleName(tr("File"));
+  auto* browse_button = new QToolButton(this);
+  browse_button->setText(tr("…"));
+  browse_button->setAccessibleName(tr("Choose the file"));
+  audit_->setHorizontalHeaderLabels({tr("Layer"), tr("Quantizer"), tr("Requested"), tr("In the file"), tr("Size")});
+  audit_->setEditTriggers(QAbstractItemView::NoEditTriggers);
+  audit_->setSelectionBehavior(QAbstractItemView::SelectRows);
+  audit_->setShowGrid(false);
+  audit_->setAccessibleName(tr("Audit"));
+  audit_->verticalHeader()->hide();
+  audit_->verticalHeader()->setDefaultSectionSize(25);
+  add_copy_actions(audit_, audit_->horizontalHeader());
+  audit_->setContextMenuPolicy(Qt::ActionsContextMenu);
+  audit_->hide();
+  export_->setProperty("primary", true);
+
+  auto* file = new QHBoxLayout;
+  auto* label = new QLabel(tr("File"), this);
+  label->setProperty("role", "muted");
+  label->setFixedWidth(92);
+  label->setBuddy(path_);
+  file->addWidget(label);
+  file->addWidget(path_, 1);
+  file->addWidget(browse_button);
+  auto* right = new QVBoxLayout;
+  right->setSpacing(8);
+  right->addWidget(doc_);
+  right->addWidget(options_);
+  right->addLayout(file);
+  right->addWidget(message_);
+  right->addWidget(audit_, 1);
+  right->addStretch(0);
+  auto* columns = new QHBoxLayout;
+  columns->setSpacing(14);
+  columns->addWidget(list_);
+  columns->addLayout(right, 1);
+  auto* buttons = new QDialogButtonBox(QDialogButtonBox::Close, this);
+  buttons->addButton(export_, QDialogButtonBox::ActionRole);
+  auto* layout = new QVBoxLayout(this);
+  layout->addLayout(columns, 1);
+  layout->addWidget(buttons);
+
+  connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
+  connect(browse_button, &QToolButton::clicked, this, &ExportDialog::browse);
+  connect(path_, &QLineEdit::textEdited, this, [this] { own_path_ = true; });
+  connect(list_, &QListWidget::currentItemChanged, this, [this] { show_target(); });
+  connect(export_, &QPushButton::clicked, this, [this] {
+    running_ = true;
+    export_->setEnabled(false);
+    audit_->hide();
+    say("muted", tr("Exporting…"));
+    Q_EMIT export_wanted(current_target(), path_->text(), options_->values(), run_);
+  });
+  if (targets_.empty()) say("error", tr("The engine has no exporters."));
+  export_->setEnabled(false);
+  if (list_->count()) list_->setCurrentRow(0);
+}
+
+QString ExportDialog::current_target() const { return list_->currentItem() ? list_->currentItem()->data(Qt::UserRole).toString() : QString(); }
+
+void ExportDialog::select_target(const QString& id) {
+  for (int i = 0; i < list_->count(); ++i)
+    if (list_->item(i)->data(Qt::UserRole).toString() == id) list_->setCurrentRow(i);
+}
+
+void ExportDialog::say(const char* role, const QString& text) {
+  message_->setProperty("role", role);
+  message_->style()->unpolish(message_);
+  message_->style()->polish(message_);
+  message_->setText(text);
+}
+
+QString ExportDialog::message() const { return message_->text(); }
+
+void ExportDialog::show_target() {
+  const auto* entry = find_entry(targets_, current_target().toStdString());
+  if (!entry) return;
+  doc_->setText(qs(entry->doc));
+  options_->set_schema(entry->schema);
+  options_->setVisible(!entry->schema.fields.empty());
+  audit_->hide();
+  if (!own_path_) path_->setText(stem_ + QStringLiteral("-") + qs(entry->id) + suffix_of(*entry));
+  const auto it = refusals_.find(current_target());
+  if (it == refusals_.end()) {
+    export_->setEnabled(false);
+    say("muted", tr("Checking what this target can hold…"));
+    Q_EMIT check_wanted(current_target());
+    return;
+  }
+  export_->setEnabled(it->second.empty() && !running_);
+  if (it->second.empty()) say("good", tr("This target can hold everything."));
+  else say("warning", refusal_text(it->second));
+}
+
+void ExportDialog::set_refusals(const QString& target, const std::vector<Refusal>& refusals) {
+  refusals_[target] = refusals;
+  for (int i = 0; i < list_->count(); ++i) {
+    auto* item = list_->item(i);
+    if (item->data(Qt::UserRole).toString() != target) continue;
+    item->setIcon(refusals.empty() ? icon(QStringLiteral("check"), IconRole::kGood) : icon(QStringLiteral("warning"), IconRole::kWarning));
+    if (!refusals.empty()) item->setToolTip(refusal_text(refusals));
+  }
+  if (target == current_target() && !running_) show_target();
+}
+
+void ExportDialog::set_progress(const QString& text) {
+  if (running_) say("muted", text);
+}
+
+void ExportDialog::set_failed(const QString& sentence) {
+  running_ = false;
+  export_->setEnabled(true);
+  say("error", sentence);
+}
+
+void ExportDialog::set_report(const ExportReport& report) {
+  running_ = false;
+  export_->setEnabled(true);
+  if (!report.refusals.empty()) return say("error", tr("Nothing was written.") + QStringLiteral("\n") + refusal_text(report.refusals));
+  bool all_equal = true;
+  audit_->setRowCount(0);
+  for (const auto& a : report.audit) {
+    const int row = audit_->rowCount();
+    audit_->insertRow(row);
+    const QString texts[] = {qs(a.layer), qs(a.quantizer), qs(a.requested), qs(a.written), bytes_text(a.bytes)};
+    for (int c = 0; c < 5; ++c) audit_->setItem(row, c, new QTableWidgetItem(texts[c]));
+    audit_->item(row, 4)->setTextAlignment(Qt::AlignRight | Qt::AlignVCenter);
+    audit_->item(row, 3)->setIcon(a.equal ? icon(QStringLiteral("check"), IconRole::kGood) : icon(QStringLiteral("warning"), IconRole::kWarning));
+    all_equal = all_equal && a.equal;
+  }
+  audit_->resizeColumnsToContents();
+  audit_->setVisible(!report.audit.empty());
+  say(all_equal ? "good" : "warning", report_text(report));
+}
+
+void ExportDialog::browse() {
+  const QString path = QFileDialog::getSaveFileName(this, tr("Export"), path_->text());
+  if (path.isEmpty()) return;
+  own_path_ = true;
+  path_->setText(path);
+}
+
+}  // namespace quanvas

@@ -1,0 +1,64 @@
+// Quanvas - export: the targets with what they refuse, their options, and after the export the audit of the file:
+// requested and written, quantizer by quantizer. Not modal: the answers come later.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include <QDialog>
+
+#include "core/report/report.h"
+#include "widgets/models/catalog.h"
+
+class QLabel;
+class QLineEdit;
+class QListWidget;
+class QPushButton;
+class QTableWidget;
+
+namespace quanvas {
+
+class SchemaForm;
+
+class ExportDialog : public QDialog {
+  Q_OBJECT
+
+ public:
+  // run: id of the run that is exported, 0: the current recipe. stem: file name without suffix.
+  ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t run, const QString& what, const QString& stem, QWidget* parent = nullptr);
+  // Empty list: the target takes everything. Until this came the target says "checking".
+  void set_refusals(const QString& target, const std::vector<Refusal>& refusals);
+  void set_progress(const QString& text);        // while the export runs
+  void set_report(const ExportReport& report);
+  void set_failed(const QString& sentence);
+  QString current_target() const;
+  void select_target(const QString& id);
+  QListWidget* list() const { return list_; }
+  QTableWidget* audit() const { return audit_; }
+  QPushButton* export_button() const { return export_; }
+  QString message() const;
+
+ Q_SIGNALS:
+  void check_wanted(const QString& target);
+  void export_wanted(const QString& target, const QString& path, const quanvas::json& options, qint64 run);
+
+ private:
+  void show_target();
+  void browse();
+  void say(const char* role, const QString& text);
+
+  std::vector<PluginEntry> targets_;
+  std::map<QString, std::vector<Refusal>> refusals_;
+  std::int64_t run_;
+  QString stem_;
+  bool own_path_ = false;  // the user chose the path
+  bool running_ = false;
+  QListWidget* list_;
+  QLabel *doc_, *message_;
+  SchemaForm* options_;
+  QLineEdit* path_;
+  QTableWidget* audit_;
+  QPushButton* export_;
+};
+
+}  // namespace quanvas
