@@ -44,6 +44,8 @@ Extremes find_extremes(const BlockLayout& layout, const float* x) {
     }
   }
   Extremes extremes;
+  extremes.lowest.reserve(count);
+  extremes.highest.reserve(count);
   for (std::size_t p = 0; p < count; ++p) {
     const bool empty = least[p] > most[p];
     extremes.finite &= empty || (least[p] >= kSmallestFiniteKey && most[p] <= kLargestFiniteKey);

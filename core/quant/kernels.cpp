@@ -1,7 +1,5 @@
 #include "core/quant/kernels.h"
 
-#include <cstring>
-
 #include "core/quant/kernel_sets.h"
 
 namespace quanvas::quant {

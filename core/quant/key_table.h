@@ -14,8 +14,10 @@ struct KeyTable {
 
   // Count in the upper 24 bits and sum of the lower halves in the lower 40: one add per value does both.
   // Zeros go round eight slots behind the keys, for a chain of adds to one address is slow and zeros are common.
-  std::vector<std::uint64_t> counts = std::vector<std::uint64_t>(kKeys + kZeroSlots);
-  std::vector<std::uint64_t> squares = std::vector<std::uint64_t>(kKeys + kZeroSlots);
+  struct Slot {
+    std::uint64_t packed = 0, squares = 0;
+  };
+  std::vector<Slot> slots = std::vector<Slot>(kKeys + kZeroSlots);
   std::array<std::uint8_t, 513> touched{};  // by key >> 7; the last one: zeros
   std::int64_t elements = 0;
 
@@ -27,8 +29,9 @@ struct KeyTable {
       const std::uint64_t low = b & 0xffff;
       const std::uint32_t zero = static_cast<std::uint32_t>(kKeys) + (static_cast<std::uint32_t>(i) & (kZeroSlots - 1));
       const std::uint32_t key = (b & 0x7fffffffu) != 0 ? b >> 16 : zero;
-      counts[key] += (std::uint64_t{1} << kSumBits) + low;
-      squares[key] += low * low;
+      Slot& slot = slots[key];
+      slot.packed += (std::uint64_t{1} << kSumBits) + low;
+      slot.squares += low * low;
       touched[key >> 7] = 1;
     }
     elements += n;

@@ -95,8 +95,8 @@ void TensorStatistics::take(KeyTable& table) {
   for (std::uint32_t page = 0; page < 512; ++page) {
     if (!table.touched[page]) continue;
     for (std::uint32_t key = page * 128; key < page * 128 + 128; ++key) {
-      const std::uint64_t packed = std::exchange(table.counts[key], 0), square = std::exchange(table.squares[key], 0);
-      const std::uint64_t n = packed >> KeyTable::kSumBits;
+      const KeyTable::Slot slot = std::exchange(table.slots[key], {});
+      const std::uint64_t n = slot.packed >> KeyTable::kSumBits;
       if (n == 0) continue;
       if ((page & 0xff) == kNonFinitePage) {
         non_finite_ += static_cast<double>(n);
@@ -104,14 +104,14 @@ void TensorStatistics::take(KeyTable& table) {
       }
       Cell& c = cell(key);
       c.count += n;
-      c.sum += packed & ((std::uint64_t{1} << KeyTable::kSumBits) - 1);
-      c.squares += square;
+      c.sum += slot.packed & ((std::uint64_t{1} << KeyTable::kSumBits) - 1);
+      c.squares += slot.squares;
       count_ += static_cast<double>(n);
     }
   }
   if (table.touched[512])
-    for (std::size_t i = KeyTable::kKeys; i < table.counts.size(); ++i) {
-      const std::uint64_t n = std::exchange(table.counts[i], 0) >> KeyTable::kSumBits;
+    for (std::size_t i = KeyTable::kKeys; i < table.slots.size(); ++i) {
+      const std::uint64_t n = std::exchange(table.slots[i], {}).packed >> KeyTable::kSumBits;
       if (n == 0) continue;
       cell(0).count += n;
       count_ += static_cast<double>(n);

@@ -10,8 +10,6 @@
 namespace quanvas::quant {
 namespace {
 
-constexpr int kHistogramSteps = 100;  // candidates per search: a pass over a few thousand bins each
-
 double round_half_even(double v) {
   constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52
   return (v + kMagic) - kMagic;
@@ -49,13 +47,14 @@ Range statistic_range(const QuantSpec& spec, const CodeRange& codes, const Tenso
   }
   if (spec.statistic != Statistic::kMse) return extreme;
   const auto bins = s.bins();
-  return search_range(spec, codes, extreme, kHistogramSteps, 1, [&](const std::vector<Affine>& candidates) {
-    std::vector<double> errors;
-    for (const Affine& c : candidates)
-      errors.push_back(histogram_error(bins, c.scale, static_cast<double>(codes.lo) - c.zero,
-                                       static_cast<double>(codes.hi) - c.zero));
-    return errors;
-  });
+  return search_range(spec, codes, extreme, kMaxSearchSteps, 1,
+                      [&](const Affine* candidates, int count, double* errors) {
+                        for (int i = 0; i < count; ++i) {
+                          const Affine& c = candidates[i];
+                          errors[i] = histogram_error(bins, c.scale, static_cast<double>(codes.lo) - c.zero,
+                                                      static_cast<double>(codes.hi) - c.zero);
+                        }
+                      });
 }
 
 Result<QuantParams> per_channel(QuantSpec spec, const Shape& shape, const TensorStatistics& s, int default_axis) {
