@@ -93,9 +93,13 @@ struct Router {
 
   // The steeper a row's lines must turn, the more room they get.
   double gap_below(std::size_t r, const std::vector<double>& turn) const {
-    const bool port_row = !work.rows[r].empty() && !work.dummy(work.rows[r].front()) &&
-                          work.sheet->vertices[at(work.rows[r].front())].kind == VertexKind::kInPort;
-    const double base = work.sheet->options.rank_gap * (port_row ? 0.7 : 1.0);
+    const auto only_ports = [this](const std::vector<int>& row) {
+      return std::all_of(row.begin(), row.end(), [this](int v) {
+        return !work.dummy(v) && work.sheet->vertices[at(v)].kind != VertexKind::kNode;
+      });
+    };
+    const bool beside_ports = only_ports(work.rows[r]) || (r + 1 < work.rows.size() && only_ports(work.rows[r + 1]));
+    const double base = work.sheet->options.rank_gap * (beside_ports ? 0.7 : 1.0);
     return base + std::min(48.0, std::max(0.0, turn[r] - 40) * 0.12);
   }
 

@@ -176,8 +176,10 @@ CardFace face_of(const PlacedGroup& group, const std::map<NodeId, NodeVisual>& v
     if (mark.scale != Mark::Scale::kNone || card->kind == CardKind::kLayer) marks.push_back(mark);
   }
   face.marks = merged(std::move(marks));
-  face.subtitle = tr("%1 nodes · %2 layers")
-                      .arg(count_text(static_cast<double>(group.nodes.size())), count_text(layers));
+  const QString nodes = count_text(static_cast<double>(group.nodes.size()));
+  face.subtitle = layers == static_cast<int>(group.nodes.size())
+                      ? tr("%1 layers").arg(nodes)
+                      : tr("%1 nodes · %2 layers").arg(nodes, count_text(layers));
   if (measured) face.value = QStringLiteral("≥ ") + db_text(worst);
   face.value_poor = measured && worst < kPoorSqnrDb;
   return face;

@@ -58,8 +58,9 @@ CardInfo card_of(const Graph& graph, const Node& node, const Layer* layer, std::
   card.opaque_reason = text(node.opaque_reason);
   for (const TensorId output : node.outputs)
     if (output != kNoTensor && card.shape.isEmpty()) card.shape = sample_shape(graph.tensor(output));
+  // "Gemm 400 → 120" says its shape already.
   card.subtitle = text(describe_short(graph, node));
-  if (!card.shape.isEmpty()) card.subtitle += QStringLiteral(" · ") + card.shape;
+  if (!card.shape.isEmpty() && !card.subtitle.contains(QChar(0x2192))) card.subtitle += QStringLiteral(" · ") + card.shape;
   const NodeCost cost = node_cost(graph, node);
   card.macs = cost.macs;
   card.parameters = cost.parameters;

@@ -1,6 +1,7 @@
 #include "widgets/graph/graph_items.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <QFontMetricsF>
 #include <QPainter>
@@ -44,6 +45,24 @@ void draw_elided(QPainter& painter, const QFont& font, const QColor& color, cons
 void fill_mark(QPainter& painter, const QPainterPath& path, const QColor& color, bool hatched) {
   painter.fillPath(path, color);
   if (hatched) painter.fillPath(path, QBrush(ink_on(color), Qt::BDiagPattern));
+}
+
+// Leaves and arrives vertically: a curve, or two round corners where a curve would be too flat.
+void add_turn(QPainterPath& path, const QPointF& from, const QPointF& to) {
+  const double dx = to.x() - from.x(), dy = to.y() - from.y();
+  const double half = (from.y() + to.y()) / 2;
+  if (dx == 0) {
+    path.lineTo(to);
+  } else if (std::fabs(dx) < 2.2 * std::fabs(dy)) {
+    path.cubicTo({from.x(), half}, {to.x(), half}, to);
+  } else {
+    const double rx = std::copysign(std::min(14.0, std::fabs(dy) / 2), dx), ry = std::copysign(std::fabs(rx), dy);
+    path.lineTo(from.x(), half - ry);
+    path.quadTo({from.x(), half}, {from.x() + rx, half});
+    path.lineTo(to.x() - rx, half);
+    path.quadTo({to.x(), half}, {to.x(), half + ry});
+    path.lineTo(to);
+  }
 }
 
 QPainterPath rounded(const QRectF& rect, double radius) {
@@ -258,13 +277,7 @@ void EdgeItem::set_route(const RoutedEdge& route, const QString& stub_from, cons
       path_.moveTo(to);
       continue;
     }
-    const QPointF from = points_[i - 1];
-    const double half = (from.y() + to.y()) / 2;
-    if (from.x() == to.x()) {
-      path_.lineTo(to);
-    } else {
-      path_.cubicTo({from.x(), half}, {to.x(), half}, to);
-    }
+    add_turn(path_, points_[i - 1], to);
   }
   if (!points_.isEmpty()) {
     const QPointF tip = points_.back() + QPointF(0, route.upwards ? 1.5 : -1.5);

@@ -172,7 +172,8 @@ QString GraphView::edge_label(const RoutedEdge& edge) const {
 }
 
 void GraphView::refresh_states() {
-  const bool focus = hasFocus();
+  // The ring of the current node says nothing where it is the whole selection.
+  const bool focus = hasFocus() && !(selected_.size() == 1 && selected_.count(current_) > 0);
   for (const auto& [id, card] : node_cards_)
     card->set_state(selected_.count(id) > 0, focus && id == current_, !search_.isEmpty() && found_.count(id) == 0);
   std::set<std::string> shut_around_current;
