@@ -1,0 +1,100 @@
+// quanvas_cli_main: opens what the command line names, runs the verb, turns its Status into an exit code.
+#include "app/cli/verbs.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <thread>
+
+#include "core/base/guarded.h"
+
+namespace quanvas::cli {
+namespace {
+
+struct VerbRow {
+  const char* name;
+  Verb verb;
+  bool opens;  // the path is opened before
+};
+constexpr VerbRow kVerbs[] = {
+    {"info", info, true},         {"new", new_project, false}, {"data", data, true},
+    {"calibrate", calibrate, true}, {"quantize", quantize, true}, {"run", quantize, true},
+    {"evaluate", evaluate, true}, {"train", train, true},      {"sweep", sweep, true},
+    {"compare", compare_runs, true}, {"export", export_model, true}, {"runs", runs, true},
+    {"recipe", recipe, true},     {"catalog", catalog, false},
+};
+
+// Ctrl-C asks the verb to stop, so that what was measured is stored; the second one ends the process.
+class Interrupt {
+ public:
+  Interrupt() {
+    sigemptyset(&set_);
+    for (const int number : {SIGINT, SIGTERM, SIGUSR2}) sigaddset(&set_, number);
+    ::pthread_sigmask(SIG_BLOCK, &set_, nullptr);  // before any other thread, which inherits it
+    thread_ = std::thread([this] { wait(); });
+  }
+  ~Interrupt() {
+    ::pthread_kill(thread_.native_handle(), SIGUSR2);
+    thread_.join();
+  }
+  std::stop_token token() const { return stop_.get_token(); }
+
+ private:
+  void wait() {
+    int number = 0;
+    while (::sigwait(&set_, &number) == 0 && number != SIGUSR2) {
+      if (stop_.stop_requested()) ::_exit(exit_code(ErrorCode::kCancelled));
+      std::fprintf(stderr, "\nStopping; once more ends at once.\n");
+      stop_.request_stop();
+    }
+  }
+  sigset_t set_;
+  std::stop_source stop_;
+  std::thread thread_;
+};
+
+Status carry_out(const Options& options, JobContext& job) {
+  for (const auto& row : kVerbs) {
+    if (options.verb != row.name) continue;
+    Work work{options, job, nullptr};
+    if (row.opens) {
+      QUANVAS_TRY(work.bench,
+                  Workbench::open(options.path, {options.device, options.threads}, job, options.project));
+      for (const auto& issue : work.bench->state().issues) job.issue(issue);
+      job.set_range(0, 1);
+    }
+    return row.verb(work);
+  }
+  return fail(ErrorCode::kInvalidArgument, "There is no subcommand '" + options.verb + "'.");
+}
+
+int run(const Options& options) {
+  Interrupt interrupt;
+  ProgressLine line(options.quiet);
+  JobContext job(
+      interrupt.token(), [&](const Progress& p) { line.show(p); }, [&](const Issue& i) { line.issue(i); });
+  load_plugins(job);
+  const Status status = guarded("", [&] { return carry_out(options, job); });
+  line.clear();
+  if (status && std::fflush(stdout) != 0) {
+    std::fprintf(stderr, "quanvas-cli: Cannot write to standard output.\n");
+    return exit_code(ErrorCode::kIo);
+  }
+  if (status) return 0;
+  const Error& error = status.error();
+  std::fprintf(stderr, "quanvas-cli: %s\n", error.text().c_str());
+  if (options.json)
+    print_json({{"error",
+                 {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint},
+                  {"context", error.context}}}});
+  std::fflush(stdout);
+  return exit_code(error.code);
+}
+
+}  // namespace
+}  // namespace quanvas::cli
+
+extern "C" __attribute__((visibility("default"))) int quanvas_cli_main(const quanvas::cli::Options* options) {
+  return quanvas::cli::run(*options);
+}
