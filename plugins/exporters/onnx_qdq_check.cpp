@@ -144,6 +144,11 @@ bool lost_at_import(const Node& node) {
 std::vector<Refusal> check_graph(const Model& model, int opset) {
   const Graph& graph = *model.graph;
   std::vector<Refusal> out;
+  for (const std::vector<TensorId>* ends : {&graph.inputs(), &graph.outputs()})
+    for (const TensorId id : *ends)
+      if (graph.tensor(id).type == DataType::kUndefined)
+        out.push_back({graph.tensor(id).name, {}, "inputs and outputs", "a sequence, or a tensor of unknown type",
+                       "tensors of a known element type", "Cut the model where tensors come in and go out."});
   for (const Node& node : graph.nodes()) {
     if (lost_at_import(node))
       out.push_back({node.name, {}, "operator", node.op + ": " + node.opaque_reason,

@@ -182,7 +182,7 @@ void ModelWriter::value_info(TensorId id, onnx::ValueInfoProto& info) const {
   const TensorInfo& t = model_.graph->tensor(id);
   info.set_name(t.name);
   onnx::TypeProto::Tensor* type = info.mutable_type()->mutable_tensor_type();
-  type->set_elem_type(static_cast<int>(t.type == DataType::kUndefined ? DataType::kFloat : t.type));
+  type->set_elem_type(static_cast<int>(t.type));
   if (!t.shape) return;
   onnx::TensorShapeProto* shape = type->mutable_shape();
   for (std::size_t i = 0; i < t.shape->size(); ++i) {
