@@ -99,7 +99,9 @@ bool is_learnt(const TensorInfo& t, const std::string& op) {
   return t.is_initializer && t.shape && !is_index && !(two_operands && element_count(*t.shape) <= 1);
 }
 
-std::string times(const std::vector<std::int64_t>& v) { return shape_text(v); }
+std::string times(const std::vector<std::int64_t>& v) {
+  return shape_text(v);
+}
 
 // "2" for {2,2}, "2×1" otherwise.
 std::string compact(const std::vector<std::int64_t>& v) {
@@ -118,7 +120,9 @@ std::string dim(const Shape& s, std::size_t i) {
   return i < s.size() && s[i] >= 0 ? std::to_string(s[i]) : "?";
 }
 
-std::string scaled(std::int64_t d, std::int64_t by) { return d >= 0 ? std::to_string(d * by) : "?"; }
+std::string scaled(std::int64_t d, std::int64_t by) {
+  return d >= 0 ? std::to_string(d * by) : "?";
+}
 
 bool is_depthwise(const Node& n, const Shape& w) {
   const std::int64_t group = n.integer("group", 1);
@@ -178,7 +182,9 @@ std::string axis_text(const Graph&, const Node& n) {
   return n.op + ", axis " + std::to_string(n.integer("axis", n.op == "Concat" || n.op == "Flatten" ? 1 : -1));
 }
 
-std::string slope_text(const Graph&, const Node& n) { return n.op + ", slope " + number(n.real("alpha", 0.01f)); }
+std::string slope_text(const Graph&, const Node& n) {
+  return n.op + ", slope " + number(n.real("alpha", 0.01f));
+}
 
 std::string clip_text(const Graph&, const Node& n) {
   if (!n.attributes.count("min") && !n.attributes.count("max")) return n.op;
@@ -193,7 +199,9 @@ std::string shape_change_text(const Graph& g, const Node& n) {
   return s ? n.op + " to " + shape_text(*s) : n.op;
 }
 
-std::string op_text(const Graph&, const Node& n) { return n.op; }
+std::string op_text(const Graph&, const Node& n) {
+  return n.op;
+}
 
 using Text = std::string (*)(const Graph&, const Node&);
 struct Wording {
@@ -251,6 +259,8 @@ std::string describe(const Graph& graph, const Node& node) {
   return node.opaque_reason.empty() ? text : text + " (not executable)";
 }
 
-std::string describe_short(const Graph& graph, const Node& node) { return wording(node).brief(graph, node); }
+std::string describe_short(const Graph& graph, const Node& node) {
+  return wording(node).brief(graph, node);
+}
 
 }  // namespace quanvas

@@ -13,11 +13,11 @@ struct TypeRow {
 
 // By ONNX number. Sub-byte types and strings have no whole number of bytes per element.
 constexpr TypeRow kTypes[] = {
-    {"undefined", 0},  {"float32", 4},      {"uint8", 1},          {"int8", 1},       {"uint16", 2},
-    {"int16", 2},      {"int32", 4},        {"int64", 8},          {"string", 0},     {"bool", 1},
-    {"float16", 2},    {"float64", 8},      {"uint32", 4},         {"uint64", 8},     {"complex64", 8},
-    {"complex128", 16}, {"bfloat16", 2},    {"float8e4m3fn", 1},   {"float8e4m3fnuz", 1},
-    {"float8e5m2", 1}, {"float8e5m2fnuz", 1}, {"uint4", 0},        {"int4", 0},       {"float4e2m1", 0},
+    {"undefined", 0},      {"float32", 4},  {"uint8", 1},        {"int8", 1},           {"uint16", 2},
+    {"int16", 2},          {"int32", 4},    {"int64", 8},        {"string", 0},         {"bool", 1},
+    {"float16", 2},        {"float64", 8},  {"uint32", 4},       {"uint64", 8},         {"complex64", 8},
+    {"complex128", 16},    {"bfloat16", 2}, {"float8e4m3fn", 1}, {"float8e4m3fnuz", 1}, {"float8e5m2", 1},
+    {"float8e5m2fnuz", 1}, {"uint4", 0},    {"int4", 0},         {"float4e2m1", 0},
 };
 
 const TypeRow* type_row(DataType type) {

@@ -8,7 +8,9 @@
 namespace quanvas {
 namespace {
 
-std::string quoted(const std::string& s) { return "'" + s + "'"; }
+std::string quoted(const std::string& s) {
+  return "'" + s + "'";
+}
 
 // Exporters repeat the parent in the child ("/layer1/layer1.0/conv1"): such a parent is dropped.
 std::string joined_scope(const std::vector<std::string>& parts) {
@@ -160,7 +162,9 @@ NodeId GraphBuilder::node(std::string name, std::string op, std::vector<std::str
   return id;
 }
 
-void GraphBuilder::remove_node(NodeId id) { drafts_.erase(id); }
+void GraphBuilder::remove_node(NodeId id) {
+  drafts_.erase(id);
+}
 
 void GraphBuilder::replace_input(NodeId id, const std::string& from, const std::string& to) {
   const auto it = drafts_.find(id);
@@ -236,16 +240,14 @@ struct GraphBuilder::Assembly {
                                                quoted(label(it->second)) + " and " + quoted(label(id)) + ".");
         if (inputs.count(t) || is_initializer(t))
           return fail(ErrorCode::kCorrupt, "The node " + quoted(label(id)) + " produces the tensor " + quoted(t) +
-                                               ", which is an " +
-                                               (inputs.count(t) ? "input" : "initializer") + " of the graph.");
+                                               ", which is an " + (inputs.count(t) ? "input" : "initializer") +
+                                               " of the graph.");
       }
     }
     return {};
   }
 
-  bool provided(const std::string& t) const {
-    return producer.count(t) || inputs.count(t) || is_initializer(t);
-  }
+  bool provided(const std::string& t) const { return producer.count(t) || inputs.count(t) || is_initializer(t); }
 
   Status consumers() const {
     for (const auto& [id, draft] : from.drafts_)
@@ -256,8 +258,7 @@ struct GraphBuilder::Assembly {
     if (from.outputs_.empty()) return fail(ErrorCode::kCorrupt, "The graph has no outputs.");
     for (const std::string& t : from.outputs_)
       if (t.empty() || !provided(t))
-        return fail(ErrorCode::kCorrupt,
-                    "Nothing produces the output " + quoted(t) + " of the graph.");
+        return fail(ErrorCode::kCorrupt, "Nothing produces the output " + quoted(t) + " of the graph.");
     return {};
   }
 
@@ -319,9 +320,7 @@ struct GraphBuilder::Assembly {
     }
   }
 
-  TensorId id_of(const std::string& t) const {
-    return t.empty() ? kNoTensor : graph.tensor_by_name_.at(t);
-  }
+  TensorId id_of(const std::string& t) const { return t.empty() ? kNoTensor : graph.tensor_by_name_.at(t); }
 
   void nodes() {
     for (const NodeId id : order) {

@@ -32,13 +32,20 @@ Result<Attribute> attribute_from_json(const json& j, const std::string& where) {
     return json_type_error(where, "an attribute with one type key", j);
   const json& value = j.begin().value();
   switch (j.begin().key()[0]) {
-    case 'i': return read_as<std::int64_t>(value, where);
-    case 'f': return read_as<float>(value, where);
-    case 's': return read_as<std::string>(value, where);
-    case 'I': return read_as<std::vector<std::int64_t>>(value, where);
-    case 'F': return read_as<std::vector<float>>(value, where);
-    case 'S': return read_as<std::vector<std::string>>(value, where);
-    default: return json_type_error(where, "an attribute of type i, f, s, I, F or S", j);
+    case 'i':
+      return read_as<std::int64_t>(value, where);
+    case 'f':
+      return read_as<float>(value, where);
+    case 's':
+      return read_as<std::string>(value, where);
+    case 'I':
+      return read_as<std::vector<std::int64_t>>(value, where);
+    case 'F':
+      return read_as<std::vector<float>>(value, where);
+    case 'S':
+      return read_as<std::vector<std::string>>(value, where);
+    default:
+      return json_type_error(where, "an attribute of type i, f, s, I, F or S", j);
   }
 }
 
@@ -154,7 +161,8 @@ Result<GraphPtr> graph_from_json(const json& j) {
   for (const json& entry : g.tensors) {
     QUANVAS_TRY(const TensorJson t, from_json_value<TensorJson>(entry, "graph.tensors"));
     if (t.name.empty() || b.tensor_index_.count(t.name))
-      return fail(ErrorCode::kCorrupt, "The graph's JSON has a tensor name '" + t.name + "' that is empty or repeated.");
+      return fail(ErrorCode::kCorrupt,
+                  "The graph's JSON has a tensor name '" + t.name + "' that is empty or repeated.");
     names.push_back(t.name);
     b.tensor(t.name, static_cast<DataType>(t.type), t.shape);
     b.tensors_.back().second.is_initializer = t.initializer;
@@ -162,8 +170,8 @@ Result<GraphPtr> graph_from_json(const json& j) {
   for (const json& entry : g.nodes) {
     QUANVAS_TRY(NodeJson n, from_json_value<NodeJson>(entry, "graph.nodes"));
     if (n.id < 0 || n.id == std::numeric_limits<NodeId>::max() || b.drafts_.count(n.id))
-      return fail(ErrorCode::kCorrupt, "The graph's JSON has a node id " + std::to_string(n.id) +
-                                           " that is negative or repeated.");
+      return fail(ErrorCode::kCorrupt,
+                  "The graph's JSON has a node id " + std::to_string(n.id) + " that is negative or repeated.");
     GraphBuilder::Draft draft;
     draft.node.id = n.id;
     draft.node.name = n.name;

@@ -62,12 +62,16 @@ bool is_real(DataType t) {
     case DataType::kFloat:
     case DataType::kFloat16:
     case DataType::kBfloat16:
-    case DataType::kDouble: return true;
-    default: return false;
+    case DataType::kDouble:
+      return true;
+    default:
+      return false;
   }
 }
 
-bool is_initializer(const Graph& g, TensorId t) { return t != kNoTensor && g.tensor(t).is_initializer; }
+bool is_initializer(const Graph& g, TensorId t) {
+  return t != kNoTensor && g.tensor(t).is_initializer;
+}
 
 int rank_of(const Graph& g, TensorId t) {
   return g.tensor(t).shape ? static_cast<int>(g.tensor(t).shape->size()) : 0;
@@ -145,9 +149,8 @@ bool is_spatial_mean(const Graph& g, const Node& n) {
   if (n.op != "ReduceMean" || n.inputs.empty() || n.inputs[0] == kNoTensor) return false;
   const auto axes = n.integers("axes");
   const auto rank = static_cast<std::int64_t>(rank_of(g, n.inputs[0]));
-  return rank >= 3 && !axes.empty() && std::all_of(axes.begin(), axes.end(), [rank](std::int64_t a) {
-    return (a < 0 ? a + rank : a) >= 2;
-  });
+  return rank >= 3 && !axes.empty() &&
+         std::all_of(axes.begin(), axes.end(), [rank](std::int64_t a) { return (a < 0 ? a + rank : a) >= 2; });
 }
 
 std::optional<LayerKind> kind_of(const Graph& g, const Node& n) {
@@ -159,10 +162,14 @@ std::optional<LayerKind> kind_of(const Graph& g, const Node& n) {
 
 bool fill_layer(const Graph& g, const Node& n, Layer& layer) {
   switch (layer.kind) {
-    case LayerKind::kCompute: return compute_layer(g, n, layer);
-    case LayerKind::kElementwise: return operand_layer(g, n, layer);
-    case LayerKind::kEmbedding: return embedding_layer(g, n, layer);
-    default: return unary_layer(g, n, layer);
+    case LayerKind::kCompute:
+      return compute_layer(g, n, layer);
+    case LayerKind::kElementwise:
+      return operand_layer(g, n, layer);
+    case LayerKind::kEmbedding:
+      return embedding_layer(g, n, layer);
+    default:
+      return unary_layer(g, n, layer);
   }
 }
 

@@ -17,8 +17,12 @@ struct Bfloat16 {
   std::uint16_t bits;
 };
 
-float value_of(Half h) { return half_to_float(h.bits); }
-float value_of(Bfloat16 b) { return bfloat16_to_float(b.bits); }
+float value_of(Half h) {
+  return half_to_float(h.bits);
+}
+float value_of(Bfloat16 b) {
+  return bfloat16_to_float(b.bits);
+}
 template <class T>
 T value_of(T v) {
   return v;
@@ -51,24 +55,37 @@ std::vector<To> convert(const TensorData& t) {
 template <class To>
 std::vector<To> convert_any(const TensorData& t) {
   switch (t.type) {
-    case DataType::kFloat: return convert<float, To>(t);
-    case DataType::kDouble: return convert<double, To>(t);
-    case DataType::kFloat16: return convert<Half, To>(t);
-    case DataType::kBfloat16: return convert<Bfloat16, To>(t);
-    case DataType::kInt8: return convert<std::int8_t, To>(t);
-    case DataType::kUint8: return convert<std::uint8_t, To>(t);
-    case DataType::kInt16: return convert<std::int16_t, To>(t);
-    case DataType::kUint16: return convert<std::uint16_t, To>(t);
-    case DataType::kInt32: return convert<std::int32_t, To>(t);
-    case DataType::kUint32: return convert<std::uint32_t, To>(t);
-    case DataType::kInt64: return convert<std::int64_t, To>(t);
-    case DataType::kUint64: return convert<std::uint64_t, To>(t);
+    case DataType::kFloat:
+      return convert<float, To>(t);
+    case DataType::kDouble:
+      return convert<double, To>(t);
+    case DataType::kFloat16:
+      return convert<Half, To>(t);
+    case DataType::kBfloat16:
+      return convert<Bfloat16, To>(t);
+    case DataType::kInt8:
+      return convert<std::int8_t, To>(t);
+    case DataType::kUint8:
+      return convert<std::uint8_t, To>(t);
+    case DataType::kInt16:
+      return convert<std::int16_t, To>(t);
+    case DataType::kUint16:
+      return convert<std::uint16_t, To>(t);
+    case DataType::kInt32:
+      return convert<std::int32_t, To>(t);
+    case DataType::kUint32:
+      return convert<std::uint32_t, To>(t);
+    case DataType::kInt64:
+      return convert<std::int64_t, To>(t);
+    case DataType::kUint64:
+      return convert<std::uint64_t, To>(t);
     case DataType::kBool: {
       auto out = convert<std::uint8_t, To>(t);
       for (To& v : out) v = v != 0;
       return out;
     }
-    default: return {};
+    default:
+      return {};
   }
 }
 
@@ -103,7 +120,9 @@ float half_to_float(std::uint16_t bits) {
   return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
-float bfloat16_to_float(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+float bfloat16_to_float(std::uint16_t bits) {
+  return std::bit_cast<float>(std::uint32_t{bits} << 16);
+}
 
 std::uint16_t float_to_half(float value) {
   const auto sign = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16 & 0x8000u);
@@ -134,8 +153,12 @@ TensorData TensorData::of_int64(Shape shape, std::vector<std::int64_t> values) {
   return of_values(DataType::kInt64, std::move(shape), std::move(values));
 }
 
-std::vector<float> TensorData::to_floats() const { return convert_any<float>(*this); }
-std::vector<std::int64_t> TensorData::to_int64() const { return convert_any<std::int64_t>(*this); }
+std::vector<float> TensorData::to_floats() const {
+  return convert_any<float>(*this);
+}
+std::vector<std::int64_t> TensorData::to_int64() const {
+  return convert_any<std::int64_t>(*this);
+}
 
 std::string TensorData::content_hash() const {
   Hasher h;

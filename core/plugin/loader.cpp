@@ -45,9 +45,10 @@ void load_plugins(JobContext& job) {
     for (const fs::path& module : modules_in(folder, job)) {
       if (dlopen(module.c_str(), RTLD_NOW | RTLD_LOCAL)) continue;
       const char* why = dlerror();
-      job.issue({Severity::kWarning, module.string(),
-                 "The plug-in module '" + module.string() + "' does not load: " + (why ? why : "unknown reason") + ".",
-                 "Build it against this version of Quanvas."});
+      job.issue(
+          {Severity::kWarning, module.string(),
+           "The plug-in module '" + module.string() + "' does not load: " + (why ? why : "unknown reason") + ".",
+           "Build it against this version of Quanvas."});
     }
   }
 }

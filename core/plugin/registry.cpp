@@ -37,8 +37,7 @@ json entries() {
 
 Result<std::string> read_head(const std::string& path) {
   std::error_code ec;
-  if (!std::filesystem::exists(path, ec))
-    return fail(ErrorCode::kNotFound, "There is no file '" + path + "'.");
+  if (!std::filesystem::exists(path, ec)) return fail(ErrorCode::kNotFound, "There is no file '" + path + "'.");
   if (std::filesystem::is_directory(path, ec))
     return fail(ErrorCode::kInvalidArgument, "'" + path + "' is a folder, not a model file.");
   std::ifstream in(path, std::ios::binary);
@@ -84,8 +83,10 @@ template class Registry<Pass>;
 template class Registry<Exporter>;
 
 json plugin_catalog() {
-  return {{"importers", entries<Importer>()}, {"formats", entries<NumberFormat>()},
-          {"passes", entries<Pass>()},        {"exporters", entries<Exporter>()},
+  return {{"importers", entries<Importer>()},
+          {"formats", entries<NumberFormat>()},
+          {"passes", entries<Pass>()},
+          {"exporters", entries<Exporter>()},
           {"datasets", entries<DatasetReader>()}};
 }
 

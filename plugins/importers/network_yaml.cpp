@@ -34,11 +34,14 @@ struct Range {
 constexpr Range kSize = {1, 1 << 16};
 
 // Uniform in [0, 1) from the upper 53 bits: std::uniform_real_distribution differs between libraries.
-double uniform(std::mt19937_64& generator) { return std::ldexp(static_cast<double>(generator() >> 11), -53); }
+double uniform(std::mt19937_64& generator) {
+  return std::ldexp(static_cast<double>(generator() >> 11), -53);
+}
 
 class Reader {
  public:
-  explicit Reader(std::string path) : path_(std::move(path)), shown_(std::filesystem::path(path_).filename().string()) {}
+  explicit Reader(std::string path)
+      : path_(std::move(path)), shown_(std::filesystem::path(path_).filename().string()) {}
 
   Result<Model> read(const std::string& text) {
     YAML::Node root;
@@ -46,7 +49,8 @@ class Reader {
       root = YAML::Load(text);
       QUANVAS_CHECK(network(root));
     } catch (const YAML::Exception& e) {
-      return fail(ErrorCode::kInvalidArgument, where(e.mark) + e.msg + ".", "The format is described in docs/network-yaml.md.");
+      return fail(ErrorCode::kInvalidArgument, where(e.mark) + e.msg + ".",
+                  "The format is described in docs/network-yaml.md.");
     }
     builder_.set_opset(13);
     builder_.output(tensor_of(last_));
@@ -108,7 +112,8 @@ class Reader {
     for (const auto& entry : map) {
       const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
       if (!legal.count(key))
-        return bad(entry.first, what + " has the unknown key '" + key + "'", "Legal keys are: " + joined(legal) + ".");
+        return bad(entry.first, what + " has the unknown key '" + key + "'",
+                   "Legal keys are: " + joined(legal) + ".");
     }
     return {};
   }
@@ -121,7 +126,8 @@ class Reader {
     return v;
   }
 
-  Result<std::int64_t> integer_or(const YAML::Node& map, const char* key, std::int64_t fallback, Range range) const {
+  Result<std::int64_t> integer_or(const YAML::Node& map, const char* key, std::int64_t fallback,
+                                  Range range) const {
     if (!map[key]) return fallback;
     return integer(map[key], key, range);
   }
@@ -225,7 +231,8 @@ class Reader {
     builder_.tensor(tensor_of(layer), DataType::kFloat, batched);
   }
 
-  Status emit(const YAML::Node& at, const std::string& op, std::vector<std::string> more, Attributes attributes, Shape out) {
+  Status emit(const YAML::Node& at, const std::string& op, std::vector<std::string> more, Attributes attributes,
+              Shape out) {
     if (element_count(out) > kMostActivations) return bad(at, "its result has " + shape_text(out) + " elements");
     more.insert(more.begin(), tensor_of(from_));
     declare(name_, out);
@@ -243,7 +250,8 @@ class Reader {
   Status count_parameters(const YAML::Node& at, const Shape& shape) {
     const std::int64_t n = element_count(shape);
     if (n > kMostParameters - parameters_)
-      return bad(at, "the network has more than " + std::to_string(kMostParameters) + " parameters with its weight of " + shape_text(shape));
+      return bad(at, "the network has more than " + std::to_string(kMostParameters) +
+                         " parameters with its weight of " + shape_text(shape));
     parameters_ += n;
     return {};
   }
@@ -318,7 +326,8 @@ class Reader {
   }
 
   Status linear(const YAML::Node& at) {
-    if (in().size() != 1) return bad(at, "needs a vector, but '" + from_ + "' gives " + shape_text(in()), "Put a flatten before it.");
+    if (in().size() != 1)
+      return bad(at, "needs a vector, but '" + from_ + "' gives " + shape_text(in()), "Put a flatten before it.");
     QUANVAS_TRY(const std::int64_t out, required(at, "out", kSize));
     QUANVAS_TRY(const bool bias, flag(at, "bias", true));
     const Shape weight = {out, in()[0]};
@@ -332,9 +341,10 @@ class Reader {
     if (e && (!e.IsScalar() || !YAML::convert<float>::decode(e, epsilon) || !(epsilon > 0 && epsilon < 1)))
       return bad(e, "'epsilon' must be a number between 0 and 1");
     const std::int64_t n = in()[0];
-    return emit(at, "BatchNormalization",
-                {filled("weight", n, 1), filled("bias", n, 0), filled("running_mean", n, 0), filled("running_var", n, 1)},
-                {{"epsilon", epsilon}}, in());
+    return emit(
+        at, "BatchNormalization",
+        {filled("weight", n, 1), filled("bias", n, 0), filled("running_mean", n, 0), filled("running_var", n, 1)},
+        {{"epsilon", epsilon}}, in());
   }
 
   Status relu(const YAML::Node& at) { return emit(at, "Relu", {}, {}, in()); }
@@ -362,7 +372,8 @@ class Reader {
     if (!at["with"]) return bad(at, "'with' is missing: the layer whose result is added");
     QUANVAS_TRY(const std::string other, layer_name(at["with"]));
     if (shapes_.at(other) != in())
-      return bad(at, "adds " + shape_text(in()) + " of '" + from_ + "' and " + shape_text(shapes_.at(other)) + " of '" + other + "', which differ");
+      return bad(at, "adds " + shape_text(in()) + " of '" + from_ + "' and " + shape_text(shapes_.at(other)) +
+                         " of '" + other + "', which differ");
     return emit(at, "Add", {tensor_of(other)}, {}, in());
   }
 };
@@ -370,11 +381,14 @@ class Reader {
 class NetworkYamlImporter final : public Importer {
  public:
   PluginInfo info() const override {
-    return {"network-yaml", "Network description",
-            "A network as text with freshly initialised weights, the start of float training (docs/network-yaml.md)."};
+    return {
+        "network-yaml", "Network description",
+        "A network as text with freshly initialised weights, the start of float training (docs/network-yaml.md)."};
   }
   std::vector<std::string> extensions() const override { return {".net.yaml"}; }
-  int probe(const std::string& path, const std::string&) const override { return path.ends_with(".net.yaml") ? 100 : 0; }
+  int probe(const std::string& path, const std::string&) const override {
+    return path.ends_with(".net.yaml") ? 100 : 0;
+  }
   Result<Model> load(const std::string& path, const json&, JobContext&) const override {
     QUANVAS_TRY(const std::string text, read_file(path, kMostBytes));
     return Reader(path).read(text);

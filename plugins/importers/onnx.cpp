@@ -83,7 +83,8 @@ Result<Model> finish(const Draft& draft, const std::string& path) {
 void report_opaque(const Graph& graph, JobContext& job) {
   for (const Node& n : graph.nodes())
     if (!n.opaque_reason.empty())
-      job.issue({Severity::kWarning, n.name, "'" + n.name + "' (" + n.op + ") cannot be executed: " + n.opaque_reason + ".",
+      job.issue({Severity::kWarning, n.name,
+                 "'" + n.name + "' (" + n.op + ") cannot be executed: " + n.opaque_reason + ".",
                  "The network can be looked at; layers that depend on this one cannot be measured."});
 }
 

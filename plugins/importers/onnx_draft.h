@@ -73,8 +73,8 @@ struct Value {
   bool is_number() const;  // no symbols
 };
 bool is_floating(DataType type);
-std::optional<Value> value_of(const TensorData& data);    // none for types or sizes that are not folded
-std::optional<TensorData> data_of(const Value& value);    // none when it has symbols or an odd type
+std::optional<Value> value_of(const TensorData& data);  // none for types or sizes that are not folded
+std::optional<TensorData> data_of(const Value& value);  // none when it has symbols or an odd type
 
 // What the nodes before this one tell about its inputs.
 struct Knowledge {

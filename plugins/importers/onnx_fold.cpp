@@ -14,11 +14,21 @@ constexpr std::int64_t kMostMoved = 1 << 20;
 constexpr std::int64_t kMostMade = 65536;
 using MaybeCell = std::optional<Cell>;
 
-Cell integer_cell(std::int64_t v) { return {v, 0, 0}; }
-Cell unknown_cell() { return {0, 0, kUnknownDim}; }
-bool is_dimension(const Cell& c) { return c.symbol < kUnknownDim; }
-bool same_dimension(const Cell& a, const Cell& b) { return is_dimension(a) && a.symbol == b.symbol; }
-bool is_value(const Cell& c, std::int64_t v) { return c.symbol == 0 && c.integer == v; }
+Cell integer_cell(std::int64_t v) {
+  return {v, 0, 0};
+}
+Cell unknown_cell() {
+  return {0, 0, kUnknownDim};
+}
+bool is_dimension(const Cell& c) {
+  return c.symbol < kUnknownDim;
+}
+bool same_dimension(const Cell& a, const Cell& b) {
+  return is_dimension(a) && a.symbol == b.symbol;
+}
+bool is_value(const Cell& c, std::int64_t v) {
+  return c.symbol == 0 && c.integer == v;
+}
 
 // What is left of integer arithmetic when an operand is a dimension.
 Cell symbolic(const std::string& op, const Cell& a, const Cell& b) {
@@ -38,13 +48,20 @@ MaybeCell integer_arithmetic(const std::string& op, const Cell& a, const Cell& b
   std::int64_t r = 0;
   const std::int64_t x = a.integer, y = b.integer;
   bool overflow = false;
-  if (op == "Add") overflow = __builtin_add_overflow(x, y, &r);
-  else if (op == "Sub") overflow = __builtin_sub_overflow(x, y, &r);
-  else if (op == "Mul") overflow = __builtin_mul_overflow(x, y, &r);
-  else if (op == "Min") r = std::min(x, y);
-  else if (op == "Max") r = std::max(x, y);
-  else if (op == "Div" && y != 0 && y != -1) r = x / y;
-  else return std::nullopt;
+  if (op == "Add")
+    overflow = __builtin_add_overflow(x, y, &r);
+  else if (op == "Sub")
+    overflow = __builtin_sub_overflow(x, y, &r);
+  else if (op == "Mul")
+    overflow = __builtin_mul_overflow(x, y, &r);
+  else if (op == "Min")
+    r = std::min(x, y);
+  else if (op == "Max")
+    r = std::max(x, y);
+  else if (op == "Div" && y != 0 && y != -1)
+    r = x / y;
+  else
+    return std::nullopt;
   if (overflow) return std::nullopt;
   return integer_cell(r);
 }
@@ -52,14 +69,22 @@ MaybeCell integer_arithmetic(const std::string& op, const Cell& a, const Cell& b
 // In double, then rounded to float once: the same as float arithmetic for these operators.
 MaybeCell real_arithmetic(const std::string& op, double x, double y, DataType type) {
   double r = 0;
-  if (op == "Add") r = x + y;
-  else if (op == "Sub") r = x - y;
-  else if (op == "Mul") r = x * y;
-  else if (op == "Div") r = x / y;
-  else if (op == "Min") r = std::min(x, y);
-  else if (op == "Max") r = std::max(x, y);
-  else if (op == "Pow") r = type == DataType::kFloat ? std::pow(static_cast<float>(x), static_cast<float>(y)) : std::pow(x, y);
-  else return std::nullopt;
+  if (op == "Add")
+    r = x + y;
+  else if (op == "Sub")
+    r = x - y;
+  else if (op == "Mul")
+    r = x * y;
+  else if (op == "Div")
+    r = x / y;
+  else if (op == "Min")
+    r = std::min(x, y);
+  else if (op == "Max")
+    r = std::max(x, y);
+  else if (op == "Pow")
+    r = type == DataType::kFloat ? std::pow(static_cast<float>(x), static_cast<float>(y)) : std::pow(x, y);
+  else
+    return std::nullopt;
   return Cell{0, type == DataType::kDouble ? r : static_cast<float>(r), 0};
 }
 
@@ -87,7 +112,8 @@ bool is_arithmetic(const std::string& op) {
   return ops.count(op) > 0;
 }
 bool is_comparison(const std::string& op) {
-  static const std::unordered_set<std::string> ops = {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or"};
+  static const std::unordered_set<std::string> ops = {"Equal",          "Less", "Greater", "LessOrEqual",
+                                                      "GreaterOrEqual", "And",  "Or"};
   return ops.count(op) > 0;
 }
 
@@ -98,8 +124,10 @@ std::optional<Shape> broadcast(const std::vector<Value>& values) {
     for (std::size_t i = 0; i < v.shape.size(); ++i) {
       std::int64_t& o = out[out.size() - 1 - i];
       const std::int64_t d = v.shape[v.shape.size() - 1 - i];
-      if (o == 1) o = d;
-      else if (d != 1 && d != o) return std::nullopt;
+      if (o == 1)
+        o = d;
+      else if (d != 1 && d != o)
+        return std::nullopt;
     }
   }
   return element_count(out) <= kMostMoved ? std::optional(out) : std::nullopt;
@@ -157,7 +185,9 @@ std::optional<Value> where(const std::vector<Value>& in) {
 }
 
 MaybeCell unary_cell(const std::string& op, const Cell& c, bool real, DataType type) {
-  const auto rounded = [type](double v) { return Cell{0, type == DataType::kDouble ? v : static_cast<float>(v), 0}; };
+  const auto rounded = [type](double v) {
+    return Cell{0, type == DataType::kDouble ? v : static_cast<float>(v), 0};
+  };
   if (op == "Floor" && real) return rounded(std::floor(c.real));
   if (op == "Ceil" && real) return rounded(std::ceil(c.real));
   if (op == "Sqrt" && real) return rounded(std::sqrt(c.real));
@@ -178,13 +208,20 @@ std::optional<Value> unary(const DraftNode& n, const std::vector<Value>& in) {
 // Two's complement of the narrower type, as every runtime does it.
 std::int64_t wrapped(std::int64_t v, DataType to) {
   switch (to) {
-    case DataType::kInt32: return static_cast<std::int32_t>(v);
-    case DataType::kInt16: return static_cast<std::int16_t>(v);
-    case DataType::kInt8: return static_cast<std::int8_t>(v);
-    case DataType::kUint32: return static_cast<std::uint32_t>(v);
-    case DataType::kUint16: return static_cast<std::uint16_t>(v);
-    case DataType::kUint8: return static_cast<std::uint8_t>(v);
-    default: return v;
+    case DataType::kInt32:
+      return static_cast<std::int32_t>(v);
+    case DataType::kInt16:
+      return static_cast<std::int16_t>(v);
+    case DataType::kInt8:
+      return static_cast<std::int8_t>(v);
+    case DataType::kUint32:
+      return static_cast<std::uint32_t>(v);
+    case DataType::kUint16:
+      return static_cast<std::uint16_t>(v);
+    case DataType::kUint8:
+      return static_cast<std::uint8_t>(v);
+    default:
+      return v;
   }
 }
 
@@ -291,7 +328,8 @@ std::optional<Value> moved(const DraftNode& n, const Knowledge& known) {
     out.cells = std::move(in[0].cells);
     return out;
   }
-  for (const auto& [k, i] : m->from) out.cells.push_back(in[static_cast<std::size_t>(k)].cells[static_cast<std::size_t>(i)]);
+  for (const auto& [k, i] : m->from)
+    out.cells.push_back(in[static_cast<std::size_t>(k)].cells[static_cast<std::size_t>(i)]);
   return out;
 }
 
@@ -312,7 +350,8 @@ std::optional<TensorData> made_constant(const DraftNode& node, const Knowledge& 
   const auto type = static_cast<DataType>(node.integer("dtype", static_cast<int>(DataType::kFloat)));
   if (!dims || type != DataType::kFloat) return std::nullopt;
   const Shape shape = dims->to_int64();
-  if (shape.size() > 32 || std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) return std::nullopt;
+  if (shape.size() > 32 || std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; }))
+    return std::nullopt;
   const std::int64_t count = element_count(shape);
   if (count > budget) return std::nullopt;
   budget -= count;
@@ -326,10 +365,10 @@ std::optional<Value> evaluate(const DraftNode& node, const Knowledge& known) {
   if (node.op == "Shape") return shape_value(node, known);
   if (node.op == "Size") return size_value(node, known);
   if (auto v = moved(node, known)) return v;
-  const bool is_ours = is_arithmetic(node.op) || is_comparison(node.op) || node.op == "Cast" || node.op == "Where" ||
-                       node.op == "ConstantOfShape" || node.op == "Range" || node.op == "ReduceProd" ||
-                       node.op == "Floor" || node.op == "Ceil" || node.op == "Sqrt" || node.op == "Reciprocal" ||
-                       node.op == "Neg" || node.op == "Abs" || node.op == "Not";
+  const bool is_ours = is_arithmetic(node.op) || is_comparison(node.op) || node.op == "Cast" ||
+                       node.op == "Where" || node.op == "ConstantOfShape" || node.op == "Range" ||
+                       node.op == "ReduceProd" || node.op == "Floor" || node.op == "Ceil" || node.op == "Sqrt" ||
+                       node.op == "Reciprocal" || node.op == "Neg" || node.op == "Abs" || node.op == "Not";
   const auto in = is_ours ? all_values(node, known) : std::nullopt;
   if (!in || in->empty()) return std::nullopt;
   if (is_arithmetic(node.op) || is_comparison(node.op)) return binary(node, *in);

@@ -17,15 +17,35 @@ constexpr std::int64_t kMostDataElements = 4096;
 
 // Operators of opsets that the library does not know yet.
 const std::unordered_set<std::string>& newer_operators() {
-  static const std::unordered_set<std::string> ops = {
-      "Gelu",        "Mish",        "GroupNormalization", "RMSNormalization", "Attention",   "RotaryEmbedding",
-      "Col2Im",      "BitwiseAnd",  "BitwiseOr",          "BitwiseXor",       "BitwiseNot",  "CenterCropPad",
-      "DeformConv",  "AffineGrid",  "ImageDecoder",       "IsInf",            "IsNaN",       "ReduceMax",
-      "RegexFullMatch", "StringConcat", "StringSplit",    "TensorScatter",    "Swish"};
+  static const std::unordered_set<std::string> ops = {"Gelu",
+                                                      "Mish",
+                                                      "GroupNormalization",
+                                                      "RMSNormalization",
+                                                      "Attention",
+                                                      "RotaryEmbedding",
+                                                      "Col2Im",
+                                                      "BitwiseAnd",
+                                                      "BitwiseOr",
+                                                      "BitwiseXor",
+                                                      "BitwiseNot",
+                                                      "CenterCropPad",
+                                                      "DeformConv",
+                                                      "AffineGrid",
+                                                      "ImageDecoder",
+                                                      "IsInf",
+                                                      "IsNaN",
+                                                      "ReduceMax",
+                                                      "RegexFullMatch",
+                                                      "StringConcat",
+                                                      "StringSplit",
+                                                      "TensorScatter",
+                                                      "Swish"};
   return ops;
 }
 
-bool is_reduction(const std::string& op) { return op.starts_with("Reduce") && op.size() > 6; }
+bool is_reduction(const std::string& op) {
+  return op.starts_with("Reduce") && op.size() > 6;
+}
 
 // Known to the library, but with other inputs or attributes since.
 bool has_changed_since(const std::string& op) {
@@ -85,7 +105,8 @@ std::int64_t read_dim(const onnx::TensorShapeProto::Dimension& d) {
 
 class Context final : public onnx::InferenceContext {
  public:
-  Context(const onnx::NodeProto& node, const Knowledge& known) : node_(node), outputs_(static_cast<std::size_t>(node.output_size())) {
+  Context(const onnx::NodeProto& node, const Knowledge& known)
+      : node_(node), outputs_(static_cast<std::size_t>(node.output_size())) {
     const auto n = static_cast<std::size_t>(node.input_size());
     types_.resize(n);
     data_.resize(n);
@@ -99,11 +120,16 @@ class Context final : public onnx::InferenceContext {
     return nullptr;
   }
   size_t getNumInputs() const override { return types_.size(); }
-  const onnx::TypeProto* getInputType(size_t i) const override { return i < types_.size() ? types_[i].get() : nullptr; }
-  const onnx::TensorProto* getInputData(size_t i) const override { return i < data_.size() ? data_[i].get() : nullptr; }
+  const onnx::TypeProto* getInputType(size_t i) const override {
+    return i < types_.size() ? types_[i].get() : nullptr;
+  }
+  const onnx::TensorProto* getInputData(size_t i) const override {
+    return i < data_.size() ? data_[i].get() : nullptr;
+  }
   size_t getNumOutputs() const override { return outputs_.size(); }
   onnx::TypeProto* getOutputType(size_t i) override {
-    if (i >= outputs_.size()) throw std::runtime_error("there are only " + std::to_string(outputs_.size()) + " outputs");
+    if (i >= outputs_.size())
+      throw std::runtime_error("there are only " + std::to_string(outputs_.size()) + " outputs");
     return &outputs_[i];
   }
   onnx::GraphInferencer* getGraphAttributeInferencer(const std::string&) override { return nullptr; }
@@ -183,8 +209,10 @@ std::optional<TensorFacts> reduction(const DraftNode& n, const Knowledge& known)
   }
   Shape out;
   for (std::size_t i = 0; i < x->size(); ++i) {
-    if (!gone[i]) out.push_back((*x)[i]);
-    else if (keeps) out.push_back(1);
+    if (!gone[i])
+      out.push_back((*x)[i]);
+    else if (keeps)
+      out.push_back(1);
   }
   return TensorFacts{known.type(n.input(0)), out};
 }
@@ -228,9 +256,13 @@ std::optional<TensorFacts> resize(const DraftNode& n, const Knowledge& known, Dr
   Shape out;
   for (std::size_t i = 0; i < x->size(); ++i) {
     const std::int64_t d = (*x)[i];
-    if (sizes) out.push_back((*sizes)[i].symbol ? (*sizes)[i].symbol : (*sizes)[i].integer);
-    else if ((*scales)[i].real == 1) out.push_back(d);
-    else out.push_back(d < 0 ? draft.new_symbol() : static_cast<std::int64_t>(std::floor(static_cast<double>(d) * (*scales)[i].real)));
+    if (sizes)
+      out.push_back((*sizes)[i].symbol ? (*sizes)[i].symbol : (*sizes)[i].integer);
+    else if ((*scales)[i].real == 1)
+      out.push_back(d);
+    else
+      out.push_back(d < 0 ? draft.new_symbol()
+                          : static_cast<std::int64_t>(std::floor(static_cast<double>(d) * (*scales)[i].real)));
     if (out.back() > (1 << 30)) return std::nullopt;
   }
   return TensorFacts{known.type(n.input(0)), out};
@@ -273,8 +305,8 @@ std::optional<TensorFacts> slice(const DraftNode& n, const Knowledge& known, Dra
 }
 
 std::optional<TensorFacts> own_rule(const DraftNode& n, const Knowledge& known, Draft& draft) {
-  static const std::unordered_set<std::string> kSame = {"Gelu", "Mish", "GroupNormalization", "RMSNormalization",
-                                                        "Swish", "HardSwish"};
+  static const std::unordered_set<std::string> kSame = {
+      "Gelu", "Mish", "GroupNormalization", "RMSNormalization", "Swish", "HardSwish"};
   if (n.op == "Reshape") return reshape(n, known, draft);
   if (n.op == "Resize" || n.op == "Upsample") return resize(n, known, draft);
   if (n.op == "Slice") return slice(n, known, draft);
@@ -331,7 +363,8 @@ bool is_known_operator(const std::string& op) {
 std::string implausible(const DraftNode& n) {
   for (const char* key : {"strides", "dilations", "kernel_shape"}) {
     const auto v = n.integers(key);
-    if (v && (!all_above_zero(*v) || v->size() > 8)) return std::string("its attribute '") + key + "' makes no sense";
+    if (v && (!all_above_zero(*v) || v->size() > 8))
+      return std::string("its attribute '") + key + "' makes no sense";
   }
   for (const char* key : {"pads", "output_padding", "output_shape", "axes", "perm"}) {
     const auto v = n.integers(key);
@@ -339,8 +372,10 @@ std::string implausible(const DraftNode& n) {
     if (v && (v->size() > 64 || std::any_of(v->begin(), v->end(), far)))
       return std::string("its attribute '") + key + "' makes no sense";
   }
-  if (n.integer("group", 1) <= 0 || n.integer("group", 1) > (1 << 30)) return "its attribute 'group' makes no sense";
-  if (n.attributes.count("blocksize") && n.integer("blocksize", 0) <= 0) return "its attribute 'blocksize' makes no sense";
+  if (n.integer("group", 1) <= 0 || n.integer("group", 1) > (1 << 30))
+    return "its attribute 'group' makes no sense";
+  if (n.attributes.count("blocksize") && n.integer("blocksize", 0) <= 0)
+    return "its attribute 'blocksize' makes no sense";
   if (std::abs(n.integer("axis", 0)) > 64) return "its attribute 'axis' makes no sense";
   return {};
 }
@@ -350,7 +385,8 @@ std::string infer(const DraftNode& node, const Knowledge& known, Draft& draft) {
     if (!t.empty()) draft.facts[t] = {};
   std::string problem;
   // Quantizers of QONNX cannot be executed, but what they give has the shape of what they take.
-  static const std::unordered_set<std::string> kQuantizers = {"Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc"};
+  static const std::unordered_set<std::string> kQuantizers = {"Quant", "IntQuant", "BipolarQuant", "FloatQuant",
+                                                              "Trunc"};
   if (!node.domain.empty() && kQuantizers.count(node.op)) {
     draft.facts[node.outputs[0]] = *same_as_input(known, node);
   } else if (node.opaque_reason.empty()) {

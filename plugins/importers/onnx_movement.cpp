@@ -130,7 +130,9 @@ std::optional<Movement> flatten(const DraftNode& n, const Knowledge&, const Shap
   std::int64_t axis = n.integer("axis", 1);
   if (axis < -r || axis > r) return std::nullopt;
   if (axis < 0) axis += r;
-  const auto product = [&](std::int64_t a, std::int64_t b) { return element_count(Shape(x.begin() + a, x.begin() + b)); };
+  const auto product = [&](std::int64_t a, std::int64_t b) {
+    return element_count(Shape(x.begin() + a, x.begin() + b));
+  };
   return plain(x, {product(0, axis), product(axis, r)});
 }
 
@@ -210,7 +212,8 @@ std::optional<Movement> gather(const DraftNode& n, const Knowledge& known, const
   if (!indices || !index_shape || !axis) return std::nullopt;
   const std::int64_t d = x[*axis];
   const auto split = x.begin() + static_cast<std::ptrdiff_t>(*axis);
-  const std::int64_t outer = element_count(Shape(x.begin(), split)), inner = element_count(Shape(split + 1, x.end()));
+  const std::int64_t outer = element_count(Shape(x.begin(), split)),
+                     inner = element_count(Shape(split + 1, x.end()));
   Movement m;
   m.shape.assign(x.begin(), split);
   m.shape.insert(m.shape.end(), index_shape->begin(), index_shape->end());
@@ -279,9 +282,9 @@ using Mover = std::optional<Movement> (*)(const DraftNode&, const Knowledge&, co
 
 const std::map<std::string, Mover>& movers() {
   static const std::map<std::string, Mover> table = {
-      {"Reshape", reshape}, {"Unsqueeze", unsqueeze}, {"Squeeze", squeeze}, {"Flatten", flatten},
-      {"Transpose", transpose}, {"Slice", slice},     {"Gather", gather},   {"Concat", concat},
-      {"Expand", expand},
+      {"Reshape", reshape}, {"Unsqueeze", unsqueeze}, {"Squeeze", squeeze},
+      {"Flatten", flatten}, {"Transpose", transpose}, {"Slice", slice},
+      {"Gather", gather},   {"Concat", concat},       {"Expand", expand},
   };
   return table;
 }

@@ -13,12 +13,18 @@ Failure bad(const Source& source, const std::string& what) {
               "The file is damaged or was written by a faulty exporter.");
 }
 
-bool is_default_domain(const std::string& domain) { return domain.empty() || domain == "ai.onnx"; }
+bool is_default_domain(const std::string& domain) {
+  return domain.empty() || domain == "ai.onnx";
+}
 
 // Length of the UTF-8 sequence at i, 0 when it is none.
 std::size_t utf8_length(const std::string& s, std::size_t i) {
   const auto c = static_cast<unsigned char>(s[i]);
-  const std::size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+  const std::size_t n = c < 0x80                ? 1
+                        : c >= 0xc2 && c < 0xe0 ? 2
+                        : c >= 0xe0 && c < 0xf0 ? 3
+                        : c >= 0xf0 && c < 0xf5 ? 4
+                                                : 0;
   if (n == 0 || i + n > s.size()) return 0;
   for (std::size_t k = 1; k < n; ++k)
     if ((static_cast<unsigned char>(s[i + k]) & 0xc0) != 0x80) return 0;
@@ -52,7 +58,8 @@ class Reader {
   onnx::GraphProto& graph_;
   const Source& source_;
   Draft& draft_;
-  std::map<std::string, std::int64_t> symbols_;  // of dim_param
+  std::map<std::string, std::int64_t> symbols_;            // of dim_param
+  std::unordered_map<std::string, std::string> produced_;  // tensor, node
 
   Status add_constant(const std::string& name, TensorData data) {
     if (name.empty()) return bad(source_, "an initializer has no name");
@@ -65,8 +72,7 @@ class Reader {
   Status initializers() {
     if (graph_.sparse_initializer_size() > 0)
       return fail(ErrorCode::kUnsupported,
-                  "'" + source_.path + "': the tensor '" +
-                      printable(graph_.sparse_initializer(0).values().name()) +
+                  "'" + source_.path + "': the tensor '" + printable(graph_.sparse_initializer(0).values().name()) +
                       "' is stored as a sparse initializer, which is not supported.",
                   "Export the model with dense weights.");
     for (auto& t : *graph_.mutable_initializer()) {
@@ -127,6 +133,10 @@ class Reader {
     for (const auto& t : proto.input()) node.inputs.push_back(printable(t));
     for (const auto& t : proto.output()) node.outputs.push_back(printable(t));
     if (node.outputs.empty()) return bad(source_, "the node '" + node.label() + "' has no outputs");
+    for (const std::string& t : node.outputs)
+      if (!t.empty() && (draft_.facts.count(t) || !produced_.emplace(t, node.label()).second))
+        return bad(source_,
+                   "the tensor '" + t + "' is produced twice, the second time by the node '" + node.label() + "'");
     for (auto& a : *proto.mutable_attribute()) QUANVAS_CHECK(add_attribute(a, node));
     judge(node);
     draft_.nodes.push_back(std::move(node));
@@ -169,18 +179,29 @@ class Reader {
     const std::string key = printable(a.name());
     using A = onnx::AttributeProto;
     switch (a.type()) {
-      case A::INT: node.attributes[key] = a.i(); return {};
-      case A::FLOAT: node.attributes[key] = a.f(); return {};
-      case A::STRING: node.attributes[key] = printable(a.s()); return {};
-      case A::INTS: node.attributes[key] = std::vector<std::int64_t>(a.ints().begin(), a.ints().end()); return {};
-      case A::FLOATS: node.attributes[key] = std::vector<float>(a.floats().begin(), a.floats().end()); return {};
+      case A::INT:
+        node.attributes[key] = a.i();
+        return {};
+      case A::FLOAT:
+        node.attributes[key] = a.f();
+        return {};
+      case A::STRING:
+        node.attributes[key] = printable(a.s());
+        return {};
+      case A::INTS:
+        node.attributes[key] = std::vector<std::int64_t>(a.ints().begin(), a.ints().end());
+        return {};
+      case A::FLOATS:
+        node.attributes[key] = std::vector<float>(a.floats().begin(), a.floats().end());
+        return {};
       case A::STRINGS: {
         std::vector<std::string> texts;
         for (const auto& s : a.strings()) texts.push_back(printable(s));
         node.attributes[key] = std::move(texts);
         return {};
       }
-      case A::TENSOR: return add_tensor_attribute(a, key, node);
+      case A::TENSOR:
+        return add_tensor_attribute(a, key, node);
       case A::GRAPH:
       case A::GRAPHS:
         node.opaque_reason = "it holds a subgraph ('" + key + "'), and subgraphs are not executed";
@@ -233,12 +254,7 @@ class Reader {
     for (const auto& v : g.output()) add(v.name());
   }
 
-  bool is_outer(const std::string& name) const {
-    if (draft_.facts.count(name)) return true;
-    return std::any_of(draft_.nodes.begin(), draft_.nodes.end(), [&](const DraftNode& n) {
-      return std::find(n.outputs.begin(), n.outputs.end(), name) != n.outputs.end();
-    });
-  }
+  bool is_outer(const std::string& name) const { return draft_.facts.count(name) || produced_.count(name); }
 };
 
 }  // namespace
@@ -266,7 +282,8 @@ Result<Draft> read_draft(onnx::ModelProto& model, const Source& source) {
     return bad(source, "it names no operator set (opset_import); it is no ONNX model or only its beginning");
   draft.opset = 1;
   for (const auto& o : model.opset_import())
-    if (is_default_domain(o.domain())) draft.opset = static_cast<int>(std::clamp<std::int64_t>(o.version(), 1, 1000));
+    if (is_default_domain(o.domain()))
+      draft.opset = static_cast<int>(std::clamp<std::int64_t>(o.version(), 1, 1000));
   draft.name = printable(model.graph().name());
   QUANVAS_CHECK(Reader(*model.mutable_graph(), source, draft).run());
   if (draft.outputs.empty()) return bad(source, "its graph has no outputs");

@@ -8,7 +8,9 @@
 namespace quanvas::onnx_import {
 namespace {
 
-bool is_number(const Cell& c, std::int64_t v) { return c.symbol == 0 && c.integer == v; }
+bool is_number(const Cell& c, std::int64_t v) {
+  return c.symbol == 0 && c.integer == v;
+}
 
 // Product of the known dimensions from `begin`; none when one is not known.
 std::optional<std::int64_t> known_product(const Shape& s, std::size_t begin) {
@@ -236,9 +238,9 @@ bool carries_batch(const Draft& draft, std::int64_t symbol) {
 void drop_dead(Draft& draft, JobContext& job) {
   std::unordered_set<std::string> wanted(draft.outputs.begin(), draft.outputs.end());
   std::vector<std::string> dropped;
-  static const std::unordered_set<std::string> kClutter = {"Shape",  "Gather", "Unsqueeze", "Squeeze", "Concat", "Slice",
-                                                           "Cast",   "Add",    "Sub",       "Mul",     "Div",    "Size",
-                                                           "Equal",  "Where",  "ConstantOfShape", "Range", "Reshape"};
+  static const std::unordered_set<std::string> kClutter = {
+      "Shape", "Gather", "Unsqueeze", "Squeeze", "Concat", "Slice",           "Cast",  "Add",    "Sub",
+      "Mul",   "Div",    "Size",      "Equal",   "Where",  "ConstantOfShape", "Range", "Reshape"};
   for (auto node = draft.nodes.rbegin(); node != draft.nodes.rend(); ++node) {
     if (node->removed) continue;
     const bool is_wanted = std::any_of(node->outputs.begin(), node->outputs.end(),
@@ -251,7 +253,8 @@ void drop_dead(Draft& draft, JobContext& job) {
     if (!kClutter.count(node->op)) dropped.push_back(node->label());
   }
   if (dropped.empty()) return;
-  job.issue({Severity::kInfo, dropped.back(),
+  job.issue({Severity::kInfo,
+             dropped.back(),
              std::to_string(dropped.size()) + " nodes that no output depends on were left out, the first is '" +
                  dropped.back() + "'.",
              {}});
@@ -260,11 +263,13 @@ void drop_dead(Draft& draft, JobContext& job) {
 void report(const Walk& walk, JobContext& job) {
   constexpr std::size_t kMostShown = 5;
   for (std::size_t i = 0; i < std::min(walk.problems.size(), kMostShown); ++i)
-    job.issue({Severity::kWarning, walk.problems[i].first,
-               "The shape of the result of '" + walk.problems[i].first + "' is not known: " + walk.problems[i].second,
-               "Costs and some checks are missing where shapes are unknown."});
+    job.issue(
+        {Severity::kWarning, walk.problems[i].first,
+         "The shape of the result of '" + walk.problems[i].first + "' is not known: " + walk.problems[i].second,
+         "Costs and some checks are missing where shapes are unknown."});
   if (walk.problems.size() > kMostShown)
-    job.issue({Severity::kWarning, {},
+    job.issue({Severity::kWarning,
+               {},
                "Shapes of the results of " + std::to_string(walk.problems.size() - kMostShown) +
                    " more nodes are not known.",
                {}});
@@ -302,9 +307,12 @@ std::optional<std::vector<std::int64_t>> batch_free_target(const Shape& data, co
   bool is_open = false;
   for (std::size_t i = 1; i < out.size(); ++i) {
     const std::int64_t d = out[i] == 0 && i < data.size() ? data[i] : out[i];
-    if (d == -1 && !is_open) is_open = true;
-    else if (d <= 0 || rest > (std::int64_t{1} << 40) / d) return out;
-    else rest *= d;
+    if (d == -1 && !is_open)
+      is_open = true;
+    else if (d <= 0 || rest > (std::int64_t{1} << 40) / d)
+      return out;
+    else
+      rest *= d;
   }
   const auto sample = known_product(data, 1);
   if (sample ? (is_open ? *sample % rest == 0 : *sample == rest) : is_open) out[0] = 0;
@@ -318,8 +326,10 @@ std::optional<Shape> reshaped(const Shape& data, const Value& target, bool allow
     const Cell& c = target.cells[i];
     const bool copies = is_number(c, 0) && !allow_zero;
     if (copies && i >= data.size()) return std::nullopt;
-    if (is_number(c, -1) && !open) open = i;
-    else if (c.symbol == 0 && c.integer < 0) return std::nullopt;
+    if (is_number(c, -1) && !open)
+      open = i;
+    else if (c.symbol == 0 && c.integer < 0)
+      return std::nullopt;
     out.push_back(copies ? data[i] : c.symbol ? c.symbol : c.integer);
   }
   if (!open) return out;
@@ -335,8 +345,10 @@ std::optional<Shape> reshaped(const Shape& data, const Value& target, bool allow
       continue;
     }
     const auto same = std::find(left.begin(), left.end(), out[i]);
-    if (same != left.end()) left.erase(same);
-    else is_unknown = true;
+    if (same != left.end())
+      left.erase(same);
+    else
+      is_unknown = true;
   }
   for (const std::int64_t d : left) {
     if (d < 0) {
@@ -375,7 +387,8 @@ Draft simplify(Draft draft, JobContext& job) {
   walk.run(job);
   report(walk, job);
   if (batch > 0)
-    job.issue({Severity::kInfo, {},
+    job.issue({Severity::kInfo,
+               {},
                "The network is made for batches of " + std::to_string(batch) + " and is run with that size only.",
                "Export it with a dynamic batch dimension to run larger batches."});
   drop_dead(walk.draft, job);

@@ -17,7 +17,9 @@ Failure bad(const Source& source, const std::string& name, const std::string& wh
               "The file is damaged or was written by a faulty exporter.");
 }
 
-bool is_sub_byte(DataType type) { return static_cast<int>(type) >= 21 && static_cast<int>(type) <= 23; }
+bool is_sub_byte(DataType type) {
+  return static_cast<int>(type) >= 21 && static_cast<int>(type) <= 23;
+}
 
 std::uint64_t bytes_needed(DataType type, std::int64_t count) {
   const auto n = static_cast<std::uint64_t>(count);
@@ -88,14 +90,16 @@ Result<TensorData> read_external(const onnx::TensorProto& t, DataType type, Shap
   std::error_code ec;
   const std::uint64_t size = fs::file_size(path, ec);
   if (ec || e.offset > size || need > size - e.offset || (e.length && *e.length != need))
-    return bad(source, name, "needs " + std::to_string(need) + " bytes at " + std::to_string(e.offset) + " of '" +
-                                 printable(e.location) + "', which has " + std::to_string(ec ? 0 : size));
+    return bad(source, name,
+               "needs " + std::to_string(need) + " bytes at " + std::to_string(e.offset) + " of '" +
+                   printable(e.location) + "', which has " + std::to_string(ec ? 0 : size));
   auto bytes = std::make_shared<std::vector<char>>(need);
   std::ifstream in(path, std::ios::binary);
   in.seekg(static_cast<std::streamoff>(e.offset));
   if (!in.read(bytes->data(), static_cast<std::streamsize>(need)))
     return fail(ErrorCode::kIo, "Cannot read '" + path.string() + "'.");
-  return TensorData{type, std::move(shape), reinterpret_cast<const std::byte*>(bytes->data()), bytes->size(), bytes};
+  return TensorData{type, std::move(shape), reinterpret_cast<const std::byte*>(bytes->data()), bytes->size(),
+                    bytes};
 }
 
 template <class To, class Field>
@@ -109,13 +113,20 @@ TensorData from_field(DataType type, Shape shape, const Field& field) {
 Result<TensorData> read_fields(const onnx::TensorProto& t, DataType type, Shape shape, const std::string& name,
                                const Source& source) {
   switch (type) {
-    case DataType::kFloat: return from_field<float>(type, std::move(shape), t.float_data());
-    case DataType::kDouble: return from_field<double>(type, std::move(shape), t.double_data());
-    case DataType::kInt64: return from_field<std::int64_t>(type, std::move(shape), t.int64_data());
-    case DataType::kUint64: return from_field<std::uint64_t>(type, std::move(shape), t.uint64_data());
-    case DataType::kUint32: return from_field<std::uint32_t>(type, std::move(shape), t.uint64_data());
-    case DataType::kInt32: return from_field<std::int32_t>(type, std::move(shape), t.int32_data());
-    default: break;
+    case DataType::kFloat:
+      return from_field<float>(type, std::move(shape), t.float_data());
+    case DataType::kDouble:
+      return from_field<double>(type, std::move(shape), t.double_data());
+    case DataType::kInt64:
+      return from_field<std::int64_t>(type, std::move(shape), t.int64_data());
+    case DataType::kUint64:
+      return from_field<std::uint64_t>(type, std::move(shape), t.uint64_data());
+    case DataType::kUint32:
+      return from_field<std::uint32_t>(type, std::move(shape), t.uint64_data());
+    case DataType::kInt32:
+      return from_field<std::int32_t>(type, std::move(shape), t.int32_data());
+    default:
+      break;
   }
   if (element_size(type) == 2) return from_field<std::uint16_t>(type, std::move(shape), t.int32_data());
   if (element_size(type) == 1 || is_sub_byte(type))
@@ -133,7 +144,8 @@ Result<TensorData> read_tensor(onnx::TensorProto& t, const Source& source) {
   if (type == DataType::kString) return TensorData{type, std::move(shape), nullptr, 0, nullptr};
   if (element_size(type) == 0 && !is_sub_byte(type))
     return bad(source, name, "has the unknown element type " + std::to_string(t.data_type()));
-  if (t.data_location() == onnx::TensorProto::EXTERNAL) return read_external(t, type, std::move(shape), name, source);
+  if (t.data_location() == onnx::TensorProto::EXTERNAL)
+    return read_external(t, type, std::move(shape), name, source);
 
   TensorData data;
   if (t.has_raw_data()) {
@@ -144,8 +156,9 @@ Result<TensorData> read_tensor(onnx::TensorProto& t, const Source& source) {
   }
   const std::uint64_t need = bytes_needed(type, data.count());
   if (data.bytes != need)
-    return bad(source, name, "of shape " + shape_text(data.shape) + " and type " + type_name(type) + " needs " +
-                                 std::to_string(need) + " bytes but has " + std::to_string(data.bytes));
+    return bad(source, name,
+               "of shape " + shape_text(data.shape) + " and type " + type_name(type) + " needs " +
+                   std::to_string(need) + " bytes but has " + std::to_string(data.bytes));
   return data;
 }
 

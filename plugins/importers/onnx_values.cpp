@@ -104,19 +104,30 @@ std::optional<Value> value_of(const TensorData& data) {
 std::optional<TensorData> data_of(const Value& value) {
   if (!value.is_number()) return std::nullopt;
   switch (value.type) {
-    case DataType::kFloat: return packed<float>(value, [](const Cell& c) { return static_cast<float>(c.real); });
-    case DataType::kDouble: return packed<double>(value, [](const Cell& c) { return c.real; });
+    case DataType::kFloat:
+      return packed<float>(value, [](const Cell& c) { return static_cast<float>(c.real); });
+    case DataType::kDouble:
+      return packed<double>(value, [](const Cell& c) { return c.real; });
     case DataType::kFloat16:
       return packed<std::uint16_t>(value, [](const Cell& c) { return float_to_half(static_cast<float>(c.real)); });
-    case DataType::kInt64: return packed_integers<std::int64_t>(value);
-    case DataType::kInt32: return packed_integers<std::int32_t>(value);
-    case DataType::kInt16: return packed_integers<std::int16_t>(value);
-    case DataType::kInt8: return packed_integers<std::int8_t>(value);
-    case DataType::kUint32: return packed_integers<std::uint32_t>(value);
-    case DataType::kUint16: return packed_integers<std::uint16_t>(value);
-    case DataType::kUint8: return packed_integers<std::uint8_t>(value);
-    case DataType::kBool: return packed<std::uint8_t>(value, [](const Cell& c) -> std::uint8_t { return c.integer != 0; });
-    default: return std::nullopt;
+    case DataType::kInt64:
+      return packed_integers<std::int64_t>(value);
+    case DataType::kInt32:
+      return packed_integers<std::int32_t>(value);
+    case DataType::kInt16:
+      return packed_integers<std::int16_t>(value);
+    case DataType::kInt8:
+      return packed_integers<std::int8_t>(value);
+    case DataType::kUint32:
+      return packed_integers<std::uint32_t>(value);
+    case DataType::kUint16:
+      return packed_integers<std::uint16_t>(value);
+    case DataType::kUint8:
+      return packed_integers<std::uint8_t>(value);
+    case DataType::kBool:
+      return packed<std::uint8_t>(value, [](const Cell& c) -> std::uint8_t { return c.integer != 0; });
+    default:
+      return std::nullopt;
   }
 }
 
