@@ -47,16 +47,17 @@ void fill_mark(QPainter& painter, const QPainterPath& path, const QColor& color,
   if (hatched) painter.fillPath(path, QBrush(ink_on(color), Qt::BDiagPattern));
 }
 
-// Leaves and arrives vertically: a curve, or two round corners where a curve would be too flat.
-void add_turn(QPainterPath& path, const QPointF& from, const QPointF& to) {
+// Leaves and arrives vertically: a curve, or two round corners where a curve would be too flat. Level pieces of
+// different sources run at different heights (lane −1, 0, 1), so that they can be told apart.
+void add_turn(QPainterPath& path, const QPointF& from, const QPointF& to, int lane) {
   const double dx = to.x() - from.x(), dy = to.y() - from.y();
-  const double half = (from.y() + to.y()) / 2;
+  const double half = (from.y() + to.y()) / 2 + lane * dy * 0.14;
   if (dx == 0) {
     path.lineTo(to);
   } else if (std::fabs(dx) < 2.2 * std::fabs(dy)) {
     path.cubicTo({from.x(), half}, {to.x(), half}, to);
   } else {
-    const double rx = std::copysign(std::min(14.0, std::fabs(dy) / 2), dx), ry = std::copysign(std::fabs(rx), dy);
+    const double rx = std::copysign(std::min(14.0, std::fabs(dy) * 0.36), dx), ry = std::copysign(std::fabs(rx), dy);
     path.lineTo(from.x(), half - ry);
     path.quadTo({from.x(), half}, {from.x() + rx, half});
     path.lineTo(to.x() - rx, half);
@@ -268,6 +269,8 @@ void EdgeItem::set_route(const RoutedEdge& route, const QString& stub_from, cons
   stub_from_ = stub_from;
   stub_to_ = stub_to;
   points_.clear();
+  const int source = route.from != kNoNode ? route.from : route.from_group;
+  const int lane = std::abs(source) % 3 - 1;
   path_ = {};
   arrow_ = {};
   for (const LayoutPoint& p : route.points) points_ << QPointF(p.x, p.y);
@@ -277,7 +280,7 @@ void EdgeItem::set_route(const RoutedEdge& route, const QString& stub_from, cons
       path_.moveTo(to);
       continue;
     }
-    add_turn(path_, points_[i - 1], to);
+    add_turn(path_, points_[i - 1], to, lane);
   }
   if (!points_.isEmpty()) {
     const QPointF tip = points_.back() + QPointF(0, route.upwards ? 1.5 : -1.5);

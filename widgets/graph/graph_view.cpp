@@ -17,7 +17,7 @@ namespace quanvas {
 namespace {
 
 constexpr std::size_t kStartClosed = 600;
-constexpr double kLeastZoom = 0.005, kMostZoom = 4;
+constexpr double kLeastZoom = 0.001, kMostZoom = 4;
 
 }  // namespace
 

@@ -83,7 +83,7 @@ class GraphView : public QGraphicsView {
   bool has_groups() const;
 
   double zoom() const { return transform().m11(); }
-  void set_zoom(double zoom);       // 0.005..4, keeps the centre
+  void set_zoom(double zoom);       // 0.001..4, keeps the centre
   void zoom_in() { set_zoom(zoom() * 1.25); }
   void zoom_out() { set_zoom(zoom() / 1.25); }
   void fit();                       // everything, at most 100 %
