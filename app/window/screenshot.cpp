@@ -1,0 +1,63 @@
+#include "app/window/screenshot.h"
+
+#include <cstdio>
+
+#include <QPixmap>
+
+namespace quanvas {
+namespace {
+
+constexpr int kPollMs = 50;
+constexpr int kPatienceMs = 60000;
+
+}  // namespace
+
+Screenshot::Screenshot(const WindowOptions& options, Session* session, MainWindow* window, Wiring* wiring, std::function<void(int)> done)
+    : QObject(window), options_(options), session_(session), window_(window), wiring_(wiring), done_(std::move(done)) {
+  connect(wiring, &Wiring::open_failed, this, &Screenshot::fail);
+  connect(&poll_, &QTimer::timeout, this, &Screenshot::look);
+  poll_.start(kPollMs);
+}
+
+void Screenshot::fail(const QString& sentence) {
+  if (std::exchange(over_, true)) return;
+  std::fprintf(stderr, "quanvas: %s\n", qPrintable(sentence));
+  done_(1);
+}
+
+bool Screenshot::select() {
+  if (selected_ || options_.select.empty()) return true;
+  if (!session_->has_project()) return true;
+  const Node* node = session_->graph()->find(options_.select);
+  if (!node) {
+    fail(tr("There is no layer '%1' in this network.").arg(QString::fromStdString(options_.select)));
+    return false;
+  }
+  selected_ = true;
+  wiring_->select({node->id});
+  return true;
+}
+
+void Screenshot::look() {
+  waited_ms_ += kPollMs;
+  const bool wants_project = !options_.file.empty();
+  const bool late = waited_ms_ > kPatienceMs;
+  if (wants_project && !session_->has_project()) {
+    if (late) fail(tr("The file was not open within a minute."));
+    return;
+  }
+  if (wants_project && !selected_ && !select()) return;
+  if (wants_project && !wiring_->settled() && !late) return;
+  poll_.stop();
+  QTimer::singleShot(options_.after_ms, this, &Screenshot::write);
+}
+
+void Screenshot::write() {
+  if (std::exchange(over_, true)) return;
+  const QPixmap picture = window_->grab();
+  if (picture.save(QString::fromStdString(options_.screenshot), "PNG")) return done_(0);
+  std::fprintf(stderr, "quanvas: %s\n", qPrintable(tr("%1 could not be written.").arg(QString::fromStdString(options_.screenshot))));
+  done_(1);
+}
+
+}  // namespace quanvas

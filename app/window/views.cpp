@@ -1,0 +1,237 @@
+#include "app/window/views.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <QCoreApplication>
+#include <QFileInfo>
+
+#include "widgets/common/format.h"
+#include "widgets/common/theme.h"
+#include "widgets/models/runs_model.h"
+#include "widgets/panels/inspector_state.h"
+
+namespace quanvas::views {
+namespace {
+
+QString tr(const char* text) { return QCoreApplication::translate("Views", text); }
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+
+void set_site(NodeVisual& v, const SitePlan& p) {
+  if (!p.spec) return;
+  const QString chip = qs(chip_text(*p.spec, p.site.kind));
+  switch (p.site.kind) {
+    case SiteKind::kWeight:
+      v.weight_chip = chip;
+      v.weight_bits = p.spec->bits;
+      v.note = qs(p.why);
+      break;
+    case SiteKind::kInput:
+      v.input_chip = chip;
+      if (v.activation_bits == 0) v.activation_bits = p.spec->bits;
+      break;
+    case SiteKind::kOutput:
+      v.activation_chip = chip;
+      v.activation_bits = p.spec->bits;
+      break;
+    case SiteKind::kBias: break;
+  }
+}
+
+QString why_not_open(const Session& s) {
+  if (!s.has_project()) return tr("Open a model first.");
+  if (!s.engine_is_ready()) return tr("The engine is not ready.");
+  return {};
+}
+
+bool is_current(const Session& s, const Run& r) { return r.kind == RunKind::kQuantize && r.accuracy && !s.run_is_stale(r); }
+
+}  // namespace
+
+const Run* current_run(const Session& session) {
+  const auto& runs = session.runs();
+  const auto it = std::find_if(runs.rbegin(), runs.rend(), [&](const Run& r) { return is_current(session, r); });
+  return it == runs.rend() ? nullptr : &*it;
+}
+
+const Run* newest_sweep(const Session& session) {
+  const auto& runs = session.runs();
+  const auto it = std::find_if(runs.rbegin(), runs.rend(), [&](const Run& r) { return r.sweep && r.model_hash == session.state().model_hash; });
+  return it == runs.rend() ? nullptr : &*it;
+}
+
+std::set<std::int64_t> stale_runs(const Session& session) {
+  std::set<std::int64_t> ids;
+  const auto& state = session.state();
+  for (const auto& r : session.runs()) {
+    const bool model = !state.model_hash.empty() && r.model_hash != state.model_hash;
+    const bool data = !state.data_hash.empty() && !r.data_hash.empty() && r.data_hash != state.data_hash;
+    if (model || data) ids.insert(r.id);
+  }
+  return ids;
+}
+
+std::map<NodeId, NodeVisual> node_visuals(const Session& session) {
+  std::map<NodeId, NodeVisual> out;
+  if (!session.has_project()) return out;
+  for (const auto& node : session.graph()->nodes())
+    if (!node.opaque_reason.empty()) out[node.id].problem = qs(node.opaque_reason);
+  for (const auto& p : session.plan().sites) set_site(out[p.site.node], p);
+  for (const auto& [node, facts] : session.facts()) {
+    if (facts.output) out[node].isolated_db = facts.output->sqnr_db;
+    out[node].stale = session.facts_are_stale(node);
+  }
+  if (const Run* run = current_run(session))
+    for (const auto& l : run->layers)
+      if (l.cumulative) out[l.node].cumulative_db = l.cumulative->sqnr_db;
+  return out;
+}
+
+std::vector<ErrorBar> live_errors(const Session& session) {
+  std::vector<ErrorBar> bars;
+  const Run* run = current_run(session);
+  for (const auto& layer : session.layers()) {
+    const Node* node = session.graph()->find(layer.node);
+    const auto facts = session.facts().find(layer.node);
+    if (!node || facts == session.facts().end() || facts->second.sites.empty()) continue;
+    ErrorBar bar{layer.node, qs(node->name), facts->second.output ? facts->second.output->sqnr_db : std::nan(""), std::nan(""), session.facts_are_stale(layer.node)};
+    if (run)
+      for (const auto& l : run->layers)
+        if (l.node == layer.node && l.cumulative) bar.cumulative = l.cumulative->sqnr_db;
+    bars.push_back(bar);
+  }
+  return bars;
+}
+
+std::vector<SweepLayer> sweep_layers(const Session& session) {
+  std::vector<SweepLayer> out;
+  if (!session.has_project()) return out;
+  for (const auto& layer : session.layers()) {
+    const Node* node = session.graph()->find(layer.node);
+    if (!node || layer.kind != LayerKind::kCompute) continue;
+    SweepLayer row{layer.node, qs(node->name), 0, 0};
+    const auto bits = [&](SiteKind kind) {
+      const auto* p = session.plan().find({layer.node, kind, 0});
+      return p && p->spec ? p->spec->bits : 0;
+    };
+    row.weight_bits = bits(SiteKind::kWeight);
+    row.activation_bits = bits(SiteKind::kInput);
+    out.push_back(row);
+  }
+  return out;
+}
+
+std::vector<DistributionPanel::Source> distribution_sources(const Session& session, NodeId node) {
+  std::vector<DistributionPanel::Source> out;
+  const Layer* layer = find_layer(session.layers(), node);
+  if (!layer) return out;
+  for (const auto& site : layer->sites()) {
+    const auto* p = session.plan().find(site);
+    QString title = site_title(site.kind);
+    if (site.operand > 0) title += QStringLiteral(" %1").arg(site.operand + 1);
+    out.push_back({site, title, p ? p->spec : std::nullopt, site.kind == SiteKind::kInput || site.kind == SiteKind::kOutput});
+  }
+  return out;
+}
+
+std::vector<int> rule_matches(const Recipe& recipe, const Plan& plan) {
+  std::vector<int> out(recipe.rules.size(), 0);
+  for (const auto& s : plan.sites)
+    if (s.rule >= 0 && s.rule < static_cast<int>(out.size())) ++out[static_cast<std::size_t>(s.rule)];
+  return out;
+}
+
+std::vector<JobRow> job_rows(const std::vector<JobStatus>& jobs) {
+  std::vector<JobRow> out;
+  for (const auto& j : jobs) {
+    JobRow row;
+    row.id = j.id;
+    row.title = j.title;
+    row.detail = qs(j.progress.phase);
+    if (!j.progress.detail.empty()) row.detail += (row.detail.isEmpty() ? QString() : QStringLiteral(": ")) + qs(j.progress.detail);
+    static_assert(static_cast<int>(JobStatus::Phase::kCancelled) == static_cast<int>(JobRow::Phase::kCancelled));
+    row.phase = static_cast<JobRow::Phase>(j.phase);
+    row.fraction = j.progress.fraction;
+    row.seconds_left = j.progress.seconds_left;
+    row.seconds = j.seconds;
+    row.message = j.message;
+    out.push_back(row);
+  }
+  return out;
+}
+
+QString project_name(const ProjectState& state) {
+  const QString model = QFileInfo(qs(state.model_path)).completeBaseName();
+  return model.isEmpty() ? QFileInfo(qs(state.project_path)).completeBaseName() : model;
+}
+
+QString accuracy_line(const Session& session) {
+  const Run* run = current_run(session);
+  if (!run) return {};
+  const QString strong = QStringLiteral("<b style=\"color:%1; font-weight:600\">%2</b>");
+  QString text = qs(run->name).toHtmlEscaped() + QStringLiteral(": ");
+  if (std::isnan(run->accuracy->top1)) return text + tr("output SQNR %1").arg(strong.arg(colors().text.name(), db_text(run->accuracy->output_sqnr_db)));
+  text += strong.arg(colors().text.name(), percent_text(run->accuracy->top1)) + tr(" top-1");
+  if (const Run* base = float_baseline(*run, session.runs())) text += tr(" (float %1)").arg(number_text(base->accuracy->top1 * 100, 2));
+  if (run->bytes > 0) text += QStringLiteral(", ") + bytes_text(run->bytes);
+  return text;
+}
+
+QString stale_line(const Session& session) {
+  if (!session.has_project()) return {};
+  int layers = 0;
+  for (const auto& [node, facts] : session.facts()) layers += session.facts_are_stale(node);
+  QStringList parts;
+  if (layers) parts << QCoreApplication::translate("Views", "%n layer(s) being measured again", nullptr, layers);
+  const auto& runs = session.runs();
+  const bool any = std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.kind == RunKind::kQuantize; });
+  if (any && !current_run(session)) parts << tr("runs are older than the recipe");
+  return parts.join(QStringLiteral(", "));
+}
+
+QString data_line(const DataStatus& d) {
+  if (!d.problem.empty()) return qs(d.problem);
+  QStringList parts;
+  const std::pair<QString, double> uses[] = {{tr("calibration"), d.calibration_samples}, {tr("training"), d.training_samples}, {tr("evaluation"), d.evaluation_samples}};
+  for (const auto& [name, samples] : uses)
+    if (samples > 0) parts << tr("%1 %2 samples").arg(name, count_text(samples));
+  if (parts.isEmpty()) return tr("No data set is declared.");
+  if (!d.has_labels) parts << tr("no labels: errors but no accuracy");
+  return tr("Found: %1.").arg(parts.join(QStringLiteral(", ")));
+}
+
+QString engine_line(const std::map<std::string, std::string>& versions, bool remote) {
+  const auto value = [&](const char* key) {
+    const auto it = versions.find(key);
+    return it == versions.end() ? QString() : qs(it->second);
+  };
+  QStringList parts = {remote ? (value("host").isEmpty() ? tr("remote") : value("host")) : tr("this computer")};
+  if (const QString device = value("device"); !device.isEmpty()) parts << (device == QLatin1String("cpu") ? QStringLiteral("CPU") : device);
+  if (const QString threads = value("threads"); !threads.isEmpty()) parts << QCoreApplication::translate("Views", "%n thread(s)", nullptr, threads.toInt());
+  return tr("engine: %1").arg(parts.join(QStringLiteral(", ")));
+}
+
+std::optional<double> measured_drop(const Session& session) {
+  const Run* run = current_run(session);
+  const Run* base = run ? float_baseline(*run, session.runs()) : nullptr;
+  if (!base || std::isnan(run->accuracy->top1)) return std::nullopt;
+  return base->accuracy->top1 - run->accuracy->top1;
+}
+
+QString why_not_run(const Session& s) {
+  if (const QString open = why_not_open(s); !open.isEmpty()) return open;
+  const auto& d = s.state().data_status;
+  return d.ready ? QString() : d.problem.empty() ? tr("Declare a data set first (Model, Data set).") : qs(d.problem);
+}
+
+QString why_not_evaluate(const Session& s) {
+  if (const QString run = why_not_run(s); !run.isEmpty()) return run;
+  return s.state().data_status.can_evaluate ? QString() : tr("The data set has no evaluation samples.");
+}
+
+QString why_not_train(const Session& s) {
+  if (const QString run = why_not_run(s); !run.isEmpty()) return run;
+  return s.state().data_status.can_train ? QString() : tr("The data set has no labelled training samples.");
+}
+
+}  // namespace quanvas::views

@@ -1,0 +1,49 @@
+// Quanvas - session values turned into what panels show. Pure functions; no widgets are touched.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "app/session/session.h"
+#include "widgets/graph/node_visual.h"
+#include "widgets/charts/error_bars.h"
+#include "widgets/panels/distribution_panel.h"
+#include "widgets/panels/jobs_panel.h"
+#include "widgets/panels/sweep_panel.h"
+
+namespace quanvas::views {
+
+// Newest run of the current recipe on the current model and data; nullptr when there is none.
+const Run* current_run(const Session& session);
+// Newest finished or unfinished sweep of the current model.
+const Run* newest_sweep(const Session& session);
+// Runs of another model or other data than now: they cannot be compared with today's.
+std::set<std::int64_t> stale_runs(const Session& session);
+
+std::map<NodeId, NodeVisual> node_visuals(const Session& session);
+std::vector<ErrorBar> live_errors(const Session& session);
+std::vector<SweepLayer> sweep_layers(const Session& session);
+std::vector<DistributionPanel::Source> distribution_sources(const Session& session, NodeId node);
+// Per rule the sites that it decides.
+std::vector<int> rule_matches(const Recipe& recipe, const Plan& plan);
+std::vector<JobRow> job_rows(const std::vector<JobStatus>& jobs);
+
+QString project_name(const ProjectState& state);
+// "W4A4: 89.41 % top-1 (float 90.87), 31.9 kB" as rich text; empty without a run.
+QString accuracy_line(const Session& session);
+// "3 layers are stale since the last edit"; empty when nothing is.
+QString stale_line(const Session& session);
+// What the data declaration gives: "Calibration 512 of 4,096 samples, ..." or what is wrong.
+QString data_line(const DataStatus& status);
+QString engine_line(const std::map<std::string, std::string>& versions, bool remote);
+// Top-1 lost by the current recipe's run against float, in share.
+std::optional<double> measured_drop(const Session& session);
+// Why this cannot be done now, in one sentence; empty when it can.
+QString why_not_run(const Session& session);
+QString why_not_evaluate(const Session& session);
+QString why_not_train(const Session& session);
+
+}  // namespace quanvas::views
