@@ -6,7 +6,7 @@ namespace {
 
 // Names in @...@ are replaced by the colour of that role.
 const char* const kFrames = R"(
-QMainWindow, QDialog { background: @background@; }
+QMainWindow, QDialog { background: @panel@; }
 QMainWindow::separator { background: @line@; width: 1px; height: 1px; }
 QMainWindow::separator:hover { background: @accent@; }
 QDockWidget { titlebar-close-icon: url(:/icons/control-close.svg); titlebar-normal-icon: url(:/icons/control-float.svg); }
@@ -22,7 +22,7 @@ QMenu::item:selected { background: @accent_background@; color: @text@; }
 QMenu::item:disabled { color: @faint@; }
 QMenu::separator { height: 1px; background: @line@; margin: 4px 6px; }
 QMenu::icon { padding-left: 6px; }
-QToolBar { background: @panel@; border: none; border-bottom: 1px solid @line@; spacing: 6px; padding: 6px 10px; }
+QToolBar { qproperty-iconSize: 18px 18px; background: @panel@; border: none; border-bottom: 1px solid @line@; spacing: 6px; padding: 6px 10px; }
 QToolBar::separator { width: 1px; background: @line@; margin: 4px 6px; }
 QStatusBar { background: @panel@; border-top: 1px solid @line@; color: @muted@; }
 QStatusBar::item { border: none; }
@@ -124,7 +124,8 @@ QTableView::item:selected, QTreeView::item:selected, QListView::item:selected { 
 QTableView::item:hover:!selected, QTreeView::item:hover:!selected, QListView::item:hover:!selected { background: @row@; }
 QTableView::item:focus { border: 1px solid @accent@; }
 QHeaderView { background: @panel@; }
-QHeaderView::section { background: @panel@; color: @muted@; border: none; border-bottom: 1px solid @line@; padding: 5px 6px; font-weight: 500; }
+QHeaderView::section { background: @panel@; color: @muted@; border: none; border-bottom: 1px solid @line@; padding: 5px 6px; font-weight: normal; }
+QHeaderView::section:checked { font-weight: normal; }
 QHeaderView::section:hover { color: @text@; background: @row@; }
 QHeaderView::up-arrow { image: url(:/icons/control-up.svg); width: 9px; height: 9px; subcontrol-position: right center; }
 QHeaderView::down-arrow { image: url(:/icons/control-down.svg); width: 9px; height: 9px; subcontrol-position: right center; }
