@@ -278,14 +278,15 @@ std::vector<double> TensorStatistics::rebin(double lo, double hi, int count) con
   const auto last = static_cast<double>(count - 1);
   for (const Bin& b : bins()) {
     const double from = std::max(b.mean - b.half_width, min_), to = std::min(b.mean + b.half_width, max_);
-    if (!(from < to)) {
+    // In units of output bins. The width is the difference of these, lest counts get lost where it is tiny.
+    const double first = (from - lo) * scale, width = (to - lo) * scale - first;
+    if (!(width > 0)) {
       if (b.mean >= lo && b.mean <= hi)
         out[static_cast<std::size_t>(std::clamp(std::floor((b.mean - lo) * scale), 0.0, last))] += b.count;
       continue;
     }
-    // In units of output bins.
-    const double begin = std::max((from - lo) * scale, 0.0), end = std::min((to - lo) * scale, static_cast<double>(count));
-    const double density = b.count / ((to - from) * scale);
+    const double begin = std::max(first, 0.0), end = std::min(first + width, static_cast<double>(count));
+    const double density = b.count / width;
     for (double at = std::floor(begin); at < end; at += 1)
       out[static_cast<std::size_t>(std::min(at, last))] += density * (std::min(end, at + 1) - std::max(begin, at));
   }
