@@ -1,5 +1,7 @@
 #include "app/engine/service_calls.h"
 
+#include <unistd.h>
+
 #include "core/base/guarded.h"
 #include "core/protocol/protocol.h"
 #include "core/protocol/wire.h"
@@ -39,6 +41,10 @@ grpc::Status ServiceCalls::Hello(Context*, const protocol::HelloRequest* request
                   "The engine speaks version " + std::to_string(protocol::kVersion) +
                       " of the protocol, the client version " + std::to_string(request->protocol_version()) + ".",
                   "Use the window and the engine of the same release.");
+    char host[256] = {};
+    ::gethostname(host, sizeof host - 1);
+    (*reply->mutable_versions())["host"] = host;
+    (*reply->mutable_versions())["pid"] = std::to_string(::getpid());
     for (const auto& [key, text] : backend_.versions()) (*reply->mutable_versions())[key] = text;
     for (const auto& issue : backend_.warnings())
       reply->add_warnings(issue.hint.empty() ? issue.message : issue.message + " " + issue.hint);

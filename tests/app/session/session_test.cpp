@@ -1,0 +1,354 @@
+// The session against an engine in this process: opening, edits, questions, jobs, a lost connection.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <QSignalSpy>
+#include <QTest>
+
+#include "app/session/session.h"
+#include "tests/app/session/fake_engine.h"
+
+namespace quanvas {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using Phase = JobStatus::Phase;
+
+constexpr int kPatienceMs = 20000;
+
+template <class Fn>
+bool wait_for(Fn fn) {
+  return QTest::qWaitFor(fn, kPatienceMs);
+}
+
+class SessionTest : public testing::Test {
+ protected:
+  void SetUp() override { serve(); }
+  void serve() {
+    server_ = std::make_unique<Server>(test::fake_backend(world_), [] {});
+    const auto status = server_->listen(folder_.address());
+    ASSERT_TRUE(status) << status.error().text();
+  }
+  void open(const char* path = "net.onnx") {
+    session_ = std::make_unique<Session>(QString::fromStdString(folder_.address()));
+    session_->open(path);
+    session_->start();
+    ASSERT_TRUE(wait_for([&] { return session_->has_project(); }));
+    ASSERT_TRUE(wait_for([&] { return session_->facts().size() == 3; }));
+  }
+  Recipe changed(int bits, NodeId node = 0) const {
+    QuantSpec spec;
+    spec.bits = bits;
+    return with_assignment(session_->recipe(), *session_->graph(), {{node, SiteKind::kWeight, 0}}, spec);
+  }
+  std::vector<std::string> labels() {
+    std::lock_guard lock(world_.mutex);
+    std::vector<std::string> out;
+    for (const auto& [label, recipe] : world_.stored) out.push_back(label);
+    return out;
+  }
+  const JobStatus& job(const QString& id) {
+    for (const auto& job : session_->jobs())
+      if (job.id == id) return job;
+    static const JobStatus none;
+    return none;
+  }
+  bool said(const char* text) {
+    for (const auto& issue : session_->issues())
+      if (issue.message.find(text) != std::string::npos) return true;
+    return false;
+  }
+
+  test::FakeWorld world_;
+  test::SocketFolder folder_;
+  std::unique_ptr<Server> server_;
+  std::unique_ptr<Session> session_;
+};
+
+TEST_F(SessionTest, OpensAndGetsTheFactsOfEveryLayer) {
+  open();
+  EXPECT_TRUE(session_->engine_is_remote());
+  EXPECT_TRUE(session_->engine_is_ready());
+  EXPECT_EQ(session_->layers().size(), 3u);
+  EXPECT_EQ(session_->engine_versions().at("quanvas"), "test");
+  EXPECT_TRUE(session_->catalog().contains("presets"));
+  for (const auto& layer : session_->layers()) EXPECT_FALSE(session_->facts_are_stale(layer.node));
+}
+
+TEST_F(SessionTest, AFileThatIsNotThereIsSaidAndTheLastProjectStays) {
+  open();
+  QSignalSpy failed(session_.get(), &Session::open_failed);
+  session_->open("missing.onnx");
+  ASSERT_TRUE(wait_for([&] { return failed.count() == 1; }));
+  EXPECT_THAT(failed[0][1].toString().toStdString(), HasSubstr("There is no file 'missing.onnx'."));
+  EXPECT_TRUE(session_->has_project());
+  session_->edit_recipe(changed(4), "after");
+  EXPECT_TRUE(wait_for([&] { return world_.stored_count() == 1; }));
+}
+
+TEST_F(SessionTest, AnEditShowsAtOnceAndOnlyItsLayerIsStale) {
+  open();
+  QSignalSpy spy(session_.get(), &Session::recipe_changed);
+  const Recipe after = changed(4, 1);
+  session_->edit_recipe(after, "Set fc2 to 4 bit");
+  EXPECT_EQ(spy.count(), 1);
+  EXPECT_TRUE(session_->recipe() == after);
+  const auto* site = session_->plan().find({1, SiteKind::kWeight, 0});
+  ASSERT_TRUE(site && site->spec);
+  EXPECT_EQ(site->spec->bits, 4);
+  EXPECT_FALSE(session_->facts_are_stale(0));
+  EXPECT_TRUE(session_->facts_are_stale(1));
+  EXPECT_FALSE(session_->facts_are_stale(2));
+  EXPECT_TRUE(wait_for([&] { return !session_->facts_are_stale(1); }));
+  EXPECT_TRUE(wait_for([&] { return world_.stored_count() == 1; }));
+  EXPECT_THAT(labels(), ElementsAre("Set fc2 to 4 bit"));
+}
+
+TEST_F(SessionTest, UndoAndRedoAreEditsToo) {
+  open();
+  const Recipe before = session_->recipe();
+  const Recipe after = changed(4);
+  session_->edit_recipe(after, "edit");
+  session_->undo_stack()->undo();
+  EXPECT_TRUE(session_->recipe() == before);
+  session_->undo_stack()->redo();
+  EXPECT_TRUE(session_->recipe() == after);
+  ASSERT_TRUE(wait_for([&] { return world_.stored_count() == 3; }));
+  EXPECT_THAT(labels(), ElementsAre("edit", "Undo: edit", "edit"));
+  EXPECT_TRUE(world_.stored.back().second == after);
+}
+
+TEST_F(SessionTest, AnEditThatChangesNothingIsNone) {
+  open();
+  session_->edit_recipe(session_->recipe(), "nothing");
+  EXPECT_EQ(session_->undo_stack()->count(), 0);
+}
+
+TEST_F(SessionTest, AnIllegalRecipeIsAnIssueAndNoEdit) {
+  open();
+  Recipe broken = session_->recipe();
+  Rule rule;
+  rule.preset = "no-such-preset";
+  broken.rules.push_back(rule);
+  const Recipe before = session_->recipe();
+  session_->edit_recipe(broken, "break");
+  EXPECT_TRUE(session_->recipe() == before);
+  EXPECT_EQ(session_->undo_stack()->count(), 0);
+  EXPECT_TRUE(said("no-such-preset"));
+}
+
+TEST_F(SessionTest, ADragIsOneStepAndStoredOnceItRests) {
+  open();
+  const Recipe before = session_->recipe();
+  for (const int bits : {8, 7, 6, 5, 4}) session_->edit_recipe(changed(bits), "drag", "gesture-1");
+  EXPECT_EQ(session_->undo_stack()->count(), 1);
+  const Recipe last = session_->recipe();
+  ASSERT_TRUE(wait_for([&] { return world_.stored_count() == 1; }));
+  QTest::qWait(300);
+  EXPECT_EQ(world_.stored_count(), 1u);
+  EXPECT_TRUE(world_.stored.back().second == last);
+  session_->edit_recipe(changed(3), "drag", "gesture-2");
+  EXPECT_EQ(session_->undo_stack()->count(), 2);
+  session_->undo_stack()->undo();
+  session_->undo_stack()->undo();
+  EXPECT_TRUE(session_->recipe() == before);
+}
+
+TEST_F(SessionTest, UndoWorksAcrossRestarts) {
+  Recipe one, two, three;
+  one.name = "one";
+  two.name = "two";
+  three.name = "three";
+  world_.edits = {{1, "first", "", one}, {2, "second", "", two}, {3, "third", "", three}};
+  open();
+  ASSERT_EQ(session_->undo_stack()->count(), 2);
+  EXPECT_EQ(session_->undo_stack()->undoText(), "third");
+  EXPECT_EQ(world_.stored_count(), 0u);
+  session_->undo_stack()->undo();
+  EXPECT_EQ(session_->recipe().name, "two");
+  session_->undo_stack()->undo();
+  EXPECT_EQ(session_->recipe().name, "one");
+  session_->undo_stack()->redo();
+  EXPECT_EQ(session_->recipe().name, "two");
+}
+
+TEST_F(SessionTest, EditsOfAReadOnlyProjectStayHere) {
+  world_.read_only = true;
+  open();
+  session_->edit_recipe(changed(4), "edit");
+  session_->edit_recipe(changed(3), "edit");
+  EXPECT_TRUE(said("read-only"));
+  EXPECT_EQ(session_->issues().size(), 1u);
+  EXPECT_EQ(session_->undo_stack()->count(), 2);
+  QTest::qWait(100);
+  EXPECT_EQ(world_.stored_count(), 0u);
+}
+
+TEST_F(SessionTest, HistogramsAreAnsweredAndTheNewestWins) {
+  open();
+  QSignalSpy ready(session_.get(), &Session::histogram_ready);
+  for (int i = 0; i < 50; ++i) session_->request_histogram({i % 2, SiteKind::kWeight, 0}, 8);
+  session_->request_histogram({2, SiteKind::kWeight, 0}, 8);
+  const auto last_node = [&] {
+    return ready.empty() ? -1 : qvariant_cast<Histogram>(ready.last()[0]).site.node;
+  };
+  EXPECT_TRUE(wait_for([&] { return last_node() == 2; }));
+  EXPECT_LT(world_.histograms_asked, 10);
+  world_.fail_histogram = true;
+  QSignalSpy failed(session_.get(), &Session::histogram_failed);
+  session_->request_histogram({0, SiteKind::kWeight, 0}, 8);
+  ASSERT_TRUE(wait_for([&] { return failed.count() == 1; }));
+  EXPECT_THAT(failed[0][1].toString().toStdString(), HasSubstr("There is no such site."));
+}
+
+TEST_F(SessionTest, FactsThatFailAreAnIssueOnce) {
+  open();
+  world_.throw_in_facts = true;
+  session_->request_facts({0, 1, 2});
+  ASSERT_TRUE(wait_for([&] { return said("a tensor went wrong"); }));
+  world_.throw_in_facts = false;
+  const int asked = world_.facts_asked;
+  session_->request_facts({2});
+  EXPECT_TRUE(wait_for([&] { return world_.facts_asked > asked; }));
+  EXPECT_EQ(session_->issues().size(), 1u);
+}
+
+TEST_F(SessionTest, ChecksAnExport) {
+  open();
+  QSignalSpy checked(session_.get(), &Session::export_checked);
+  session_->check_export("onnx-qdq");
+  ASSERT_TRUE(wait_for([&] { return checked.count() == 1; }));
+  EXPECT_EQ(checked[0][0].toString(), "onnx-qdq");
+  EXPECT_EQ(qvariant_cast<std::vector<Refusal>>(checked[0][1]).size(), 1u);
+}
+
+TEST_F(SessionTest, AJobEndsWithItsRunInTheList) {
+  open();
+  QSignalSpy finished(session_.get(), &Session::job_finished);
+  bool run_was_there = false;
+  QObject::connect(session_.get(), &Session::job_finished, [&] { run_was_there = session_->runs().size() == 1; });
+  session_->edit_recipe(changed(4), "before the run");
+  const QString id = session_->start_run();
+  EXPECT_EQ(job(id).phase, Phase::kQueued);
+  ASSERT_TRUE(wait_for([&] { return finished.count() == 1; }));
+  EXPECT_TRUE(run_was_there);
+  EXPECT_TRUE(finished[0][1].toBool()) << finished[0][2].toString().toStdString();
+  EXPECT_EQ(job(id).phase, Phase::kDone);
+  EXPECT_THAT(labels(), ElementsAre("before the run"));
+}
+
+TEST_F(SessionTest, CalibrationMakesTheFactsNew) {
+  open();
+  QSignalSpy state(session_.get(), &Session::state_changed);
+  const int asked = world_.facts_asked;
+  session_->start_calibrate();
+  ASSERT_TRUE(wait_for([&] { return session_->state().statistics_hash == "s1"; }));
+  EXPECT_GE(state.count(), 1);
+  EXPECT_TRUE(wait_for([&] { return world_.facts_asked >= asked + 3; }));
+}
+
+TEST_F(SessionTest, SweepCellsComeAsTheyAreMeasured) {
+  open();
+  QSignalSpy cells(session_.get(), &Session::sweep_cell);
+  SweepSettings settings;
+  settings.bits = {8, 4, 2};
+  const QString id = session_->start_sweep(settings);
+  ASSERT_TRUE(wait_for([&] { return job(id).phase == Phase::kDone; }));
+  ASSERT_EQ(cells.count(), 3);
+  EXPECT_EQ(QStringLiteral("j%1").arg(cells[0][0].toLongLong()), id);
+  EXPECT_EQ(qvariant_cast<SweepCell>(cells[2][1]).bits, 2);
+}
+
+TEST_F(SessionTest, ARefusedExportIsAFailedJob) {
+  open();
+  QSignalSpy report(session_.get(), &Session::export_finished);
+  const QString id = session_->start_export({"onnx-qdq", "/tmp/x.onnx", json::object(), 0, true});
+  ASSERT_TRUE(wait_for([&] { return job(id).phase == Phase::kFailed; }));
+  EXPECT_EQ(report.count(), 1);
+  EXPECT_THAT(job(id).message.toStdString(), HasSubstr("Nothing was written"));
+}
+
+TEST_F(SessionTest, CancelStopsTheRunningAndTheWaitingJob) {
+  open();
+  world_.job_ms = 30000;
+  const QString running = session_->start_calibrate(), waiting = session_->start_calibrate();
+  ASSERT_TRUE(wait_for([&] { return job(running).phase == Phase::kRunning; }));
+  ASSERT_TRUE(wait_for([&] { return job(waiting).progress.phase == "waiting"; }));
+  EXPECT_EQ(job(waiting).phase, Phase::kQueued);
+  session_->cancel(waiting);
+  EXPECT_EQ(job(waiting).phase, Phase::kCancelling);
+  EXPECT_TRUE(wait_for([&] { return job(waiting).phase == Phase::kCancelled; }));
+  EXPECT_EQ(job(running).phase, Phase::kRunning);
+  session_->cancel(running);
+  EXPECT_TRUE(wait_for([&] { return job(running).phase == Phase::kCancelled; }));
+}
+
+TEST_F(SessionTest, AJobCancelledBeforeItStartsNeverRuns) {
+  open();
+  const QString id = session_->start_run();
+  session_->cancel(id);
+  EXPECT_TRUE(wait_for([&] { return job(id).phase == Phase::kCancelled; }));
+  EXPECT_TRUE(session_->runs().empty());
+}
+
+TEST_F(SessionTest, JobsWithoutAProjectFailWithASentence) {
+  session_ = std::make_unique<Session>(QString::fromStdString(folder_.address()));
+  QSignalSpy finished(session_.get(), &Session::job_finished);
+  session_->start_run();
+  ASSERT_TRUE(wait_for([&] { return finished.count() == 1; }));
+  EXPECT_FALSE(finished[0][1].toBool());
+  EXPECT_THAT(finished[0][2].toString().toStdString(), HasSubstr("engine is not running"));
+}
+
+TEST_F(SessionTest, EditsMadeWithoutTheEngineReachTheNextOne) {
+  open();
+  QSignalSpy lost(session_.get(), &Session::engine_lost), opened(session_.get(), &Session::project_opened);
+  server_.reset();
+  ASSERT_TRUE(wait_for([&] { return lost.count() == 1; }));
+  EXPECT_FALSE(session_->engine_is_ready());
+  const Recipe first = changed(4);
+  session_->edit_recipe(first, "alone 1");
+  session_->edit_recipe(changed(3, 2), "alone 2");
+  EXPECT_TRUE(session_->facts_are_stale(0));
+  serve();
+  ASSERT_TRUE(wait_for([&] { return opened.count() == 1; }));
+  EXPECT_TRUE(opened[0][0].toBool());
+  ASSERT_TRUE(wait_for([&] { return world_.stored_count() == 2; }));
+  EXPECT_THAT(labels(), ElementsAre("alone 1", "alone 2"));
+  EXPECT_TRUE(world_.stored[0].second == first);
+  EXPECT_EQ(session_->undo_stack()->count(), 2);
+  EXPECT_TRUE(wait_for([&] { return !session_->facts_are_stale(0) && !session_->facts_are_stale(2); }));
+}
+
+TEST_F(SessionTest, EditsAreStoredWhenTheWindowCloses) {
+  open();
+  session_->edit_recipe(changed(4), "drag", "gesture");
+  session_.reset();
+  EXPECT_THAT(labels(), ElementsAre("drag"));
+}
+
+TEST_F(SessionTest, ARunIsStaleWhenWhatItCameFromChanged) {
+  open();
+  quanvas::Run run;
+  run.model_hash = "m0";
+  run.statistics_hash = "s0";
+  run.recipe = session_->recipe();
+  run.recipe.name = "another name";
+  EXPECT_FALSE(session_->run_is_stale(run));
+  run.model_hash = "m1";
+  EXPECT_TRUE(session_->run_is_stale(run));
+  run.model_hash = "m0";
+  run.statistics_hash = "s9";
+  EXPECT_TRUE(session_->run_is_stale(run));
+  run.kind = RunKind::kFloat;
+  EXPECT_FALSE(session_->run_is_stale(run));
+  run.kind = RunKind::kQuantize;
+  run.statistics_hash = "s0";
+  session_->edit_recipe(changed(4), "edit");
+  EXPECT_TRUE(session_->run_is_stale(run));
+}
+
+}  // namespace
+}  // namespace quanvas
