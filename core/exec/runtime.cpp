@@ -11,7 +11,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <ATen/native/DispatchStub.h>
 #include <omp.h>
 #include <torch/csrc/api/include/torch/version.h>
 
@@ -72,12 +71,14 @@ std::string blas_name() {
   return (has_reference_blas() ? "reference BLAS, " : "") + library;
 }
 
-const char* capability() {
-  switch (at::native::get_cpu_capability()) {
-    case at::native::CPUCapability::AVX2: return "AVX2";
-    case at::native::CPUCapability::AVX512: return "AVX512";
-    default: return "default";
-  }
+// at::native::get_cpu_capability is not exported by every build; the configuration text always names it.
+std::string capability() {
+  constexpr std::string_view key = "CPU capability usage: ";
+  const std::string config = at::show_config();
+  const auto begin = config.find(key);
+  if (begin == std::string::npos) return "unknown";
+  const auto value = begin + key.size();
+  return config.substr(value, config.find_first_of("\n,", value) - value);
 }
 
 }  // namespace
