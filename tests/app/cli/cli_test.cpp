@@ -1,0 +1,305 @@
+// The command line as a user meets it: the program is run, its output, its exit code and its time are looked at.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/base/json.h"
+
+namespace quanvas {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const std::string kCli = QUANVAS_BINARY_DIR "/bin/quanvas-cli";
+const std::string kEngine = QUANVAS_BINARY_DIR "/bin/quanvas-engine";
+
+struct Answer {
+  int code = -1;
+  std::string out, err;
+  double cpu_seconds = 0;
+};
+
+std::string slurp(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// A folder of its own for each test: home, data and what the programs write.
+class Program : public testing::Test {
+ protected:
+  Program() {
+    char name[] = "/tmp/quanvas-cli-XXXXXX";
+    folder_ = ::mkdtemp(name);
+  }
+  ~Program() override {
+    std::error_code ec;
+    fs::remove_all(folder_, ec);
+  }
+  pid_t begin(const std::string& program, const std::vector<std::string>& arguments) {
+    const pid_t pid = ::fork();
+    if (pid != 0) return pid;
+    const auto to_file = [](const fs::path& path, int fd) {
+      ::dup2(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), fd);
+    };
+    to_file(folder_ / "out", 1);
+    to_file(folder_ / "err", 2);
+    ::setenv("XDG_DATA_HOME", (folder_ / "data").c_str(), 1);
+    ::setenv("OMP_WAIT_POLICY", "passive", 1);
+    if (::chdir(folder_.c_str()) != 0) ::_exit(126);
+    std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+    for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    ::execv(program.c_str(), argv.data());
+    ::_exit(127);
+  }
+  Answer end(pid_t pid) {
+    int status = 0;
+    rusage usage{};
+    ::wait4(pid, &status, 0, &usage);
+    Answer answer;
+    answer.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    answer.out = slurp(folder_ / "out");
+    answer.err = slurp(folder_ / "err");
+    const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+    answer.cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+    return answer;
+  }
+  Answer run(const std::vector<std::string>& arguments, const std::string& program = kCli) {
+    return end(begin(program, arguments));
+  }
+  json run_json(std::vector<std::string> arguments) {
+    arguments.push_back("--json");
+    const Answer answer = run(arguments);
+    EXPECT_EQ(answer.code, 0) << arguments[0] << ": " << answer.err;
+    const json value = json::parse(answer.out, nullptr, false);
+    EXPECT_FALSE(value.is_discarded()) << arguments[0] << ": " << answer.out;
+    return value;
+  }
+  fs::path write(const std::string& name, const std::string& bytes) {
+    std::ofstream(folder_ / name, std::ios::binary) << bytes;
+    return folder_ / name;
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(Program, HelpAndVersionAnswerWithoutLoadingTheEngine) {
+  for (const auto& program : {kCli, kEngine})
+    for (const char* flag : {"--help", "--version"}) {
+      const Answer answer = run({flag}, program);
+      EXPECT_EQ(answer.code, 0) << program << flag;
+      EXPECT_LT(answer.cpu_seconds, 0.1) << program << flag;
+      EXPECT_GT(answer.out.size(), 20u);
+    }
+  const std::string version = run({"--version"}).out;
+  for (const char* part : {"quanvas-cli ", "LibTorch ", "gRPC ", "protobuf ", "ONNX ", "SQLite "})
+    EXPECT_THAT(version, HasSubstr(part));
+}
+
+TEST_F(Program, EverySubcommandHasHelp) {
+  for (const char* verb : {"info", "open", "new", "data", "calibrate", "quantize", "run", "evaluate", "train", "sweep",
+                           "compare", "export", "runs", "recipe", "catalog"})
+    EXPECT_EQ(run({verb, "--help"}).code, 0) << verb;
+}
+
+struct BadRow {
+  std::vector<std::string> arguments;
+  int code;
+  const char* says;
+};
+TEST_F(Program, SaysWhatIsWrong) {
+  write("text.onnx", "this is no model");
+  write("empty.onnx", "");
+  write("broken.quanvas", "SQLite format 3");
+  const BadRow rows[] = {
+      {{}, 2, "subcommand"},
+      {{"fly"}, 2, "subcommand"},
+      {{"info"}, 2, "path is required"},
+      {{"info", "a.onnx", "--device", "tpu"}, 2, "--device"},
+      {{"info", "a.onnx", "--threads", "-1"}, 2, "--threads"},
+      {{"quantize", "a.onnx", "--weights", "17"}, 2, "--weights"},
+      {{"quantize", "a.onnx", "--weights", "4", "--recipe", "r"}, 2, "--recipe"},
+      {{"export", "a.onnx"}, 2, "--target"},
+      {{"compare", "a.onnx", "1"}, 2, "b is required"},
+      {{"new", "a.onnx"}, 2, "--project"},
+      {{"data", "a.onnx", "--images", "x"}, 2, "--reader"},
+      {{"info", "missing.onnx"}, 3, "missing.onnx"},
+      {{"info", "text.onnx"}, 5, "text.onnx"},
+      {{"info", "empty.onnx"}, 5, "empty.onnx"},
+      {{"info", "broken.quanvas"}, 5, "broken.quanvas"},
+  };
+  for (const auto& row : rows) {
+    const Answer answer = run(row.arguments);
+    std::string command;
+    for (const auto& argument : row.arguments) command += argument + " ";
+    EXPECT_EQ(answer.code, row.code) << command << answer.err;
+    EXPECT_THAT(answer.err, HasSubstr(row.says)) << command;
+  }
+}
+
+TEST_F(Program, FailuresAreJsonToo) {
+  const Answer answer = run({"info", "missing.onnx", "--json"});
+  const json value = json::parse(answer.out, nullptr, false);
+  ASSERT_TRUE(value.contains("error")) << answer.out;
+  EXPECT_EQ(value["error"]["code"], "not-found");
+}
+
+TEST_F(Program, TheCatalogListsPlugInsPresetsAndRecipes) {
+  const json catalog = run_json({"catalog"});
+  for (const char* kind : {"importers", "formats", "passes", "exporters", "datasets", "presets", "recipes"})
+    EXPECT_TRUE(catalog.contains(kind) && !catalog[kind].empty()) << kind;
+}
+
+TEST_F(Program, TheEngineRefusesBadAddressesAndAParentThatIsGone) {
+  EXPECT_EQ(run({}, kEngine).code, 2);
+  EXPECT_EQ(run({"--listen", "tcp:1"}, kEngine).code, 2);
+  EXPECT_EQ(run({"--listen", "unix:" + (folder_ / "s").string(), "--with-parent", "4194305"}, kEngine).code, 3);
+}
+
+TEST_F(Program, TheEngineEndsWithItsParentAndRemovesItsSocket) {
+  const auto socket = folder_ / "engine.sock";
+  const pid_t parent = begin("/bin/sleep", {"600"});
+  const pid_t engine =
+      begin(kEngine, {"--listen", "unix:" + socket.string(), "--with-parent", std::to_string(parent)});
+  for (int i = 0; i < 1200 && !fs::exists(socket); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  ASSERT_TRUE(fs::exists(socket)) << slurp(folder_ / "err");
+  ::kill(parent, SIGKILL);
+  ::waitpid(parent, nullptr, 0);
+  EXPECT_EQ(end(engine).code, 0);
+  EXPECT_FALSE(fs::exists(socket));
+}
+
+// A network of 300 parameters and 64 pictures of noise: every verb once.
+class Workflow : public Program {
+ protected:
+  void SetUp() override {
+    write("tiny.net.yaml",
+          "name: tiny\ninput: [1, 8, 8]\nseed: 1\nlayers:\n"
+          "  - {op: conv, name: conv1, out: 4, kernel: 3, pad: 1}\n  - {op: relu, name: relu1}\n"
+          "  - {op: flatten, name: flat}\n  - {op: linear, name: fc, out: 4}\n");
+    constexpr int kPictures = 64;
+    std::string images("\0\0\x08\x03\0\0\0\x40\0\0\0\x08\0\0\0\x08", 16), labels("\0\0\x08\x01\0\0\0\x40", 8);
+    unsigned state = 1;
+    for (int i = 0; i < kPictures * 64; ++i) {
+      state = state * 1664525u + 1013904223u;
+      images += static_cast<char>(state >> 24);
+    }
+    for (int i = 0; i < kPictures; ++i) labels += static_cast<char>(i % 4);
+    write("images.idx", images);
+    write("labels.idx", labels);
+    const Answer made = run({"new", "tiny.net.yaml", "--project", "p.quanvas"});
+    ASSERT_EQ(made.code, 0) << made.err;
+    const Answer declared = run({"data", "p.quanvas", "--reader", "idx", "--images", "images.idx", "--labels",
+                                 "labels.idx", "--split", "calibrate,train,evaluate", "--scale", "0.00392156862745098",
+                                 "--name", "noise"});
+    ASSERT_EQ(declared.code, 0) << declared.err;
+  }
+};
+
+TEST_F(Workflow, FromModelToExport) {
+  const json info = run_json({"info", "p.quanvas"});
+  EXPECT_EQ(info["nodes"].size(), 4u);
+  EXPECT_EQ(info["state"]["data_status"]["evaluation_samples"], 64.0);
+  EXPECT_EQ(info["nodes"][0]["parameters"], 40.0);
+
+  EXPECT_EQ(run_json({"calibrate", "p.quanvas", "--samples", "32"})["calibrated"], true);
+  const json quantized = run_json({"quantize", "p.quanvas", "--weights", "4", "--activations", "8", "--keep"});
+  EXPECT_EQ(quantized["id"], 1);
+  EXPECT_EQ(quantized["recipe"]["calibration"]["samples"], 32);
+  EXPECT_EQ(quantized["accuracy"]["samples"], 64.0);
+  const json coarse = run_json({"quantize", "p.quanvas", "--weights", "2", "--activations", "2", "--name", "coarse"});
+  EXPECT_EQ(coarse["name"], "coarse");
+  EXPECT_LT(coarse["accuracy"]["output_sqnr_db"].get<double>(), quantized["accuracy"]["output_sqnr_db"].get<double>());
+  EXPECT_EQ(run_json({"evaluate", "p.quanvas", "--samples", "16"})["accuracy"]["samples"], 16.0);
+  EXPECT_EQ(run_json({"runs", "p.quanvas"}).size(), 3u);
+  EXPECT_LT(run_json({"compare", "p.quanvas", "1", "2"})["bytes_delta"].get<double>(), 0);
+
+  const json swept = run_json({"sweep", "p.quanvas", "--bits", "8,2", "--layers", "fc"});
+  EXPECT_EQ(swept["sweep"]["cells"].size(), 2u);
+  EXPECT_EQ(run({"sweep", "p.quanvas", "--layers", "nothing*"}).code, 3);
+
+  const json report = run_json({"export", "p.quanvas", "--target", "onnx-qdq", "--out", "q.onnx"});
+  EXPECT_GT(fs::file_size(folder_ / "q.onnx"), 100u);
+  EXPECT_FALSE(report["audit"].empty());
+  for (const auto& row : report["audit"]) EXPECT_EQ(row["equal"], true) << row;
+  EXPECT_EQ(run({"export", "p.quanvas", "--target", "nowhere", "--out", "x"}).code, 3);
+
+  EXPECT_EQ(run({"recipe", "p.quanvas", "--out", "r.yaml"}).code, 0);
+  EXPECT_EQ(run({"run", "r.yaml", "p.quanvas", "--no-evaluate"}).code, 0);
+  EXPECT_EQ(run({"compare", "p.quanvas", "1", "99"}).code, 3);
+}
+
+TEST_F(Workflow, TrainsAFloatNetworkAndAQuantizedOne) {
+  const json trained = run_json({"train", "p.quanvas", "--float", "--out", "t.onnx", "--epochs", "2", "--batch", "16",
+                                 "--option", "validation_samples=16"});
+  EXPECT_FALSE(trained["curve"].empty());
+  EXPECT_GT(fs::file_size(folder_ / "t.onnx"), 100u);
+  const json run_value = run_json({"train", "p.quanvas", "--weights", "4", "--activations", "4", "--epochs", "1",
+                                   "--batch", "16", "--option", "validation_samples=16"});
+  EXPECT_FALSE(run_value["curve"].empty());
+  EXPECT_EQ(run({"train", "p.quanvas", "--option", "nonsense=1"}).code, 2);
+}
+
+TEST_F(Workflow, TablesHaveUnitsAndTheProgressIsNotInThem) {
+  const Answer info = run({"info", "p.quanvas"});
+  for (const char* part : {"conv1", "Conv", "MACs", "params", "parameters", "noise: 64 calibrate"})
+    EXPECT_THAT(info.out, HasSubstr(part));
+  const Answer quantized = run({"quantize", "p.quanvas", "--weights", "8", "--activations", "8"});
+  EXPECT_EQ(quantized.code, 0) << quantized.err;
+  EXPECT_THAT(quantized.out, HasSubstr("SQNR (dB)"));
+  EXPECT_THAT(quantized.err, HasSubstr("%"));
+  EXPECT_TRUE(run({"quantize", "p.quanvas", "--weights", "8", "--quiet"}).err.find(" % ") == std::string::npos);
+}
+
+TEST_F(Workflow, DataFilesMayBeYamlAndTheirMistakesAreNamed) {
+  write("data.yaml",
+        "name: from file\ncalibrate: {reader: idx, options: {images: images.idx}}\n"
+        "preprocessing: {scale: 0.5, mean: [1], layout: nchw}\n");
+  const json data = run_json({"data", "p.quanvas", "--data-file", "data.yaml"});
+  EXPECT_EQ(data["data"]["preprocessing"]["scale"], 0.5);
+  EXPECT_EQ(data["data"]["calibrate"]["options"]["images"], (folder_ / "images.idx").string());
+  struct Row {
+    const char* text;
+    int code;
+    const char* says;
+  };
+  const Row rows[] = {{"name: [", 5, "bad.yaml:"},
+                      {"nam: x", 2, "Unknown key 'nam'"},
+                      {"preprocessing: {scale: big}", 2, "'preprocessing.scale' must be a number"}};
+  for (const auto& row : rows) {
+    write("bad.yaml", row.text);
+    const Answer answer = run({"data", "p.quanvas", "--data-file", "bad.yaml"});
+    EXPECT_EQ(answer.code, row.code) << row.text << answer.err;
+    EXPECT_THAT(answer.err, HasSubstr(row.says));
+  }
+  EXPECT_EQ(run({"data", "p.quanvas", "--reader", "idx", "--images", "images.idx"}).code, 2);
+  EXPECT_EQ(run({"data", "p.quanvas", "--reader", "tape", "--split", "train"}).code, 3);
+}
+
+TEST_F(Workflow, CtrlCStopsCleanly) {
+  const pid_t pid = begin(kCli, {"train", "p.quanvas", "--float", "--out", "t.onnx", "--epochs", "1000", "--batch", "2",
+                                 "--option", "validation_samples=16"});
+  for (int i = 0; i < 1200 && slurp(folder_ / "err").find("train") == std::string::npos; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  ::kill(pid, SIGINT);
+  const Answer answer = end(pid);
+  EXPECT_THAT(answer.err, HasSubstr("Stopping"));
+  EXPECT_TRUE(answer.code == 0 || answer.code == 130) << answer.code << answer.err;
+  EXPECT_EQ(run({"info", "p.quanvas"}).code, 0);
+}
+
+}  // namespace
+}  // namespace quanvas
