@@ -170,7 +170,8 @@ class NumberEditor final : public FieldEditor {
     touched_ = false;
     const auto number = real_from(value);
     edit_->setPlaceholderText(field_.default_value.is_null() ? tr("automatic") : QString());
-    edit_->setText(number ? QString::number(*number, 'g', 9) : QString());
+    const bool whole = number && field_.type == FieldType::kInteger;
+    edit_->setText(!number ? QString() : whole ? QString::number(*number, 'f', 0) : QString::number(*number, 'g', 9));
   }
   void set_mixed(bool mixed) override {
     if (!mixed) return;

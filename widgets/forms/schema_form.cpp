@@ -114,13 +114,14 @@ void SchemaForm::set_hide_disabled(bool hide) {
   update_enabled();
 }
 
-QString SchemaForm::reason_of(const Field& field) const {
-  if (!field.enabled_if) return {};
+QString SchemaForm::reason_of(const Field& field, int depth) const {
+  // Conditions may hang on each other; a schema whose conditions go in a circle must end, too.
+  if (!field.enabled_if || depth > static_cast<int>(rows_.size())) return {};
   const auto& need = *field.enabled_if;
   const Field* other = schema_.find(need.key);
   if (!other) return {};
   if (std::find(mixed_.begin(), mixed_.end(), need.key) != mixed_.end()) return {};
-  const QString outer = reason_of(*other);
+  const QString outer = reason_of(*other, depth + 1);
   if (!outer.isEmpty()) return outer;
   QStringList titles;
   for (const auto& v : need.values) {

@@ -57,7 +57,7 @@ class SchemaForm : public QWidget {
   void add_row(const Field& field);
   void take(const std::string& key, const json& value, bool continuous);
   void update_enabled();
-  QString reason_of(const Field& field) const;
+  QString reason_of(const Field& field, int depth = 0) const;
   Row* row(const std::string& key);
 
   Schema schema_;

@@ -148,17 +148,18 @@ int count_matches(const Graph& graph, const Selector& select) {
 }
 
 std::pair<json, std::vector<std::string>> common_fields(const std::vector<QuantSpec>& specs) {
-  const json first = to_json_value(specs.empty() ? QuantSpec{} : specs.front());
+  json first = to_json_value(specs.empty() ? QuantSpec{} : specs.front());
   std::vector<std::string> mixed;
+  const auto compare_with = [&](const json& a, const json& b) {
+    for (const auto& [key, value] : a.items())
+      if ((!b.contains(key) || b.at(key) != value) && !contains(mixed, key)) mixed.push_back(key);
+  };
   for (const auto& spec : specs) {
     const json other = to_json_value(spec);
-    for (const auto* pair : {&first, &other})
-      for (const auto& [key, value] : pair->items()) {
-        const bool same = first.contains(key) == other.contains(key) && (!first.contains(key) || first[key] == other[key]);
-        if (!same && !contains(mixed, key)) mixed.push_back(key);
-      }
+    compare_with(first, other);
+    compare_with(other, first);
   }
-  return {first, mixed};
+  return {std::move(first), std::move(mixed)};
 }
 
 }  // namespace quanvas

@@ -62,7 +62,7 @@ ClipMode DistributionPanel::clip_mode(const std::optional<QuantSpec>& spec) {
 
 void DistributionPanel::set_sources(const QString& layer, const std::vector<Source>& sources) {
   const Source* before = source();
-  const std::optional<Site> old = before ? std::optional(before->site) : std::nullopt;
+  const Site old = before ? before->site : Site{};  // node kNoNode: none
   const QSignalBlocker block(selector_);
   layer_ = layer;
   sources_ = sources;
@@ -70,13 +70,13 @@ void DistributionPanel::set_sources(const QString& layer, const std::vector<Sour
   int wanted = 0;
   for (std::size_t i = 0; i < sources.size(); ++i) {
     selector_->addItem(sources[i].title);
-    if (old && sources[i].site.kind == old->kind && sources[i].site.operand == old->operand) wanted = static_cast<int>(i);
+    if (old.node != kNoNode && sources[i].site.kind == old.kind && sources[i].site.operand == old.operand) wanted = static_cast<int>(i);
   }
   selector_->setCurrentIndex(sources.empty() ? -1 : wanted);
   selector_->setVisible(sources.size() > 1);
   log_->setVisible(!sources.empty());
   const Source* now = source();
-  if (!now || !old || now->site != *old) histogram_.reset();
+  if (!now || now->site != old) histogram_.reset();
   show_source();
 }
 

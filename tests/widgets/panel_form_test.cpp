@@ -1,0 +1,129 @@
+// The generated form: one editor per type of field, defaults, conditions with their reason, errors, mixed values.
+#include <gtest/gtest.h>
+
+#include <QCheckBox>
+#include <QComboBox>
+#include <QLineEdit>
+#include <QSpinBox>
+#include <QTest>
+#include <QToolButton>
+
+#include "widgets/forms/field_editor.h"
+#include "widgets/forms/schema_form.h"
+
+namespace quanvas {
+namespace {
+
+Schema schema() {
+  Field empty = real_field("limit", "Limit", "May be empty.", 0, 0, 10);
+  empty.default_value = nullptr;
+  return {{bool_field("on", "On", "", false), when(integer_field("count", "Count", "How many.", 5, 1, 9), "on", {true}),
+           real_field("rate", "Rate", "", 0.5, 0, 1), choice_field("how", "How", "", "b", {{"a", "First", ""}, {"b", "Second", ""}}),
+           text_field("note", "Note", "", "x"), text_field("folder", "Folder", "", ""), empty,
+           integer_field("big", "Big", "", 5000000000, 0, 1e12)}};
+}
+
+class FormTest : public testing::Test {
+ protected:
+  FormTest() {
+    form_.set_schema(schema());
+    form_.resize(400, 400);
+    form_.show();
+    QObject::connect(&form_, &SchemaForm::edited, &form_, [this](const QString& key, const json& value, bool) { edits_.emplace_back(key.toStdString(), value); });
+  }
+  template <class T>
+  T* control(const char* key) {
+    return form_.editor(key)->findChild<T*>();
+  }
+  void type(const char* key, const char* text) {
+    auto* edit = control<QLineEdit>(key);
+    edit->setFocus();
+    edit->selectAll();
+    QTest::keyClicks(edit, QString::fromUtf8(text));
+    QTest::keyClick(edit, Qt::Key_Return);
+  }
+  SchemaForm form_;
+  std::vector<std::pair<std::string, json>> edits_;
+};
+
+TEST_F(FormTest, StartsWithTheDefaults) {
+  EXPECT_EQ(form_.values(), schema().defaults());
+  EXPECT_EQ(control<QComboBox>("how")->currentText(), QStringLiteral("Second"));
+  EXPECT_EQ(control<QLineEdit>("big")->text(), QStringLiteral("5000000000"));
+  EXPECT_NE(control<QToolButton>("folder"), nullptr) << "a folder can be browsed for";
+  EXPECT_EQ(control<QToolButton>("note"), nullptr);
+}
+
+TEST_F(FormTest, AConditionDisablesWithTheReason) {
+  EXPECT_FALSE(form_.editor("count")->isEnabled());
+  EXPECT_EQ(form_.disabled_reason("count"), QStringLiteral("Only when On is on."));
+  EXPECT_TRUE(form_.editor("count")->toolTip().contains(QStringLiteral("Only when On is on.")));
+  auto* box = control<QCheckBox>("on");
+  QTest::mouseClick(box, Qt::LeftButton, {}, QPoint(8, box->height() / 2));
+  EXPECT_TRUE(form_.editor("count")->isEnabled());
+  EXPECT_EQ(edits_, (std::vector<std::pair<std::string, json>>{{"on", true}}));
+  form_.set_values({{"on", false}});
+  form_.set_hide_disabled(true);
+  EXPECT_FALSE(form_.editor("count")->isVisible());
+}
+
+TEST_F(FormTest, NumbersAreCheckedAtTheirField) {
+  struct Row {
+    const char *key, *text;
+    json value;  // discarded: refused
+  };
+  const json refused = json::value_t::discarded;
+  const Row rows[] = {{"rate", "0.25", 0.25}, {"rate", "1.5", refused}, {"rate", "abc", refused}, {"rate", "nan", refused},
+                      {"rate", "inf", refused}, {"rate", "", refused},  {"limit", "", nullptr},   {"limit", "3", 3.0},
+                      {"limit", "−1", refused}, {"big", "7", 7},        {"big", "7.5", refused}};
+  for (const auto& row : rows) {
+    SCOPED_TRACE(std::string(row.key) + " " + row.text);
+    edits_.clear();
+    form_.clear_errors();
+    if (std::string(row.text).empty()) {
+      auto* edit = control<QLineEdit>(row.key);
+      edit->setText(QStringLiteral("1"));
+      edit->setFocus();
+      edit->selectAll();
+      QTest::keyClick(edit, Qt::Key_Delete);
+      QTest::keyClick(edit, Qt::Key_Return);
+    } else {
+      type(row.key, row.text);
+    }
+    if (row.value.is_discarded()) {
+      EXPECT_TRUE(edits_.empty());
+      EXPECT_TRUE(form_.has_errors());
+    } else {
+      ASSERT_EQ(edits_.size(), 1u);
+      EXPECT_EQ(edits_[0].second, row.value);
+      EXPECT_FALSE(form_.has_errors());
+    }
+  }
+}
+
+TEST_F(FormTest, MixedFieldsAreLeftOutUntilTheyAreEdited) {
+  form_.set_values({{"on", true}, {"count", 3}}, {"count", "how"});
+  EXPECT_EQ(control<QSpinBox>("count")->text(), QStringLiteral("mixed"));
+  EXPECT_EQ(control<QComboBox>("how")->currentIndex(), -1);
+  EXPECT_FALSE(form_.values().contains("count"));
+  EXPECT_FALSE(form_.values().contains("how"));
+  control<QSpinBox>("count")->stepBy(1);
+  EXPECT_EQ(form_.values()["count"], 4);
+}
+
+TEST_F(FormTest, ValuesOfTheWrongTypeShowTheDefault) {
+  form_.set_values({{"on", "yes"}, {"count", "many"}, {"rate", json::array()}, {"how", 3}, {"note", nullptr}, {"unknown", 1}});
+  EXPECT_FALSE(control<QCheckBox>("on")->isChecked());
+  EXPECT_EQ(control<QSpinBox>("count")->value(), 5);
+  EXPECT_EQ(control<QComboBox>("how")->currentText(), QStringLiteral("Second"));
+  EXPECT_FALSE(form_.values().contains("unknown"));
+}
+
+TEST_F(FormTest, ASchemaThatDependsOnItselfEnds) {
+  Schema loop{{when(bool_field("a", "A", "", false), "b", {true}), when(bool_field("b", "B", "", false), "a", {true})}};
+  form_.set_schema(loop);
+  EXPECT_FALSE(form_.disabled_reason("a").isEmpty());
+}
+
+}  // namespace
+}  // namespace quanvas
