@@ -91,10 +91,12 @@ void measure_wide(const Applier& applier, const float* x, std::vector<SpanFacts>
 }
 
 void add_sizes(const QuantParams& params, std::int64_t n, SiteFacts& facts) {
-  const double bits = params.spec.bits, count = static_cast<double>(params.scale.size());
+  const double bits = params.spec.bits;
+  // A bias at the accumulator's scale needs none of its own.
+  const double scales = params.spec.scale_from_accumulator ? 0 : static_cast<double>(params.scale.size());
   facts.bytes_float = 4.0 * static_cast<double>(n);
-  const double zero_point_bytes = params.zero_point.empty() ? 0 : std::ceil(bits / 8);
-  facts.bytes_quantized = std::ceil(static_cast<double>(n) * bits / 8) + count * (4 + zero_point_bytes);
+  facts.bytes_quantized = static_cast<double>(n) * bits / 8 + scales * 4 +
+                          static_cast<double>(params.zero_point.size()) * bits / 8;
   facts.bits_per_element = n > 0 ? 8 * facts.bytes_quantized / static_cast<double>(n) : 0;
   facts.codes_total = static_cast<double>(params.hi - params.lo + 1);
   if (!params.scale.empty()) {

@@ -2,7 +2,7 @@
 // row-major. All kernels are deterministic for any number of threads (fixed blocks, fixed order of sums) and
 // reentrant; they use OpenMP inside when the tensor is large (threads as set by set_kernel_threads).
 //
-// Integer affine quantizer (exports.md of the project's docs: docs/quantizers.md):
+// Integer affine quantizer (docs/quantizers.md):
 //   q = clamp(rint(x / s) + z, lo, hi)      x~ = (q - z) * s      in float32, true division, round half to even.
 // The zero point is added after the rounding, as ONNX and PyTorch do. NaN quantizes to code clamp(z).
 #pragma once
@@ -42,8 +42,9 @@ Result<BlockLayout> make_layout(const QuantSpec& spec, const Shape& shape, int d
 // The same parameters on a tensor of another batch size.
 Result<BlockLayout> rebatch(const QuantParams& params, const Shape& shape);
 
-// Scale and zero point from the tensor itself (weights, biases). Zero and constant blocks get the smallest
-// scale 1e-10 rather than 0/0; NaN and infinities are refused with the tensor's first bad index.
+// Scale and zero point from the tensor itself (weights, biases). Ranges below 1e-10 count as 1e-10, so a block of
+// zeros has a scale; NaN and infinities are refused with the tensor's first bad index. x may be null when the
+// shape has no elements.
 Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis);
 // From known thresholds: one [lo, hi] (asymmetric) or |threshold| (symmetric: hi) per parameter.
 QuantParams params_from_range(const QuantSpec& spec, const BlockLayout& layout, const std::vector<float>& lo,
@@ -59,9 +60,10 @@ void quantize_codes(const QuantParams& params, const BlockLayout& layout, const 
 void dequantize_codes(const QuantParams& params, const BlockLayout& layout, const std::int32_t* codes, float* y);
 // One pass, nothing written: error, clipping, codes in use (codes_used exact up to 16 bits).
 SiteFacts measure(const QuantParams& params, const BlockLayout& layout, const float* x);
-// Straight-through backward: dx = dy inside [lo, hi], 0 outside (1 everywhere when pass_clipped);
-// dscale[p] += sum over its elements of dy * (rint(v) - v inside | lo - z, hi - z outside), v = x/s (LSQ,
-// Esser et al. 2020, eq. 3); dscale may be null. Summation order is fixed.
+// Straight-through backward: dx = dy inside [lo, hi], 0 outside (dy everywhere when pass_clipped); inside means
+// that rint(v) + z, v = x/s, lies in [lo, hi]. dscale[p] += sum over its elements of
+// dy * (rint(v) - v inside | lo - z, hi - z outside) (LSQ, Esser et al. 2020, eq. 3); dscale may be null, dx may
+// be dy. Summation order is fixed.
 void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout, const float* x,
                             const float* dy, float* dx, float* dscale, bool pass_clipped);
 

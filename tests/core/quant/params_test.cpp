@@ -327,12 +327,16 @@ TEST(Facts, SizesAndRanges) {
   const auto p = find_params(spec, {9, 40}, x.data(), 1);
   const SiteFacts f = measure(*p, p->layout, x.data());
   EXPECT_EQ(f.bytes_float, 1440);
-  EXPECT_EQ(f.bytes_quantized, 180 + 18 * (4 + 1));
-  EXPECT_DOUBLE_EQ(f.bits_per_element, 8 * 270.0 / 360);
+  EXPECT_EQ(f.bytes_quantized, 180 + 18 * (4 + 0.5));
+  EXPECT_DOUBLE_EQ(f.bits_per_element, 8 * 261.0 / 360);
   EXPECT_EQ(f.scale_min, *std::min_element(p->scale.begin(), p->scale.end()));
   EXPECT_EQ(f.scale_max, *std::max_element(p->scale.begin(), p->scale.end()));
   EXPECT_EQ(f.zero_point_max, *std::max_element(p->zero_point.begin(), p->zero_point.end()));
   EXPECT_EQ(f.codes_total, 16);
+  QuantSpec bias = spec_of(32);
+  bias.scale_from_accumulator = true;
+  const QuantParams b = bias_params(bias, 0.1f, {0.1f, 0.2f}, 2);
+  EXPECT_EQ(measure(b, b.layout, x.data()).bytes_quantized, 8) << "the scale is that of input and weight";
 }
 
 }  // namespace
