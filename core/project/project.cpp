@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t kHeaderBytes = 100;
+constexpr std::size_t kPageSizeAt = 16;
 constexpr std::size_t kApplicationIdAt = 68;
 constexpr char kMagic[] = "SQLite format 3";
 
@@ -51,6 +52,13 @@ Status check_header(const fs::path& path) {
   if (id != kApplicationId)
     return fail(ErrorCode::kCorrupt, "'" + path.string() + "' is an SQLite file of another program, no Quanvas project.",
                 "Choose a .quanvas file or a model.");
+  // SQLite reads a last page that is cut short as if zeros followed. Only a WAL may still hold all of it.
+  const std::uint64_t stored = static_cast<std::uint64_t>(head[kPageSizeAt]) << 8 | head[kPageSizeAt + 1];
+  const std::uint64_t page = stored == 1 ? 65536 : stored;
+  const bool settled = !fs::exists(path.string() + "-wal", ec) || fs::file_size(path.string() + "-wal", ec) == 0;
+  if (settled && (page == 0 || fs::file_size(path, ec) % page != 0))
+    return fail(ErrorCode::kCorrupt, "The project '" + path.string() + "' is damaged: it is truncated.",
+                "Open a copy of it, or start a new project from the model.");
   return {};
 }
 
