@@ -170,15 +170,16 @@ TEST_F(InteropTest, OnnxruntimeComputesTheNetworkOfTheScreen) {
         EXPECT_LE(std::abs(got[i] - expected[i]), 1) << tensors[t].codes << " [" << i << "]";
         here += got[i] != expected[i];
       }
-      if (tensors[t].source == "x") EXPECT_EQ(here, 0) << "no arithmetic stands before the input's codes";
+      if (tensors[t].source == "x") {
+        EXPECT_EQ(here, 0) << "no arithmetic stands before the input's codes";
+      }
       codes += static_cast<std::int64_t>(got.size());
       different += here;
     }
     EXPECT_GT(codes, kBatch * 64 * 3);
     // Sums are formed in another order, so a value on a rounding boundary may fall to the other side.
     EXPECT_LE(different, codes / 2000);
-    if (different == 0) EXPECT_LT(difference, 1e-5);
-    else EXPECT_LT(difference, 0.1);
+    EXPECT_LT(difference, different == 0 ? 1e-5 : 0.1);
     RecordProperty(std::string(name) + ": codes", std::to_string(codes));
     RecordProperty(std::string(name) + ": different codes", std::to_string(different));
   }
