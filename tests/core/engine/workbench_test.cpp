@@ -1,0 +1,278 @@
+// The verbs end to end on a small network with made-up data: everything real but the size.
+#include "core/workflow/workbench.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+namespace quanvas {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kNetwork = R"(name: tiny
+seed: 3
+input: [1, 8, 8]
+layers:
+  - {op: conv, name: conv1, out: 4, kernel: 3, pad: 1}
+  - {op: batchnorm, name: bn1}
+  - {op: relu, name: relu1}
+  - {op: maxpool, name: pool1, kernel: 2}
+  - {op: flatten, name: flat}
+  - {op: linear, name: fc1, out: 3}
+)";
+
+// 96 pictures of 8x8: the class is where the bright bar lies; learnable, and not separable by one pixel.
+void write_data(const fs::path& dir) {
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> noise(0, 0.3f);
+  std::ofstream data(dir / "x.raw", std::ios::binary), labels(dir / "y.raw", std::ios::binary);
+  for (int i = 0; i < 96; ++i) {
+    const int label = i % 3;
+    float picture[64];
+    for (int p = 0; p < 64; ++p) picture[p] = noise(random) + (p / 8 / 3 == label ? 0.7f : 0.0f);
+    data.write(reinterpret_cast<const char*>(picture), sizeof picture);
+    labels.put(static_cast<char>(label));
+  }
+}
+
+DataSettings data_settings() {
+  DataSettings d;
+  d.name = "bars";
+  DataSource source;
+  source.reader = "raw";
+  source.options = {{"data", "x.raw"}, {"labels", "y.raw"}, {"type", "float32"}, {"shape", "1x8x8"}};
+  d.calibrate = d.train = d.evaluate = source;
+  return d;
+}
+
+class WorkbenchTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = fs::temp_directory_path() / ("quanvas-workbench-" + std::to_string(::getpid()));
+    fs::remove_all(dir_);
+    fs::create_directories(dir_);
+    std::ofstream(dir_ / "tiny.net.yaml") << kNetwork;
+    write_data(dir_);
+  }
+  void TearDown() override {
+    bench_.reset();
+    fs::remove_all(dir_);
+  }
+
+  void open(int threads = 2) {
+    bench_.reset();
+    EngineOptions options;
+    options.threads = threads;
+    auto bench = Workbench::open((dir_ / "tiny.net.yaml").string(), options, job_, (dir_ / "tiny.quanvas").string());
+    ASSERT_TRUE(bench) << bench.error().text();
+    bench_ = std::move(*bench);
+    auto state = bench_->set_data(data_settings());
+    ASSERT_TRUE(state) << state.error().text();
+    ASSERT_TRUE(state->data_status.ready) << state->data_status.problem;
+  }
+
+  NodeId node(const std::string& name) const {
+    const Node* n = bench_->graph()->find(name);
+    return n ? n->id : kNoNode;
+  }
+
+  quanvas::Run run(const Recipe& recipe) {
+    RunRequest request;
+    request.recipe = recipe;
+    auto result = bench_->run_recipe(request, job_);
+    EXPECT_TRUE(result) << result.error().text();
+    return result ? *result : quanvas::Run{};
+  }
+
+  fs::path dir_;
+  JobContext job_;
+  std::unique_ptr<Workbench> bench_;
+};
+
+TEST_F(WorkbenchTest, QuickFactsBeforeAndAfterCalibration) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  const Recipe recipe = uniform_recipe(4, 4);
+  auto before = bench_->layer_facts(recipe, node("fc1"));
+  ASSERT_TRUE(before) << before.error().text();
+  bool weight = false, input_missing = false;
+  for (const auto& site : before->sites) {
+    if (site.site.kind == SiteKind::kWeight) weight = site.missing.empty() && site.error.sqnr_db > 10 && site.codes_total == 15;
+    if (site.site.kind == SiteKind::kInput) input_missing = !site.missing.empty();
+  }
+  EXPECT_TRUE(weight);
+  EXPECT_TRUE(input_missing);
+  EXPECT_FALSE(before->output);
+
+  ASSERT_TRUE(bench_->set_recipe(recipe, "W4A4"));
+  auto state = bench_->calibrate(job_);
+  ASSERT_TRUE(state) << state.error().text();
+  EXPECT_TRUE(state->calibrated);
+  auto after = bench_->layer_facts(recipe, node("fc1"));
+  ASSERT_TRUE(after) << after.error().text();
+  ASSERT_TRUE(after->output);
+  EXPECT_GT(after->output->sqnr_db, 5);
+  EXPECT_LT(after->output->sqnr_db, 60);
+  auto finer = bench_->layer_facts(uniform_recipe(8, 8), node("fc1"));
+  ASSERT_TRUE(finer && finer->output);
+  EXPECT_GT(finer->output->sqnr_db, after->output->sqnr_db + 10) << "four more bits of both are some 24 dB";
+
+  auto histogram = bench_->histogram(recipe, {node("fc1"), SiteKind::kWeight, 0}, 64);
+  ASSERT_TRUE(histogram) << histogram.error().text();
+  double sum = 0;
+  for (const double c : histogram->counts) sum += c;
+  EXPECT_EQ(sum, histogram->total);
+  EXPECT_EQ(histogram->total, 3 * 64);
+  EXPECT_EQ(histogram->grid.size(), 15u);
+}
+
+TEST_F(WorkbenchTest, CalibrationSurvivesReopening) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  ASSERT_TRUE(bench_->calibrate(job_));
+  bench_.reset();
+  ASSERT_NO_FATAL_FAILURE(open());
+  EXPECT_TRUE(bench_->state().calibrated);
+}
+
+TEST_F(WorkbenchTest, RunsAreBitEqualForAnyNumberOfThreads) {
+  Recipe recipe = uniform_recipe(4, 4);
+  recipe.passes.push_back({"bias-correction", true, json::object()});
+  recipe.passes.push_back({"qat", true, {{"epochs", 1}, {"batch", 16}, {"validation_samples", 16}}});
+  std::string artifact;
+  for (const int threads : {1, 2, 7}) {
+    ASSERT_NO_FATAL_FAILURE(open(threads));
+    const quanvas::Run r = run(recipe);
+    ASSERT_FALSE(r.artifact.empty());
+    if (artifact.empty()) artifact = r.artifact;
+    EXPECT_EQ(r.artifact, artifact) << threads << " threads";
+  }
+}
+
+TEST_F(WorkbenchTest, StoredNetworksEvaluateAsTheyDid) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  const quanvas::Run first = run(uniform_recipe(3, 4));
+  ASSERT_TRUE(first.accuracy);
+  EXPECT_EQ(first.accuracy->samples, 96);
+  EXPECT_EQ(first.layers.size(), 2u);
+  bench_.reset();
+  ASSERT_NO_FATAL_FAILURE(open());
+  auto again = bench_->evaluate_run(first.id, 0, job_);
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_EQ(again->accuracy->top1, first.accuracy->top1);
+  EXPECT_EQ(again->accuracy->output_sqnr_db, first.accuracy->output_sqnr_db);
+}
+
+TEST_F(WorkbenchTest, WiderIsNoWorseOnTheWhole) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  double last = -100;
+  for (const int bits : {2, 4, 8}) {
+    const quanvas::Run r = run(uniform_recipe(bits, 8));
+    ASSERT_TRUE(r.accuracy);
+    EXPECT_GT(r.accuracy->output_sqnr_db, last) << bits;
+    last = r.accuracy->output_sqnr_db;
+    EXPECT_LT(r.bytes, r.bytes_float);
+  }
+}
+
+TEST_F(WorkbenchTest, SweepCanBeStoppedAndResumed) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  SweepSettings settings;
+  settings.bits = {8, 4, 2};
+  std::stop_source stop;
+  int cells = 0;
+  JobContext stopping(stop.get_token(), {}, {}, [&](const std::string& kind, const std::string&) {
+    if (kind == "sweep-cell" && ++cells == 2) stop.request_stop();
+  });
+  auto stopped = bench_->sweep(settings, 0, stopping);
+  ASSERT_FALSE(stopped);
+  EXPECT_EQ(stopped.error().code, ErrorCode::kCancelled);
+  auto runs = bench_->runs();
+  ASSERT_TRUE(runs);
+  ASSERT_EQ(runs->size(), 1u);
+  EXPECT_FALSE(runs->front().sweep->complete);
+  EXPECT_EQ(runs->front().sweep->cells.size(), 2u);
+  auto resumed = bench_->sweep({}, runs->front().id, job_);
+  ASSERT_TRUE(resumed) << resumed.error().text();
+  EXPECT_TRUE(resumed->sweep->complete);
+  ASSERT_EQ(resumed->sweep->cells.size(), 6u);
+
+  auto whole = bench_->sweep(settings, 0, job_);
+  ASSERT_TRUE(whole);
+  for (std::size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(resumed->sweep->cells[i].output_sqnr_db, whole->sweep->cells[i].output_sqnr_db);
+    EXPECT_EQ(resumed->sweep->cells[i].top1, whole->sweep->cells[i].top1);
+  }
+}
+
+TEST_F(WorkbenchTest, ExportedFileComputesWhatTheScreenShows) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  for (const auto& [w, a] : {std::pair{8, 8}, {4, 4}, {3, 8}}) {
+    const quanvas::Run r = run(uniform_recipe(w, a));
+    ExportRequest request;
+    request.target = "onnx-qdq";
+    request.path = (dir_ / "tiny_qdq.onnx").string();
+    request.run = r.id;
+    auto report = bench_->export_model(request, job_);
+    ASSERT_TRUE(report) << report.error().text();
+    EXPECT_TRUE(report->refusals.empty());
+    EXPECT_EQ(report->checked_samples, 96);
+    EXPECT_EQ(report->equal_predictions, 1.0);
+    EXPECT_LT(report->max_output_difference, 1e-4);
+    EXPECT_EQ(report->audit.size(), r.layers.size() * 3) << "weight, bias and input of each layer";
+    for (const auto& row : report->audit) EXPECT_TRUE(row.equal) << row.layer << " " << row.quantizer;
+  }
+}
+
+TEST_F(WorkbenchTest, RefusedExportWritesNothing) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  const quanvas::Run r = run(uniform_recipe(12, 8));
+  ExportRequest request;
+  request.target = "onnx-qdq";
+  request.path = (dir_ / "refused.onnx").string();
+  request.run = r.id;
+  auto report = bench_->export_model(request, job_);
+  ASSERT_TRUE(report) << report.error().text();
+  ASSERT_FALSE(report->refusals.empty());
+  EXPECT_NE(report->refusals[0].text().find("conv1"), std::string::npos) << report->refusals[0].text();
+  EXPECT_FALSE(fs::exists(request.path));
+}
+
+TEST_F(WorkbenchTest, FloatTrainingLearnsAndIsRepeatable) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  std::string first;
+  for (const int threads : {1, 2}) {
+    ASSERT_NO_FATAL_FAILURE(open(threads));
+    TrainRequest request;
+    request.options = {{"epochs", 8}, {"batch", 16}, {"learning_rate", 0.01}, {"validation_samples", 24}};
+    request.output = (dir_ / "trained.onnx").string();
+    auto curve = bench_->train_float(request, job_);
+    ASSERT_TRUE(curve) << curve.error().text();
+    EXPECT_LT(curve->back().loss, curve->front().loss);
+    std::ifstream in(request.output, std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+    if (first.empty()) first = bytes;
+    EXPECT_TRUE(bytes == first) << threads << " threads";
+  }
+}
+
+TEST_F(WorkbenchTest, MissingThingsAreNamed) {
+  EngineOptions options;
+  auto none = Workbench::open((dir_ / "absent.onnx").string(), options, job_);
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().message.find("absent.onnx"), std::string::npos);
+  ASSERT_NO_FATAL_FAILURE(open());
+  DataSettings no_data;
+  ASSERT_TRUE(bench_->set_data(no_data));
+  auto calibrated = bench_->calibrate(job_);
+  ASSERT_FALSE(calibrated);
+  EXPECT_NE(calibrated.error().text().find("data"), std::string::npos);
+  auto run = bench_->evaluate_run(77, 0, job_);
+  ASSERT_FALSE(run);
+  EXPECT_NE(run.error().text().find("77"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace quanvas
