@@ -22,7 +22,7 @@ constexpr VerbRow kVerbs[] = {
     {"calibrate", calibrate, true}, {"quantize", quantize, true}, {"run", quantize, true},
     {"evaluate", evaluate, true}, {"train", train, true},      {"sweep", sweep, true},
     {"compare", compare_runs, true}, {"export", export_model, true}, {"runs", runs, true},
-    {"recipe", recipe, true},     {"catalog", catalog, false},
+    {"dump", dump, true},         {"recipe", recipe, true},     {"catalog", catalog, false},
 };
 
 // Ctrl-C asks the verb to stop, so that what was measured is stored; the second one ends the process.
@@ -54,16 +54,21 @@ class Interrupt {
   std::thread thread_;
 };
 
-Status carry_out(const Options& options, JobContext& job) {
+// Opening has a context of its own, so that the verb's time left does not count the time that opening took.
+Status carry_out(const Options& options, std::stop_token stop, ProgressLine& line) {
+  const auto on_progress = [&](const Progress& p) { line.show(p); };
+  const auto on_issue = [&](const Issue& i) { line.issue(i); };
+  JobContext opening(stop, on_progress, on_issue);
+  load_plugins(opening);
   for (const auto& row : kVerbs) {
     if (options.verb != row.name) continue;
-    Work work{options, job, nullptr};
+    std::unique_ptr<Workbench> bench;
     if (row.opens) {
-      QUANVAS_TRY(work.bench,
-                  Workbench::open(options.path, {options.device, options.threads}, job, options.project));
-      for (const auto& issue : work.bench->state().issues) job.issue(issue);
-      job.set_range(0, 1);
+      QUANVAS_TRY(bench, Workbench::open(options.path, {options.device, options.threads}, opening, options.project));
+      for (const auto& issue : bench->state().issues) opening.issue(issue);
     }
+    JobContext job(stop, on_progress, on_issue);
+    Work work{options, job, std::move(bench)};
     return row.verb(work);
   }
   return fail(ErrorCode::kInvalidArgument, "There is no subcommand '" + options.verb + "'.");
@@ -72,10 +77,7 @@ Status carry_out(const Options& options, JobContext& job) {
 int run(const Options& options) {
   Interrupt interrupt;
   ProgressLine line(options.quiet);
-  JobContext job(
-      interrupt.token(), [&](const Progress& p) { line.show(p); }, [&](const Issue& i) { line.issue(i); });
-  load_plugins(job);
-  const Status status = guarded("", [&] { return carry_out(options, job); });
+  const Status status = guarded("", [&] { return carry_out(options, interrupt.token(), line); });
   line.clear();
   if (status && std::fflush(stdout) != 0) {
     std::fprintf(stderr, "quanvas-cli: Cannot write to standard output.\n");
