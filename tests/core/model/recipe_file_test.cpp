@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/recipe/recipe.h"
+#include "core/report/report.h"
 
 namespace quanvas {
 namespace {
@@ -208,6 +209,24 @@ TEST(RuleSpec, OverridesThePreset) {
   EXPECT_TRUE(spec->narrow);
   rule.preset = "nothing";
   EXPECT_THAT(rule_spec(rule, PresetLibrary::builtin()).error().text(), HasSubstr("There is no preset 'nothing'. Known: "));
+}
+
+// Every key that files may hold is explained where people look for it.
+template <class T>
+void expect_documented(const std::string& page, const T& value) {
+  const json fields = to_json_value(value);
+  for (const auto& [key, ignored] : fields.items())
+    EXPECT_THAT(page, HasSubstr("`" + key + "`"));
+}
+TEST(FileFormats, PageExplainsEveryKey) {
+  std::ifstream in(QUANVAS_SOURCE_DIR "/docs/file-formats.md");
+  const std::string page(std::istreambuf_iterator<char>(in), {});
+  QuantSpec spec;
+  spec.axis = 0;
+  spec.clip_min = spec.clip_max = 0;
+  expect_documented(page, spec);
+  expect_documented(page, Selector{});
+  expect_documented(page, Preprocessing{});
 }
 
 struct PatternRow {
