@@ -148,6 +148,13 @@ void add_verbs(CLI::App& app, Options& o) {
 
   add_export(app, o);
 
+  auto* dump = project_verb(app, o, "dump", "Write what a run's network computes as raw files, for other programs");
+  dump->add_option("--run", o.run, "Run number")->required()->check(CLI::PositiveNumber);
+  dump->add_option("--out", o.out, "Folder for logits, predictions and activation codes")->required()->type_name("DIR");
+  dump->add_option("--code-samples", o.code_samples, "Samples whose activation codes are written")
+      ->check(CLI::NonNegativeNumber);
+  add_samples(dump, o);
+
   auto* runs = project_verb(app, o, "runs", "List the runs, or show one");
   runs->add_option("--run", o.run, "Run number")->check(CLI::PositiveNumber);
 

@@ -27,6 +27,7 @@ struct Options {
   bool keep = false;            // the recipe becomes the project's
 
   std::optional<int> samples;   // of the evaluation split; 0: all
+  int code_samples = 100;       // dump
   bool evaluate = true;
   std::optional<std::int64_t> run;
   std::int64_t run_a = 0, run_b = 0;

@@ -64,6 +64,7 @@ Status train(Work&);
 Status sweep(Work&);
 // verbs_export.cpp
 Status export_model(Work&);
+Status dump(Work&);
 Status new_project(Work&);
 
 void print(const std::string& text);                 // to standard output

@@ -71,6 +71,17 @@ Status export_model(Work& work) {
   return {};
 }
 
+Status dump(Work& work) {
+  const auto& o = work.options;
+  DumpRequest request;
+  request.folder = o.out;
+  request.samples = o.samples.value_or(0);
+  request.code_samples = o.code_samples;
+  QUANVAS_CHECK(work.bench->dump_run(*o.run, request, work.job));
+  if (!o.json) print("Wrote logits.f32, predictions.txt and codes.json to " + o.out + "\n");
+  return {};
+}
+
 Status new_project(Work& work) {
   const auto& o = work.options;
   std::error_code ec;

@@ -6,6 +6,8 @@
 #include <QInputDialog>
 #include <QLineEdit>
 #include <QSettings>
+#include <QTabBar>
+#include <QTimer>
 
 #include "app/window/panels.h"
 
@@ -14,7 +16,7 @@ namespace {
 
 // Raised when panels are added or their names change; older states are then left alone.
 constexpr int kStateVersion = 1;
-constexpr int kLeftWidth = 462, kRightWidth = 306, kBottomHeight = 236;
+constexpr int kLeftWidth = 480, kRightWidth = 306, kBottomHeight = 236;
 
 QString state_key(const QString& name) { return QStringLiteral("layouts/v%1/%2").arg(kStateVersion).arg(name); }
 QString last_key() { return QStringLiteral("window/state-v%1").arg(kStateVersion); }
@@ -40,24 +42,28 @@ QDockWidget* Docks::add(Panel* panel, Qt::DockWidgetArea area) {
   auto* header = new PanelHeader(panel, dock);
   dock->setTitleBarWidget(header);
   window_->addDockWidget(area, dock);
-  // The inspector's title is the layer's name; its tab and menu entry stay what the panel is.
-  const QString fixed = panel->title();
-  connect(panel, &Panel::header_changed, dock, [panel, dock, fixed] {
-    const bool counts = panel->title().startsWith(fixed);
-    dock->setWindowTitle(counts ? panel->title() : fixed);
-  });
+  connect(panel, &Panel::header_changed, dock, [panel, dock] { dock->setWindowTitle(panel->name()); });
+  connect(header, &PanelHeader::tab_chosen, this, &Docks::show_panel);
   for (auto signal : {&QDockWidget::visibilityChanged, &QDockWidget::topLevelChanged}) connect(dock, signal, this, &Docks::update_headers);
   connect(dock, &QDockWidget::dockLocationChanged, this, &Docks::update_headers);
+  // A tab bar is made after the signal that told of its docks.
+  connect(dock, &QDockWidget::dockLocationChanged, this, [this] { QTimer::singleShot(0, this, &Docks::update_headers); });
   docks_.emplace_back(panel, dock);
   return dock;
 }
 
+// The headers show the tabs; the main window's own tab bars, one more row, have no height.
 void Docks::update_headers() {
   for (const auto& [panel, dock] : docks_) {
-    const bool tabbed = !dock->isFloating() && std::any_of(docks_.begin(), docks_.end(), [&, d = dock](const auto& other) {
-      return other.second != d && window_->tabifiedDockWidgets(d).contains(other.second);
-    });
-    static_cast<PanelHeader*>(dock->titleBarWidget())->set_title_visible(!tabbed);
+    const auto others = dock->isFloating() ? QList<QDockWidget*>() : window_->tabifiedDockWidgets(dock);
+    std::vector<Panel*> group;
+    for (const auto& [p, d] : docks_)
+      if (d == dock || (others.contains(d) && !d->isHidden())) group.push_back(p);
+    static_cast<PanelHeader*>(dock->titleBarWidget())->set_group(group);
+  }
+  for (auto* bar : window_->findChildren<QTabBar*>(QString(), Qt::FindDirectChildrenOnly)) {
+    bar->setStyleSheet(QStringLiteral("QTabBar, QTabBar::tab { height: 0; min-height: 0; max-height: 0; padding: 0; margin: 0; border: none; font-size: 1px; }"));
+    bar->setMaximumHeight(0);
   }
 }
 

@@ -127,7 +127,7 @@ void MainWindow::build_search() {
   search_bar_->hide();
   connect(search_, &QLineEdit::textChanged, this, [this](const QString& text) {
     const int found = panels_.graph->set_search(text);
-    search_count_->setText(text.isEmpty() ? QString() : tr("%n found", nullptr, found));
+    search_count_->setText(text.isEmpty() ? QString() : tr("%1 found").arg(found));
   });
   connect(search_, &QLineEdit::returnPressed, this, [this] {
     const bool back = QApplication::keyboardModifiers() & Qt::ShiftModifier;
@@ -346,6 +346,7 @@ void MainWindow::showEvent(QShowEvent* event) {
   QMainWindow::showEvent(event);
   if (restored_) return;
   restored_ = true;
+  panels_.graph->setFocus();
   // Docks share out their space when the window has its size, so the default is set again then.
   if (keep_layout_) QTimer::singleShot(0, this, [this] { docks_->restore_last(); });
   else QTimer::singleShot(0, this, [this] { docks_->restore_default(); });

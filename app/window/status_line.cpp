@@ -49,7 +49,7 @@ void StatusLine::set_job(const JobRow* job, int waiting) {
     return;
   }
   title_->setText(job->title);
-  detail_->setText(waiting > 0 ? tr("%1 (%n waiting)", nullptr, waiting).arg(job->detail) : job->detail);
+  detail_->setText(waiting > 0 ? tr("%1 (%2 waiting)").arg(job->detail).arg(waiting) : job->detail);
   bar_->setValue(static_cast<int>(job->fraction * 1000));
   eta_->setText(job_state_text(*job));
   cancel_->setText(QStringLiteral("<a href=\"c\" style=\"color:%1; text-decoration:none\">%2</a>").arg(colors().accent.name(), tr("Cancel")));

@@ -10,6 +10,7 @@
 #include "widgets/common/theme.h"
 #include "widgets/models/runs_model.h"
 #include "widgets/panels/inspector_state.h"
+#include "widgets/models/counted.h"
 
 namespace quanvas::views {
 namespace {
@@ -182,7 +183,7 @@ QString stale_line(const Session& session) {
   int layers = 0;
   for (const auto& [node, facts] : session.facts()) layers += session.facts_are_stale(node);
   QStringList parts;
-  if (layers) parts << QCoreApplication::translate("Views", "%n layer(s) being measured again", nullptr, layers);
+  if (layers) parts << counted(layers, tr("1 layer is being measured again"), tr("%1 layers are being measured again"));
   const auto& runs = session.runs();
   const bool any = std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.kind == RunKind::kQuantize; });
   if (any && !current_run(session)) parts << tr("runs are older than the recipe");
@@ -207,7 +208,7 @@ QString engine_line(const std::map<std::string, std::string>& versions, bool rem
   };
   QStringList parts = {remote ? (value("host").isEmpty() ? tr("remote") : value("host")) : tr("this computer")};
   if (const QString device = value("device"); !device.isEmpty()) parts << (device == QLatin1String("cpu") ? QStringLiteral("CPU") : device);
-  if (const QString threads = value("threads"); !threads.isEmpty()) parts << QCoreApplication::translate("Views", "%n thread(s)", nullptr, threads.toInt());
+  if (const QString threads = value("threads"); !threads.isEmpty()) parts << counted(threads.toDouble(), tr("1 thread"), tr("%1 threads"));
   return tr("engine: %1").arg(parts.join(QStringLiteral(", ")));
 }
 

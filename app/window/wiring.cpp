@@ -121,6 +121,12 @@ void Wiring::show_state() {
     window_->banner()->show_message(QStringLiteral("read-only"), QStringLiteral("lock"), tr("Read-only: %1 Edits are kept only in this window.").arg(qs(state.read_only_reason)), tr("Save a copy…"));
   else
     window_->banner()->hide_key(QStringLiteral("read-only"));
+  if (session_->has_project() && !state.data_status.ready && !state.read_only)
+    window_->banner()->show_message(QStringLiteral("data"), QStringLiteral("info"),
+                                    state.data.calibrate.reader.empty() ? tr("No data set is declared. Ranges of activations, errors at the outputs and accuracy need one.") : qs(state.data_status.problem),
+                                    tr("Data set…"));
+  else
+    window_->banner()->hide_key(QStringLiteral("data"));
   if (data_dialog_) data_dialog_->set_status(state.data_status.problem.empty(), views::data_line(state.data_status));
   update_actions();
   request_histogram();
@@ -575,6 +581,7 @@ void Wiring::wire_actions() {
   on("export", [this] { show_export(0); });
   on("about", [this] { show_about(window_, session_->engine_versions()); });
   connect(window_->banner(), &Banner::action_triggered, this, [this](const QString& key) {
+    if (key == QLatin1String("data")) show_data_dialog();
     if (key == QLatin1String("read-only")) window_->actions().at(QStringLiteral("save-copy"))->trigger();
   });
 }

@@ -159,6 +159,8 @@ Status read_json_value(const json& j, T& value, const std::string& where) {
     value = static_cast<T>(*v);
   } else if constexpr (std::is_integral_v<T>) {
     if (!j.is_number_integer()) return json_type_error(where, "a whole number", j);
+    const bool fits = j.is_number_unsigned() ? std::in_range<T>(j.get<std::uint64_t>()) : std::in_range<T>(j.get<std::int64_t>());
+    if (!fits) return json_type_error(where, "a whole number of this field's range", j);
     value = j.get<T>();
   } else if constexpr (std::is_same_v<T, std::string>) {
     if (!j.is_string()) return json_type_error(where, "a text", j);

@@ -224,7 +224,10 @@ Result<double> Training::step(const Samples& batch) {
                 "Training diverged: " + what + " in step " + std::to_string(step_ + 1) + " of " + std::to_string(total_) + ".",
                 "Lower the learning rate (now " + json(s_.learning_rate).dump() + ").");
   };
+  // Quantizers saturate, so a runaway network may keep a finite loss for long.
+  constexpr double kHopeless = 1e8;
   if (!std::isfinite(loss)) return diverged("the loss is not finite");
+  if (loss > kHopeless) return diverged("the loss is " + json(loss).dump());
   for (const auto& r : results)
     for (const auto& b : r.statistics) state_->update_running(*b.node, b.mean, b.variance);
   const double factor = rate_at(step_);

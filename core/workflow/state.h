@@ -60,6 +60,7 @@ class WorkbenchState final : public Workbench {
   Result<Run> run_recipe(const RunRequest& request, JobContext& job) override;
   Result<Run> evaluate_run(std::int64_t run, int samples, JobContext& job) override;
   Result<Run> sweep(const SweepSettings& settings, std::int64_t resume, JobContext& job) override;
+  Status dump_run(std::int64_t run, const DumpRequest& request, JobContext& job) override;
   Result<ExportReport> export_model(const ExportRequest& request, JobContext& job) override;
   Result<std::vector<TrainPoint>> train_float(const TrainRequest& request, JobContext& job) override;
 

@@ -88,6 +88,13 @@ void visit_fields(V& v, ExportRequest& e) {
   v("overwrite", e.overwrite);
 }
 
+// Raw files for other programs: logits.f32, predictions.txt, codes.json with codes-<n>.i32 (little endian).
+struct DumpRequest {
+  std::string folder;
+  int samples = 0;         // of the evaluation split; 0: all
+  int code_samples = 100;  // samples whose activation codes are written
+};
+
 struct RunRequest {
   std::optional<Recipe> recipe;     // none: the project's
   int samples = 0;                  // of the evaluation split; 0: all
@@ -144,6 +151,7 @@ class Workbench {
   virtual Result<Run> evaluate_run(std::int64_t run, int samples, JobContext& job) = 0;  // of a stored network
   // resume: id of an unfinished sweep, 0: new. partial("sweep-cell", SweepCell).
   virtual Result<Run> sweep(const SweepSettings& settings, std::int64_t resume, JobContext& job) = 0;
+  virtual Status dump_run(std::int64_t run, const DumpRequest& request, JobContext& job) = 0;
   virtual Result<ExportReport> export_model(const ExportRequest& request, JobContext& job) = 0;
   virtual Result<std::vector<TrainPoint>> train_float(const TrainRequest& request, JobContext& job) = 0;
 };

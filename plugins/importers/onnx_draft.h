@@ -52,10 +52,11 @@ struct Draft {
   std::unordered_map<std::string, TensorFacts> facts;     // inputs, constants, inferred results
   std::unordered_map<std::string, TensorFacts> declared;  // what the file says of results
   std::vector<std::string> inputs, outputs;
+  std::unordered_set<std::string> output_names;  // the same as outputs
   std::int64_t next_symbol = kUnknownDim - 1;
 
   std::int64_t new_symbol() { return next_symbol--; }
-  bool is_output(const std::string& tensor) const;
+  bool is_output(const std::string& tensor) const { return output_names.count(tensor) > 0; }
   const TensorData* constant(const std::string& tensor) const;
   const TensorFacts* known(const std::string& tensor) const;
 };

@@ -46,6 +46,7 @@ class Reader {
     for (auto& info : *graph_.mutable_output()) {
       declare(info);
       draft_.outputs.push_back(printable(info.name()));
+      draft_.output_names.insert(draft_.outputs.back());
     }
     for (auto& node : *graph_.mutable_node()) {
       QUANVAS_CHECK(source_.job.check());

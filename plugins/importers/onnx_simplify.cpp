@@ -29,11 +29,16 @@ struct Walk {
   std::int64_t fixed_batch = 0;
   std::int64_t budget = std::int64_t{160} << 20;  // elements that ConstantOfShape may become; VGG-19 has 144 M
   std::unordered_map<std::string, std::string> alias;
+  std::unordered_set<std::string> names;  // of all tensors that nodes read or make
   std::vector<std::pair<std::string, std::string>> problems;  // node, why
 
   explicit Walk(Draft d) : draft(std::move(d)) {}
 
   void run(JobContext& job) {
+    for (const DraftNode& node : draft.nodes) {
+      names.insert(node.inputs.begin(), node.inputs.end());
+      names.insert(node.outputs.begin(), node.outputs.end());
+    }
     for (DraftNode& node : draft.nodes) {
       if (job.stopped()) return;
       for (std::string& t : node.inputs)
@@ -163,7 +168,7 @@ struct Walk {
 
   void set_constant_input(DraftNode& node, std::size_t index, TensorData data) {
     std::string name = node.outputs[0] + "_folded";
-    while (draft.facts.count(name) || draft.declared.count(name) || is_used(name)) name += "_";
+    while (draft.facts.count(name) || draft.declared.count(name) || !names.insert(name).second) name += "_";
     draft.facts[name] = {data.type, data.shape};
     draft.constants[name] = std::move(data);
     node.inputs[index] = name;

@@ -56,10 +56,6 @@ std::string DraftNode::label() const {
   return !name.empty() ? name : outputs.empty() ? op : op + " of " + outputs[0];
 }
 
-bool Draft::is_output(const std::string& tensor) const {
-  return std::find(outputs.begin(), outputs.end(), tensor) != outputs.end();
-}
-
 const TensorData* Draft::constant(const std::string& tensor) const {
   const auto it = constants.find(tensor);
   return it == constants.end() ? nullptr : &it->second;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "widgets/common/format.h"
 
@@ -34,6 +35,11 @@ QString tick_text(double value, const std::vector<double>& ticks) {
   return number_text(value, decimals);
 }
 
-QString count_tick_text(double value) { return si_text(value).remove(QChar(0x00a0)); }
+QString count_tick_text(double value) {
+  static const std::pair<double, const char*> kPrefixes[] = {{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}};
+  for (const auto& [factor, name] : kPrefixes)
+    if (value >= factor) return QString::number(value / factor, 'g', 3) + QLatin1String(name);
+  return QString::number(value, 'g', 3);
+}
 
 }  // namespace quanvas

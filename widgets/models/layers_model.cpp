@@ -4,6 +4,7 @@
 #include <set>
 
 #include "widgets/common/format.h"
+#include "widgets/common/theme.h"
 
 namespace quanvas {
 namespace {
@@ -200,6 +201,7 @@ QVariant LayersModel::data(const QModelIndex& index, int role) const {
       return QVariant(Qt::Alignment(kColumnTexts[column].right ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
     case Qt::AccessibleTextRole:
       return tr(kColumnTexts[column].title) + QStringLiteral(" ") + text(row, column);
+    case Qt::ForegroundRole: return column == kType || column == kShape ? QVariant(colors().muted) : QVariant();
     case kSortRole: return sort_value(row, column);
     case kNodeRole: return row.node;
     case kStaleRole: return row.stale;

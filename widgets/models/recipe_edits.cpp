@@ -76,7 +76,8 @@ Rule rule_for(const Selector& select, const std::optional<QuantSpec>& spec, Site
   rule.preset = preset_of(*spec, kind, presets);
   if (!rule.preset.empty()) return rule;
   const json defaults = to_json_value(QuantSpec{});
-  for (const auto& [key, value] : to_json_value(*spec).items())
+  const json given = to_json_value(*spec);  // named: items() of a temporary would dangle
+  for (const auto& [key, value] : given.items())
     if (!defaults.contains(key) || defaults[key] != value) rule.override_fields[key] = value;
   return rule;
 }

@@ -8,6 +8,7 @@
 #include "widgets/common/format.h"
 #include "widgets/common/icons.h"
 #include "widgets/common/theme.h"
+#include "widgets/models/counted.h"
 
 namespace quanvas {
 namespace {
@@ -100,7 +101,7 @@ QString RunsModel::tooltip(const Run& run) const {
   QStringList lines = {QString::fromStdString(run.name), tr("started %1").arg(QString::fromStdString(run.created))};
   if (run.accuracy) lines << tr("%1 samples").arg(count_text(run.accuracy->samples));
   if (is_stale(run.id)) lines << tr("Stale: the current recipe, model or data differ from those of this run.");
-  if (!run.issues.empty()) lines << tr("%n issue(s), see the details", nullptr, static_cast<int>(run.issues.size()));
+  if (!run.issues.empty()) lines << counted(static_cast<double>(run.issues.size()), tr("1 issue, see the details"), tr("%1 issues, see the details"));
   return lines.join(u'\n');
 }
 

@@ -5,6 +5,7 @@
 #include <QVBoxLayout>
 
 #include "widgets/common/icons.h"
+#include "widgets/models/counted.h"
 
 namespace quanvas {
 
@@ -17,7 +18,7 @@ HistoryPanel::HistoryPanel(QUndoStack* stack, QWidget* parent)
   auto* layout = new QVBoxLayout(this);
   layout->setContentsMargins(4, 4, 4, 4);
   layout->addWidget(view_);
-  const auto count = [this, stack] { set_subtitle(stack->count() ? tr("%n edit(s)", nullptr, stack->count()) : QString()); };
+  const auto count = [this, stack] { set_subtitle(stack->count() ? counted(stack->count(), tr("1 edit"), tr("%1 edits")) : QString()); };
   connect(stack, &QUndoStack::indexChanged, this, count);
   count();
 }

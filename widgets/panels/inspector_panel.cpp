@@ -88,6 +88,7 @@ InspectorPanel::InspectorPanel(QWidget* parent) : Panel(QStringLiteral("inspecto
   build();
   stack_->addWidget(empty_);
   stack_->addWidget(scroll_page(content_, this));
+  set_state({});
   connect(&Theme::instance(), &Theme::changed, this, [this] { show_tab(); });
 }
 
@@ -208,7 +209,7 @@ void InspectorPanel::set_state(const InspectorState& state) {
 void InspectorPanel::show_tab() {
   const InspectorTab* t = tab();
   if (!t) return;
-  tensor_->setText(t->sites.size() == 1 ? t->tensor_texts.front() : tr("%n tensors", nullptr, static_cast<int>(t->sites.size())));
+  tensor_->setText(t->sites.size() == 1 ? t->tensor_texts.front() : tr("%1 tensors").arg(t->sites.size()));
   show_form(*t);
   show_problem(t->problem, {});
   show_why(*t);

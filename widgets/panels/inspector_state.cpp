@@ -5,6 +5,7 @@
 #include <QCoreApplication>
 
 #include "widgets/models/recipe_edits.h"
+#include "widgets/models/counted.h"
 
 namespace quanvas {
 namespace {
@@ -69,7 +70,7 @@ void set_header(InspectorState& state, const Graph& graph) {
   QStringList ops;
   for (const NodeId id : state.layers)
     if (const Node* node = graph.find(id); node && !ops.contains(qs(node->op))) ops << qs(node->op);
-  state.title = QCoreApplication::translate("Inspector", "%n layer(s)", nullptr, static_cast<int>(state.layers.size()));
+  state.title = counted(static_cast<double>(state.layers.size()), tr("1 layer"), tr("%1 layers"));
   state.description = ops.join(QStringLiteral(", "));
   state.op = ops.size() == 1 ? ops.first() : QString();
 }

@@ -8,6 +8,7 @@
 #include "widgets/common/empty_state.h"
 #include "widgets/common/icons.h"
 #include "widgets/models/table_text.h"
+#include "widgets/models/counted.h"
 
 namespace quanvas {
 namespace {
@@ -57,8 +58,8 @@ void IssuesPanel::set_issues(const std::vector<Issue>& issues) {
     for (int c = 0; c < 3; ++c) item->setToolTip(c, item->text(c));
     bad += i.severity != Severity::kInfo;
   }
-  set_title(issues.empty() ? tr("Issues") : tr("Issues (%1)").arg(issues.size()));
-  set_subtitle(bad ? tr("%n need(s) attention", nullptr, bad) : QString());
+  set_name(issues.empty() ? tr("Issues") : tr("Issues (%1)").arg(issues.size()));
+  set_subtitle(bad ? counted(bad, tr("1 needs attention"), tr("%1 need attention")) : QString());
   clear_->setEnabled(!issues.empty());
   stack_->setCurrentWidget(issues.empty() ? static_cast<QWidget*>(empty_) : list_);
 }

@@ -118,7 +118,7 @@ void JobsPanel::set_jobs(const std::vector<JobRow>& jobs) {
     update_row(it->second, job);
     running += !is_over(job.phase);
   }
-  set_subtitle(running ? tr("%n running", nullptr, running) : QString());
+  set_subtitle(running ? tr("%1 running").arg(running) : QString());
   stack_->setCurrentWidget(jobs.empty() ? static_cast<QWidget*>(empty_) : page_);
 }
 

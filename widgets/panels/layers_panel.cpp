@@ -1,5 +1,7 @@
 #include "widgets/panels/layers_panel.h"
 
+#include <algorithm>
+
 #include <QHeaderView>
 #include <QItemSelectionModel>
 #include <QLabel>
@@ -10,6 +12,7 @@
 
 #include "core/recipe/recipe.h"
 #include "widgets/common/format.h"
+#include "widgets/common/theme.h"
 #include "widgets/models/chip_delegate.h"
 #include "widgets/models/table_text.h"
 #include "widgets/panels/inspector_state.h"
@@ -19,6 +22,7 @@ namespace quanvas {
 namespace {
 
 constexpr int kRowHeight = 25;
+constexpr int kMostType = 92, kLeastName = 84;
 constexpr int kMostMeasuredRows = 200;  // column widths are taken from these
 
 }  // namespace
@@ -42,6 +46,8 @@ LayersPanel::LayersPanel(QWidget* parent)
   table_->setSelectionMode(QAbstractItemView::ExtendedSelection);
   table_->setShowGrid(false);
   table_->setWordWrap(false);
+  table_->setTextElideMode(Qt::ElideMiddle);
+  table_->setFont(text_font(12.5));
   table_->setSortingEnabled(true);
   table_->setAccessibleName(tr("Layers"));
   table_->setContextMenuPolicy(Qt::CustomContextMenu);
@@ -50,6 +56,7 @@ LayersPanel::LayersPanel(QWidget* parent)
   table_->verticalHeader()->setDefaultSectionSize(kRowHeight);
   auto* header = table_->horizontalHeader();
   header->setHighlightSections(false);
+  header->setFont(text_font(11.5));
   header->setSectionsMovable(true);
   header->setContextMenuPolicy(Qt::CustomContextMenu);
   header->setSortIndicatorClearable(true);
@@ -87,12 +94,18 @@ void LayersPanel::set_rows(std::vector<LayerRow> rows) {
   update_subtitle();
 }
 
+// The names get what the other columns leave, so that all columns are in view where that is possible.
 void LayersPanel::fit_columns() {
   auto* header = table_->horizontalHeader();
   header->setResizeContentsPrecision(kMostMeasuredRows);
   table_->resizeColumnsToContents();
-  for (const auto& [column, most] : {std::pair{LayersModel::kName, 240}, {LayersModel::kType, 170}})
-    if (table_->columnWidth(column) > most) table_->setColumnWidth(column, most);
+  const int type = std::min(table_->columnWidth(LayersModel::kType), kMostType);
+  table_->setColumnWidth(LayersModel::kType, type);
+  int others = 0;
+  for (int c = 0; c < LayersModel::kColumns; ++c)
+    if (c != LayersModel::kName && !table_->isColumnHidden(c)) others += table_->columnWidth(c);
+  const int wanted = table_->columnWidth(LayersModel::kName);
+  table_->setColumnWidth(LayersModel::kName, std::clamp(table_->viewport()->width() - others, kLeastName, std::max(wanted, kLeastName)));
 }
 
 void LayersPanel::apply_filter(const QString& text) {

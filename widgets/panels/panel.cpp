@@ -4,16 +4,22 @@
 #include <QPainter>
 #include <QScrollArea>
 #include <QStackedLayout>
+#include <QTabBar>
 
 #include "widgets/common/theme.h"
 
 namespace quanvas {
 
-Panel::Panel(const QString& name, const QString& title, QWidget* parent) : QWidget(parent), title_(title) {
-  setObjectName(name);
+Panel::Panel(const QString& id, const QString& title, QWidget* parent) : QWidget(parent), name_(title), title_(title) {
+  setObjectName(id);
   setAccessibleName(title);
   setAutoFillBackground(true);
   setBackgroundRole(QPalette::Base);
+}
+
+void Panel::set_name(const QString& name) {
+  name_ = title_ = name;
+  Q_EMIT header_changed();
 }
 
 void Panel::set_title(const QString& title) {
@@ -26,19 +32,49 @@ void Panel::set_subtitle(const QString& subtitle) {
   Q_EMIT header_changed();
 }
 
-PanelHeader::PanelHeader(Panel* panel, QWidget* parent) : QWidget(parent), panel_(panel), tools_(new QHBoxLayout(this)) {
+PanelHeader::PanelHeader(Panel* panel, QWidget* parent)
+    : QWidget(parent), panel_(panel), tabs_(new QTabBar(this)), tools_(new QHBoxLayout(this)) {
   setFixedHeight(30);
-  tools_->setContentsMargins(10, 2, 6, 2);
+  tools_->setContentsMargins(4, 0, 6, 1);
   tools_->setSpacing(4);
+  tabs_->setExpanding(false);
+  tabs_->setDrawBase(false);
+  tabs_->setStyleSheet(QStringLiteral("QTabBar::tab { padding: 2px 8px; margin: 3px 1px; }"));
+  tabs_->setAccessibleName(tr("Panels here"));
+  tabs_->hide();
+  tools_->addWidget(tabs_);
   tools_->addStretch(1);
   for (QWidget* w : panel->header_widgets()) tools_->addWidget(w);
+  connect(tabs_, &QTabBar::currentChanged, this, [this](int i) {
+    if (i < 0 || i >= static_cast<int>(group_.size()) || group_[static_cast<std::size_t>(i)] == panel_) return;
+    Panel* other = group_[static_cast<std::size_t>(i)];
+    set_group(group_);  // here this panel stays the current one
+    Q_EMIT tab_chosen(other);
+  });
   connect(panel, &Panel::header_changed, this, qOverload<>(&QWidget::update));
   connect(&Theme::instance(), &Theme::changed, this, qOverload<>(&QWidget::update));
 }
 
-void PanelHeader::set_title_visible(bool visible) {
-  title_visible_ = visible;
+void PanelHeader::set_group(const std::vector<Panel*>& group) {
+  const QSignalBlocker block(tabs_);
+  if (group != group_) {
+    for (Panel* p : group_) disconnect(p, &Panel::header_changed, this, &PanelHeader::update_tab_texts);
+    group_ = group;
+    while (tabs_->count()) tabs_->removeTab(0);
+    for (Panel* p : group_) {
+      tabs_->addTab(p->name());
+      connect(p, &Panel::header_changed, this, &PanelHeader::update_tab_texts);
+    }
+  }
+  update_tab_texts();
+  for (std::size_t i = 0; i < group_.size(); ++i)
+    if (group_[i] == panel_) tabs_->setCurrentIndex(static_cast<int>(i));
+  tabs_->setVisible(group_.size() > 1);
   update();
+}
+
+void PanelHeader::update_tab_texts() {
+  for (std::size_t i = 0; i < group_.size(); ++i) tabs_->setTabText(static_cast<int>(i), group_[i]->name());
 }
 
 void PanelHeader::paintEvent(QPaintEvent*) {
@@ -49,8 +85,8 @@ void PanelHeader::paintEvent(QPaintEvent*) {
   int right = width() - 8;
   for (const QWidget* w : panel_->header_widgets())
     if (w->isVisible()) right = std::min(right, w->x() - 6);
-  int x = 10;
-  if (title_visible_) {
+  int x = tabs_->isVisible() ? tabs_->geometry().right() + 10 : 10;
+  if (!tabs_->isVisible()) {
     painter.setFont(text_font(12.5, QFont::DemiBold));
     painter.setPen(c.text);
     const QFontMetrics metrics(painter.font());

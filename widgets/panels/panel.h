@@ -10,6 +10,7 @@
 class QHBoxLayout;
 class QLabel;
 class QStackedLayout;
+class QTabBar;
 
 namespace quanvas {
 
@@ -19,8 +20,12 @@ class Panel : public QWidget {
   Q_OBJECT
 
  public:
-  Panel(const QString& name, const QString& title, QWidget* parent);
+  // id: persisted in layouts.
+  Panel(const QString& id, const QString& title, QWidget* parent);
 
+  // What menus and tabs call the panel ("Inspector", "Issues (3)"), and what stands in its header ("conv2").
+  const QString& name() const { return name_; }
+  void set_name(const QString& name);
   const QString& title() const { return title_; }
   const QString& subtitle() const { return subtitle_; }
   void set_title(const QString& title);
@@ -33,29 +38,37 @@ class Panel : public QWidget {
   void header_changed();
 
  private:
-  QString title_, subtitle_;
+  QString name_, title_, subtitle_;
   std::vector<QWidget*> header_widgets_;
 };
 
-// 30 px: title in semibold, subtitle muted and elided, the panel's header widgets. For QDockWidget's title bar
-// (mouse events pass through, so that the dock can be dragged).
+// 30 px: the title in semibold, or a tab for each panel that shares the dock's place; the subtitle muted and
+// elided; the panel's header widgets. For QDockWidget's title bar (mouse events pass through, so that the dock can
+// be dragged).
 class PanelHeader : public QWidget {
   Q_OBJECT
 
  public:
   explicit PanelHeader(Panel* panel, QWidget* parent = nullptr);
-  // While the dock is one of several tabs its tab shows the title already.
-  void set_title_visible(bool visible);
+  // Panels in the same place, this one among them; fewer than two: no tabs. Order of the tabs.
+  void set_group(const std::vector<Panel*>& group);
+  QTabBar* tabs() const { return tabs_; }
   QSize sizeHint() const override { return {120, 30}; }
   QSize minimumSizeHint() const override { return {40, 30}; }
+
+ Q_SIGNALS:
+  void tab_chosen(quanvas::Panel* panel);  // another one
 
  protected:
   void paintEvent(QPaintEvent* event) override;
 
  private:
+  void update_tab_texts();
+
   Panel* panel_;
+  std::vector<Panel*> group_;
+  QTabBar* tabs_;
   QHBoxLayout* tools_;
-  bool title_visible_ = true;
 };
 
 // A stack of "content" and "empty state" pages for a panel's layout.

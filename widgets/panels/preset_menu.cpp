@@ -52,9 +52,7 @@ void fill_preset_combo(QComboBox* combo, const PresetLibrary& library, SiteKind 
       model->appendRow(item);
     }
   }
-  auto* old = combo->model();
-  combo->setModel(model);
-  if (old != model && old->parent() == combo) old->deleteLater();
+  combo->setModel(model);  // deletes the model before it
 }
 
 }  // namespace quanvas

@@ -17,6 +17,7 @@
 #include "widgets/forms/schema_form.h"
 #include "widgets/models/chip_delegate.h"
 #include "widgets/models/recipe_edits.h"
+#include "widgets/models/counted.h"
 
 namespace quanvas {
 namespace {
@@ -289,7 +290,7 @@ void RecipePanel::set_recipe(const Recipe& recipe, const std::vector<int>& match
   recipe_ = recipe;
   filling_ = true;
   if (!name_->hasFocus()) name_->setText(qs(recipe.name));
-  set_subtitle(tr("%1, %n rule(s)", nullptr, static_cast<int>(recipe.rules.size())).arg(qs(recipe.name)));
+  set_subtitle(qs(recipe.name) + QStringLiteral(", ") + counted(static_cast<double>(recipe.rules.size()), tr("1 rule"), tr("%1 rules")));
   fill_rules(matches);
   if (passes_changed) fill_passes();
   calibration_->set_values(to_json_value(recipe.calibration));

@@ -12,6 +12,7 @@
 #include "widgets/models/recipe_edits.h"
 #include "widgets/panels/inspector_state.h"
 #include "widgets/panels/panel.h"
+#include "widgets/models/counted.h"
 
 namespace quanvas {
 namespace {
@@ -144,7 +145,7 @@ void RuleDialog::update_matches() {
   const Selector select = rule().select;
   matches_ = count_matches(*graph_, select);
   count_->setProperty("role", matches_ ? "muted" : "warning");
-  count_->setText(tr("%1: %2").arg(QString::fromStdString(describe(select)), tr("%n site(s) match", nullptr, matches_)));
+  count_->setText(tr("%1: %2").arg(QString::fromStdString(describe(select)), counted(matches_, tr("1 site matches"), tr("%1 sites match"))));
   count_->setStyleSheet(QString());  // polishes the changed role
 }
 

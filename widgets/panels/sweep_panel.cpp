@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <QAbstractButton>
 #include <QComboBox>
 #include <QLabel>
 #include <QPainter>
@@ -48,7 +49,7 @@ SweepPanel::SweepPanel(QWidget* parent)
   layout->addWidget(note_);
   stack_->addWidget(empty_);
   stack_->addWidget(page_);
-  empty_->add_action(QStringLiteral("start"), tr("Sweep…"), QStringLiteral("sweep"));
+  empty_start_ = empty_->add_action(QStringLiteral("start"), tr("Sweep…"), QStringLiteral("sweep"));
   set_can_start(false, tr("Open a model first."));
   add_chart_menu(map_, {QStringLiteral("sweep"), [this] { return map_->full_size(); },
                         [this](QPainter* p, const QRect& r) { map_->render_all(p, r); }, {}});
@@ -109,6 +110,7 @@ void SweepPanel::set_measured(std::optional<double> drop) {
 void SweepPanel::set_can_start(bool can, const QString& why_not) {
   start_->setEnabled(can || running_);
   resume_->setEnabled(can);
+  empty_start_->setEnabled(can);
   start_->setToolTip(can ? tr("Measure every layer at every width") : why_not);
   empty_->set_text(tr("Which width for which layer?"),
                    can ? tr("A sweep quantizes one layer at a time at each width and measures what it costs.") : why_not);

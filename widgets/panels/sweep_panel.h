@@ -9,6 +9,7 @@
 #include "core/report/report.h"
 #include "widgets/panels/panel.h"
 
+class QAbstractButton;
 class QComboBox;
 class QLabel;
 class QPushButton;
@@ -73,6 +74,7 @@ class SweepPanel : public Panel {
   QComboBox* metric_;
   QToolButton *start_, *resume_;
   EmptyState* empty_;
+  QAbstractButton* empty_start_;
   QWidget* page_;
   QStackedLayout* stack_;
 };

@@ -1,0 +1,196 @@
+// The whole window with a real engine: open, select, edit, undo, run; skipped where the engine is not built.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <QComboBox>
+#include <QDockWidget>
+#include <QDropEvent>
+#include <QFileInfo>
+#include <QMimeData>
+#include <QLineEdit>
+#include <QSettings>
+#include <QSlider>
+#include <QTableView>
+#include <QTemporaryDir>
+#include <QTest>
+
+#include "app/session/session.h"
+#include "app/window/docks.h"
+#include "app/window/main_window.h"
+#include "app/window/views.h"
+#include "app/window/wiring.h"
+#include "core/base/files.h"
+#include "widgets/forms/field_editor.h"
+#include "widgets/forms/schema_form.h"
+
+namespace quanvas {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr int kPatienceMs = 60000;
+
+template <class Fn>
+bool wait_for(Fn fn) {
+  return QTest::qWaitFor(fn, kPatienceMs);
+}
+
+class WindowTest : public testing::Test {
+ protected:
+  void build() {
+    session_ = std::make_unique<Session>();
+    window_ = std::make_unique<MainWindow>(session_->undo_stack());
+    window_->keep_layout(false);
+    wiring_ = std::make_unique<Wiring>(session_.get(), window_.get());
+    window_->show();
+  }
+  // The sample that the repository carries, copied so that its project is made in the test's own folder.
+  void open() {
+    if (!QFileInfo::exists(QString::fromUtf8(qgetenv("QUANVAS_ENGINE")))) GTEST_SKIP() << "the engine is not built";
+    const QString model = QStringLiteral(QUANVAS_SOURCE_DIR "/projects/lenet5/lenet5.onnx");
+    if (!QFileInfo::exists(model)) GTEST_SKIP() << "the sample model is not there";
+    build();
+    const QString copy = folder_.filePath(QStringLiteral("lenet5.onnx"));
+    ASSERT_TRUE(QFile::copy(model, copy));
+    session_->start();
+    Q_EMIT window_->open_wanted(copy);
+    ASSERT_TRUE(wait_for([&] { return session_->has_project() && window_->shows_project(); })) << window_->start_page()->text().toStdString();
+    const auto recipe = builtin_recipe("w4a4");
+    ASSERT_TRUE(recipe);
+    session_->edit_recipe(*recipe, QStringLiteral("start"));
+    ASSERT_TRUE(wait_for([&] { return wiring_->settled(); }));
+  }
+  NodeId node(const char* name) const { return session_->graph()->find(name)->id; }
+  std::optional<QuantSpec> weight(const char* name) const { return session_->plan().find({node(name), SiteKind::kWeight, 0})->spec; }
+
+  QTemporaryDir folder_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<MainWindow> window_;
+  std::unique_ptr<Wiring> wiring_;
+};
+
+TEST_F(WindowTest, StartsEmptyAndSaysWhatToDo) {
+  build();
+  EXPECT_FALSE(window_->shows_project());
+  EXPECT_THAT(window_->start_page()->text().toStdString(), HasSubstr("Drop an ONNX file here"));
+  for (const char* id : {"run", "calibrate", "train", "sweep", "export", "save-copy", "undo", "redo", "cancel"})
+    EXPECT_FALSE(window_->actions().at(QLatin1String(id))->isEnabled()) << id;
+  EXPECT_EQ(window_->actions().at(QStringLiteral("run"))->toolTip(), QStringLiteral("Open a model first."));
+}
+
+TEST_F(WindowTest, ADroppedFileIsOpened) {
+  build();
+  QString wanted;
+  QObject::connect(window_.get(), &MainWindow::open_wanted, window_.get(), [&](const QString& p) { wanted = p; });
+  QMimeData data;
+  data.setUrls({QUrl::fromLocalFile(QStringLiteral("/tmp/a model.onnx"))});
+  QDropEvent event(QPointF(10, 10), Qt::CopyAction, &data, Qt::LeftButton, Qt::NoModifier);
+  QCoreApplication::sendEvent(window_.get(), &event);
+  EXPECT_EQ(wanted, QStringLiteral("/tmp/a model.onnx"));
+}
+
+TEST_F(WindowTest, ABrokenLayoutGivesTheDefault) {
+  build();
+  QSettings settings;
+  settings.setValue(QStringLiteral("window/state-v1"), QByteArray("no layout at all"));
+  window_->docks()->restore_last();
+  for (auto* dock : window_->findChildren<QDockWidget*>()) EXPECT_FALSE(dock->isFloating()) << dock->objectName().toStdString();
+  EXPECT_TRUE(window_->panels().layers->isVisibleTo(window_.get()));
+  settings.remove(QStringLiteral("window/state-v1"));
+}
+
+TEST_F(WindowTest, AFileThatIsNoModelIsSaidOnTheStartPage) {
+  if (!QFileInfo::exists(QString::fromUtf8(qgetenv("QUANVAS_ENGINE")))) GTEST_SKIP() << "the engine is not built";
+  build();
+  const QString path = folder_.filePath(QStringLiteral("broken.onnx"));
+  ASSERT_TRUE(write_file_atomically(path.toStdString(), "this is no model"));
+  session_->start();
+  QString failure;
+  QObject::connect(wiring_.get(), &Wiring::open_failed, window_.get(), [&](const QString& s) { failure = s; });
+  Q_EMIT window_->open_wanted(path);
+  ASSERT_TRUE(wait_for([&] { return !failure.isEmpty(); }));
+  EXPECT_THAT(failure.toStdString(), HasSubstr("broken.onnx"));
+  EXPECT_FALSE(window_->shows_project());
+}
+
+TEST_F(WindowTest, SelectionIsOneThingInAllViews) {
+  open();
+  if (IsSkipped()) return;
+  const auto& panels = window_->panels();
+  panels.layers->set_selection({});
+  panels.graph->set_selection({});
+  wiring_->select({node("conv2")});
+  EXPECT_EQ(panels.graph->selection(), std::vector<NodeId>{node("conv2")});
+  EXPECT_EQ(panels.layers->selection(), std::vector<NodeId>{node("conv2")});
+  EXPECT_EQ(panels.inspector->title(), QStringLiteral("conv2"));
+  auto* table = panels.layers->table();
+  QTest::mouseClick(table->viewport(), Qt::LeftButton, {}, table->visualRect(table->model()->index(0, 0)).center());
+  EXPECT_EQ(panels.graph->selection(), panels.layers->selection());
+  EXPECT_EQ(wiring_->selection(), panels.layers->selection());
+  ASSERT_TRUE(wait_for([&] { return panels.distribution->chart()->histogram().has_value(); }));
+}
+
+TEST_F(WindowTest, AnEditIsRepaintedMergedAndUndone) {
+  open();
+  if (IsSkipped()) return;
+  const auto before = weight("conv2");
+  ASSERT_TRUE(before);
+  wiring_->select({node("conv2")});
+  auto* slider = window_->panels().inspector->form()->editor("bits")->findChild<QSlider>();
+  ASSERT_TRUE(slider);
+  const int steps = session_->undo_stack()->count();
+  slider->setFocus();
+  for (int i = 0; i < 2; ++i) QTest::keyClick(slider, Qt::Key_Right);
+  EXPECT_EQ(weight("conv2")->bits, before->bits + 2);
+  EXPECT_EQ(session_->undo_stack()->count(), steps + 1) << "one drag, one step";
+  ASSERT_TRUE(wait_for([&] { return wiring_->settled(); }));
+  EXPECT_THAT(window_->panels().inspector->facts_text().toStdString(), HasSubstr("SQNR of the weight"));
+  window_->actions().at(QStringLiteral("undo"))->trigger();
+  EXPECT_EQ(weight("conv2"), before);
+  window_->actions().at(QStringLiteral("redo"))->trigger();
+  EXPECT_EQ(weight("conv2")->bits, before->bits + 2);
+}
+
+TEST_F(WindowTest, DraggedLimitsAreOneStepPerDrag) {
+  open();
+  if (IsSkipped()) return;
+  wiring_->select({node("conv2")});
+  QuantSpec spec = *weight("conv2");
+  spec.granularity = Granularity::kTensor;
+  session_->assign({{node("conv2"), SiteKind::kWeight, 0}}, spec, QStringLiteral("per tensor"));
+  const int steps = session_->undo_stack()->count();
+  auto* panel = window_->panels().distribution;
+  const Site site{node("conv2"), SiteKind::kWeight, 0};
+  for (int drag = 0; drag < 2; ++drag)
+    for (const double t : {0.5, 0.4, 0.3}) Q_EMIT panel->clip_changed(site, -t, t - 0.1 * drag, t == 0.3);
+  EXPECT_EQ(session_->undo_stack()->count(), steps + 2);
+  EXPECT_DOUBLE_EQ(weight("conv2")->clip_max.value_or(0), 0.2);
+}
+
+TEST_F(WindowTest, APresetForSeveralLayersIsOneStep) {
+  open();
+  if (IsSkipped()) return;
+  const Preset* preset = PresetLibrary::builtin().find("int8-weight-per-tensor");
+  ASSERT_TRUE(preset);
+  const int steps = session_->undo_stack()->count();
+  Q_EMIT window_->panels().layers->format_chosen({node("conv1"), node("fc1")}, SiteKind::kWeight, preset->spec, QStringLiteral("Set"));
+  EXPECT_EQ(session_->undo_stack()->count(), steps + 1);
+  for (const char* name : {"conv1", "fc1"}) EXPECT_EQ(weight(name), preset->spec);
+  wiring_->select({node("conv1")});
+  window_->actions().at(QStringLiteral("reset-layer"))->trigger();
+  EXPECT_NE(weight("conv1"), preset->spec);
+  EXPECT_EQ(weight("fc1"), preset->spec);
+}
+
+TEST_F(WindowTest, ASweepCellAssignsItsWidth) {
+  open();
+  if (IsSkipped()) return;
+  Q_EMIT window_->panels().sweep->width_chosen(node("fc2"), 3, true, false);
+  EXPECT_EQ(weight("fc2")->bits, 3);
+  const auto rows = views::sweep_layers(*session_);
+  for (const auto& l : rows)
+    if (l.name == QStringLiteral("fc2")) EXPECT_EQ(l.weight_bits, 3);
+}
+
+}  // namespace
+}  // namespace quanvas

@@ -1,0 +1,196 @@
+// Bias correction and quantization-aware training as passes.
+#include <gtest/gtest.h>
+
+#include "core/exec/pass_context.h"
+#include "tests/core/engine/exec_support.h"
+
+namespace quanvas {
+namespace {
+
+using testing::ModelMaker;
+using testing::noise;
+using testing::PatternData;
+
+PassContext context(const ModelPtr& model, int weight_bits, int input_bits, const Shape& sample) {
+  PassContext ctx;
+  ctx.model = model;
+  ctx.quantized.model = model;
+  Shape shape = sample;
+  shape.insert(shape.begin(), 64);
+  ctx.quantized.quantizers = testing::quantize_all(model, noise(shape, 5), weight_bits, input_bits);
+  for (const Layer& layer : find_layers(*model->graph))
+    for (const Site& site : layer.sites()) {
+      const auto it = ctx.quantized.quantizers.find(site);
+      SitePlan p{site, std::nullopt, 0, "test"};
+      if (it != ctx.quantized.quantizers.end()) p.spec = it->second.spec;
+      ctx.quantized.plan.sites.push_back(p);
+    }
+  ctx.calibration_data = std::make_shared<PatternData>(sample, 4, 200);
+  ctx.training_data = std::make_shared<PatternData>(sample, 4, 600);
+  return ctx;
+}
+
+Result<std::string> apply(const std::string& id, PassContext& ctx, const json& given, JobContext& job) {
+  QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(id, "pass"));
+  QUANVAS_TRY(const json options, pass->schema().complete(given, id));
+  return pass->apply(ctx, options, job);
+}
+
+// Mean over the calibration samples of float minus quantized at a tensor, per channel (axis 1).
+at::Tensor mean_shift(const PassContext& ctx, const ModelPtr& before, const std::string& tensor_name, const Shape& sample) {
+  Shape shape = sample;
+  shape.insert(shape.begin(), 200);
+  at::Tensor x = at::empty(shape);
+  std::vector<std::int64_t> all(200);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int64_t>(i);
+  EXPECT_TRUE(ctx.calibration_data->read(all, x.data_ptr<float>(), nullptr));
+  const auto at_tensor = [&](const ModelPtr& model, const exec::QuantizerMap* q) {
+    auto env = (*exec::Runner::create(model, q))->run_all({x});
+    EXPECT_TRUE(env) << env.error().text();
+    const at::Tensor y = (*env)[static_cast<std::size_t>(model->graph->tensor(tensor_name))].to(at::kDouble);
+    return y.transpose(0, 1).flatten(1).mean(1);
+  };
+  return at_tensor(before, nullptr) - at_tensor(ctx.quantized.model, &ctx.quantized.quantizers);
+}
+
+double bias_step(const PassContext& ctx, const std::string& node) {
+  const auto& p = ctx.quantized.quantizers.at({ctx.quantized.model->graph->find(node)->id, SiteKind::kBias, 0});
+  return *std::max_element(p.scale.begin(), p.scale.end());
+}
+
+TEST(BiasCorrection, RemovesTheMeanShiftOfEveryLayer) {
+  for (const char* inputs : {"quantized", "float"}) {
+    const ModelPtr model = testing::small_cnn();
+    PassContext ctx = context(model, 2, 8, {1, 8, 8});
+    const double conv_before = mean_shift(ctx, model, "c", {1, 8, 8}).abs().max().item().toDouble();
+    const double fc_before = mean_shift(ctx, model, "y", {1, 8, 8}).abs().max().item().toDouble();
+    JobContext job;
+    const auto text = apply("bias-correction", ctx, {{"inputs", inputs}}, job);
+    ASSERT_TRUE(text) << text.error().text();
+    EXPECT_NE(text->find("Corrected 2 layers on 200 samples"), std::string::npos) << *text;
+    const double conv = mean_shift(ctx, model, "c", {1, 8, 8}).abs().max().item().toDouble();
+    const double fc = mean_shift(ctx, model, "y", {1, 8, 8}).abs().max().item().toDouble();
+    // What is left is the rounding of the bias itself.
+    EXPECT_GT(conv_before, 2 * bias_step(ctx, "conv"));
+    EXPECT_LT(conv, 0.51 * bias_step(ctx, "conv") + 1e-5) << inputs;
+    if (std::string(inputs) == "quantized") {
+      EXPECT_GT(fc_before, 2 * bias_step(ctx, "fc"));
+      EXPECT_LT(fc, 0.51 * bias_step(ctx, "fc") + 1e-5);
+    }
+    // Weights stay, biases change, their scale is still input scale x weight scale.
+    EXPECT_EQ(ctx.quantized.model->weights->find("conv.w")->content_hash(), model->weights->find("conv.w")->content_hash());
+    EXPECT_NE(ctx.quantized.model->weights->find("conv.b")->content_hash(), model->weights->find("conv.b")->content_hash());
+    const NodeId fc_node = model->graph->find("fc")->id;
+    const auto& q = ctx.quantized.quantizers;
+    for (std::size_t c = 0; c < 4; ++c)
+      EXPECT_EQ(q.at({fc_node, SiteKind::kBias, 0}).scale[c],
+                q.at({fc_node, SiteKind::kInput, 0}).scale[0] * q.at({fc_node, SiteKind::kWeight, 0}).scale[c]);
+  }
+}
+
+ModelPtr without_biases() {
+  ModelMaker m;
+  m.input("x", {-1, 3, 4, 4}).weight("w1", noise({5, 3, 2, 2}, 1)).weight("w2", noise({45, 4}, 2) * 0.3);
+  m.node("conv", "Conv", {"x", "w1"}, {"c"}).node("relu", "Relu", {"c"}, {"r"}).node("flat", "Flatten", {"r"}, {"f"});
+  m.node("fc", "MatMul", {"f", "w2"}, {"y"}).output("y");
+  return m.build();
+}
+
+TEST(BiasCorrection, AddsBiasesWhereThereAreNone) {
+  const ModelPtr model = without_biases();
+  PassContext ctx = context(model, 2, 8, {3, 4, 4});
+  JobContext job;
+  const auto text = apply("bias-correction", ctx, json::object(), job);
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_NE(text->find("2 of them got a bias"), std::string::npos) << *text;
+  const Graph& graph = *ctx.quantized.model->graph;
+  EXPECT_EQ(graph.find("conv")->inputs.size(), 3u);
+  EXPECT_EQ(graph.tensor(graph.outputs()[0]).name, "y");
+  EXPECT_EQ(graph.nodes().back().op, "Add");
+  EXPECT_LT(mean_shift(ctx, model, "c", {3, 4, 4}).abs().max().item().toDouble(), 0.51 * bias_step(ctx, "conv") + 1e-5);
+  EXPECT_LT(mean_shift(ctx, model, "y", {3, 4, 4}).abs().max().item().toDouble(), 1e-4);
+  const NodeId conv = graph.find("conv")->id;
+  ASSERT_TRUE(ctx.quantized.quantizers.count({conv, SiteKind::kBias, 0}));
+  ASSERT_NE(ctx.quantized.plan.find({conv, SiteKind::kBias, 0}), nullptr);
+  EXPECT_EQ(ctx.quantized.plan.find({conv, SiteKind::kBias, 0})->spec->bits, 32);
+
+  PassContext kept = context(model, 2, 8, {3, 4, 4});
+  const auto skipped = apply("bias-correction", kept, {{"add_bias", false}}, job);
+  ASSERT_TRUE(skipped);
+  EXPECT_EQ(kept.quantized.model, model);
+}
+
+TEST(BiasCorrection, DoesNotDependOnTheNumberOfThreads) {
+  std::string hashes[2];
+  for (int threads : {1, 2}) {
+    exec::set_threads(threads);
+    PassContext ctx = context(testing::small_cnn(), 2, 4, {1, 8, 8});
+    JobContext job;
+    ASSERT_TRUE(apply("bias-correction", ctx, json::object(), job));
+    hashes[threads - 1] = ctx.quantized.model->weights->hash();
+  }
+  exec::set_threads(0);
+  EXPECT_EQ(hashes[0], hashes[1]);
+}
+
+TEST(BiasCorrection, NeedsCalibrationData) {
+  PassContext ctx = context(testing::small_cnn(), 4, 4, {1, 8, 8});
+  ctx.calibration_data = nullptr;
+  JobContext job;
+  const auto r = apply("bias-correction", ctx, json::object(), job);
+  ASSERT_FALSE(r);
+  EXPECT_NE(r.error().text().find("calibration data"), std::string::npos);
+}
+
+TEST(BiasCorrection, CanBeStopped) {
+  std::stop_source stop;
+  stop.request_stop();
+  JobContext job(stop.get_token());
+  PassContext ctx = context(testing::small_cnn(), 4, 4, {1, 8, 8});
+  const auto r = apply("bias-correction", ctx, json::object(), job);
+  ASSERT_FALSE(r);
+  EXPECT_EQ(r.error().code, ErrorCode::kCancelled);
+}
+
+TEST(QatPass, TrainsTheQuantizedNetwork) {
+  const ModelPtr model = testing::small_cnn();
+  PassContext ctx = context(model, 2, 2, {1, 8, 8});
+  JobContext job;
+  const auto text = apply("qat", ctx, {{"epochs", 3}, {"batch", 32}, {"learning_rate", 5e-3}}, job);
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_NE(text->find("Kept the state after epoch"), std::string::npos) << *text;
+  ASSERT_FALSE(ctx.curve.empty());
+  EXPECT_GT(ctx.curve.back().top1.value(), ctx.curve.front().top1.value() + 0.2);
+  EXPECT_FALSE(ctx.stopped_early);
+  EXPECT_NE(ctx.quantized.model, model);
+  EXPECT_EQ(ctx.quantized.model->graph, model->graph);
+}
+
+TEST(QatPass, StoppingKeepsTheBestAndSaysSo) {
+  std::stop_source stop;
+  JobContext job(stop.get_token(), {}, {}, [&](const std::string&, const std::string&) { stop.request_stop(); });
+  PassContext ctx = context(testing::small_cnn(), 2, 2, {1, 8, 8});
+  const auto text = apply("qat", ctx, json::object(), job);
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_TRUE(ctx.stopped_early);
+  EXPECT_NE(text->find("stopped early"), std::string::npos) << *text;
+}
+
+TEST(QatPass, SaysWhatIsMissing) {
+  JobContext job;
+  PassContext ctx = context(testing::small_cnn(), 2, 2, {1, 8, 8});
+  ctx.training_data = nullptr;
+  auto r = apply("qat", ctx, json::object(), job);
+  ASSERT_FALSE(r);
+  EXPECT_NE(r.error().text().find("training data"), std::string::npos);
+  ctx = context(testing::small_cnn(), 2, 2, {1, 8, 8});
+  ctx.quantized.quantizers.clear();
+  r = apply("qat", ctx, json::object(), job);
+  ASSERT_FALSE(r);
+  EXPECT_NE(r.error().text().find("Nothing is quantized"), std::string::npos);
+  r = apply("qat", ctx, {{"epochs", -1}}, job);
+  ASSERT_FALSE(r);
+}
+
+}  // namespace
+}  // namespace quanvas
