@@ -47,6 +47,7 @@ Wiring::Wiring(Session* session, MainWindow* window)
   facts_timer_.setSingleShot(true);
   facts_timer_.setInterval(kRepaintMs);
   connect(&facts_timer_, &QTimer::timeout, this, &Wiring::show_facts);
+  connect(&Theme::instance(), &Theme::changed, this, &Wiring::schedule_facts);  // rich texts carry colours
   wire_engine();
   wire_recipe_views();
   wire_selection();
@@ -421,7 +422,8 @@ const Run* Wiring::run(std::int64_t id) const {
 }
 
 void Wiring::show_runs() {
-  panels_.runs->set_runs(session_->runs(), views::stale_runs(*session_));
+  const Run* current = views::current_run(*session_);
+  panels_.runs->set_runs(session_->runs(), views::stale_runs(*session_), current ? current->id : 0);
   panels_.error->set_runs(session_->runs());
   if (sweep_job_.isEmpty()) {
     const Run* sweep = views::newest_sweep(*session_);

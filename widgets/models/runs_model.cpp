@@ -20,7 +20,7 @@ struct ColumnText {
   const char* tooltip;
 };
 const ColumnText kTexts[RunsModel::kColumns] = {
-    {QT_TRANSLATE_NOOP("quanvas::RunsModel", "Run"), QT_TRANSLATE_NOOP("quanvas::RunsModel", "Number of the run; the clock marks runs that the current recipe, model or data would not repeat")},
+    {QT_TRANSLATE_NOOP("quanvas::RunsModel", "Run"), QT_TRANSLATE_NOOP("quanvas::RunsModel", "Number of the run. Tick: of the current recipe. Clock: of another model or other data than now")},
     {QT_TRANSLATE_NOOP("quanvas::RunsModel", "Recipe"), QT_TRANSLATE_NOOP("quanvas::RunsModel", "Name of the recipe that was run")},
     {QT_TRANSLATE_NOOP("quanvas::RunsModel", "Top-1, %"), QT_TRANSLATE_NOOP("quanvas::RunsModel", "Share of samples whose first class is right, ± standard error √(p(1−p)/n)")},
     {QT_TRANSLATE_NOOP("quanvas::RunsModel", "Δ float"), QT_TRANSLATE_NOOP("quanvas::RunsModel", "Top-1 minus that of the float network on the same samples, in points")},
@@ -45,11 +45,12 @@ QString run_accuracy_text(const Accuracy& a) {
   return QStringLiteral("%1 ± %2").arg(number_text(a.top1 * 100, 2), number_text(a.top1_stderr * 100, 2));
 }
 
-void RunsModel::set_runs(std::vector<Run> runs, std::set<std::int64_t> stale) {
+void RunsModel::set_runs(std::vector<Run> runs, std::set<std::int64_t> stale, std::int64_t current) {
   const bool same = runs.size() == runs_.size() && std::equal(runs.begin(), runs.end(), runs_.begin(), [](const Run& a, const Run& b) { return a.id == b.id; });
   if (!same) beginResetModel();
   runs_ = std::move(runs);
   stale_ = std::move(stale);
+  current_ = current;
   if (!same) endResetModel();
   else if (!runs_.empty()) Q_EMIT dataChanged(index(0, 0), index(rowCount() - 1, kColumns - 1));
 }
@@ -100,7 +101,8 @@ QString RunsModel::text(const Run& run, int column) const {
 QString RunsModel::tooltip(const Run& run) const {
   QStringList lines = {QString::fromStdString(run.name), tr("started %1").arg(QString::fromStdString(run.created))};
   if (run.accuracy) lines << tr("%1 samples").arg(count_text(run.accuracy->samples));
-  if (is_stale(run.id)) lines << tr("Stale: the current recipe, model or data differ from those of this run.");
+  if (run.id == current_) lines << tr("This is the current recipe.");
+  if (is_stale(run.id)) lines << tr("Stale: the model or the data are others now.");
   if (!run.issues.empty()) lines << counted(static_cast<double>(run.issues.size()), tr("1 issue, see the details"), tr("%1 issues, see the details"));
   return lines.join(u'\n');
 }
@@ -114,8 +116,9 @@ QVariant RunsModel::data(const QModelIndex& index, int role) const {
     case Qt::TextAlignmentRole:
       return QVariant((index.column() > kRecipe ? Qt::AlignRight : Qt::AlignLeft) | Qt::AlignVCenter);
     case Qt::DecorationRole:
-      if (index.column() == kId && is_stale(run.id)) return icon(QStringLiteral("stale"), IconRole::kMuted);
-      return {};
+      if (index.column() != kId) return {};
+      if (is_stale(run.id)) return icon(QStringLiteral("stale"), IconRole::kMuted);
+      return run.id == current_ ? QVariant(icon(QStringLiteral("check"), IconRole::kGood)) : QVariant();
     case Qt::FontRole: return index.column() == kTop1 ? QVariant(text_font(12.5, QFont::DemiBold)) : QVariant();
     case Qt::ForegroundRole:
       return index.column() == kDelta || is_stale(run.id) ? QVariant(colors().muted) : QVariant();

@@ -23,8 +23,9 @@ class RunsModel : public QAbstractTableModel {
   enum Role { kSortRole = Qt::UserRole, kRunRole };
 
   using QAbstractTableModel::QAbstractTableModel;
-  // stale: ids of runs whose model, data or recipe are no longer the current ones.
-  void set_runs(std::vector<Run> runs, std::set<std::int64_t> stale);
+  // stale: ids of runs of another model or other data than now; they get a badge. current: the run of the current
+  // recipe, it gets a tick; 0: none.
+  void set_runs(std::vector<Run> runs, std::set<std::int64_t> stale, std::int64_t current = 0);
   const std::vector<Run>& runs() const { return runs_; }
   const Run* run(std::int64_t id) const;
   bool is_stale(std::int64_t id) const { return stale_.count(id) > 0; }
@@ -42,6 +43,7 @@ class RunsModel : public QAbstractTableModel {
 
   std::vector<Run> runs_;
   std::set<std::int64_t> stale_;
+  std::int64_t current_ = 0;
 };
 
 class RunsProxy : public QSortFilterProxyModel {

@@ -67,10 +67,10 @@ RunsPanel::RunsPanel(QWidget* parent)
   update_buttons();
 }
 
-void RunsPanel::set_runs(const std::vector<Run>& runs, const std::set<std::int64_t>& stale) {
+void RunsPanel::set_runs(const std::vector<Run>& runs, const std::set<std::int64_t>& stale, std::int64_t current) {
   const auto selected = selection();
   const bool more = static_cast<int>(runs.size()) != model_->rowCount();
-  model_->set_runs(runs, stale);
+  model_->set_runs(runs, stale, current);
   if (more) {
     table_->resizeColumnsToContents();
     table_->setColumnWidth(RunsModel::kRecipe, std::clamp(table_->columnWidth(RunsModel::kRecipe), 110, 210));
