@@ -73,7 +73,10 @@ MainWindow::MainWindow(QUndoStack* undo, QWidget* parent) : QMainWindow(parent) 
   show_start_page();
 }
 
-MainWindow::~MainWindow() = default;
+// Docks hide while the window goes: nothing may lay out headers of a main window that is half gone.
+MainWindow::~MainWindow() {
+  for (auto* dock : findChildren<QDockWidget*>()) QObject::disconnect(dock, nullptr, docks_, nullptr);
+}
 
 void MainWindow::build_panels(QUndoStack* undo) {
   panels_.graph = new GraphView(this);
@@ -295,6 +298,7 @@ void MainWindow::choose_file() {
 void MainWindow::show_start_page() { center_->setCurrentWidget(start_); }
 
 void MainWindow::show_project(const QString& name, bool read_only) {
+  if (!shows_project()) panels_.graph->setFocus();
   center_->setCurrentWidget(panels_.graph);
   setWindowTitle(read_only ? tr("%1 (read-only) - Quanvas").arg(name) : tr("%1 - Quanvas").arg(name));
 }
@@ -346,7 +350,7 @@ void MainWindow::showEvent(QShowEvent* event) {
   QMainWindow::showEvent(event);
   if (restored_) return;
   restored_ = true;
-  panels_.graph->setFocus();
+  start_->setFocus();
   // Docks share out their space when the window has its size, so the default is set again then.
   if (keep_layout_) QTimer::singleShot(0, this, [this] { docks_->restore_last(); });
   else QTimer::singleShot(0, this, [this] { docks_->restore_default(); });

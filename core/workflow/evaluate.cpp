@@ -241,13 +241,15 @@ Result<Run> WorkbenchState::run_recipe(const RunRequest& request, JobContext& jo
     JobContext& rest = quantized.stopped_early ? finishing : inner;
     if (quantized.stopped_early) {
       run.name += " (training stopped early)";
-      rest.set_range(0.9, 1);
     }
+    const bool trained = !run.curve.empty();
     if (request.evaluate && data().evaluate) {
+      rest.set_range(trained ? 0.9 : 0.5, trained ? 0.97 : 0.85);
       QUANVAS_TRY(const auto runner,
                   exec::Runner::create(quantized.network.model, &quantized.network.quantizers, options_.device));
       QUANVAS_TRY(run.accuracy, measure_accuracy(*quantized.prepared, runner.get(), request.samples, rest));
     }
+    rest.set_range(trained ? 0.97 : 0.85, 1);
     QUANVAS_TRY(run.layers, measure_layers(*quantized.prepared, quantized.network, rest));
     const NetworkSize size = network_size(*quantized.network.model->graph, find_layers(*quantized.network.model->graph),
                                           quantized.network.quantizers);

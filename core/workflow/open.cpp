@@ -142,6 +142,7 @@ ProjectState WorkbenchState::state() const {
     s.data = data_settings_;
     s.data_status = data_.status;
   }
+  s.data_hash = data_hash();
   s.issues = issues_;
   if (auto recipe = project_->recipe()) s.recipe = *recipe;
   auto* self = const_cast<WorkbenchState*>(this);  // fills caches only
@@ -182,6 +183,13 @@ Result<ProjectState> WorkbenchState::set_data(const DataSettings& settings) {
   return state();
 }
 
+std::string WorkbenchState::data_hash() const {
+  const Data d = data();
+  Hasher h;
+  for (const auto& set : {d.calibrate, d.train, d.evaluate}) h.text(set ? set->hash() : "");
+  return h.hex();
+}
+
 Run WorkbenchState::new_run(RunKind kind, const Recipe& recipe) const {
   Run run;
   run.kind = kind;
@@ -189,10 +197,7 @@ Run WorkbenchState::new_run(RunKind kind, const Recipe& recipe) const {
   run.created = now_utc();
   run.recipe = recipe;
   run.model_hash = model_hash_;
-  const Data d = data();
-  Hasher h;
-  for (const auto& set : {d.calibrate, d.train, d.evaluate}) h.text(set ? set->hash() : "");
-  run.data_hash = h.hex();
+  run.data_hash = data_hash();
   run.versions = engine_info(options_);
   return run;
 }

@@ -104,6 +104,7 @@ class WorkbenchState final : public Workbench {
 
   Data open_data(const DataSettings& settings) const;
   Data data() const;
+  std::string data_hash() const;  // of all splits; bytes are read at the first call only
   Status need_writable() const;
 
   std::unique_ptr<Project> project_;

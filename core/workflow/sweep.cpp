@@ -98,6 +98,16 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
     run.name = std::string("Sweep of ") + (s.weights && s.activations ? "weights and activations" : s.weights ? "weights" : "activations") +
                ", " + std::to_string(layers.size()) + " layers";
 
+    run.layers.clear();  // names for tables; a sweep has no errors of its own per layer
+    for (const NodeId id : layers)
+      if (const Node* node = graph.find(id)) {
+        LayerResult named;
+        named.node = id;
+        named.name = node->name;
+        named.op = node->op;
+        run.layers.push_back(std::move(named));
+      }
+
     quant::StatisticsPtr statistics;
     if (s.activations) {
       job.set_range(0, 0.1);

@@ -96,7 +96,7 @@ TEST_F(RecipePanelTest, PassesAreSwitchedAddedAndHaveTheirOptions) {
       if (action->text() == QStringLiteral("Quantization-aware training")) action->trigger();
   ASSERT_EQ(recipe_.passes.size(), 2u);
   panel_.passes()->setCurrentItem(panel_.passes()->topLevelItem(1));
-  panel_.pass_form()->editor("epochs")->findChild<QSpinBox>()->setValue(3);
+  panel_.pass_form()->editor("epochs")->findChild<QSpinBox*>()->setValue(3);
   EXPECT_EQ(recipe_.passes[1].options["epochs"], 3);
   press("Move the pass up");
   EXPECT_EQ(recipe_.passes[0].id, "qat");
@@ -106,7 +106,7 @@ TEST_F(RecipePanelTest, PassesAreSwitchedAddedAndHaveTheirOptions) {
 }
 
 TEST_F(RecipePanelTest, CalibrationSettings) {
-  panel_.calibration_form()->editor("samples")->findChild<QSpinBox>()->setValue(64);
+  panel_.calibration_form()->editor("samples")->findChild<QSpinBox*>()->setValue(64);
   EXPECT_EQ(recipe_.calibration.samples, 64);
 }
 
@@ -119,13 +119,13 @@ TEST(RuleDialogTest, CountsMatchesWhileItIsEditedAndKeepsTheFormat) {
   EXPECT_EQ(dialog.rule().preset, draft.preset);
   EXPECT_EQ(dialog.rule().select, draft.select);
   EXPECT_EQ(dialog.matches(), 5);
-  auto* ops = dialog.form()->editor("ops")->findChild<QLineEdit>();
+  auto* ops = dialog.form()->editor("ops")->findChild<QLineEdit*>();
   ops->setFocus();
   QTest::keyClicks(ops, QStringLiteral("Conv"));
   EXPECT_EQ(dialog.matches(), 2);
   QTest::keyClicks(ops, QStringLiteral(", Gemm"));
   EXPECT_EQ(dialog.matches(), 5);
-  auto* position = dialog.form()->editor("position")->findChild<QComboBox>();
+  auto* position = dialog.form()->editor("position")->findChild<QComboBox*>();
   position->setCurrentIndex(position->findData(QStringLiteral("first")));
   Q_EMIT position->activated(position->currentIndex());
   EXPECT_EQ(dialog.matches(), 1);
@@ -159,7 +159,7 @@ TEST(TrainDialogTest, StartsFromTheRecipesOptionsAndReplacesThePass) {
   std::erase_if(passes, [](const PluginEntry& e) { return e.id != "qat"; });
   TrainDialog dialog(passes, recipe);
   EXPECT_EQ(dialog.pass().options["epochs"], 4);
-  dialog.form()->editor("epochs")->findChild<QSpinBox>()->setValue(2);
+  dialog.form()->editor("epochs")->findChild<QSpinBox*>()->setValue(2);
   const Recipe after = with_pass(recipe, dialog.pass());
   ASSERT_EQ(after.passes.size(), 2u);
   EXPECT_EQ(after.passes[0], (PassEntry{"qat", true, {{"epochs", 2}}}));
@@ -177,7 +177,7 @@ TEST(DataDialogTest, RoundTripsAndSaysWhatIsWrong) {
   DataDialog dialog(data, readers);
   dialog.show();
   EXPECT_EQ(to_json_value(dialog.settings()), to_json_value(data));
-  auto* mean = dialog.preprocessing_form()->editor("mean")->findChild<QLineEdit>();
+  auto* mean = dialog.preprocessing_form()->editor("mean")->findChild<QLineEdit*>();
   mean->setText(QString());
   QTest::keyClicks(mean, QStringLiteral("0.5; 0.5"));
   EXPECT_TRUE(dialog.preprocessing_form()->has_errors());

@@ -8,6 +8,7 @@
 #include <QTableWidget>
 #include <QTest>
 #include <QToolButton>
+#include <QIcon>
 #include <QTreeWidget>
 
 #include "tests/widgets/panel_sample.h"
@@ -26,7 +27,7 @@ class RunsTest : public testing::Test {
  protected:
   RunsTest() : runs_{sample::run(p_, 1, RunKind::kFloat, 0.9087, 0), sample::run(p_, 2, RunKind::kQuantize, 0.879, 31900), sample::run(p_, 3, RunKind::kQuantize, 0.8941, 31000)} {
     panel_.resize(700, 300);
-    panel_.set_runs(runs_, {2});
+    panel_.set_runs(runs_, {2}, 3);
     panel_.show();
   }
   QString cell(int row, int column) const { return panel_.table()->model()->index(row, column).data().toString(); }
@@ -34,7 +35,7 @@ class RunsTest : public testing::Test {
     QTest::mouseClick(panel_.table()->viewport(), Qt::LeftButton, modifiers, panel_.table()->visualRect(panel_.table()->model()->index(row, 1)).center());
   }
   sample::Project p_ = sample::project();
-  std::vector<Run> runs_;
+  std::vector<quanvas::Run> runs_;
   RunsPanel panel_;
 };
 
@@ -44,8 +45,10 @@ TEST_F(RunsTest, TheTableTellsWhatWasLost) {
   EXPECT_EQ(cell(0, RunsModel::kDelta), QString());
   EXPECT_EQ(cell(0, RunsModel::kSize).replace(QChar(0xa0), u' '), QStringLiteral("246.8 kB"));
   EXPECT_EQ(cell(2, RunsModel::kSize).replace(QChar(0xa0), u' '), QStringLiteral("31.0 kB"));
-  EXPECT_FALSE(panel_.table()->model()->index(1, 0).data(Qt::DecorationRole).isNull()) << "stale";
-  EXPECT_TRUE(panel_.table()->model()->index(2, 0).data(Qt::DecorationRole).isNull());
+  const auto mark = [&](int row) { return panel_.table()->model()->index(row, 0).data(Qt::DecorationRole).value<QIcon>().pixmap(16).toImage(); };
+  EXPECT_NE(mark(1), mark(0)) << "stale";
+  EXPECT_NE(mark(2), mark(0)) << "current";
+  EXPECT_NE(mark(1), mark(2));
 }
 
 TEST_F(RunsTest, ARunOnOtherSamplesIsNoBaseline) {
@@ -86,12 +89,12 @@ TEST_F(RunsTest, TheComparisonShowsFiguresLayersAndRecipes) {
 }
 
 TEST_F(RunsTest, DetailsOfAnyRunCanBeShown) {
-  Run bare;
-  Run full = runs_[1];
+  quanvas::Run bare;
+  quanvas::Run full = runs_[1];
   full.passes = {{"gptq", "GPTQ", "5 layers", 1.5}};
   full.issues = {{Severity::kWarning, "conv2", "A channel is all zero.", "Nothing to do."}};
   full.curve = {{1, 0.1, 0.7, 1e-3, std::nullopt}, {2, 1, std::nan(""), 1e-3, 0.88}};
-  for (const Run& r : {bare, full}) {
+  for (const quanvas::Run& r : {bare, full}) {
     RunDetailsView view(r);
     view.resize(400, 300);
     view.show();

@@ -122,7 +122,12 @@ void HistogramChart::paint_counts_axis(QPainter& painter, const QRectF& plot) co
   const double largest = largest_count();
   std::vector<double> ticks;
   if (log_)
-    for (double v = 1; v <= largest * 1.0001; v *= 10) ticks.push_back(v);
+    for (double v = 1; v <= largest * 1.0001; v *= 10) {
+      ticks.push_back(v);
+      // Less than two decades: also 2 and 5.
+      for (const double f : {2.0, 5.0})
+        if (largest < 100 && f * v <= largest) ticks.push_back(f * v);
+    }
   else
     ticks = nice_ticks(0, largest, 4);
   // With many decades every second or third is enough.

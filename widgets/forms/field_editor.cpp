@@ -110,6 +110,7 @@ class IntegerEditor final : public FieldEditor {
       slider_ = new CalmWheel<QSlider>(Qt::Horizontal, this);
       slider_->setRange(lo, hi);
       slider_->setPageStep(2);
+      slider_->setMinimumWidth(60);
       slider_->setAccessibleName(qs(field.title));
       layout->addWidget(slider_, 1);
       connect(slider_, &QSlider::valueChanged, this, [this](int v) { take(v); });
@@ -118,8 +119,9 @@ class IntegerEditor final : public FieldEditor {
     spin_->setRange(lo, hi);
     spin_->setKeyboardTracking(false);
     spin_->setButtonSymbols(slider_ ? QAbstractSpinBox::NoButtons : QAbstractSpinBox::UpDownArrows);
-    if (!field.unit.empty()) spin_->setSuffix(QStringLiteral(" ") + qs(field.unit));
-    if (slider_) spin_->setFixedWidth(52 + (field.unit.empty() ? 0 : 24));
+    // Beside a slider there is little room, and the label says what is counted.
+    if (!field.unit.empty() && !slider_) spin_->setSuffix(QStringLiteral(" ") + qs(field.unit));
+    if (slider_) spin_->setFixedWidth(50);
     layout->addWidget(spin_, slider_ ? 0 : 1);
     connect(spin_, &QSpinBox::valueChanged, this, [this](int v) { take(v); });
     connect(spin_, &QSpinBox::editingFinished, this, [this] { take_typed(); });

@@ -140,8 +140,10 @@ void SchemaForm::update_enabled() {
     r.label->setEnabled(enabled);
     r.editor->setToolTip(tip);
     r.label->setToolTip(tip);
-    r.editor->setVisible(enabled || !hide_disabled_);
-    r.label->setVisible(enabled || !hide_disabled_);
+    const bool no_choice = r.field.type == FieldType::kChoice && r.field.choices.size() < 2;
+    const bool shown = !hide_disabled_ || (enabled && !no_choice);
+    r.editor->setVisible(shown);
+    r.label->setVisible(shown);
   }
 }
 

@@ -31,7 +31,8 @@ class SchemaForm : public QWidget {
   // What is shown, edits included; keys that are mixed and untouched are left out.
   json values() const;
 
-  // Fields whose enabled_if does not hold: hidden, or shown disabled with the reason as tooltip (default).
+  // Fields whose enabled_if does not hold are shown disabled with the reason as tooltip (default), or hidden
+  // together with choices that have only one value.
   void set_hide_disabled(bool hide);
   bool hides_disabled() const { return hide_disabled_; }
   // Sentence under a field; empty removes it. A key that the form lacks is ignored.

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include <QFont>
+#include <QPixmap>
 
 #include "widgets/common/format.h"
 #include "widgets/common/icons.h"
@@ -29,6 +30,12 @@ const ColumnText kTexts[RunsModel::kColumns] = {
     {QT_TRANSLATE_NOOP("quanvas::RunsModel", "BOPs"), QT_TRANSLATE_NOOP("quanvas::RunsModel", "Bit operations: Σ MACs × weight bits × activation bits")},
     {QT_TRANSLATE_NOOP("quanvas::RunsModel", "Time"), QT_TRANSLATE_NOOP("quanvas::RunsModel", "How long the run took")},
 };
+
+QIcon no_icon() {
+  QPixmap empty(16, 16);
+  empty.fill(Qt::transparent);
+  return QIcon(empty);
+}
 
 }  // namespace
 
@@ -118,7 +125,8 @@ QVariant RunsModel::data(const QModelIndex& index, int role) const {
     case Qt::DecorationRole:
       if (index.column() != kId) return {};
       if (is_stale(run.id)) return icon(QStringLiteral("stale"), IconRole::kMuted);
-      return run.id == current_ ? QVariant(icon(QStringLiteral("check"), IconRole::kGood)) : QVariant();
+      if (run.id == current_) return icon(QStringLiteral("check"), IconRole::kGood);
+      return no_icon();  // so that the numbers stand below each other
     case Qt::FontRole: return index.column() == kTop1 ? QVariant(text_font(12.5, QFont::DemiBold)) : QVariant();
     case Qt::ForegroundRole:
       return index.column() == kDelta || is_stale(run.id) ? QVariant(colors().muted) : QVariant();

@@ -106,21 +106,29 @@ QWidget* InspectorPanel::build_preset_row() {
   preset_->setAccessibleName(tr("Preset"));
   preset_->setMaxVisibleItems(24);
   label->setBuddy(preset_);
-  float_ = new QToolButton(row);
-  float_->setText(tr("Float"));
-  float_->setCheckable(true);
-  float_->setToolTip(tr("Keep this tensor in float: no quantizer"));
-  float_->setAccessibleName(tr("Float"));
   layout->addWidget(label);
   layout->addWidget(preset_, 1);
-  layout->addWidget(float_);
   return row;
 }
 
 void InspectorPanel::build() {
-  tabs_ = new QTabBar(content_);
+  auto* top = new QWidget(content_);
+  auto* top_row = new QHBoxLayout(top);
+  top_row->setContentsMargins(0, 2, 0, 2);
+  top_row->setSpacing(4);
+  tabs_ = new QTabBar(top);
   tabs_->setExpanding(false);
+  tabs_->setDrawBase(false);
+  tabs_->setStyleSheet(QStringLiteral("QTabBar::tab { padding: 3px 8px; margin: 3px 1px; }"));
   tabs_->setAccessibleName(tr("Site"));
+  float_ = new QToolButton(top);
+  float_->setText(tr("Float"));
+  float_->setCheckable(true);
+  float_->setToolTip(tr("Keep this tensor in float: no quantizer"));
+  float_->setAccessibleName(tr("Float"));
+  top_row->addWidget(tabs_);
+  top_row->addStretch(1);
+  top_row->addWidget(float_);
   form_ = new SchemaForm(content_);
   form_->set_hide_disabled(true);
   auto* preset_row = build_preset_row();
@@ -138,9 +146,9 @@ void InspectorPanel::build() {
   add_header_widget(all_fields_);
 
   auto* layout = new QVBoxLayout(content_);
-  layout->setContentsMargins(12, 2, 12, 10);
+  layout->setContentsMargins(12, 0, 12, 10);
   layout->setSpacing(4);
-  for (QWidget* w : {static_cast<QWidget*>(tabs_), static_cast<QWidget*>(tensor_), preset_row, static_cast<QWidget*>(form_),
+  for (QWidget* w : {static_cast<QWidget*>(top), static_cast<QWidget*>(tensor_), preset_row, static_cast<QWidget*>(form_),
                      static_cast<QWidget*>(clip_), static_cast<QWidget*>(problem_), static_cast<QWidget*>(facts_),
                      static_cast<QWidget*>(why_), static_cast<QWidget*>(actions_)})
     layout->addWidget(w);
@@ -231,7 +239,7 @@ void InspectorPanel::show_form(const InspectorTab& t) {
   form_->set_values(fields, mixed);
   form_->setVisible(!all_float);
   float_->setChecked(all_float);
-  float_->setText(some_float ? tr("Float: mixed") : tr("Float"));
+  float_->setText(some_float ? tr("Mixed") : tr("Float"));
   const bool one = mixed.empty() && !some_float && !all_float;
   const QString id = one ? qs(preset_of(specs.front(), t.kind, PresetLibrary::builtin())) : QString();
   preset_->setPlaceholderText(all_float ? tr("float") : one ? tr("custom") : tr("mixed"));

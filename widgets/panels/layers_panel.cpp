@@ -1,7 +1,5 @@
 #include "widgets/panels/layers_panel.h"
 
-#include <algorithm>
-
 #include <QHeaderView>
 #include <QItemSelectionModel>
 #include <QLabel>
@@ -14,6 +12,7 @@
 #include "widgets/common/format.h"
 #include "widgets/common/theme.h"
 #include "widgets/models/chip_delegate.h"
+#include "widgets/models/table_fit.h"
 #include "widgets/models/table_text.h"
 #include "widgets/panels/inspector_state.h"
 #include "widgets/panels/preset_menu.h"
@@ -22,8 +21,7 @@ namespace quanvas {
 namespace {
 
 constexpr int kRowHeight = 25;
-constexpr int kMostType = 92, kLeastName = 84;
-constexpr int kMostMeasuredRows = 200;  // column widths are taken from these
+constexpr int kLeastName = 84, kLeastType = 64;
 
 }  // namespace
 
@@ -57,6 +55,7 @@ LayersPanel::LayersPanel(QWidget* parent)
   auto* header = table_->horizontalHeader();
   header->setHighlightSections(false);
   header->setFont(text_font(11.5));
+  header->setStyleSheet(QStringLiteral("QHeaderView::section { font-size: 11px; }"));
   header->setSectionsMovable(true);
   header->setContextMenuPolicy(Qt::CustomContextMenu);
   header->setSortIndicatorClearable(true);
@@ -96,16 +95,7 @@ void LayersPanel::set_rows(std::vector<LayerRow> rows) {
 
 // The names get what the other columns leave, so that all columns are in view where that is possible.
 void LayersPanel::fit_columns() {
-  auto* header = table_->horizontalHeader();
-  header->setResizeContentsPrecision(kMostMeasuredRows);
-  table_->resizeColumnsToContents();
-  const int type = std::min(table_->columnWidth(LayersModel::kType), kMostType);
-  table_->setColumnWidth(LayersModel::kType, type);
-  int others = 0;
-  for (int c = 0; c < LayersModel::kColumns; ++c)
-    if (c != LayersModel::kName && !table_->isColumnHidden(c)) others += table_->columnWidth(c);
-  const int wanted = table_->columnWidth(LayersModel::kName);
-  table_->setColumnWidth(LayersModel::kName, std::clamp(table_->viewport()->width() - others, kLeastName, std::max(wanted, kLeastName)));
+  quanvas::fit_columns(table_, LayersModel::kName, kLeastName, LayersModel::kType, kLeastType);
 }
 
 void LayersPanel::apply_filter(const QString& text) {
@@ -195,7 +185,7 @@ void LayersPanel::show_columns_menu(const QPoint& at) {
     action->setEnabled(c != LayersModel::kName);
     connect(action, &QAction::toggled, this, [this, c](bool on) {
       table_->setColumnHidden(c, !on);
-      if (on) table_->resizeColumnToContents(c);
+      if (on) table_->setColumnWidth(c, needed_width(*table_, c));
     });
   }
   menu.exec(table_->horizontalHeader()->mapToGlobal(at));

@@ -40,7 +40,7 @@ class LayersPanel : public Panel {
   void apply_filter(const QString& text);
   void take_selection();
   void update_subtitle();
-  void fit_columns();
+  void fit_columns();  // to the width of the panel
   void show_menu(const QPoint& at);
   void show_columns_menu(const QPoint& at);
   void add_format_menu(class QMenu* menu, SiteKind kind, const std::vector<NodeId>& nodes);

@@ -12,6 +12,8 @@
 #include "widgets/common/empty_state.h"
 #include "widgets/common/format.h"
 #include "widgets/common/icons.h"
+#include "widgets/common/theme.h"
+#include "widgets/models/table_fit.h"
 #include "widgets/models/table_text.h"
 
 namespace quanvas {
@@ -36,6 +38,8 @@ RunsPanel::RunsPanel(QWidget* parent)
   table_->verticalHeader()->hide();
   table_->verticalHeader()->setDefaultSectionSize(25);
   table_->horizontalHeader()->setHighlightSections(false);
+  table_->horizontalHeader()->setStyleSheet(QStringLiteral("QHeaderView::section { font-size: 11px; }"));
+  table_->setFont(text_font(12.5));
   table_->horizontalHeader()->setSectionResizeMode(QHeaderView::Interactive);
   add_copy_actions(table_, table_->horizontalHeader());
   const auto tool = [this](QToolButton* b, const char* icon_name, const QString& title) {
@@ -72,8 +76,7 @@ void RunsPanel::set_runs(const std::vector<Run>& runs, const std::set<std::int64
   const bool more = static_cast<int>(runs.size()) != model_->rowCount();
   model_->set_runs(runs, stale, current);
   if (more) {
-    table_->resizeColumnsToContents();
-    table_->setColumnWidth(RunsModel::kRecipe, std::clamp(table_->columnWidth(RunsModel::kRecipe), 110, 210));
+    fit_columns(table_, RunsModel::kRecipe, 150);
     select(selected);
     table_->scrollToBottom();
   }

@@ -35,6 +35,7 @@ SweepPanel::SweepPanel(QWidget* parent)
       stack_(new QStackedLayout(this)) {
   metric_->addItems({tr("top-1 lost"), tr("output SQNR")});
   metric_->setAccessibleName(tr("Measure"));
+  metric_->setSizeAdjustPolicy(QComboBox::AdjustToContents);
   start_->setText(tr("Start…"));
   resume_->setText(tr("Resume"));
   for (auto* b : {start_, resume_}) b->setProperty("flat", true);
@@ -146,7 +147,7 @@ void SweepPanel::refresh() {
   for (const auto& l : layers_)
     if (wanted.empty() || std::find(wanted.begin(), wanted.end(), l.node) != wanted.end()) rows_.push_back(l);
   const bool accuracy = by_accuracy();
-  set_subtitle(accuracy ? tr("points of top-1 lost, one layer at a time; click assigns") : tr("SQNR of the network's output, dB, one layer at a time; click assigns"));
+  set_subtitle(accuracy ? tr("points, one layer at a time; click assigns") : tr("SQNR at the network's output, dB; click assigns"));
   HeatMapData data;
   for (const int b : sweep_->settings.bits) data.columns << tr("%1 bit").arg(b);
   for (const auto& l : rows_) {

@@ -125,6 +125,7 @@ class FakeWorkbench final : public Workbench {
     for (const int bits : settings.bits) job.partial("sweep-cell", to_json_text(SweepCell{0, bits, 1, 2, 0.5, 0.1}));
     return run("sweep", job);
   }
+  Status dump_run(std::int64_t, const DumpRequest&, JobContext&) override { return {}; }
   Result<ExportReport> export_model(const ExportRequest& request, JobContext&) override {
     ExportReport report;
     report.target = request.target;

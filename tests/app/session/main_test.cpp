@@ -51,6 +51,7 @@ class StoringWorkbench final : public Workbench {
   Result<Run> run_recipe(const RunRequest& r, JobContext& job) override { return inner_.run_recipe(r, job); }
   Result<Run> evaluate_run(std::int64_t r, int n, JobContext& job) override { return inner_.evaluate_run(r, n, job); }
   Result<Run> sweep(const SweepSettings& s, std::int64_t r, JobContext& job) override { return inner_.sweep(s, r, job); }
+  Status dump_run(std::int64_t, const DumpRequest&, JobContext&) override { return {}; }
   Result<ExportReport> export_model(const ExportRequest& r, JobContext& job) override {
     return inner_.export_model(r, job);
   }

@@ -136,7 +136,7 @@ TEST_F(WindowTest, AnEditIsRepaintedMergedAndUndone) {
   const auto before = weight("conv2");
   ASSERT_TRUE(before);
   wiring_->select({node("conv2")});
-  auto* slider = window_->panels().inspector->form()->editor("bits")->findChild<QSlider>();
+  auto* slider = window_->panels().inspector->form()->editor("bits")->findChild<QSlider*>();
   ASSERT_TRUE(slider);
   const int steps = session_->undo_stack()->count();
   slider->setFocus();

@@ -47,7 +47,7 @@ TEST(CompareTest, FiguresAreDifferencesAndUnknownStaysUnknown) {
 }
 
 TEST(CompareTest, LayersAreMatchedByNode) {
-  Run a = run(1, 0.9, 1), b = run(2, 0.9, 1);
+  quanvas::Run a = run(1, 0.9, 1), b = run(2, 0.9, 1);
   a.layers = {layer(1, "conv1", 30), layer(2, "bn", 28), layer(3, "fc", INFINITY), layer(4, "x", std::nullopt)};
   b.layers = {layer(3, "fc", INFINITY), layer(1, "conv1", 27.5), layer(4, "x", 3), layer(9, "new", 5)};
   const auto c = compare(a, b);

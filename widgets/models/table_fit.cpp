@@ -1,0 +1,51 @@
+#include "widgets/models/table_fit.h"
+
+#include <algorithm>
+
+#include <QAbstractItemDelegate>
+#include <QHeaderView>
+#include <QStyleOptionViewItem>
+#include <QTableView>
+
+namespace quanvas {
+namespace {
+
+constexpr int kMostRows = 200;
+constexpr int kHeaderMargin = 14;
+
+}  // namespace
+
+int needed_width(const QTableView& table, int column) {
+  const auto* model = table.model();
+  const QString title = model->headerData(column, Qt::Horizontal).toString();
+  int width = QFontMetrics(table.horizontalHeader()->font()).horizontalAdvance(title) + kHeaderMargin;
+  QStyleOptionViewItem option;
+  option.initFrom(&table);
+  option.font = table.font();
+  option.fontMetrics = QFontMetrics(option.font);
+  option.decorationSize = table.iconSize();
+  for (int row = 0; row < std::min(model->rowCount(), kMostRows); ++row)
+    width = std::max(width, table.itemDelegate()->sizeHint(option, model->index(row, column)).width());
+  return width;
+}
+
+void fit_columns(QTableView* table, int flexible, int least, int second, int second_least) {
+  int others = 0;
+  for (int c = 0; c < table->model()->columnCount(); ++c) {
+    if (table->isColumnHidden(c)) continue;
+    const int width = needed_width(*table, c);
+    table->setColumnWidth(c, width);
+    if (c != flexible && c != second) others += width;
+  }
+  const int room = table->viewport()->width() - others;
+  const int wanted = table->columnWidth(flexible);
+  int taken = 0;
+  if (second >= 0 && !table->isColumnHidden(second)) {
+    const int needed = table->columnWidth(second);
+    taken = std::clamp(room - wanted, std::min(second_least, needed), needed);
+    table->setColumnWidth(second, taken);
+  }
+  table->setColumnWidth(flexible, std::clamp(room - taken, least, std::max(wanted, least)));
+}
+
+}  // namespace quanvas
