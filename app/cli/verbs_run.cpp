@@ -85,7 +85,9 @@ Status calibrate(Work& work) {
     print_json(to_json_value(state));
   else
     print("Calibrated on " +
-          (state.recipe.calibration.samples == 0 ? std::string("all") : thousands(state.recipe.calibration.samples)) +
+          thousands(state.recipe.calibration.samples == 0
+                        ? state.data_status.calibration_samples
+                        : std::min<double>(state.recipe.calibration.samples, state.data_status.calibration_samples)) +
           " samples; statistics " + state.statistics_hash + "\n");
   return {};
 }

@@ -3,6 +3,7 @@
 #include <QApplication>
 #include <QSettings>
 #include <QTimer>
+#include <grpcpp/version_info.h>
 
 #include "app/session/session.h"
 #include "app/window/main_window.h"
@@ -10,6 +11,7 @@
 #include "app/window/screenshot.h"
 #include "app/window/wiring.h"
 #include "core/base/version.h"
+#include "widgets/common/plotting.h"
 
 namespace quanvas {
 namespace {
@@ -55,7 +57,9 @@ int main(int argc, char** argv) {
     return quanvas::exit_code(options.error().code);
   }
   if (options->help) return std::fputs(quanvas::window_help().c_str(), stdout), 0;
-  if (options->version) return std::puts("quanvas " QUANVAS_VERSION), 0;
+  if (options->version)
+    return std::printf("quanvas " QUANVAS_VERSION "\nQt %s\nQCustomPlot " QCUSTOMPLOT_VERSION_STR "\ngRPC " GRPC_CPP_VERSION_STRING "\n",
+                       qVersion()), 0;
   quanvas::set_platform(*options);
   return quanvas::run(argc, argv, *options);
 }

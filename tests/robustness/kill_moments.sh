@@ -24,7 +24,7 @@ verb() {
     calibrate) "$cli" calibrate "$project" --samples 4096 ;;
     ptq) "$cli" quantize "$project" --recipe w4a4 ;;
     qat) "$cli" train "$project" --epochs 1 ;;
-    save) for n in 2 3 4 5 6 7 8; do "$cli" recipe "$project" --set "w${n}a8-kill" --weights $n --activations 8 || exit; echo "edit $n" >> "$work/committed"; done ;;
+    save) for n in 2 3 4 5 6 7 8; do printf 'name: w%s\nrules:\n  - select: {sites: [weight]}\n    set: {bits: %s}\n' $n $n > "$work/r$n.yaml"; "$cli" recipe "$project" --set "$work/r$n.yaml" || exit; echo "edit $n" >> "$work/committed"; done ;;
     export) "$cli" export "$project" --target onnx-qdq --out "$work/out.onnx" ;;
   esac
 }

@@ -255,7 +255,7 @@ void GraphView::fit() {
 
 void GraphView::show_start() {
   const LayoutRect& b = layout_.bounds;
-  const double readable = 0.62;
+  const double readable = 0.85;  // below it the second lines of the cards are left out
   if (b.height * readable <= viewport()->height() - 36 && b.width * readable <= viewport()->width() - 36) {
     fit();
     return;
