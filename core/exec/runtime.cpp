@@ -64,7 +64,9 @@ std::string blas_name() {
     const auto kind = symbol<int (*)()>("openblas_get_parallel");
     static const char* const kinds[] = {"sequential", "pthread", "OpenMP"};
     const int k = kind ? kind() : -1;
-    return std::string(config()) + (k >= 0 && k < 3 ? std::string(" (") + kinds[k] + ")" : "");
+    const auto core = symbol<const char* (*)()>("openblas_get_corename");
+    return std::string(config()) + (k >= 0 && k < 3 ? std::string(" (") + kinds[k] + ")" : "") +
+           (core ? std::string(", kernels for ") + core() : "");
   }
   const std::string library = blas_library();
   if (library.empty()) return "unknown";

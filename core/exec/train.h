@@ -45,7 +45,8 @@ struct TrainResult {
 // Quantized: weights go through their quantizer with a straight-through gradient that also passes clipped
 // values; activations start from the quantizers' scales, zero points stay. A scale is
 //   learned (in the log2 domain, LSQ's gradient) when its spec or force_learned says so; learned weight scales
-//     of at most 3 bits start at the least squared error;
+//     of at most 3 bits start at the least squared error; a quantizer of the network's own input with 8 bits or
+//     more stays as it is;
 //   else recomputed from the weight at each step (absmax, minmax), or left as it is (percentile, mse, fixed
 //     clip limits, activations).
 // Biases are trained in float and get their quantizer again at each validation and at the end.

@@ -90,7 +90,12 @@ Result<TrainState> TrainState::create(ModelPtr model, const QuantizerMap* quanti
     TrainedActivation a;
     a.quantizer.site = site;
     a.quantizer.params = params;
-    if (s.source_of(params, settings) == Source::kLearned) {
+    // The network's own input keeps its scale: its gradient would cost a backward pass of the first layer through
+    // to the data, which float training does without.
+    const Layer* layer = find_layer(s.layers_, site.node);
+    const TensorId tensor = layer ? site_tensor(*layer, site) : kNoTensor;
+    const bool is_data = std::count(s.model_->graph->inputs().begin(), s.model_->graph->inputs().end(), tensor) > 0;
+    if (!is_data && s.source_of(params, settings) == Source::kLearned) {
       a.quantizer.source = Source::kLearned;
       for (const float scale : params.scale) a.quantizer.theta.push_back(std::log2(scale));
       const auto n = static_cast<std::int64_t>(params.scale.size());
@@ -109,6 +114,15 @@ TrainedQuantizer::Source TrainState::source_of(const quant::QuantParams& params,
   // Searching for percentiles or the least squared error at each step costs more than the step.
   const bool cheap = spec.statistic == Statistic::kAbsMax || spec.statistic == Statistic::kMinMax;
   return cheap ? Source::kRecomputed : Source::kFixed;
+}
+
+// Learning the scale of the network's own input needs the gradient of the first layer's input, which nothing else
+// needs and which is the costliest of all in a picture network. With 8 bits and more there is nothing to gain.
+bool TrainState::is_fine_graph_input(const Site& site, const quant::QuantParams& params) const {
+  const Layer* layer = find_layer(layers_, site.node);
+  const TensorId id = layer ? site_tensor(*layer, site) : kNoTensor;
+  const auto& inputs = model_->graph->inputs();
+  return params.spec.bits >= 8 && std::find(inputs.begin(), inputs.end(), id) != inputs.end();
 }
 
 Status TrainState::add_weights(const TrainSettings& settings) {

@@ -1,5 +1,7 @@
 #include "core/exec/worker.h"
 
+#include <dlfcn.h>
+
 #include <ATen/Parallel.h>
 #include <omp.h>
 
@@ -7,12 +9,25 @@
 
 namespace quanvas::exec {
 
+namespace {
+
+// XNNPACK (poolings and small layers in inference) has one pool of spinning threads for the whole process, which
+// workers would queue for. LibTorch has a switch per thread for this, but does not install its header.
+void leave_shared_pool() {
+  using Switch = void (*)(bool);
+  static const auto set = reinterpret_cast<Switch>(dlsym(RTLD_DEFAULT, "_ZN6caffe219_NoPThreadPoolGuard11set_enabledEb"));
+  if (set) set(true);
+}
+
+}  // namespace
+
 void enter_worker() {
   // at::set_num_threads would also change the default of every thread that starts later. OpenMP's own setting
   // belongs to this thread alone, and ATen, oneDNN and OpenBLAS (OpenMP) go by it.
   at::get_num_threads();
   omp_set_num_threads(1);
   quant::set_kernel_threads(1);
+  leave_shared_pool();
 }
 
 Workers::Workers(int count) {

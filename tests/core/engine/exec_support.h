@@ -148,7 +148,8 @@ inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
          std::memcmp(a.contiguous().data_ptr(), b.contiguous().data_ptr(), a.nbytes()) == 0;
 }
 
-// Weights per channel and inputs per tensor of the compute layers, found on `sample`; int32 biases.
+// Weights per channel and inputs per tensor of the compute layers, found on `sample`; int32 biases; the network's
+// own input with at least 8 bits.
 inline exec::QuantizerMap quantize_all(const ModelPtr& model, const at::Tensor& sample, int weight_bits, int input_bits) {
   exec::QuantizerMap out;
   auto runner = exec::Runner::create(model, nullptr);
@@ -165,7 +166,8 @@ inline exec::QuantizerMap quantize_all(const ModelPtr& model, const at::Tensor& 
     out[{layer.node, SiteKind::kWeight, 0}] = *quant::find_params(w, data->shape, data->to_floats().data(), layer.channel_axis);
     const at::Tensor x = (*env)[static_cast<std::size_t>(layer.inputs[0])].contiguous();
     QuantSpec a;
-    a.bits = input_bits;
+    const bool first = model->graph->tensor(layer.inputs[0]).producer == kNoNode;
+    a.bits = first ? std::max(8, input_bits) : input_bits;
     a.is_signed = x.min().item().toFloat() < 0;
     a.statistic = Statistic::kMse;
     out[{layer.node, SiteKind::kInput, 0}] = *quant::find_params(a, x.sizes().vec(), x.data_ptr<float>(), 1);
