@@ -90,15 +90,16 @@ std::map<NodeId, NodeVisual> node_visuals(const Session& session) {
 
 std::vector<ErrorBar> live_errors(const Session& session) {
   std::vector<ErrorBar> bars;
-  const Run* run = current_run(session);
+  std::map<NodeId, double> cumulative;
+  if (const Run* run = current_run(session))
+    for (const auto& l : run->layers)
+      if (l.cumulative) cumulative[l.node] = l.cumulative->sqnr_db;
   for (const auto& layer : session.layers()) {
     const Node* node = session.graph()->find(layer.node);
     const auto facts = session.facts().find(layer.node);
     if (!node || facts == session.facts().end() || facts->second.sites.empty()) continue;
     ErrorBar bar{layer.node, qs(node->name), facts->second.output ? facts->second.output->sqnr_db : std::nan(""), std::nan(""), session.facts_are_stale(layer.node)};
-    if (run)
-      for (const auto& l : run->layers)
-        if (l.node == layer.node && l.cumulative) bar.cumulative = l.cumulative->sqnr_db;
+    if (const auto it = cumulative.find(layer.node); it != cumulative.end()) bar.cumulative = it->second;
     bars.push_back(bar);
   }
   return bars;

@@ -102,6 +102,7 @@ void Wiring::project_opened(bool reopened) {
   window_->add_recent(qs(session_->state().project_path));
   panels_.graph->set_graph(session_->graph(), session_->layers());
   if (!reopened) selected_.clear();
+  rows_ = layer_rows(*session_->graph(), session_->layers(), session_->plan(), session_->facts());
   show_recipe();
   show_state();
   show_runs();
@@ -184,14 +185,14 @@ void Wiring::show_recipe() {
   if (!session_->has_project()) return;
   panels_.recipe->set_recipe(session_->recipe(), views::rule_matches(session_->recipe(), session_->plan()), session_->plan().warnings);
   show_facts();
-  show_runs();
+  show_run_marks();
 }
 
 void Wiring::show_facts() {
   if (!session_->has_project()) return;
-  auto rows = layer_rows(*session_->graph(), session_->layers(), session_->plan(), session_->facts());
-  for (auto& row : rows) row.stale = session_->facts_are_stale(row.node);
-  panels_.layers->set_rows(std::move(rows));
+  refresh_rows(rows_, session_->layers(), session_->plan(), session_->facts());
+  for (auto& row : rows_) row.stale = session_->facts_are_stale(row.node);
+  panels_.layers->set_rows(rows_);
   panels_.graph->set_visuals(views::node_visuals(*session_));
   panels_.error->set_live(views::live_errors(*session_));
   panels_.sweep->set_layers(views::sweep_layers(*session_));
@@ -419,6 +420,11 @@ const Run* Wiring::run(std::int64_t id) const {
   for (const auto& r : session_->runs())
     if (r.id == id) return &r;
   return nullptr;
+}
+
+void Wiring::show_run_marks() {
+  const Run* current = views::current_run(*session_);
+  panels_.runs->set_marks(views::stale_runs(*session_), current ? current->id : 0);
 }
 
 void Wiring::show_runs() {

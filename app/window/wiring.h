@@ -45,6 +45,7 @@ class Wiring : public QObject {
   void show_facts();
   void show_selection();
   void show_runs();
+  void show_run_marks();
   void show_jobs();
   void show_state();
   void update_actions();
@@ -79,6 +80,7 @@ class Wiring : public QObject {
   MainWindow* window_;
   const Panels& panels_;
   std::vector<NodeId> selected_;
+  std::vector<LayerRow> rows_;  // of the open graph
   QPointer<DataDialog> data_dialog_;
   QPointer<ExportDialog> export_dialog_;
   QTimer facts_timer_;         // many answers, one repaint

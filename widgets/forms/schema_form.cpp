@@ -44,6 +44,7 @@ void SchemaForm::set_schema(const Schema& schema) {
       w->deleteLater();  // an edit may be what made us rebuild
     }
   rows_.clear();
+  filled_ = false;
   schema_ = schema;
   for (const auto& f : schema.fields) add_row(f);
   set_values(json::object());
@@ -78,10 +79,13 @@ void SchemaForm::add_row(const Field& field) {
 }
 
 void SchemaForm::set_values(const json& values, const std::vector<std::string>& mixed) {
-  values_ = schema_.defaults();
+  json wanted = schema_.defaults();
   if (values.is_object())
     for (const auto& [key, value] : values.items())
-      if (schema_.find(key)) values_[key] = value;
+      if (schema_.find(key)) wanted[key] = value;
+  if (filled_ && wanted == values_ && mixed == mixed_) return;
+  filled_ = true;
+  values_ = std::move(wanted);
   mixed_ = mixed;
   for (auto& r : rows_) {
     r.editor->set_value(values_[r.field.key]);

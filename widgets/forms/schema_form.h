@@ -26,7 +26,8 @@ class SchemaForm : public QWidget {
   // Builds the rows; drops the old ones. Values are the defaults until set_values.
   void set_schema(const Schema& schema);
   const Schema& schema() const { return schema_; }
-  // Missing keys show their default. mixed: keys whose fields say "mixed".
+  // Missing keys show their default. mixed: keys whose fields say "mixed". Values that are shown already leave the
+  // editors alone: what is being typed stays.
   void set_values(const json& values, const std::vector<std::string>& mixed = {});
   // What is shown, edits included; keys that are mixed and untouched are left out.
   json values() const;
@@ -64,6 +65,7 @@ class SchemaForm : public QWidget {
   Schema schema_;
   json values_ = json::object();
   std::vector<std::string> mixed_;
+  bool filled_ = false;
   std::vector<Row> rows_;
   QGridLayout* grid_;
   bool hide_disabled_ = false;

@@ -1,5 +1,6 @@
 #include "widgets/models/layers_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -94,23 +95,34 @@ std::vector<LayerRow> layer_rows(const Graph& graph, const std::vector<Layer>& l
   rows.reserve(layers.size());
   for (const auto& layer : layers) {
     const Node* node = graph.find(layer.node);
-    if (!node) continue;
     LayerRow row;
     row.node = layer.node;
-    row.name = qs(node->name);
-    row.op = qs(node->op);
-    row.type = qs(describe_short(graph, *node));
-    row.scope = qs(node->scope);
+    if (node) {
+      row.name = qs(node->name);
+      row.op = qs(node->op);
+      row.type = qs(describe_short(graph, *node));
+      row.scope = qs(node->scope);
+      const NodeCost cost = node_cost(graph, *node);
+      row.parameters = cost.parameters;
+      row.macs = cost.macs;
+    }
     if (layer.output != kNoTensor && graph.tensor(layer.output).shape)
       row.shape = qs(shape_text(*graph.tensor(layer.output).shape));
-    const NodeCost cost = node_cost(graph, *node);
-    row.parameters = cost.parameters;
-    row.macs = cost.macs;
-    set_formats(row, layer, plan);
-    if (const auto it = facts.find(layer.node); it != facts.end()) set_facts(row, it->second);
     rows.push_back(std::move(row));
   }
+  refresh_rows(rows, layers, plan, facts);
   return rows;
+}
+
+void refresh_rows(std::vector<LayerRow>& rows, const std::vector<Layer>& layers, const Plan& plan,
+                  const std::map<NodeId, LayerFacts>& facts) {
+  for (std::size_t i = 0; i < std::min(rows.size(), layers.size()); ++i) {
+    LayerRow& row = rows[i];
+    row.weight = row.input = row.output = {};
+    row.weight_sqnr = row.output_sqnr = std::nan("");
+    set_formats(row, layers[i], plan);
+    if (const auto it = facts.find(row.node); it != facts.end()) set_facts(row, it->second);
+  }
 }
 
 void LayersModel::set_rows(std::vector<LayerRow> rows) {

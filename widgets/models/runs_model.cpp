@@ -62,6 +62,13 @@ void RunsModel::set_runs(std::vector<Run> runs, std::set<std::int64_t> stale, st
   else if (!runs_.empty()) Q_EMIT dataChanged(index(0, 0), index(rowCount() - 1, kColumns - 1));
 }
 
+void RunsModel::set_marks(const std::set<std::int64_t>& stale, std::int64_t current) {
+  if (stale == stale_ && current == current_) return;
+  stale_ = stale;
+  current_ = current;
+  if (!runs_.empty()) Q_EMIT dataChanged(index(0, 0), index(rowCount() - 1, kColumns - 1));
+}
+
 const Run* RunsModel::run(std::int64_t id) const {
   for (const auto& r : runs_)
     if (r.id == id) return &r;

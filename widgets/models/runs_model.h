@@ -26,6 +26,7 @@ class RunsModel : public QAbstractTableModel {
   // stale: ids of runs of another model or other data than now; they get a badge. current: the run of the current
   // recipe, it gets a tick; 0: none.
   void set_runs(std::vector<Run> runs, std::set<std::int64_t> stale, std::int64_t current = 0);
+  void set_marks(const std::set<std::int64_t>& stale, std::int64_t current);
   const std::vector<Run>& runs() const { return runs_; }
   const Run* run(std::int64_t id) const;
   bool is_stale(std::int64_t id) const { return stale_.count(id) > 0; }

@@ -1,5 +1,7 @@
 #include "widgets/panels/distribution_panel.h"
 
+#include <algorithm>
+
 #include <QComboBox>
 #include <QPainter>
 #include <QStackedLayout>
@@ -64,15 +66,17 @@ void DistributionPanel::set_sources(const QString& layer, const std::vector<Sour
   const Source* before = source();
   const Site old = before ? before->site : Site{};  // node kNoNode: none
   const QSignalBlocker block(selector_);
+  const bool same_titles = sources.size() == sources_.size() &&
+                           std::equal(sources.begin(), sources.end(), sources_.begin(), [](const Source& a, const Source& b) { return a.title == b.title; });
   layer_ = layer;
   sources_ = sources;
-  selector_->clear();
+  if (!same_titles) selector_->clear();
   int wanted = 0;
   for (std::size_t i = 0; i < sources.size(); ++i) {
-    selector_->addItem(sources[i].title);
+    if (!same_titles) selector_->addItem(sources[i].title);
     if (old.node != kNoNode && sources[i].site.kind == old.kind && sources[i].site.operand == old.operand) wanted = static_cast<int>(i);
   }
-  selector_->setCurrentIndex(sources.empty() ? -1 : wanted);
+  if (!same_titles) selector_->setCurrentIndex(sources.empty() ? -1 : wanted);
   selector_->setVisible(sources.size() > 1);
   log_->setVisible(!sources.empty());
   const Source* now = source();

@@ -211,6 +211,7 @@ void InspectorPanel::set_state(const InspectorState& state) {
     if (tabs_->tabData(i).toInt() == static_cast<int>(kind_)) tabs_->setCurrentIndex(i);
   show_tab();
   stack_->setCurrentIndex(1);
+  tabs_->updateGeometry();  // tabs that were added to a hidden bar leave its cached size at nothing
   if (kind_ != wanted) Q_EMIT kind_changed(kind_);
 }
 
@@ -218,8 +219,13 @@ void InspectorPanel::show_tab() {
   const InspectorTab* t = tab();
   if (!t) return;
   tensor_->setText(t->sites.size() == 1 ? t->tensor_texts.front() : tr("%1 tensors").arg(t->sites.size()));
-  show_form(*t);
-  show_problem(t->problem, {});
+  const bool same = form_kind_ == static_cast<int>(t->kind) && shown_sites_ == t->sites && shown_specs_ == t->specs;
+  if (!same) {
+    show_form(*t);
+    show_problem(t->problem, {});
+    shown_sites_ = t->sites;
+    shown_specs_ = t->specs;
+  }
   show_why(*t);
   const bool quantized = !known_specs(*t).empty();
   facts_->setVisible(quantized && state_.layers.size() == 1);

@@ -68,6 +68,9 @@ class InspectorPanel : public Panel {
   InspectorState state_;
   SiteKind kind_ = SiteKind::kWeight;
   int form_kind_ = -1;
+  // What the form shows: new facts alone leave it, and an error in it, as it is.
+  std::vector<Site> shown_sites_;
+  std::vector<std::optional<QuantSpec>> shown_specs_;
   QStackedLayout* stack_;
   QWidget* content_;
   EmptyState* empty_;

@@ -84,6 +84,8 @@ void RunsPanel::set_runs(const std::vector<Run>& runs, const std::set<std::int64
   update_buttons();
 }
 
+void RunsPanel::set_marks(const std::set<std::int64_t>& stale, std::int64_t current) { model_->set_marks(stale, current); }
+
 void RunsPanel::set_data_name(const QString& name, double samples) {
   set_subtitle(name.isEmpty() ? QString() : samples > 0 ? tr("%1, %2 samples").arg(name, count_text(samples)) : name);
 }

@@ -23,6 +23,7 @@ class RunsPanel : public Panel {
   explicit RunsPanel(QWidget* parent = nullptr);
   // stale: ids of runs of another model or other data than now. current: the run of the current recipe, 0: none.
   void set_runs(const std::vector<Run>& runs, const std::set<std::int64_t>& stale, std::int64_t current = 0);
+  void set_marks(const std::set<std::int64_t>& stale, std::int64_t current);
   void set_data_name(const QString& name, double samples);
   std::vector<std::int64_t> selection() const;   // ids, older first
   void select(const std::vector<std::int64_t>& ids);
