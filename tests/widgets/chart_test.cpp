@@ -142,6 +142,8 @@ TEST_F(HistogramTest, HostileValuesArePaintedWithoutHarm) {
   all[2].lo = all[2].hi = 0;
   all[3].lo = NAN;
   all[4].clip_hi = INFINITY;
+  all[4].hi = 1e308;
+  all[4].lo = -1e308;
   all[5].grid.assign(4096, 0.1);
   all[6].grid = {NAN, -INFINITY};
   for (const auto& bad : all) {

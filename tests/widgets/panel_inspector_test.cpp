@@ -124,7 +124,7 @@ TEST_F(InspectorTest, TypingANumberIsOneEdit) {
 TEST_F(InspectorTest, SeveralLayersSayMixedAndAnEditChangesAllInOneStep) {
   set_bits("conv1", 8);
   select({"conv1", "conv2", "fc1"});
-  EXPECT_EQ(panel_.title(), QStringLiteral("3 layer(s)"));
+  EXPECT_EQ(panel_.title(), QStringLiteral("3 layers"));
   auto* spin = control<QSpinBox>("bits");
   EXPECT_EQ(spin->text(), QStringLiteral("mixed"));
   EXPECT_EQ(panel_.preset_combo()->placeholderText(), QStringLiteral("mixed"));

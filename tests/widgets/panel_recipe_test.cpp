@@ -79,6 +79,8 @@ TEST_F(RecipePanelTest, ListsRulesInWordsAndMovesAndDeletesThem) {
   panel_.rules()->setCurrentItem(panel_.rules()->topLevelItem(0));
   press("Move the rule down");
   EXPECT_EQ(recipe_.rules[1], rules[0]);
+  panel_.activateWindow();
+  ASSERT_TRUE(QTest::qWaitForWindowActive(&panel_));  // shortcuts need it
   panel_.rules()->setFocus();
   QTest::keyClick(panel_.rules(), Qt::Key_Up, Qt::AltModifier);
   EXPECT_EQ(recipe_.rules, rules);

@@ -95,7 +95,7 @@ TEST_F(SweepTest, WithoutLabelsItShowsTheOutputsSqnr) {
   c.top1 = c.top1_drop = std::nan("");
   panel_.add_cell(c);
   EXPECT_EQ(panel_.map()->data().values[1][1], 16.0);
-  EXPECT_THAT(panel_.subtitle().toStdString(), HasSubstr("SQNR"));
+  EXPECT_THAT(panel_.subtitle().toStdString(), HasSubstr("dB of SQNR"));
 }
 
 TEST_F(SweepTest, AnUnfinishedSweepCanGoOn) {

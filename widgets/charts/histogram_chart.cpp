@@ -17,6 +17,21 @@ namespace quanvas {
 namespace {
 
 constexpr double kLeft = 44, kRight = 22, kTop = 20, kBottom = 36;
+// What cannot be drawn: ranges and counts that are not finite, e.g. of a tensor that holds such values.
+Histogram drawable(Histogram h) {
+  if (!std::isfinite(h.lo) || !std::isfinite(h.hi) || !std::isfinite(h.hi - h.lo)) {
+    h.lo = -1;
+    h.hi = 1;
+    h.counts.clear();
+  }
+  for (double& c : h.counts)
+    if (!std::isfinite(c)) c = 0;
+  std::erase_if(h.grid, [](double g) { return !std::isfinite(g); });
+  const bool limits = h.clip_lo && h.clip_hi && std::isfinite(*h.clip_lo) && std::isfinite(*h.clip_hi) && std::isfinite(*h.clip_hi - *h.clip_lo);
+  if (!limits) h.clip_lo = h.clip_hi = std::nullopt;
+  return h;
+}
+
 constexpr double kGrab = 7;           // px beside a handle that still catch it
 constexpr std::size_t kMostLines = 300;  // grid points drawn one by one
 
@@ -30,12 +45,12 @@ HistogramChart::HistogramChart(QWidget* parent) : QWidget(parent) {
 }
 
 void HistogramChart::set_histogram(const Histogram& histogram) {
-  histogram_ = histogram;
+  histogram_ = drawable(histogram);
   // The engine's answer to an earlier position must not pull the handle from under the mouse.
   if (!drag_) {
-    has_clip_ = histogram.clip_lo && histogram.clip_hi;
-    clip_lo_ = histogram.clip_lo.value_or(0);
-    clip_hi_ = histogram.clip_hi.value_or(0);
+    has_clip_ = histogram_->clip_lo && histogram_->clip_hi;
+    clip_lo_ = histogram_->clip_lo.value_or(0);
+    clip_hi_ = histogram_->clip_hi.value_or(0);
     update_range();
   }
   update();
@@ -52,7 +67,7 @@ void HistogramChart::update_range() {
   const auto& h = *histogram_;
   lo_ = h.lo;
   hi_ = h.hi;
-  if (has_clip_ && std::isfinite(clip_lo_) && std::isfinite(clip_hi_)) {
+  if (has_clip_) {
     lo_ = std::min(lo_, clip_lo_);
     hi_ = std::max(hi_, clip_hi_);
   }
@@ -124,9 +139,7 @@ void HistogramChart::paint_counts_axis(QPainter& painter, const QRectF& plot) co
   if (log_)
     for (double v = 1; v <= largest * 1.0001; v *= 10) {
       ticks.push_back(v);
-      // Less than two decades: also 2 and 5.
-      for (const double f : {2.0, 5.0})
-        if (largest < 100 && f * v <= largest) ticks.push_back(f * v);
+      if (largest < 300 && 3 * v <= largest) ticks.push_back(3 * v);  // few decades: also their middles
     }
   else
     ticks = nice_ticks(0, largest, 4);

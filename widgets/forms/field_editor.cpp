@@ -71,12 +71,19 @@ class BoolEditor final : public FieldEditor {
 
 class MixedSpinBox final : public CalmWheel<QSpinBox> {
  public:
-  using CalmWheel::CalmWheel;
+  explicit MixedSpinBox(QWidget* parent) : CalmWheel(parent) {
+    connect(lineEdit(), &QLineEdit::textEdited, this, [this] {
+      typed_over_ = typed_over_ || mixed_;
+      mixed_ = false;
+    });
+  }
   void set_mixed(bool mixed) {
     mixed_ = mixed;
+    typed_over_ = false;
     lineEdit()->setText(textFromValue(value()));
   }
-  bool mixed() const { return mixed_; }
+  // A number was typed over "mixed", maybe the one that was there below it.
+  bool typed_over() const { return typed_over_; }
 
  protected:
   QString textFromValue(int value) const override {
@@ -92,12 +99,12 @@ class MixedSpinBox final : public CalmWheel<QSpinBox> {
     return QSpinBox::validate(text, position);
   }
   void stepBy(int steps) override {
-    mixed_ = false;
+    if (mixed_) set_mixed(false);  // Qt steps only from a text that is a number
     QSpinBox::stepBy(steps);
   }
 
  private:
-  bool mixed_ = false;
+  bool mixed_ = false, typed_over_ = false;
 };
 
 class IntegerEditor final : public FieldEditor {
@@ -148,9 +155,8 @@ class IntegerEditor final : public FieldEditor {
     show(v, false);
     Q_EMIT edited(v, true);
   }
-  // The number typed over "mixed" may be the one that was there: that is an edit too.
   void take_typed() {
-    if (spin_->mixed() && spin_->text() != tr("mixed")) take(spin_->value());
+    if (spin_->typed_over()) take(spin_->value());
   }
 
   QSlider* slider_ = nullptr;

@@ -12,7 +12,7 @@ namespace quanvas {
 namespace {
 
 constexpr int kNumberWidth = 30;
-constexpr int kBarWidth = 38;
+constexpr int kBarWidth = 32;
 constexpr double kFullBarDb = 45;
 
 void paint_background(QPainter* painter, QStyleOptionViewItem option) {
@@ -100,7 +100,7 @@ void ChipDelegate::paint_sqnr(QPainter* painter, const QRect& rect, const QModel
 
 QSize ChipDelegate::sizeHint(const QStyleOptionViewItem& option, const QModelIndex& index) const {
   QSize size = QStyledItemDelegate::sizeHint(option, index);
-  if (sqnr_role_ >= 0 && index.data(sqnr_role_).isValid()) size.setWidth(kNumberWidth + kBarWidth + 18);
+  if (sqnr_role_ >= 0 && index.data(sqnr_role_).isValid()) size.setWidth(kNumberWidth + kBarWidth + 16);
   else if (bits_role_ >= 0 && index.data(bits_role_).isValid()) size.setWidth(chip_width(index.data().toString()) + 12);
   size.setHeight(std::max(size.height(), 25));
   return size;

@@ -7,25 +7,31 @@
 #include <QStyleOptionViewItem>
 #include <QTableView>
 
+#include "widgets/common/theme.h"
+
 namespace quanvas {
 namespace {
 
 constexpr int kMostRows = 200;
-constexpr int kHeaderMargin = 14;
+constexpr int kHeaderMargin = 20, kSortArrow = 12;
+constexpr double kHeaderPixels = 11;
 
 }  // namespace
 
 int needed_width(const QTableView& table, int column) {
   const auto* model = table.model();
   const QString title = model->headerData(column, Qt::Horizontal).toString();
-  int width = QFontMetrics(table.horizontalHeader()->font()).horizontalAdvance(title) + kHeaderMargin;
+  const auto* header = table.horizontalHeader();
+  int width = QFontMetrics(text_font(kHeaderPixels)).horizontalAdvance(title) + kHeaderMargin;
+  if (header->isSortIndicatorShown() && header->sortIndicatorSection() == column) width += kSortArrow;
   QStyleOptionViewItem option;
   option.initFrom(&table);
+  option.widget = &table;
   option.font = table.font();
   option.fontMetrics = QFontMetrics(option.font);
   option.decorationSize = table.iconSize();
   for (int row = 0; row < std::min(model->rowCount(), kMostRows); ++row)
-    width = std::max(width, table.itemDelegate()->sizeHint(option, model->index(row, column)).width());
+    width = std::max(width, table.itemDelegate()->sizeHint(option, model->index(row, column)).width() + 2);
   return width;
 }
 

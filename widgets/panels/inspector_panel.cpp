@@ -119,13 +119,14 @@ void InspectorPanel::build() {
   tabs_ = new QTabBar(top);
   tabs_->setExpanding(false);
   tabs_->setDrawBase(false);
-  tabs_->setStyleSheet(QStringLiteral("QTabBar::tab { padding: 3px 8px; margin: 3px 1px; }"));
+  tabs_->setStyleSheet(QStringLiteral("QTabBar::tab { padding: 3px 7px; margin: 3px 0; }"));
   tabs_->setAccessibleName(tr("Site"));
   float_ = new QToolButton(top);
   float_->setText(tr("Float"));
   float_->setCheckable(true);
   float_->setToolTip(tr("Keep this tensor in float: no quantizer"));
   float_->setAccessibleName(tr("Float"));
+  float_->setStyleSheet(QStringLiteral("QToolButton { padding: 2px 6px; }"));
   top_row->addWidget(tabs_);
   top_row->addStretch(1);
   top_row->addWidget(float_);

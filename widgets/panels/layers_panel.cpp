@@ -1,5 +1,7 @@
 #include "widgets/panels/layers_panel.h"
 
+#include <set>
+
 #include <QHeaderView>
 #include <QItemSelectionModel>
 #include <QLabel>
@@ -20,8 +22,20 @@
 namespace quanvas {
 namespace {
 
+// Names are told apart by their ends, types by their beginnings.
+class LayersDelegate : public ChipDelegate {
+ public:
+  using ChipDelegate::ChipDelegate;
+
+ protected:
+  void initStyleOption(QStyleOptionViewItem* option, const QModelIndex& index) const override {
+    ChipDelegate::initStyleOption(option, index);
+    option->textElideMode = index.column() == LayersModel::kName ? Qt::ElideMiddle : Qt::ElideRight;
+  }
+};
+
 constexpr int kRowHeight = 25;
-constexpr int kLeastName = 84, kLeastType = 64;
+constexpr int kLeastName = 64, kLeastType = 60;
 
 }  // namespace
 
@@ -39,12 +53,11 @@ LayersPanel::LayersPanel(QWidget* parent)
   error_->setWordWrap(true);
   error_->hide();
   table_->setModel(proxy_);
-  table_->setItemDelegate(new ChipDelegate(LayersModel::kBitsRole, LayersModel::kSqnrRole, LayersModel::kStaleRole, table_));
+  table_->setItemDelegate(new LayersDelegate(LayersModel::kBitsRole, LayersModel::kSqnrRole, LayersModel::kStaleRole, table_));
   table_->setSelectionBehavior(QAbstractItemView::SelectRows);
   table_->setSelectionMode(QAbstractItemView::ExtendedSelection);
   table_->setShowGrid(false);
   table_->setWordWrap(false);
-  table_->setTextElideMode(Qt::ElideMiddle);
   table_->setFont(text_font(12.5));
   table_->setSortingEnabled(true);
   table_->setAccessibleName(tr("Layers"));
@@ -55,7 +68,7 @@ LayersPanel::LayersPanel(QWidget* parent)
   auto* header = table_->horizontalHeader();
   header->setHighlightSections(false);
   header->setFont(text_font(11.5));
-  header->setStyleSheet(QStringLiteral("QHeaderView::section { font-size: 11px; }"));
+  header->setStyleSheet(QStringLiteral("QHeaderView::section { font-size: 11px; padding: 5px 2px 5px 7px; }"));
   header->setSectionsMovable(true);
   header->setContextMenuPolicy(Qt::CustomContextMenu);
   header->setSortIndicatorClearable(true);
@@ -119,8 +132,11 @@ void LayersPanel::update_subtitle() {
 }
 
 std::vector<NodeId> LayersPanel::selection() const {
+  std::set<int> rows;
+  for (const auto& range : table_->selectionModel()->selection())
+    for (int r = range.top(); r <= range.bottom(); ++r) rows.insert(r);
   std::vector<NodeId> nodes;
-  for (const auto& i : table_->selectionModel()->selectedRows()) nodes.push_back(i.data(LayersModel::kNodeRole).toInt());
+  for (const int r : rows) nodes.push_back(proxy_->index(r, 0).data(LayersModel::kNodeRole).toInt());
   return nodes;
 }
 
@@ -132,19 +148,22 @@ void LayersPanel::take_selection() {
 }
 
 void LayersPanel::set_selection(const std::vector<NodeId>& nodes) {
+  std::set<int> rows;
+  for (const NodeId node : nodes)
+    if (const int row = model_->row_of(node); row >= 0)
+      if (const QModelIndex i = proxy_->mapFromSource(model_->index(row, 0)); i.isValid()) rows.insert(i.row());
+  // Neighbours in one range: Qt's selections are slow with many.
   QItemSelection wanted;
-  QModelIndex first;
-  for (const NodeId node : nodes) {
-    const int row = model_->row_of(node);
-    if (row < 0) continue;
-    const QModelIndex i = proxy_->mapFromSource(model_->index(row, 0));
-    if (!i.isValid()) continue;
-    if (!first.isValid()) first = i;
-    wanted.select(i, i.siblingAtColumn(LayersModel::kColumns - 1));
+  for (auto it = rows.begin(); it != rows.end();) {
+    const int first = *it;
+    int last = first;
+    while (++it != rows.end() && *it == last + 1) last = *it;
+    wanted.select(proxy_->index(first, 0), proxy_->index(last, LayersModel::kColumns - 1));
   }
   syncing_ = true;
   table_->selectionModel()->select(wanted, QItemSelectionModel::ClearAndSelect);
-  if (first.isValid()) {
+  if (!rows.empty()) {
+    const QModelIndex first = proxy_->index(*rows.begin(), 0);
     table_->selectionModel()->setCurrentIndex(first, QItemSelectionModel::NoUpdate);
     table_->scrollTo(first);
   }

@@ -150,8 +150,9 @@ QTableWidget* RunCompareView::build_layers() {
                     db_item(sqnr_of(d.a, &LayerResult::cumulative)), db_item(sqnr_of(d.b, &LayerResult::cumulative)),
                     delta_item(d.cumulative_delta_db, 1, true)});
   }
+  table->horizontalHeader()->setSortIndicatorClearable(true);
+  table->horizontalHeader()->setSortIndicator(-1, Qt::AscendingOrder);  // the order of the network
   table->setSortingEnabled(true);
-  table->horizontalHeader()->setSortIndicator(-1, Qt::AscendingOrder);
   table->resizeColumnsToContents();
   connect(table, &QTableWidget::itemSelectionChanged, this, [this, table] {
     if (const auto* item = table->item(table->currentRow(), 0)) Q_EMIT layer_clicked(item->data(Qt::UserRole).toInt());

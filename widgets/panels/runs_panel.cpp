@@ -38,7 +38,7 @@ RunsPanel::RunsPanel(QWidget* parent)
   table_->verticalHeader()->hide();
   table_->verticalHeader()->setDefaultSectionSize(25);
   table_->horizontalHeader()->setHighlightSections(false);
-  table_->horizontalHeader()->setStyleSheet(QStringLiteral("QHeaderView::section { font-size: 11px; }"));
+  table_->horizontalHeader()->setStyleSheet(QStringLiteral("QHeaderView::section { font-size: 11px; padding: 5px 2px 5px 7px; }"));
   table_->setFont(text_font(12.5));
   table_->horizontalHeader()->setSectionResizeMode(QHeaderView::Interactive);
   add_copy_actions(table_, table_->horizontalHeader());

@@ -147,7 +147,7 @@ void SweepPanel::refresh() {
   for (const auto& l : layers_)
     if (wanted.empty() || std::find(wanted.begin(), wanted.end(), l.node) != wanted.end()) rows_.push_back(l);
   const bool accuracy = by_accuracy();
-  set_subtitle(accuracy ? tr("points, one layer at a time; click assigns") : tr("SQNR at the network's output, dB; click assigns"));
+  set_subtitle(accuracy ? tr("points; click assigns") : tr("dB of SQNR; click assigns"));
   HeatMapData data;
   for (const int b : sweep_->settings.bits) data.columns << tr("%1 bit").arg(b);
   for (const auto& l : rows_) {
