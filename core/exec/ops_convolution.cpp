@@ -48,7 +48,8 @@ Status transposed_pads(const OpCall& call, const Ints& extra, Window& w) {
     const std::int64_t out = target.empty() ? in * w.stride[i] : target[i];
     const std::int64_t total =
         w.stride[i] * (in - 1) + extra[i] + (w.kernel[i] - 1) * w.dilation[i] + 1 - out;
-    w.begin[i] = mode == "SAME_UPPER" ? total / 2 : total - total / 2;
+    const std::int64_t half = total >= 0 ? total / 2 : -((1 - total) / 2);  // rounded down
+    w.begin[i] = mode == "SAME_UPPER" ? half : total - half;
     w.end[i] = total - w.begin[i];
   }
   return {};

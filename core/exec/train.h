@@ -19,7 +19,7 @@ struct TrainSettings {
   int batch = 128;
   std::string optimizer = "adam";   // "adam", "sgd" (momentum 0.9)
   double learning_rate = 1e-3;
-  double scale_learning_rate = 1e-2;  // of learned scales (log2 domain)
+  double scale_learning_rate = 2e-2;  // of learned scales (log2 domain)
   double weight_decay = 0;          // decoupled, of weights of rank 2 and more
   std::string schedule = "cosine";  // "cosine" (to 0), "constant"
   std::int64_t seed = 0;            // order of samples

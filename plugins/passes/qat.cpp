@@ -29,7 +29,8 @@ class Qat final : public Pass {
   PluginInfo info() const override {
     return {"qat", "Quantization-aware training",
             "Trains weights and scales through the quantizers with a straight-through gradient and learned step "
-            "sizes (LSQ, Esser et al. 2020), the scales in the log2 domain (TQT, Jain et al. 2020)."};
+            "sizes (LSQ, Esser et al. 2020), the scales in the log2 domain (TQT, Jain et al. 2020). At 1 bit let "
+            "bias correction run first, or the network starts with nothing to learn from."};
   }
   PassStage stage() const override { return PassStage::kTraining; }
 
@@ -44,7 +45,7 @@ class Qat final : public Pass {
                      {{"all", "All", "Every quantizer without fixed clip limits."},
                       {"recipe", "As the recipe says", "Those whose source is 'learned'."},
                       {"none", "None", "Weights follow their statistic, activations stay."}}),
-        when(real_field("scale_learning_rate", "Scale learning rate", "Of log2(scale), at the first step.", 1e-2, 0, 1),
+        when(real_field("scale_learning_rate", "Scale learning rate", "Of log2(scale), at the first step.", 2e-2, 0, 1),
              "scales", {"all", "recipe"}),
         choice_field("schedule", "Schedule", "Learning rates over the steps.", "cosine",
                      {{"cosine", "Cosine to 0", ""}, {"constant", "Constant", ""}}),
