@@ -16,7 +16,7 @@ namespace {
 
 // Raised when panels are added or their names change; older states are then left alone.
 constexpr int kStateVersion = 1;
-constexpr int kLeftWidth = 492, kRightWidth = 322, kBottomHeight = 236;
+constexpr int kLeftWidth = 506, kRightWidth = 322, kBottomHeight = 236;
 
 QString state_key(const QString& name) { return QStringLiteral("layouts/v%1/%2").arg(kStateVersion).arg(name); }
 QString last_key() { return QStringLiteral("window/state-v%1").arg(kStateVersion); }

@@ -128,7 +128,7 @@ class IntegerEditor final : public FieldEditor {
     spin_->setButtonSymbols(slider_ ? QAbstractSpinBox::NoButtons : QAbstractSpinBox::UpDownArrows);
     // Beside a slider there is little room, and the label says what is counted.
     if (!field.unit.empty() && !slider_) spin_->setSuffix(QStringLiteral(" ") + qs(field.unit));
-    if (slider_) spin_->setFixedWidth(50);
+    if (slider_) spin_->setFixedWidth(62);
     layout->addWidget(spin_, slider_ ? 0 : 1);
     connect(spin_, &QSpinBox::valueChanged, this, [this](int v) { take(v); });
     connect(spin_, &QSpinBox::editingFinished, this, [this] { take_typed(); });

@@ -13,7 +13,7 @@ namespace quanvas {
 namespace {
 
 constexpr int kMostRows = 200;
-constexpr int kHeaderMargin = 20, kSortArrow = 12;
+constexpr int kHeaderMargin = 18, kSortArrow = 12;
 constexpr double kHeaderPixels = 11;
 
 }  // namespace

@@ -80,9 +80,10 @@ DataDialog::DataDialog(const DataSettings& data, const std::vector<PluginEntry>&
   status_->setWordWrap(true);
   status_->setTextInteractionFlags(Qt::TextSelectableByMouse);
   layout->addWidget(status_);
-  auto* buttons = new QDialogButtonBox(QDialogButtonBox::Apply | QDialogButtonBox::Close, this);
-  buttons->button(QDialogButtonBox::Apply)->setProperty("primary", true);
-  connect(buttons->button(QDialogButtonBox::Apply), &QPushButton::clicked, this, [this] {
+  auto* buttons = new QDialogButtonBox(QDialogButtonBox::Close, this);
+  auto* apply = buttons->addButton(tr("Apply"), QDialogButtonBox::ActionRole);
+  apply->setDefault(true);
+  connect(apply, &QPushButton::clicked, this, [this] {
     set_status(true, tr("Looking at the data…"));
     Q_EMIT apply_wanted(settings());
   });

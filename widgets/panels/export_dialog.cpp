@@ -54,7 +54,7 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
     : QDialog(parent), targets_(targets), run_(run), stem_(stem), list_(new QListWidget(this)), doc_(new QLabel(this)), message_(new QLabel(this)),
       options_(new SchemaForm(this)), path_(new QLineEdit(this)), audit_(new QTableWidget(0, 5, this)), export_(new QPushButton(tr("Export"), this)) {
   setWindowTitle(tr("Export %1").arg(what));
-  resize(780, 520);
+  resize(860, 520);
   list_->setFixedWidth(190);
   list_->setAccessibleName(tr("Targets"));
   for (const auto& t : targets_) {
@@ -75,6 +75,7 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   audit_->setEditTriggers(QAbstractItemView::NoEditTriggers);
   audit_->setSelectionBehavior(QAbstractItemView::SelectRows);
   audit_->setShowGrid(false);
+  audit_->horizontalHeader()->setDefaultAlignment(Qt::AlignLeft | Qt::AlignVCenter);
   audit_->setAccessibleName(tr("Audit"));
   audit_->verticalHeader()->hide();
   audit_->verticalHeader()->setDefaultSectionSize(25);

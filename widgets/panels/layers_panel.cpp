@@ -60,6 +60,7 @@ LayersPanel::LayersPanel(QWidget* parent)
   table_->setWordWrap(false);
   table_->setFont(text_font(12.5));
   table_->setSortingEnabled(true);
+  table_->setHorizontalScrollMode(QAbstractItemView::ScrollPerPixel);
   table_->setAccessibleName(tr("Layers"));
   table_->setContextMenuPolicy(Qt::CustomContextMenu);
   table_->verticalHeader()->hide();

@@ -63,7 +63,8 @@ QTreeWidget* make_tree(QWidget* parent, const QStringList& titles, const QString
 // As high as its rows, so that the panel scrolls and not each list in it.
 void fit_height(QTreeWidget* tree) {
   const int rows = std::max(1, tree->topLevelItemCount());
-  tree->setFixedHeight(tree->header()->sizeHint().height() + rows * std::max(25, tree->sizeHintForRow(0)) + 4);
+  const int header = tree->header()->isHidden() ? 0 : tree->header()->sizeHint().height();
+  tree->setFixedHeight(header + rows * std::max(25, tree->sizeHintForRow(0)) + 4);
 }
 
 }  // namespace
@@ -130,6 +131,8 @@ QWidget* RecipePanel::build_rules() {
   row->addStretch(1);
   rules_ = make_tree(box, {tr("#"), tr("Sites"), tr("Format"), tr("Decides")}, tr("Rules"));
   rules_->setItemDelegate(new ChipDelegate(kBitsRole, -1, -1, rules_));
+  rules_->header()->setMinimumSectionSize(24);
+  rules_->headerItem()->setText(2, tr("Format") + QStringLiteral("  "));  // the chips leave the title no room
   rules_->header()->setSectionResizeMode(0, QHeaderView::ResizeToContents);
   rules_->header()->setSectionResizeMode(1, QHeaderView::Stretch);
   rules_->header()->setSectionResizeMode(2, QHeaderView::ResizeToContents);

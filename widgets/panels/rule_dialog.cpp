@@ -96,7 +96,7 @@ json rule_values(const Rule& rule) {
 RuleDialog::RuleDialog(GraphPtr graph, const Rule& draft, QWidget* parent)
     : QDialog(parent), graph_(std::move(graph)), draft_(draft), form_(new SchemaForm(this)), count_(new QLabel(this)) {
   setWindowTitle(tr("Rule"));
-  resize(460, 0);
+  setMinimumWidth(460);
   form_->set_schema(rule_schema(*graph_, draft_));
   form_->set_values(rule_values(draft_));
   count_->setWordWrap(true);

@@ -33,9 +33,14 @@ QTableWidget* make_table(const QStringList& titles, QWidget* parent, const QStri
   table->verticalHeader()->hide();
   table->verticalHeader()->setDefaultSectionSize(25);
   table->horizontalHeader()->setHighlightSections(false);
+  table->horizontalHeader()->setDefaultAlignment(Qt::AlignLeft | Qt::AlignVCenter);
   add_copy_actions(table, table->horizontalHeader());
   table->setContextMenuPolicy(Qt::ActionsContextMenu);
   return table;
+}
+
+void right_align_titles(QTableWidget* table, int first, int last) {
+  for (int c = first; c <= last; ++c) table->horizontalHeaderItem(c)->setTextAlignment(Qt::AlignRight | Qt::AlignVCenter);
 }
 
 // A cell that sorts by its number (nan last), not by its text.
@@ -111,6 +116,9 @@ RunCompareView::RunCompareView(const Run& a, const Run& b, QWidget* parent) : QW
 
 QTableWidget* RunCompareView::build_figures(const Run& a, const Run& b) {
   auto* table = make_table({QString(), tr("Run %1").arg(a.id), tr("Run %1").arg(b.id), tr("Δ")}, this, tr("Figures"));
+  right_align_titles(table, 1, 3);
+  table->setSelectionMode(QAbstractItemView::NoSelection);
+  table->setFocusPolicy(Qt::NoFocus);
   const auto top1 = [](const Run& r) { return r.accuracy ? run_accuracy_text(*r.accuracy) : missing_text(); };
   const auto size = [](const Run& r) { return r.bytes > 0 ? bytes_text(r.bytes) : missing_text(); };
   const auto bops = [](const Run& r) { return r.bops > 0 ? si_text(r.bops) : missing_text(); };
@@ -137,6 +145,7 @@ QTableWidget* RunCompareView::build_layers() {
   const QString a = QString::number(comparison_.a), b = QString::number(comparison_.b);
   auto* table = make_table({tr("Layer"), tr("Formats %1").arg(a), tr("Formats %1").arg(b), tr("Isolated %1, dB").arg(a), tr("Isolated %1, dB").arg(b),
                             tr("Cumulative %1, dB").arg(a), tr("Cumulative %1, dB").arg(b), tr("Δ cumulative, dB")}, this, tr("Layers"));
+  right_align_titles(table, 3, 7);
   for (const auto& d : comparison_.layers) {
     auto* name = text_item(qs(d.name));
     name->setData(Qt::UserRole, d.node);

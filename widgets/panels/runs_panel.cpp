@@ -31,6 +31,7 @@ RunsPanel::RunsPanel(QWidget* parent)
   table_->setShowGrid(false);
   table_->setWordWrap(false);
   table_->setSortingEnabled(true);
+  table_->setHorizontalScrollMode(QAbstractItemView::ScrollPerPixel);
   table_->sortByColumn(RunsModel::kId, Qt::AscendingOrder);
   table_->setAccessibleName(tr("Runs"));
   table_->setContextMenuPolicy(Qt::CustomContextMenu);

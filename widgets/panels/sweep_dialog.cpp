@@ -53,7 +53,7 @@ std::optional<std::vector<int>> parse_bits(const QString& text) {
 SweepDialog::SweepDialog(const SweepSettings& settings, const std::vector<NodeId>& selected, int layer_count, QWidget* parent)
     : QDialog(parent), selected_(selected), layer_count_(layer_count), form_(new SchemaForm(this)), cost_(new QLabel(this)) {
   setWindowTitle(tr("Sweep"));
-  resize(400, 0);
+  setMinimumWidth(400);
   form_->set_schema(sweep_schema(!selected.empty()));
   form_->set_values({{"bits", bits_text_of(settings.bits).toStdString()},
                      {"what", settings.weights && settings.activations ? "both" : settings.activations ? "activations" : "weights"},

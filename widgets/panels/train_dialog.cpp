@@ -24,7 +24,7 @@ Recipe with_pass(const Recipe& recipe, const PassEntry& pass) {
 TrainDialog::TrainDialog(const std::vector<PluginEntry>& passes, const Recipe& recipe, QWidget* parent)
     : QDialog(parent), passes_(passes), recipe_(recipe), choice_(new QComboBox(this)), doc_(new QLabel(this)), form_(new SchemaForm(this)) {
   setWindowTitle(tr("Train"));
-  resize(440, 420);
+  resize(440, 520);
   for (const auto& p : passes_) choice_->addItem(QString::fromStdString(p.title));
   choice_->setVisible(passes_.size() > 1);
   choice_->setAccessibleName(tr("Pass"));
