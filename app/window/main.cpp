@@ -3,9 +3,9 @@
 #include <QApplication>
 #include <QSettings>
 #include <QTimer>
-#include <grpcpp/version_info.h>
 
 #include "app/session/session.h"
+#include "app/session/versions.h"
 #include "app/window/main_window.h"
 #include "app/window/options.h"
 #include "app/window/screenshot.h"
@@ -58,8 +58,8 @@ int main(int argc, char** argv) {
   }
   if (options->help) return std::fputs(quanvas::window_help().c_str(), stdout), 0;
   if (options->version)
-    return std::printf("quanvas " QUANVAS_VERSION "\nQt %s\nQCustomPlot " QCUSTOMPLOT_VERSION_STR "\ngRPC " GRPC_CPP_VERSION_STRING "\n",
-                       qVersion()), 0;
+    return std::printf("quanvas " QUANVAS_VERSION "\nQt %s\nQCustomPlot " QCUSTOMPLOT_VERSION_STR "\n%s\n", qVersion(),
+                       transport_version()), 0;
   quanvas::set_platform(*options);
   return quanvas::run(argc, argv, *options);
 }
