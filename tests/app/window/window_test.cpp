@@ -84,6 +84,10 @@ TEST_F(WindowTest, ADroppedFileIsOpened) {
   QObject::connect(window_.get(), &MainWindow::open_wanted, window_.get(), [&](const QString& p) { wanted = p; });
   QMimeData data;
   data.setUrls({QUrl::fromLocalFile(QStringLiteral("/tmp/a model.onnx"))});
+  // A drop goes to the widget that accepted the drag before it.
+  QDragEnterEvent enter(QPoint(10, 10), Qt::CopyAction, &data, Qt::LeftButton, Qt::NoModifier);
+  QCoreApplication::sendEvent(window_.get(), &enter);
+  EXPECT_TRUE(enter.isAccepted());
   QDropEvent event(QPointF(10, 10), Qt::CopyAction, &data, Qt::LeftButton, Qt::NoModifier);
   QCoreApplication::sendEvent(window_.get(), &event);
   EXPECT_EQ(wanted, QStringLiteral("/tmp/a model.onnx"));
