@@ -59,7 +59,7 @@ int main(int argc, char** argv) {
   if (options->help) return std::fputs(quanvas::window_help().c_str(), stdout), 0;
   if (options->version)
     return std::printf("quanvas " QUANVAS_VERSION "\nQt %s\nQCustomPlot " QCUSTOMPLOT_VERSION_STR "\n%s\n", qVersion(),
-                       transport_version()), 0;
+                       quanvas::transport_version()), 0;
   quanvas::set_platform(*options);
   return quanvas::run(argc, argv, *options);
 }
