@@ -23,8 +23,26 @@ std::string version_text(const std::string& program) {
          std::to_string(protobuf % 1000) + "\nONNX " QUANVAS_ONNX "\nSQLite " SQLITE_VERSION;
 }
 
-Result<void*> load_runtime(const char* symbol) {
+namespace {
+
+// What the numeric libraries read once, when they are loaded; what the user has set is left alone.
+void set_environment() {
   ::setenv("OMP_WAIT_POLICY", "passive", /*overwrite=*/0);
+#if defined(__x86_64__)
+  // OpenBLAS up to 0.3.21 takes its SSE3 kernels on a processor that is newer than itself.
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    ::setenv("OPENBLAS_CORETYPE", "SkylakeX", /*overwrite=*/0);
+  else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    ::setenv("OPENBLAS_CORETYPE", "Haswell", /*overwrite=*/0);
+#endif
+}
+
+}  // namespace
+
+Result<void*> load_runtime(const char* symbol) {
+  set_environment();
   std::error_code ec;
   const fs::path folder = fs::read_symlink("/proc/self/exe", ec).parent_path();
   constexpr const char* kName = "libquanvas_runtime.so";

@@ -47,8 +47,8 @@ void Session::Impl::apply(const Recipe& after, const QString& label, const QStri
   state.recipe = recipe;
   mark_changed(changed);
   queue_edit(label, merge_key);
+  ask_facts(changed);  // first, so that the engine measures while the views repaint
   Q_EMIT q->recipe_changed();
-  ask_facts(changed);
 }
 
 void Session::Impl::queue_edit(const QString& label, const QString& merge_key) {

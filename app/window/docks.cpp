@@ -24,6 +24,9 @@ QString last_key() { return QStringLiteral("window/state-v%1").arg(kStateVersion
 }  // namespace
 
 Docks::Docks(QMainWindow* window, const Panels& p) : QObject(window), window_(window) {
+  headers_timer_.setSingleShot(true);
+  headers_timer_.setInterval(0);
+  connect(&headers_timer_, &QTimer::timeout, this, &Docks::update_headers);
   window->setDockOptions(QMainWindow::AllowNestedDocks | QMainWindow::AllowTabbedDocks | QMainWindow::AnimatedDocks);
   window->setTabPosition(Qt::AllDockWidgetAreas, QTabWidget::North);
   add(p.layers, Qt::LeftDockWidgetArea);
@@ -44,10 +47,10 @@ QDockWidget* Docks::add(Panel* panel, Qt::DockWidgetArea area) {
   window_->addDockWidget(area, dock);
   connect(panel, &Panel::header_changed, dock, [panel, dock] { dock->setWindowTitle(panel->name()); });
   connect(header, &PanelHeader::tab_chosen, this, &Docks::show_panel);
-  for (auto signal : {&QDockWidget::visibilityChanged, &QDockWidget::topLevelChanged}) connect(dock, signal, this, &Docks::update_headers);
-  connect(dock, &QDockWidget::dockLocationChanged, this, &Docks::update_headers);
-  // A tab bar is made after the signal that told of its docks.
-  connect(dock, &QDockWidget::dockLocationChanged, this, [this] { QTimer::singleShot(0, this, &Docks::update_headers); });
+  // One change of the layout sends many of these, and a tab bar is made after the signal that told of its docks.
+  const auto later = qOverload<>(&QTimer::start);
+  for (auto signal : {&QDockWidget::visibilityChanged, &QDockWidget::topLevelChanged}) connect(dock, signal, &headers_timer_, later);
+  connect(dock, &QDockWidget::dockLocationChanged, &headers_timer_, later);
   docks_.emplace_back(panel, dock);
   return dock;
 }
@@ -62,6 +65,7 @@ void Docks::update_headers() {
     static_cast<PanelHeader*>(dock->titleBarWidget())->set_group(group);
   }
   for (auto* bar : window_->findChildren<QTabBar*>(QString(), Qt::FindDirectChildrenOnly)) {
+    if (bar->maximumHeight() == 0) continue;
     bar->setStyleSheet(QStringLiteral("QTabBar, QTabBar::tab { height: 0; min-height: 0; max-height: 0; padding: 0; margin: 0; border: none; font-size: 1px; }"));
     bar->setMaximumHeight(0);
   }

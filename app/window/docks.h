@@ -6,6 +6,7 @@
 
 #include <QMainWindow>
 #include <QMenu>
+#include <QTimer>
 
 #include "widgets/panels/panel.h"
 
@@ -38,6 +39,7 @@ class Docks : public QObject {
 
   QMainWindow* window_;
   std::vector<std::pair<Panel*, QDockWidget*>> docks_;
+  QTimer headers_timer_;
 };
 
 }  // namespace quanvas

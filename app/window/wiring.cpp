@@ -45,8 +45,10 @@ bool is_active(const JobStatus& j) {
 Wiring::Wiring(Session* session, MainWindow* window)
     : QObject(window), session_(session), window_(window), panels_(window->panels()) {
   facts_timer_.setSingleShot(true);
-  facts_timer_.setInterval(kRepaintMs);
-  connect(&facts_timer_, &QTimer::timeout, this, &Wiring::show_facts);
+  connect(&facts_timer_, &QTimer::timeout, this, [this] {
+    show_facts();
+    facts_shown_.start();
+  });
   connect(&Theme::instance(), &Theme::changed, this, &Wiring::schedule_facts);  // rich texts carry colours
   wire_engine();
   wire_recipe_views();
@@ -186,6 +188,14 @@ void Wiring::show_recipe() {
   panels_.recipe->set_recipe(session_->recipe(), views::rule_matches(session_->recipe(), session_->plan()), session_->plan().warnings);
   show_facts();
   show_run_marks();
+}
+
+// The first answer after a pause is shown with the next event, so that a click is answered at once; answers that
+// stream in are shown together, once per kRepaintMs.
+void Wiring::schedule_facts() {
+  if (facts_timer_.isActive()) return;
+  const qint64 since = facts_shown_.isValid() ? facts_shown_.elapsed() : kRepaintMs;
+  facts_timer_.start(static_cast<int>(std::clamp<qint64>(kRepaintMs - since, 0, kRepaintMs)));
 }
 
 void Wiring::show_facts() {

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include <QElapsedTimer>
 #include <QObject>
 #include <QPointer>
 #include <QTimer>
@@ -49,7 +50,7 @@ class Wiring : public QObject {
   void show_jobs();
   void show_state();
   void update_actions();
-  void schedule_facts() { facts_timer_.start(); }
+  void schedule_facts();
 
   void assign(const std::vector<Assignment>& assignments, const QString& label, const QString& merge_key);
   void assign_kind(const std::vector<NodeId>& nodes, SiteKind kind, const std::optional<QuantSpec>& spec, const QString& label);
@@ -84,6 +85,7 @@ class Wiring : public QObject {
   QPointer<DataDialog> data_dialog_;
   QPointer<ExportDialog> export_dialog_;
   QTimer facts_timer_;         // many answers, one repaint
+  QElapsedTimer facts_shown_;  // since that repaint
   QString sweep_job_, export_job_;
   int drag_ = 0;               // each drag of a clip limit is an undo step of its own
   bool histogram_pending_ = false;

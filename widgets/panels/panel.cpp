@@ -66,7 +66,6 @@ void PanelHeader::set_group(const std::vector<Panel*>& group) {
       connect(p, &Panel::header_changed, this, &PanelHeader::update_tab_texts);
     }
   }
-  update_tab_texts();
   for (std::size_t i = 0; i < group_.size(); ++i)
     if (group_[i] == panel_) tabs_->setCurrentIndex(static_cast<int>(i));
   tabs_->setVisible(group_.size() > 1);
@@ -74,7 +73,10 @@ void PanelHeader::set_group(const std::vector<Panel*>& group) {
 }
 
 void PanelHeader::update_tab_texts() {
-  for (std::size_t i = 0; i < group_.size(); ++i) tabs_->setTabText(static_cast<int>(i), group_[i]->name());
+  for (std::size_t i = 0; i < group_.size(); ++i) {
+    const int tab = static_cast<int>(i);
+    if (tabs_->tabText(tab) != group_[i]->name()) tabs_->setTabText(tab, group_[i]->name());
+  }
 }
 
 void PanelHeader::paintEvent(QPaintEvent*) {
