@@ -19,8 +19,7 @@ add_library(quanvas_options INTERFACE)
 # -Wno-restrict: g++ 12 warns about std::string concatenations that are fine.
 target_compile_options(quanvas_options INTERFACE -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> $<$<BOOL:${QUANVAS_WERROR}>:-Werror>)
 target_include_directories(quanvas_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
-target_compile_definitions(quanvas_options INTERFACE
-  QUANVAS_SOURCE_RESOURCES="${CMAKE_SOURCE_DIR}/resources" QT_NO_KEYWORDS)
+target_compile_definitions(quanvas_options INTERFACE QT_NO_KEYWORDS)
 configure_file(${CMAKE_SOURCE_DIR}/core/base/version.h.in ${CMAKE_BINARY_DIR}/generated/core/base/version.h)
 
 # quanvas_library(name STATIC|OBJECT|SHARED folders...): every .cpp of the folders (not below them).

@@ -1,7 +1,6 @@
 #include "core/data/dataset.h"
 
 #include <algorithm>
-#include <mutex>
 #include <unordered_map>
 
 #include "core/base/hash.h"
@@ -39,7 +38,7 @@ Result<Shape> fitted(const Shape& sample, const Shape& expected) {
 
 class PreparedDataset final : public Dataset {
  public:
-  PreparedDataset(std::unique_ptr<RawDataset> raw, Preprocessing settings, std::int64_t begin, std::int64_t end)
+  PreparedDataset(std::shared_ptr<const RawDataset> raw, Preprocessing settings, std::int64_t begin, std::int64_t end)
       : raw_(std::move(raw)), settings_(std::move(settings)), begin_(begin), end_(end) {}
 
   Status find_shape(const Shape& expected) {
@@ -73,10 +72,7 @@ class PreparedDataset final : public Dataset {
   }
 
   std::string hash() const override {
-    std::call_once(hashed_, [&] {
-      hash_ = Hasher().text(raw_->hash()).text(to_json_text(settings_)).number(begin_).number(end_).hex();
-    });
-    return hash_;
+    return Hasher().text(raw_->hash()).text(to_json_text(settings_)).number(begin_).number(end_).hex();
   }
 
  private:
@@ -88,12 +84,10 @@ class PreparedDataset final : public Dataset {
     return preprocess(std::move(raw), raw_->is_image(), settings_);
   }
 
-  std::unique_ptr<RawDataset> raw_;
+  std::shared_ptr<const RawDataset> raw_;
   Preprocessing settings_;
   std::int64_t begin_ = 0, end_ = 0;
   Shape prepared_shape_, shape_;
-  mutable std::once_flag hashed_;
-  mutable std::string hash_;
 };
 
 // The range of samples, checked against what there is.
@@ -133,13 +127,17 @@ class SplitMix {
 }  // namespace
 
 Result<DatasetPtr> open_dataset(const DataSource& source, const Preprocessing& preprocessing, const std::string& base,
-                                const Shape& expected) {
+                                const Shape& expected, OpenRawDatasets* open) {
   if (source.reader.empty()) return fail(ErrorCode::kInvalidArgument, "No data set is declared.", "Choose one in the project's data settings.");
   QUANVAS_CHECK(check_preprocessing(preprocessing));
   QUANVAS_TRY(const DatasetReader* reader, Registry<DatasetReader>::instance().get(source.reader, "data set reader"));
-  QUANVAS_TRY(std::unique_ptr<RawDataset> raw, reader->open(source.options, base));
+  OpenRawDatasets own;
+  auto& raw = (open ? *open : own)[source.reader + ' ' + source.options.dump()];
+  if (!raw) {
+    QUANVAS_TRY(raw, reader->open(source.options, base));
+  }
   QUANVAS_TRY(const auto range, checked_range(source, raw->size()));
-  auto data = std::make_shared<PreparedDataset>(std::move(raw), preprocessing, range.first, range.second);
+  auto data = std::make_shared<PreparedDataset>(raw, preprocessing, range.first, range.second);
   QUANVAS_CHECK(data->find_shape(expected));
   return DatasetPtr(std::move(data));
 }

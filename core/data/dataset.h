@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -27,12 +29,16 @@ class Dataset {
 };
 using DatasetPtr = std::shared_ptr<const Dataset>;
 
+class RawDataset;
+// Data that is already open, by reader and options, so that splits of the same files share their memory.
+using OpenRawDatasets = std::map<std::string, std::shared_ptr<const RawDataset>>;
+
 // Opens a source with its reader plug-in, limits it to [begin, end) and applies the preprocessing. Relative
 // paths start at `base`. expected: shape of the model's input with batch (unknown dimensions fit anything);
 // a data set that does not fit is refused with both shapes. Readers that give [H,W] or [H,W,C] are brought
-// to `layout`.
+// to `layout`. open: used and added to.
 Result<DatasetPtr> open_dataset(const DataSource& source, const Preprocessing& preprocessing,
-                                const std::string& base, const Shape& expected);
+                                const std::string& base, const Shape& expected, OpenRawDatasets* open = nullptr);
 
 // What a reader plug-in gives: raw values before preprocessing.
 struct RawSample {
@@ -48,7 +54,18 @@ class RawDataset {
   virtual bool is_image() const = 0;  // HW or HWC; else the shape is taken as it is
   virtual std::vector<std::string> class_names() const { return {}; }
   virtual Result<RawSample> read(std::int64_t index) const = 0;  // thread-safe
-  virtual std::string hash() const = 0;
+  // Of all samples and labels; computed once.
+  const std::string& hash() const {
+    std::call_once(hashed_, [this] { hash_ = content_hash(); });
+    return hash_;
+  }
+
+ protected:
+  virtual std::string content_hash() const = 0;
+
+ private:
+  mutable std::once_flag hashed_;
+  mutable std::string hash_;
 };
 
 // `count` indices of [0, size) without repetition in the order of a generator seeded with `seed` (the first

@@ -97,9 +97,10 @@ WorkbenchState::Data WorkbenchState::open_data(const DataSettings& settings) con
   const Shape expected = inputs.empty() || !model_->graph->tensor(inputs[0]).shape
                              ? Shape{}
                              : *model_->graph->tensor(inputs[0]).shape;
+  OpenRawDatasets open;
   const auto open_one = [&](const char* split, const DataSource& source) -> DatasetPtr {
     if (source.reader.empty()) return nullptr;
-    auto dataset = open_dataset(source, settings.preprocessing, project_->directory(), expected);
+    auto dataset = open_dataset(source, settings.preprocessing, project_->directory(), expected, &open);
     if (dataset) return *dataset;
     if (!out.status.problem.empty()) out.status.problem += " ";
     out.status.problem += std::string(split) + ": " + dataset.error().text();

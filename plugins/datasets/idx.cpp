@@ -159,7 +159,7 @@ class IdxDataset final : public RawDataset {
     return sample;
   }
 
-  std::string hash() const override {
+  std::string content_hash() const override {
     Hasher hasher;
     for (const std::int64_t d : samples_.shape) hasher.number(d);
     hasher.number(static_cast<int>(samples_.type)).bytes(samples_.values.data(), samples_.values.size());

@@ -171,7 +171,7 @@ class ImageDataset final : public RawDataset {
   }
 
   // Of all files' bytes in order: a changed picture is a changed data set, a moved folder is not.
-  std::string hash() const override {
+  std::string content_hash() const override {
     Hasher hasher;
     for (const Picture& p : list_.pictures) {
       const auto bytes = read_file(p.path, kMostPictureBytes);

@@ -206,7 +206,7 @@ class NpyDataset final : public RawDataset {
     return sample;
   }
 
-  std::string hash() const override {
+  std::string content_hash() const override {
     return Hasher().text(samples_.source.content_hash()).number(image_)
         .bytes(labels_.data(), labels_.size() * sizeof(std::int64_t)).hex();
   }

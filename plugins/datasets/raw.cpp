@@ -82,7 +82,7 @@ class RawFile final : public RawDataset {
     return sample;
   }
 
-  std::string hash() const override {
+  std::string content_hash() const override {
     Hasher hasher;
     hasher.text(data_->content_hash()).number(static_cast<int>(declared_.type));
     for (const std::int64_t d : declared_.shape) hasher.number(d);
