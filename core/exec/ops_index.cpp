@@ -1,3 +1,6 @@
+#include <map>
+#include <string>
+
 #include <ATen/ATen.h>
 
 #include "core/exec/ops.h"
@@ -37,6 +40,18 @@ OpResult gather_elements(const OpCall& call) {
   return one(at::gather(x, axis, index));
 }
 
+// ONNX's names of reductions to ATen's; none: values replace what was there.
+const std::map<std::string, std::string>& reductions() {
+  static const std::map<std::string, std::string> names = {{"mul", "prod"}, {"max", "amax"}, {"min", "amin"}};
+  return names;
+}
+
+std::string refuse_reduction(const Node& node) {
+  const std::string mode = node.text("reduction", "none");
+  if (mode == "none" || mode == "add" || reductions().count(mode)) return {};
+  return "its reduction is '" + mode + "'";
+}
+
 OpResult scatter_elements(const OpCall& call) {
   const at::Tensor& x = call.x();
   QUANVAS_TRY(const std::int64_t axis, resolve_axis(call.node.integer("axis", 0), x.dim()));
@@ -44,7 +59,8 @@ OpResult scatter_elements(const OpCall& call) {
   QUANVAS_CHECK(check_range(index, x.size(axis), axis));
   const std::string mode = call.node.text("reduction", "none");
   if (mode == "add") return one(x.scatter_add(axis, index, call.x(2)));
-  if (mode == "mul") return one(x.scatter_reduce(axis, index, call.x(2), "prod"));
+  if (const auto it = reductions().find(mode); it != reductions().end())
+    return one(x.scatter_reduce(axis, index, call.x(2), it->second));
   return one(x.scatter(axis, index, call.x(2)));
 }
 
@@ -93,7 +109,8 @@ OpResult scatter_nd(const OpCall& call) {
   const std::string mode = call.node.text("reduction", "none");
   const at::Tensor base = x.reshape(matrix), values = call.x(2).reshape(updates), flat = rows.reshape({-1});
   if (mode == "add") return one(base.index_add(0, flat, values).reshape(x.sizes()));
-  if (mode == "mul") return one(base.index_reduce(0, flat, values, "prod").reshape(x.sizes()));
+  if (const auto it = reductions().find(mode); it != reductions().end())
+    return one(base.index_reduce(0, flat, values, it->second).reshape(x.sizes()));
   return one(base.index_copy(0, flat, values).reshape(x.sizes()));
 }
 
@@ -147,9 +164,9 @@ const std::vector<OpRow>& index_ops() {
       {"Gather", 2, gather},
       {"GatherElements", 2, gather_elements},
       {"GatherND", 2, gather_nd},
-      {"ScatterElements", 3, scatter_elements},
-      {"Scatter", 3, scatter_elements},
-      {"ScatterND", 3, scatter_nd},
+      {"ScatterElements", 3, scatter_elements, refuse_reduction},
+      {"Scatter", 3, scatter_elements, refuse_reduction},
+      {"ScatterND", 3, scatter_nd, refuse_reduction},
       {"TopK", 1, top_k},
       {"OneHot", 3, one_hot},
       {"Range", 3, range},

@@ -51,6 +51,23 @@ std::vector<OpCase> cases() {
   const at::Tensor line = tensor({1, 1, 5}, {1, 2, 3, 4, 5});
   const at::Tensor m23 = tensor({2, 3}, {1, 2, 3, 4, 5, 6});
   return {
+      // Scattering: several updates of one place, for each reduction.
+      {"scatter_none", "ScatterElements", {}, {tensor({4}, {5, 5, 5, 5}), ints({1, 3}), tensor({2}, {2, 9})},
+       tensor({4}, {5, 2, 5, 9}), 18},
+      {"scatter_add", "ScatterElements", {{"reduction", std::string("add")}},
+       {tensor({4}, {5, 5, 5, 5}), ints({1, 1, 3}), tensor({3}, {2, 3, 9})}, tensor({4}, {5, 10, 5, 14}), 18},
+      {"scatter_mul", "ScatterElements", {{"reduction", std::string("mul")}},
+       {tensor({4}, {5, 5, 5, 5}), ints({1, 1, 3}), tensor({3}, {2, 3, 9})}, tensor({4}, {5, 30, 5, 45}), 18},
+      {"scatter_max", "ScatterElements", {{"reduction", std::string("max")}},
+       {tensor({4}, {5, 5, 5, 5}), ints({1, 1, 3}), tensor({3}, {9, 3, 2})}, tensor({4}, {5, 9, 5, 5}), 18},
+      {"scatter_min", "ScatterElements", {{"reduction", std::string("min")}},
+       {tensor({4}, {5, 5, 5, 5}), ints({1, 1, 3}), tensor({3}, {9, 3, 2})}, tensor({4}, {5, 3, 5, 2}), 18},
+      {"scatter_nd_add", "ScatterND", {{"reduction", std::string("add")}},
+       {m23, ints({0, 0}).reshape({2, 1}), tensor({2, 3}, {9, 0, 9, 0, 1, 0})}, tensor({2, 3}, {10, 3, 12, 4, 5, 6}), 18},
+      {"scatter_nd_max", "ScatterND", {{"reduction", std::string("max")}},
+       {m23, ints({0, 0}).reshape({2, 1}), tensor({2, 3}, {9, 0, 2, 0, 3, 0})}, tensor({2, 3}, {9, 3, 3, 4, 5, 6}), 18},
+      {"scatter_nd_min", "ScatterND", {{"reduction", std::string("min")}},
+       {m23, ints({0, 0}).reshape({2, 1}), tensor({2, 3}, {9, 0, 2, 0, 3, 7})}, tensor({2, 3}, {0, 0, 2, 4, 5, 6}), 18},
       // Convolutions.
       {"conv", "Conv", {}, {x4, ones}, tensor({1, 1, 2, 2}, {12, 16, 24, 28})},
       {"conv_bias_stride", "Conv", {{"strides", L{2, 2}}, {"pads", L{1, 1, 1, 1}}}, {x4, ones, tensor({1}, {10})},
