@@ -112,7 +112,7 @@ class BiasPlaces {
       const Node& next = *g.find(output.consumers[0]);
       for (std::size_t i = 0; next.op == "Add" && i < next.inputs.size(); ++i) {
         const TensorData* constant = initializer_data(*ctx_.quantized.model, next.inputs[i]);
-        if (constant && constant->count() == channels && is_per_channel(constant->shape, static_cast<std::size_t>(channels), true) &&
+        if (constant && constant->count() == channels && is_per_channel(constant->shape, static_cast<std::size_t>(channels), 0) &&
             g.tensor(next.inputs[i]).consumers.size() == 1)
           return g.tensor(next.inputs[i]).name;
       }

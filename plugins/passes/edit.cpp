@@ -17,13 +17,12 @@ bool is_graph_output(const Graph& graph, TensorId id) {
   return std::find(graph.outputs().begin(), graph.outputs().end(), id) != graph.outputs().end();
 }
 
-bool is_per_channel(const Shape& shape, std::size_t channels, bool matrix) {
+bool is_per_channel(const Shape& shape, std::size_t channels, std::size_t behind) {
   const auto c = static_cast<std::int64_t>(channels);
   if (element_count(shape) != c) return false;
   if (c == 1) return true;
   const auto at = static_cast<std::size_t>(std::find(shape.begin(), shape.end(), c) - shape.begin());
-  const std::size_t behind = shape.size() - 1 - at;
-  return matrix ? behind == 0 : behind >= 1;
+  return shape.size() - 1 - at == behind;
 }
 
 std::function<std::int64_t(std::int64_t)> channel_map(const TensorData& weight, const Layer& layer, bool transposed) {

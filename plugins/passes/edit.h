@@ -13,8 +13,9 @@ namespace quanvas {
 // Data of an initializer; null for other tensors and for missing data.
 const TensorData* initializer_data(const Model& model, TensorId id);
 bool is_graph_output(const Graph& graph, TensorId id);
-// Whether a constant of this shape adds one value per channel: [C], [1,C] for matrices; [C,1,1] ... for pictures.
-bool is_per_channel(const Shape& shape, std::size_t channels, bool matrix);
+// Whether a constant of this shape adds one value per channel when `behind` axes come after that of the channels:
+// [C], [1,C] for matrices (0), [C,1,1] for pictures (2).
+bool is_per_channel(const Shape& shape, std::size_t channels, std::size_t behind);
 // Output channel of each element of a layer's weight.
 std::function<std::int64_t(std::int64_t)> channel_map(const TensorData& weight, const Layer& layer, bool transposed);
 TensorData make_data(DataType type, const Shape& shape, const std::vector<double>& values);

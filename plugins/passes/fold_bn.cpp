@@ -121,7 +121,10 @@ class Folder {
     if (m.add) {
       const TensorData* constant = initializer_data(model_, m.add->inputs[static_cast<std::size_t>(constant_operand(*m.add))]);
       const std::vector<float> c = constant->to_floats();
-      if (c.size() != 1 && !is_per_channel(constant->shape, channels, m.layer->op == "MatMul" || m.layer->op == "Gemm"))
+      // A convolution's output has the rank of its weight, and its channels on axis 1; a matrix has them last.
+      const bool matrix = m.layer->op == "MatMul" || m.layer->op == "Gemm";
+      const std::size_t rank = initializer_data(model_, m.facts.weight)->shape.size();
+      if (c.size() != 1 && !is_per_channel(constant->shape, channels, matrix ? 0 : rank - 2))
         return "the Add before it is not one constant per channel";
       for (std::size_t i = 0; i < channels; ++i) bias[i] = c.size() == 1 ? c[0] : c[i];
     }

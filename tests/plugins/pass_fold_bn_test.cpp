@@ -92,6 +92,21 @@ std::vector<FoldCase> cases() {
          add_bn(m, 6, "c", "y").output("y");
        },
        {2, 4, 3, 3}},
+      // Along the height, not the channels, though both are 6.
+      {"conv_add_rows",
+       [](ModelMaker& m) {
+         m.weight("w", noise({6, 4, 1, 1}, 1)).weight("b", noise({6, 1}, 2));
+         m.node("conv", "Conv", {"x", "w"}, {"h"}).node("add", "Add", {"h", "b"}, {"c"});
+         add_bn(m, 6, "c", "y").output("y");
+       },
+       {2, 4, 6, 3}, 1, 1},
+      {"conv_add_channels",
+       [](ModelMaker& m) {
+         m.weight("w", noise({6, 4, 1, 1}, 1)).weight("b", noise({1, 6, 1, 1}, 2));
+         m.node("conv", "Conv", {"x", "w"}, {"h"}).node("add", "Add", {"h", "b"}, {"c"});
+         add_bn(m, 6, "c", "y").output("y");
+       },
+       {2, 4, 6, 6}},
       {"two_readers",
        [](ModelMaker& m) {
          m.weight("w", noise({6, 4, 1, 1}, 1));
