@@ -20,6 +20,14 @@ bool is_key(const std::string& key) {
   return key.size() == 32 && key.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
+// Whether the file is there and whole. One that was damaged is written anew.
+bool holds(const fs::path& file, const std::string& key) {
+  std::error_code ec;
+  if (!fs::is_regular_file(file, ec)) return false;
+  const auto bytes = read_file(file);
+  return bytes && hash_text(*bytes) == key;
+}
+
 void sync_folder(const fs::path& folder) {
   if (const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); fd >= 0) {
     ::fsync(fd);
@@ -60,8 +68,7 @@ Status copy_artifacts(const Database& db, const fs::path& from, const fs::path& 
   if (keys.empty()) return {};
   QUANVAS_CHECK(make_folder(to));
   for (const std::string& key : keys) {
-    std::error_code ec;
-    if (!is_key(key) || fs::exists(to / key, ec)) continue;
+    if (!is_key(key) || holds(to / key, key)) continue;
     QUANVAS_TRY(const std::string bytes, read_file(from / key));
     QUANVAS_CHECK(write_file_atomically(to / key, bytes));
   }
@@ -102,8 +109,7 @@ Result<std::string> Project::put_artifact(const std::string& bytes) {
   const std::string key = hash_text(bytes);
   const fs::path folder = impl_->artifact_folder();
   QUANVAS_CHECK(make_folder(folder));
-  std::error_code ec;
-  if (fs::file_size(folder / key, ec) != bytes.size() || ec) QUANVAS_CHECK(write_file_atomically(folder / key, bytes));
+  if (!holds(folder / key, key)) QUANVAS_CHECK(write_file_atomically(folder / key, bytes));
   // The name must be on the disk before the database speaks of it.
   sync_folder(folder);
   sync_folder(impl_->directory);

@@ -154,6 +154,20 @@ TEST_F(ProjectFile, WhatIsMissingIsSaid) {
   EXPECT_THAT(project->artifact(key).error().text(), HasSubstr("is damaged"));
 }
 
+TEST_F(ProjectFile, DamagedArtifactsAreWrittenAnew) {
+  const auto project = create();
+  const std::string key = *project->put_artifact("abc"), copy_path = (folder_ / "copy.quanvas").string();
+  std::ofstream(path_ + ".data/" + key) << "xyz";  // of the same size
+  EXPECT_EQ(*project->put_artifact("abc"), key);
+  EXPECT_EQ(*project->artifact(key), "abc");
+  for (const char* damage : {"xyz", "a", ""}) {
+    ASSERT_TRUE(project->save_copy(copy_path));
+    std::ofstream(copy_path + ".data/" + key) << damage;
+    ASSERT_TRUE(project->save_copy(copy_path));
+    EXPECT_EQ(*open(copy_path)->artifact(key), "abc") << damage;
+  }
+}
+
 TEST_F(ProjectFile, OtherFilesAreRefused) {
   EXPECT_THAT(refused((folder_ / "none").string()), HasSubstr("There is no project"));
   EXPECT_THAT(refused(folder_.string()), HasSubstr("is no file"));
