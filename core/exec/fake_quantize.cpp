@@ -102,6 +102,7 @@ struct StraightThrough : torch::autograd::Function<StraightThrough> {
     ctx->saved_data["params"] = c10::IValue::make_capsule(saved);
     ctx->saved_data["pass_clipped"] = pass_clipped;
     ctx->saved_data["learned"] = scale.requires_grad();
+    ctx->saved_data["scale_device"] = scale.device();  // learned scales lie on the CPU, wherever x is
     return forward_value(x, saved->params);
   }
 
@@ -119,6 +120,7 @@ struct StraightThrough : torch::autograd::Function<StraightThrough> {
                                     dx.data_ptr<float>(), learned ? dscale.data_ptr<float>() : nullptr, pass_clipped);
     } else {
       dx = device_backward(x, dy, params, pass_clipped, learned ? &dscale : nullptr);
+      if (learned) dscale = dscale.to(ctx->saved_data["scale_device"].toDevice());
     }
     return {dx, dscale, at::Tensor(), at::Tensor()};
   }

@@ -59,35 +59,48 @@ struct GradientCase {
   bool pass_clipped;
 };
 
-// The gradient of the straight-through estimator, element by element from its definition.
-TEST(ExecFakeQuantize, GradientsMatchTheDefinition) {
-  const std::vector<GradientCase> rows = {{"signed", tensor_params(3, true, 0.2f), false},
-                                          {"unsigned", tensor_params(2, false, 0.3f), false},
-                                          {"zero_point", tensor_params(3, false, 0.2f, 3), false},
-                                          {"pass_clipped", tensor_params(2, true, 0.2f), true},
-                                          {"channels", channel_params({0.05f, 0.1f, 0.2f}, {4, 3, 5}, 1), false}};
-  for (const auto& row : rows) {
-    const auto& p = row.params;
-    const at::Tensor x = noise({4, 3, 5}, 9).requires_grad_(true);
-    const at::Tensor scale = at::tensor(p.scale, at::kFloat).requires_grad_(true);
-    const at::Tensor dy = noise({4, 3, 5}, 10);
-    const at::Tensor y = exec::fake_quantize_ste(x, scale, p, row.pass_clipped);
-    EXPECT_TRUE(testing::same_bits(y.detach(), exec::fake_quantize(x.detach(), p))) << row.name;
-    y.backward(dy);
-    std::vector<double> dscale(p.scale.size(), 0);
-    for (std::int64_t i = 0; i < x.numel(); ++i) {
-      const std::size_t k = p.scale.size() == 1 ? 0 : static_cast<std::size_t>(i / 5 % 3);
-      const double z = p.zero_point.empty() ? 0 : p.zero_point[0];
-      const float v = x.detach().data_ptr<float>()[i] / p.scale[k];
-      const double q = std::nearbyint(v) + z, g = dy.data_ptr<float>()[i];
-      const bool inside = q >= static_cast<double>(p.lo) && q <= static_cast<double>(p.hi);
-      EXPECT_EQ(x.grad().data_ptr<float>()[i], inside || row.pass_clipped ? static_cast<float>(g) : 0.0f) << row.name;
-      const double code = std::min(std::max(q, static_cast<double>(p.lo)), static_cast<double>(p.hi)) - z;
-      dscale[k] += g * (inside ? code - v : code);
-    }
-    for (std::size_t k = 0; k < dscale.size(); ++k)
-      EXPECT_NEAR(scale.grad().data_ptr<float>()[k], dscale[k], 1e-4) << row.name;
+// The gradient of the straight-through estimator, element by element from its definition. Learned scales lie on the
+// CPU, wherever the activations are.
+void check_gradients(const GradientCase& row, const char* device) {
+  const auto& p = row.params;
+  const std::string what = std::string(row.name) + " on " + device;
+  const at::Tensor values = noise({4, 3, 5}, 9), dy = noise({4, 3, 5}, 10);
+  const at::Tensor x = values.to(at::Device(device)).detach().clone().requires_grad_(true);
+  const at::Tensor scale = at::tensor(p.scale, at::kFloat).requires_grad_(true);
+  const at::Tensor y = exec::fake_quantize_ste(x, scale, p, row.pass_clipped);
+  EXPECT_TRUE(testing::same_bits(y.detach().cpu(), exec::fake_quantize(x.detach(), p).cpu())) << what;
+  y.backward(dy.to(x.device()));
+  const at::Tensor dx = x.grad().cpu();
+  ASSERT_TRUE(scale.grad().device().is_cpu()) << what;
+  std::vector<double> dscale(p.scale.size(), 0);
+  for (std::int64_t i = 0; i < x.numel(); ++i) {
+    const std::size_t k = p.scale.size() == 1 ? 0 : static_cast<std::size_t>(i / 5 % 3);
+    const double z = p.zero_point.empty() ? 0 : p.zero_point[0];
+    const float v = values.data_ptr<float>()[i] / p.scale[k];
+    const double q = std::nearbyint(v) + z, g = dy.data_ptr<float>()[i];
+    const bool inside = q >= static_cast<double>(p.lo) && q <= static_cast<double>(p.hi);
+    EXPECT_EQ(dx.data_ptr<float>()[i], inside || row.pass_clipped ? static_cast<float>(g) : 0.0f) << what;
+    const double code = std::min(std::max(q, static_cast<double>(p.lo)), static_cast<double>(p.hi)) - z;
+    dscale[k] += g * (inside ? code - v : code);
   }
+  for (std::size_t k = 0; k < dscale.size(); ++k) EXPECT_NEAR(scale.grad().data_ptr<float>()[k], dscale[k], 1e-4) << what;
+}
+
+std::vector<GradientCase> gradient_cases() {
+  return {{"signed", tensor_params(3, true, 0.2f), false},
+          {"unsigned", tensor_params(2, false, 0.3f), false},
+          {"zero_point", tensor_params(3, false, 0.2f, 3), false},
+          {"pass_clipped", tensor_params(2, true, 0.2f), true},
+          {"channels", channel_params({0.05f, 0.1f, 0.2f}, {4, 3, 5}, 1), false}};
+}
+
+TEST(ExecFakeQuantize, GradientsMatchTheDefinition) {
+  for (const auto& row : gradient_cases()) check_gradients(row, "cpu");
+}
+
+TEST(ExecFakeQuantize, GradientsMatchTheDefinitionOnCuda) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "needs a CUDA device";
+  for (const auto& row : gradient_cases()) check_gradients(row, "cuda");
 }
 
 // Without clipping the sum over x of y is nearly linear in x and flat in scale: the learned scale moves only
