@@ -75,7 +75,6 @@ std::optional<at::ScalarType> scalar_type(DataType type);
 struct Window {
   Ints kernel, stride, dilation, begin, end;
   bool symmetric() const { return begin == end; }
-  bool padded() const;
 };
 Result<Window> window_of(const OpCall& call, const Ints& kernel);
 // Zero or `value` padding of the spatial axes (the last begin.size() of x).

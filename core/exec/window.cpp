@@ -19,11 +19,6 @@ Result<Ints> spatial(const OpCall& call, const char* key, std::size_t rank) {
 
 }  // namespace
 
-bool Window::padded() const {
-  const auto set = [](std::int64_t p) { return p != 0; };
-  return std::any_of(begin.begin(), begin.end(), set) || std::any_of(end.begin(), end.end(), set);
-}
-
 Result<Window> window_of(const OpCall& call, const Ints& kernel) {
   const std::size_t rank = kernel.size();
   if (call.x().dim() != static_cast<std::int64_t>(rank) + 2)

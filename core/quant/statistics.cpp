@@ -7,7 +7,6 @@
 
 #include "core/quant/kernels.h"
 #include "core/quant/key_table.h"
-#include "core/quant/order.h"
 #include "core/quant/parallel.h"
 #include "core/quant/spans.h"
 
@@ -239,11 +238,6 @@ double TensorStatistics::stddev() const {
   double sum = 0;
   for (const Bin& b : bins()) sum += b.count * ((b.mean - m) * (b.mean - m) + b.half_width * b.half_width / 3);
   return std::sqrt(sum / count_);
-}
-
-double TensorStatistics::percentile(double percent, bool absolute) const {
-  if (count_ == 0 || std::isnan(percent)) return 0;
-  return at_rank(upper_rank(std::clamp(percent, 0.0, 100.0), count_), absolute);
 }
 
 double TensorStatistics::at_rank(std::int64_t rank, bool absolute) const {

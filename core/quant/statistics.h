@@ -33,14 +33,9 @@ class TensorStatistics {
   double stddev() const;
   double non_finite() const { return non_finite_; }
   const std::vector<float>& channel_absmax() const { return channel_absmax_; }
-  // Value below which `percent` (0..100) of the values (of |x| when absolute) lie: the order statistic of rank
-  // floor(percent/100 n + 1/2); the extremes exactly, else interpolated inside its bin. 0 without values.
-  double percentile(double percent, bool absolute) const;
-  // Order statistic of a rank from 1 to count().
+  // The value of a rank from 1 to count() in ascending order (of |x| when absolute): the extremes exactly, else
+  // interpolated inside its bin. 0 without values.
   double at_rank(std::int64_t rank, bool absolute) const;
-  // Sum of squared errors that a per-tensor quantizer makes on the histogram. Each bin counts as a uniform
-  // distribution of its own mean and variance (a single value if all its values are equal).
-  double squared_error(const QuantParams& params) const;
   // For display: counts of equal-width bins between lo and hi; values outside are left out. Empty when
   // bins < 1 or lo >= hi or one is not finite.
   std::vector<double> rebin(double lo, double hi, int bins) const;

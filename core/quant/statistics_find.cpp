@@ -82,13 +82,6 @@ Result<QuantParams> per_channel(QuantSpec spec, const Shape& shape, const Tensor
 
 }  // namespace
 
-double TensorStatistics::squared_error(const QuantParams& params) const {
-  if (params.scale.empty()) return 0;
-  const double zero = params.zero_point.empty() ? 0.0 : static_cast<double>(params.zero_point[0]);
-  return histogram_error(bins(), params.scale[0], static_cast<double>(params.lo) - zero,
-                         static_cast<double>(params.hi) - zero);
-}
-
 Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const TensorStatistics& statistics,
                                 int default_axis) {
   if (spec.granularity == Granularity::kGroup)

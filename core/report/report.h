@@ -79,7 +79,7 @@ struct Histogram {
   Site site;
   double lo = 0, hi = 0;             // range of the bins, equal widths
   std::vector<double> counts;        // of the float values
-  double total = 0, minimum = 0, maximum = 0, mean = 0, stddev = 0, zeros = 0;
+  double total = 0, minimum = 0, maximum = 0, mean = 0, stddev = 0;
   // The quantizer that the current recipe gives (none: float). Grid points are sorted; thinned to at most
   // 4096; for per-channel and group scales they are those of the largest scale, and `grid_note` says so.
   std::vector<double> grid;
@@ -99,7 +99,6 @@ void visit_fields(V& v, Histogram& h) {
   v("maximum", h.maximum);
   v("mean", h.mean);
   v("stddev", h.stddev);
-  v("zeros", h.zeros);
   v("grid", h.grid);
   v("clip_lo", h.clip_lo);
   v("clip_hi", h.clip_hi);
