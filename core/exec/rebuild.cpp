@@ -17,15 +17,34 @@ Result<quant::QuantParams> from_initializer(const Model& model, TensorId id, con
 
 }  // namespace
 
-int weight_axis(const Layer& layer, const QuantSpec& spec) {
+int site_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind) {
+  if (kind == SiteKind::kBias) return layer.bias_axis;
+  if (kind != SiteKind::kWeight) return 1;
   return spec.granularity == Granularity::kGroup ? layer.reduction_axis : layer.channel_axis;
+}
+
+Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& layer, const QuantSpec& spec,
+                                            const QuantizerMap& quantizers) {
+  const auto find = [&](SiteKind kind) {
+    const auto it = quantizers.find({layer.node, kind, 0});
+    return it == quantizers.end() ? nullptr : &it->second;
+  };
+  const quant::QuantParams *input = find(SiteKind::kInput), *weight = find(SiteKind::kWeight);
+  const std::string problem = accumulator_problem(input ? &input->spec : nullptr, weight ? &weight->spec : nullptr);
+  if (!problem.empty())
+    return fail(ErrorCode::kUnsupported, "Its scale would be input scale × weight scale, and " + problem + ".",
+                "Give the layer's input and weight a format, or the bias a scale of its own.");
+  const std::string& name = model.graph->tensor(layer.bias).name;
+  const TensorData* data = model.weights->find(name);
+  if (!data) return fail(ErrorCode::kCorrupt, "The model holds no data for '" + name + "'.");
+  return quant::bias_params(spec, input->scale.at(0), weight->scale, data->shape, layer.bias_axis);
 }
 
 Status rebuild_weight(const Model& model, const Layer& layer, QuantizerMap& quantizers) {
   const auto it = quantizers.find({layer.node, SiteKind::kWeight, 0});
   if (it == quantizers.end() || layer.weight == kNoTensor) return {};
   const QuantSpec spec = it->second.spec;
-  QUANVAS_TRY(it->second, from_initializer(model, layer.weight, spec, weight_axis(layer, spec)));
+  QUANVAS_TRY(it->second, from_initializer(model, layer.weight, spec, site_axis(layer, spec, SiteKind::kWeight)));
   return {};
 }
 
@@ -34,21 +53,16 @@ Status rebuild_bias(const Model& model, const Layer& layer, QuantizerMap& quanti
   if (it == quantizers.end() || layer.bias == kNoTensor) return {};
   const QuantSpec spec = it->second.spec;
   if (!spec.scale_from_accumulator) {
-    QUANVAS_TRY(it->second, from_initializer(model, layer.bias, spec, 0));
+    QUANVAS_TRY(it->second, from_initializer(model, layer.bias, spec, site_axis(layer, spec, SiteKind::kBias)));
     return {};
   }
-  const auto input = quantizers.find({layer.node, SiteKind::kInput, 0});
-  const auto weight = quantizers.find({layer.node, SiteKind::kWeight, 0});
-  const bool exact = input != quantizers.end() && weight != quantizers.end() && input->second.scale.size() == 1 &&
-                     weight->second.spec.granularity != Granularity::kGroup;
-  if (!exact) {
+  auto params = accumulator_bias(model, layer, spec, quantizers);
+  if (params)
+    it->second = std::move(*params);
+  else if (params.error().code == ErrorCode::kUnsupported)
     quantizers.erase(it);
-    return {};
-  }
-  const TensorData* data = model.weights->find(model.graph->tensor(layer.bias).name);
-  const std::int64_t channels =
-      data ? data->count() : element_count(model.graph->tensor(layer.bias).shape.value_or(Shape{}));
-  it->second = quant::bias_params(spec, input->second.scale[0], weight->second.scale, channels);
+  else
+    return Failure(params.error());
   return {};
 }
 

@@ -6,13 +6,17 @@
 
 namespace quanvas::exec {
 
-// Axis that a spec without one uses on a layer's weight.
-int weight_axis(const Layer& layer, const QuantSpec& spec);
+// Axis that a spec without one uses at a site: of weights the layer's channels, or what groups divide; of
+// activations 1.
+int site_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind);
+// The quantizer of a bias at the accumulator's scale. kUnsupported, with the reason, when it has no such scale.
+Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& layer, const QuantSpec& spec,
+                                            const QuantizerMap& quantizers);
 // The weight quantizer of `layer` from the weight in `model`; fixed clip limits stay. Nothing when the layer's
 // weight is float.
 Status rebuild_weight(const Model& model, const Layer& layer, QuantizerMap& quantizers);
 // The bias quantizer: input scale x weight scale, or from the bias itself when its spec says so. A bias whose
-// accumulator scale no longer exists (input or weight is float) loses its quantizer.
+// accumulator scale no longer exists loses its quantizer.
 Status rebuild_bias(const Model& model, const Layer& layer, QuantizerMap& quantizers);
 
 }  // namespace quanvas::exec

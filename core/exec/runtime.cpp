@@ -92,7 +92,7 @@ void set_threads(int threads) {
   at::set_num_threads(n);
   omp_set_num_threads(n);
   limit_blas();
-  quant::set_kernel_threads(n);
+  quant::set_default_kernel_threads(n);
 }
 
 int threads() {

@@ -116,15 +116,6 @@ TrainedQuantizer::Source TrainState::source_of(const quant::QuantParams& params,
   return cheap ? Source::kRecomputed : Source::kFixed;
 }
 
-// Learning the scale of the network's own input needs the gradient of the first layer's input, which nothing else
-// needs and which is the costliest of all in a picture network. With 8 bits and more there is nothing to gain.
-bool TrainState::is_fine_graph_input(const Site& site, const quant::QuantParams& params) const {
-  const Layer* layer = find_layer(layers_, site.node);
-  const TensorId id = layer ? site_tensor(*layer, site) : kNoTensor;
-  const auto& inputs = model_->graph->inputs();
-  return params.spec.bits >= 8 && std::find(inputs.begin(), inputs.end(), id) != inputs.end();
-}
-
 Status TrainState::add_weights(const TrainSettings& settings) {
   const Graph& graph = *model_->graph;
   std::set<TensorId> seen;
@@ -166,7 +157,7 @@ Status TrainState::add_weight(TensorId id, const Layer* layer, const TrainSettin
     TrainedQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
     if (q.params.layout.elements() != w.master.numel())
       return fail(ErrorCode::kInvalidArgument, "The quantizer of '" + name + "' was made for another shape.");
-    w.default_axis = weight_axis(*layer, q.params.spec);
+    w.default_axis = site_axis(*layer, q.params.spec, SiteKind::kWeight);
     w.value = at::empty_like(w.master);
     // At few bits the largest magnitude is a poor place to start learning from.
     if (q.source == Source::kLearned && q.params.spec.bits <= 3 && q.params.spec.statistic != Statistic::kMse) {

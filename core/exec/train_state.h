@@ -75,7 +75,6 @@ class TrainState {
   Status add_weight(TensorId id, const Layer* layer, const TrainSettings& settings);
   Result<int> quantizer_of(TensorId id, const TrainSettings& settings);
   Status quantize_weight(TrainedWeight& w);
-  bool is_fine_graph_input(const Site& site, const quant::QuantParams& params) const;
   TrainedQuantizer::Source source_of(const quant::QuantParams& params, const TrainSettings& settings) const;
 
   ModelPtr model_;

@@ -74,7 +74,7 @@ bool is_initializer(const Graph& g, TensorId t) {
 }
 
 int rank_of(const Graph& g, TensorId t) {
-  return g.tensor(t).shape ? static_cast<int>(g.tensor(t).shape->size()) : 0;
+  return t != kNoTensor && g.tensor(t).shape ? static_cast<int>(g.tensor(t).shape->size()) : 0;
 }
 
 void add_activation(const Graph& g, TensorId t, Layer& layer) {
@@ -114,6 +114,8 @@ bool compute_matrix(const Graph& g, const Node& n, Layer& layer) {
   if (layer.weight != kNoTensor) set_matrix_axes(rank_of(g, layer.weight), on_right, layer);
   if (n.op == "Gemm") {
     set_bias(g, n, layer);
+    // C is stretched to [rows, columns]: a weight on the right makes the columns, one on the left the rows.
+    layer.bias_axis = rank_of(g, layer.bias) - (on_right ? 1 : 2);
     const bool flipped = n.integer(on_right ? "transB" : "transA", 0) != 0;
     if (layer.weight != kNoTensor && flipped) std::swap(layer.channel_axis, layer.reduction_axis);
   }

@@ -52,6 +52,7 @@ struct Layer {
   // Conv 0/1, ConvTranspose 1/0, Gemm transB=1 0/1, Gemm and MatMul 1/0.
   int channel_axis = 0;
   int reduction_axis = 1;
+  int bias_axis = 0;  // of the bias: axis of output channels; below 0: it has none
   int group = 1;  // of a convolution
 
   std::vector<Site> sites() const;

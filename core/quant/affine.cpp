@@ -92,24 +92,30 @@ QuantParams params_from_range(const QuantSpec& spec, const BlockLayout& layout, 
   return params;
 }
 
-QuantParams bias_params(const QuantSpec& spec, float input_scale, const std::vector<float>& weight_scale,
-                        std::int64_t channels) {
+Result<QuantParams> bias_params(const QuantSpec& spec, float input_scale, const std::vector<float>& weight_scale,
+                                const Shape& shape, int axis) {
+  const auto scales = static_cast<std::int64_t>(weight_scale.size());
+  const bool per_channel = scales != 1;
+  const std::int64_t channels = axis >= 0 && axis < static_cast<int>(shape.size()) ? shape[static_cast<std::size_t>(axis)] : 1;
+  if (per_channel && (scales == 0 || channels < scales || channels % scales != 0))
+    return fail(ErrorCode::kUnsupported, "The weight has " + std::to_string(scales) +
+                                             " scales, and a bias of shape " + shape_text(shape) + " has " +
+                                             std::to_string(channels) + " output channel(s).",
+                "Give the weight one scale, or the bias a scale of its own.");
   QuantParams params;
   params.spec = spec;
   params.spec.zero_point = ZeroPointType::kNone;
   params.spec.is_signed = true;
   params.spec.narrow = false;
+  params.spec.granularity = per_channel ? Granularity::kChannel : Granularity::kTensor;
+  params.spec.axis = per_channel ? std::optional<int>(axis) : std::nullopt;
   const CodeRange codes = code_range(params.spec);
   params.lo = codes.lo;
   params.hi = codes.hi;
-  const bool per_channel = weight_scale.size() > 1;
-  params.spec.granularity = params.layout.granularity = per_channel ? Granularity::kChannel : Granularity::kTensor;
-  params.spec.axis = per_channel ? std::optional<int>(0) : std::nullopt;
-  (per_channel ? params.layout.dim : params.layout.inner) = channels;
-  const auto count = static_cast<std::size_t>(std::max<std::int64_t>(0, params.layout.parameters()));
-  params.scale.resize(count, FLT_MIN);
-  for (std::size_t i = 0; i < count && i < weight_scale.size(); ++i)
-    params.scale[i] = std::clamp(input_scale * weight_scale[i], FLT_MIN, FLT_MAX);
+  QUANVAS_TRY(params.layout, make_layout(params.spec, shape, axis));
+  params.scale.resize(static_cast<std::size_t>(params.layout.parameters()));
+  for (std::size_t i = 0; i < params.scale.size(); ++i)
+    params.scale[i] = std::clamp(input_scale * weight_scale[i % weight_scale.size()], FLT_MIN, FLT_MAX);
   return params;
 }
 

@@ -2,6 +2,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "core/quant/params.h"
@@ -10,6 +11,7 @@ namespace quanvas::quant {
 namespace {
 
 thread_local int thread_count = 0;
+std::atomic<int> default_thread_count{0};
 
 Result<std::int64_t> product(const Shape& shape, std::size_t begin, std::size_t end) {
   std::int64_t n = 1;
@@ -97,6 +99,11 @@ std::vector<double> grid_points(const QuantParams& params, std::int64_t index, s
 }
 
 void set_kernel_threads(int threads) { thread_count = std::max(0, threads); }
-int kernel_threads() { return thread_count > 0 ? thread_count : std::max(1, omp_get_max_threads()); }
+void set_default_kernel_threads(int threads) { default_thread_count = std::max(0, threads); }
+int kernel_threads() {
+  if (thread_count > 0) return thread_count;
+  const int n = default_thread_count;
+  return n > 0 ? n : std::max(1, omp_get_max_threads());
+}
 
 }  // namespace quanvas::quant

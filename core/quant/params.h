@@ -50,9 +50,11 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
 QuantParams params_from_range(const QuantSpec& spec, const BlockLayout& layout, const std::vector<float>& lo,
                               const std::vector<float>& hi);
 // Bias with accumulator scale: scale[c] = input scale * weight scale[c] (float32 product), zero point 0,
-// signed wide `spec.bits` (32).
-QuantParams bias_params(const QuantSpec& spec, float input_scale, const std::vector<float>& weight_scale,
-                        std::int64_t channels);
+// signed wide `spec.bits` (32). axis: of the output channels in the bias, below 0 when it has none. The weight of a
+// transposed convolution in groups has the scales of one group, which repeat for the others. kUnsupported when the
+// scales do not fit the bias.
+Result<QuantParams> bias_params(const QuantSpec& spec, float input_scale, const std::vector<float>& weight_scale,
+                                const Shape& shape, int axis);
 
 // y = dequantize(quantize(x)); y may be x. `layout` is rebatch()'s for activations, params.layout for weights.
 void fake_quantize(const QuantParams& params, const BlockLayout& layout, const float* x, float* y);
@@ -80,8 +82,10 @@ struct ErrorSums {
 // Sorted grid points of parameter `index`, thinned to at most `most`.
 std::vector<double> grid_points(const QuantParams& params, std::int64_t index, std::size_t most = 4096);
 
-// Threads of the calling thread's kernels; 1 inside the chunk workers of core/exec.
+// Threads of the calling thread's kernels, 1 inside the chunk workers of core/exec; 0: the default, which is the same
+// for every thread that has no number of its own. Default 0: all cores.
 void set_kernel_threads(int threads);
+void set_default_kernel_threads(int threads);
 int kernel_threads();
 
 }  // namespace quanvas::quant

@@ -1,7 +1,6 @@
 #include "core/recipe/plan.h"
 
 #include <algorithm>
-#include <set>
 #include <unordered_map>
 
 namespace quanvas {
@@ -159,28 +158,18 @@ std::string join(const std::vector<std::string>& items, const std::string& betwe
   return out;
 }
 
-// Why the accumulator of this layer has no single scale per output channel; empty: it has.
-std::string accumulator_problem(const std::vector<const SitePlan*>& of_node) {
-  const SitePlan *weight = nullptr, *input = nullptr;
-  for (const SitePlan* s : of_node) {
-    if (s->site.kind == SiteKind::kWeight) weight = s;
-    if (s->site.kind == SiteKind::kInput && s->site.operand == 0) input = s;
-  }
-  if (!weight || !weight->spec) return "the weight is float";
-  if (!input || !input->spec) return "the input is float";
-  if (weight->spec->granularity == Granularity::kGroup) return "the weight has one scale per group";
-  if (input->spec->granularity != Granularity::kTensor) return "the input has more than one scale";
-  return {};
-}
-
 // A bias that takes its scale from the accumulator stays float where there is no such scale.
 void settle_bias(std::vector<SitePlan>& sites, std::size_t begin, std::size_t end) {
-  std::vector<const SitePlan*> of_node;
-  for (std::size_t i = begin; i < end; ++i) of_node.push_back(&sites[i]);
+  const QuantSpec *weight = nullptr, *input = nullptr;
+  for (std::size_t i = begin; i < end; ++i) {
+    const QuantSpec* spec = sites[i].spec ? &*sites[i].spec : nullptr;
+    if (sites[i].site.kind == SiteKind::kWeight) weight = spec;
+    if (sites[i].site.kind == SiteKind::kInput && sites[i].site.operand == 0) input = spec;
+  }
   for (std::size_t i = begin; i < end; ++i) {
     SitePlan& s = sites[i];
     if (s.site.kind != SiteKind::kBias || !s.spec || !s.spec->scale_from_accumulator) continue;
-    const std::string problem = accumulator_problem(of_node);
+    const std::string problem = accumulator_problem(input, weight);
     if (problem.empty()) continue;
     s.spec.reset();
     s.why += "; float, because its scale would be input scale × weight scale and " + problem;
@@ -305,18 +294,6 @@ const SitePlan* Plan::find(const Site& site) const {
   if (guess != sites.end() && guess->site == site) return &*guess;
   const auto any = std::find_if(sites.begin(), sites.end(), [&](const SitePlan& s) { return s.site == site; });
   return any == sites.end() ? nullptr : &*any;
-}
-
-Plan Plan::only(const std::vector<Site>& kept) const {
-  const std::set<Site> keep(kept.begin(), kept.end());
-  Plan out = *this;
-  for (SitePlan& s : out.sites) {
-    if (keep.count(s.site)) continue;
-    s.spec.reset();
-    s.why = "float: left out here";
-  }
-  settle_biases(out.sites);
-  return out;
 }
 
 Result<Plan> resolve(const Graph& graph, const Recipe& recipe, const PresetLibrary& presets) {

@@ -29,8 +29,6 @@ struct Plan {
   std::vector<SitePlan> sites;  // every site of every layer, in graph order
   std::vector<std::string> warnings;  // rules that match nothing, specs that are illegal on a site
   const SitePlan* find(const Site& site) const;
-  // Plan for one site only, everything else float: what isolated errors and sweeps use.
-  Plan only(const std::vector<Site>& sites) const;
 };
 template <class V>
 void visit_fields(V& v, Plan& p) {

@@ -192,6 +192,14 @@ CodeRange code_range(const QuantSpec& spec) {
   return {0, 2 * half - (spec.narrow ? 2 : 1)};
 }
 
+std::string accumulator_problem(const QuantSpec* input, const QuantSpec* weight) {
+  if (!weight) return "the weight is float";
+  if (!input) return "the input is float";
+  if (weight->granularity == Granularity::kGroup) return "the weight has one scale per group";
+  if (input->granularity != Granularity::kTensor) return "the input has more than one scale";
+  return {};
+}
+
 std::string check(const QuantSpec& spec) { return check_common(spec, kMaxBiasBits); }
 
 std::string check(const QuantSpec& spec, SiteKind site) {

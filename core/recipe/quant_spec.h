@@ -109,6 +109,9 @@ CodeRange code_range(const QuantSpec& spec);
 std::string check(const QuantSpec& spec, SiteKind site);
 // The part of it that holds for every site: what the number format "int" itself demands.
 std::string check(const QuantSpec& spec);
+// Why the bias of a layer with these formats (null: float) has no scale "input scale x weight scale", as the end of
+// a sentence; empty: it has.
+std::string accumulator_problem(const QuantSpec* input, const QuantSpec* weight);
 // "W4", "U8", "A4 po2" ...: chip text of at most 8 characters; `site` decides the letter of signed formats.
 std::string chip_text(const QuantSpec& spec, SiteKind site);
 // "Integer 4 bit signed, −7 … 7, per channel, MSE, float32 scale".

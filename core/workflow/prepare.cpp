@@ -6,6 +6,7 @@
 
 #include "core/base/guarded.h"
 #include "core/base/hash.h"
+#include "core/exec/rebuild.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -24,12 +25,6 @@ std::string graph_pass_key(const Recipe& recipe) {
 bool has_integer_zero_point(const quant::QuantParams& p) { return !p.zero_point.empty(); }
 
 }  // namespace
-
-int default_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind) {
-  if (kind == SiteKind::kBias) return 0;
-  if (kind != SiteKind::kWeight) return 1;
-  return spec.granularity == Granularity::kGroup ? layer.reduction_axis : layer.channel_axis;
-}
 
 at::Tensor weight_values(const Prepared& prepared, TensorId id) {
   const at::Tensor& w = prepared.runner->weights()[static_cast<std::size_t>(id)];
@@ -101,7 +96,7 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
       biases.push_back(&site_plan);
       continue;
     }
-    const int axis = default_axis(*layer, *site_plan.spec, site.kind);
+    const int axis = exec::site_axis(*layer, *site_plan.spec, site.kind);
     Result<quant::QuantParams> params = fail(ErrorCode::kInternal, "");
     if (tensor.is_initializer) {
       const at::Tensor values = weight_values(prepared, id);
@@ -129,24 +124,17 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
   for (const SitePlan* site_plan : biases) {
     const Site& site = site_plan->site;
     const Layer* layer = find_layer(prepared.layers, site.node);
-    const auto input = out.find({site.node, SiteKind::kInput, 0});
-    const auto weight = out.find({site.node, SiteKind::kWeight, 0});
+    if (!statistics && !out.count({site.node, SiteKind::kInput, 0})) continue;  // not calibrated yet
     const std::string where = graph.find(site.node)->name + " bias";
-    if (input == out.end() || weight == out.end()) {
-      if (statistics)
-        job.issue({Severity::kInfo, where, "Stays float: its scale is input scale × weight scale, and one of them is float.",
-                   "Give the layer's input and weight a format, or the bias a scale of its own."});
+    auto params = exec::accumulator_bias(*prepared.model, *layer, *site_plan->spec, out);
+    if (!params && params.error().code != ErrorCode::kUnsupported) return Failure(params.error());
+    if (!params) {
+      job.issue({Severity::kWarning, where, "Stays float. " + params.error().message, params.error().hint});
       continue;
     }
-    if (input->second.scale.size() != 1 || weight->second.spec.granularity == Granularity::kGroup) {
-      job.issue({Severity::kWarning, where,
-                 "Stays float: an accumulator scale needs one input scale and weight scales per tensor or channel.", ""});
-      continue;
-    }
-    const std::int64_t channels = element_count(graph.tensor(layer->bias).shape.value_or(Shape{}));
-    out[site] = quant::bias_params(*site_plan->spec, input->second.scale[0], weight->second.scale, channels);
-    if (has_integer_zero_point(weight->second))
+    if (has_integer_zero_point(out.at({site.node, SiteKind::kWeight, 0})))
       job.issue({Severity::kInfo, where, "The weight has a zero point; integer targets need a correction term.", ""});
+    out[site] = std::move(*params);
   }
   return out;
 }

@@ -141,8 +141,6 @@ struct NetworkSize {
 };
 NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, const exec::QuantizerMap& quantizers);
 
-// Layout at run time; `default_axis` of activations is 1 (channels), of weights the layer's.
-int default_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind);
 // An initializer as contiguous float32 on the CPU (no copy when it is that already); undefined when absent.
 at::Tensor weight_values(const Prepared& prepared, TensorId id);
 TensorError tensor_error(const at::Tensor& x, const at::Tensor& y);

@@ -111,8 +111,8 @@ inline QuantizedModel quantize(ModelPtr model, const Formats& formats) {
     QuantSpec bias = spec(32, true, false, ZeroPointType::kNone, Granularity::kTensor);
     bias.scale_from_accumulator = true;
     out.quantizers[{layer.node, SiteKind::kBias, 0}] =
-        quant::bias_params(bias, input->second.scale[0], weight->second.scale,
-                           element_count(*model->graph->tensor(layer.bias).shape));
+        check(quant::bias_params(bias, input->second.scale[0], weight->second.scale,
+                                 *model->graph->tensor(layer.bias).shape, layer.bias_axis));
   }
   return out;
 }

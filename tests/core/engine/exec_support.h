@@ -176,9 +176,9 @@ inline exec::QuantizerMap quantize_all(const ModelPtr& model, const at::Tensor& 
     b.bits = 32;
     b.scale_from_accumulator = true;
     out[{layer.node, SiteKind::kBias, 0}] =
-        quant::bias_params(b, out[{layer.node, SiteKind::kInput, 0}].scale[0],
-                           out[{layer.node, SiteKind::kWeight, 0}].scale,
-                           model->weights->find(model->graph->tensor(layer.bias).name)->count());
+        *quant::bias_params(b, out[{layer.node, SiteKind::kInput, 0}].scale[0],
+                            out[{layer.node, SiteKind::kWeight, 0}].scale,
+                            model->weights->find(model->graph->tensor(layer.bias).name)->shape, layer.bias_axis);
   }
   return out;
 }

@@ -179,17 +179,6 @@ TEST(Plan, ErrorsNameTheRule) {
   EXPECT_THAT(resolve(*graph, recipe, {}).error().message, HasSubstr("Rule 2: position is 'top'"));
 }
 
-TEST(Plan, OnlyKeepsTheGivenSites) {
-  const auto graph = small_graph();
-  const Plan plan = plan_of(*graph, uniform_recipe(8, 8));
-  const NodeId fc = graph->find("head.fc")->id;
-  EXPECT_THAT(quantized(*graph, plan.only({{fc, SiteKind::kWeight, 0}})), ElementsAre("head.fc:weight"));
-  // Without the input the bias has no accumulator scale.
-  EXPECT_THAT(quantized(*graph, plan.only({{fc, SiteKind::kWeight, 0}, {fc, SiteKind::kBias, 0}})),
-              ElementsAre("head.fc:weight"));
-  EXPECT_THAT(plan.only({}).sites.size(), plan.sites.size());
-}
-
 TEST(Plan, SurvivesJson) {
   const auto graph = small_graph();
   const Plan plan = plan_of(*graph, uniform_recipe(4, 8));

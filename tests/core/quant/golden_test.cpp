@@ -196,9 +196,8 @@ TEST_P(Biases, EqualTheReference) {
   const Tensor codes = tensor(q.at("codes"));
   const bool internal = std::string(GetParam().file) == "b_int8_internal_pt";
   const QuantParams p = internal ? *find_params(GetParam().spec, bias.shape, bias.data.data(), 0)
-                                 : bias_params(GetParam().spec, tensor(j.at("input_scale")).data.at(0),
-                                               tensor(j.at("weight_scale")).data,
-                                               static_cast<std::int64_t>(bias.data.size()));
+                                 : *bias_params(GetParam().spec, tensor(j.at("input_scale")).data.at(0),
+                                                tensor(j.at("weight_scale")).data, bias.shape, 0);
   EXPECT_EQ(p.scale, scale.data);
   std::vector<float> y(bias.data.size());
   std::vector<std::int32_t> c(bias.data.size());

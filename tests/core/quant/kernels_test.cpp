@@ -280,7 +280,7 @@ TEST(Values, SixDecibelPerBitOnUniformInputs) {
 TEST(Wide, ThirtyTwoBitBiasIsExact) {
   QuantSpec spec = spec_of(32);
   const std::vector<float> scales = {1e-3f, 1e-9f, 2.0f};
-  QuantParams params = bias_params(spec, 0.5f, scales, 3);
+  QuantParams params = *bias_params(spec, 0.5f, scales, {3}, 0);
   ASSERT_EQ(params.scale.size(), 3u);
   EXPECT_EQ(params.scale[1], 0.5f * 1e-9f);
   EXPECT_EQ(params.lo, -2147483648LL);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cfloat>
+#include <thread>
 
 #include "core/quant/order.h"
 #include "tests/core/quant/reference.h"
@@ -335,8 +336,62 @@ TEST(Facts, SizesAndRanges) {
   EXPECT_EQ(f.codes_total, 16);
   QuantSpec bias = spec_of(32);
   bias.scale_from_accumulator = true;
-  const QuantParams b = bias_params(bias, 0.1f, {0.1f, 0.2f}, 2);
+  const QuantParams b = *bias_params(bias, 0.1f, {0.1f, 0.2f}, {2}, 0);
   EXPECT_EQ(measure(b, b.layout, x.data()).bytes_quantized, 8) << "the scale is that of input and weight";
+}
+
+TEST(BiasParams, ScalesRunAlongTheOutputChannels) {
+  struct Case {
+    const char* what;
+    std::vector<float> weight_scale;
+    Shape shape;
+    int axis;
+    std::vector<float> scale;  // with an input scale of 2; empty: refused
+  };
+  const std::vector<Case> cases = {
+      {"one scale", {3}, {4}, 0, {6}},
+      {"one scale, any bias", {3}, {1, 4}, -1, {6}},
+      {"per channel", {1, 2, 3}, {3}, 0, {2, 4, 6}},
+      {"a row", {1, 2, 3}, {1, 3}, 1, {2, 4, 6}},
+      {"a column", {1, 2}, {2, 1}, 0, {2, 4}},
+      {"a row per sample", {1, 2}, {5, 2}, 1, {2, 4}},
+      {"groups of a transposed convolution", {1, 2}, {6}, 0, {2, 4, 2, 4, 2, 4}},
+      {"a product too small", {1e-40f, 1}, {2}, 0, {FLT_MIN, 2}},
+      {"not a multiple", {1, 2}, {3}, 0, {}},
+      {"one bias for all channels", {1, 2}, {1}, 0, {}},
+      {"no axis of channels", {1, 2}, {2}, -1, {}},
+      {"a row where columns have scales", {1, 2, 3}, {1, 3}, 0, {}},
+  };
+  QuantSpec spec = spec_of(32);
+  spec.scale_from_accumulator = true;
+  for (const Case& c : cases) {
+    const auto p = bias_params(spec, 2, c.weight_scale, c.shape, c.axis);
+    EXPECT_EQ(static_cast<bool>(p), !c.scale.empty()) << c.what;
+    if (!p) {
+      EXPECT_EQ(p.error().code, ErrorCode::kUnsupported) << c.what;
+      continue;
+    }
+    EXPECT_EQ(p->scale, c.scale) << c.what;
+    const auto layout = rebatch(*p, c.shape);
+    ASSERT_TRUE(layout) << c.what << ": " << layout.error().text();
+    EXPECT_EQ(layout->elements(), size_of(c.shape)) << c.what;
+  }
+}
+
+TEST(KernelThreads, TheDefaultHoldsForEveryThreadWithoutANumberOfItsOwn) {
+  const auto elsewhere = [](int own) {
+    int threads = 0;
+    std::thread([&] {
+      if (own) set_kernel_threads(own);
+      threads = kernel_threads();
+    }).join();
+    return threads;
+  };
+  set_default_kernel_threads(3);
+  EXPECT_EQ(elsewhere(0), 3);
+  EXPECT_EQ(elsewhere(5), 5);
+  set_default_kernel_threads(0);
+  EXPECT_GE(elsewhere(0), 1);
 }
 
 }  // namespace
