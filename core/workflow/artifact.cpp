@@ -1,6 +1,8 @@
 // Quanvas - artifacts: what a run changed, in the safetensors container (8-byte little-endian length, JSON
 // header, data), so that other tools can look at it too. Tensors "weight/<name>" are the changed weights,
 // "scale/<site>" and "zero_point/<site>" the quantizers; "__metadata__" holds plan and quantizers as JSON.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/workflow/state.h"
@@ -87,6 +89,7 @@ Result<TensorData> read_tensor(const Container& c, const json& entry) {
     const auto begin = entry["data_offsets"].at(0).get<std::size_t>();
     const auto end = entry["data_offsets"].at(1).get<std::size_t>();
     if (begin > end || end > c.bytes || type == DataType::kUndefined) return damaged();
+    if (std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) return damaged();
     if (static_cast<std::size_t>(element_count(shape)) * element_size(type) != end - begin) return damaged();
     return TensorData::copy_of(type, shape, c.data + begin, end - begin);
   } catch (const json::exception&) {
@@ -109,6 +112,26 @@ void visit_fields(V& v, StoredQuantizer& q) {
   v("group", q.group);
   v("lo", q.lo);
   v("hi", q.hi);
+}
+
+// What the kernels rely on, so that a damaged file is an error and not a wrong network or a crash.
+bool is_usable(const quant::QuantParams& q) {
+  constexpr std::int64_t kMostCodes = std::int64_t{1} << 32, kMost = std::int64_t{1} << 48;
+  const quant::BlockLayout& l = q.layout;
+  for (const std::int64_t n : {l.outer, l.dim, l.inner})
+    if (n < 0 || n > kMost) return false;
+  const auto elements = static_cast<__int128>(l.outer) * l.dim * l.inner;
+  if (l.group < 1 || l.group > kMost || elements > kMost || q.spec.bits < 1 || q.spec.bits > 32) return false;
+  if (q.lo > q.hi || q.lo < -kMostCodes || q.hi > kMostCodes) return false;
+  const auto n = static_cast<std::size_t>(l.parameters());
+  if (q.scale.size() != n) return false;
+  if (q.zero_point.size() != (q.spec.zero_point == ZeroPointType::kNone ? 0 : n)) return false;
+  const auto good_scale = [](float s) { return std::isfinite(s) && s > 0; };
+  const auto good_zero = [&](float z) {
+    return z == std::nearbyint(z) && z >= static_cast<float>(q.lo) && z <= static_cast<float>(q.hi);
+  };
+  return std::all_of(q.scale.begin(), q.scale.end(), good_scale) &&
+         std::all_of(q.zero_point.begin(), q.zero_point.end(), good_zero);
 }
 
 std::string site_key(const Site& s) {
@@ -147,11 +170,14 @@ Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr&
   QUANVAS_TRY(const Container c, read_container(bytes));
   if (!c.header.contains("__metadata__")) return damaged();
   const json& meta = c.header["__metadata__"];
-  if (meta.value("format", "") != "quanvas-network-1") return damaged();
+  const auto text_of = [&](const char* key) {
+    return meta.is_object() && meta.contains(key) && meta[key].is_string() ? meta[key].get<std::string>() : std::string();
+  };
+  if (text_of("format") != "quanvas-network-1") return damaged();
   QuantizedModel out;
-  QUANVAS_TRY(out.plan, from_json_text<Plan>(meta.value("plan", ""), "plan"));
+  QUANVAS_TRY(out.plan, from_json_text<Plan>(text_of("plan"), "plan"));
   GraphPtr graph = base->graph;
-  if (const std::string text = meta.value("graph", ""); !text.empty()) {
+  if (const std::string text = text_of("graph"); !text.empty()) {
     QUANVAS_TRY(const json j, parse_json(text, "graph"));
     QUANVAS_TRY(graph, graph_from_json(j));
   }
@@ -165,7 +191,7 @@ Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr&
     else
       parameters[name] = std::move(tensor);
   }
-  QUANVAS_TRY(const auto stored, from_json_text<std::vector<StoredQuantizer>>(meta.value("quantizers", ""), "quantizers"));
+  QUANVAS_TRY(const auto stored, from_json_text<std::vector<StoredQuantizer>>(text_of("quantizers"), "quantizers"));
   for (const auto& s : stored) {
     quant::QuantParams q;
     q.spec = s.spec;
@@ -177,7 +203,7 @@ Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr&
     q.scale = scale->second.to_floats();
     if (const auto z = parameters.find("zero_point/" + site_key(s.site)); z != parameters.end())
       q.zero_point = z->second.to_floats();
-    if (static_cast<std::int64_t>(q.scale.size()) != q.layout.parameters()) return damaged();
+    if (!is_usable(q)) return damaged();
     out.quantizers[s.site] = std::move(q);
   }
   out.model = std::make_shared<const Model>(Model{graph, weights, base->source});
