@@ -9,7 +9,7 @@ namespace quanvas {
 struct PassContext {
   ModelPtr model;                      // current model; graph passes replace it
   QuantizedModel quantized;            // weight and training passes replace model, quantizers
-  quant::StatisticsPtr statistics;     // null for graph passes
+  quant::StatisticsPtr statistics;     // null for graph passes, and when no activation is quantized
   DatasetPtr calibration_data;         // may be null: a pass that needs it says so
   std::vector<std::int64_t> calibration_samples;
   DatasetPtr training_data;            // may be null

@@ -32,7 +32,7 @@ Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe,
     later.push_back(&entry);
     trains |= pass->stage() == PassStage::kTraining;
   }
-  if (needs_statistics(*plan, *out.prepared) || !later.empty()) {
+  if (needs_statistics(*plan, *out.prepared)) {
     job.set_range(0, trains ? 0.1 : 0.3);
     QUANVAS_TRY(out.statistics, gather_statistics(*out.prepared, recipe.calibration, job));
   }
