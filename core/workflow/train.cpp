@@ -17,7 +17,7 @@ const Schema& train_schema() {
       choice_field("schedule", "Schedule", "Learning rate over the steps.", "cosine",
                    {{"cosine", "Cosine to 0", ""}, {"constant", "Constant", ""}}),
       integer_field("seed", "Seed", "Order of the samples.", 0, 0, 1e15),
-      integer_field("max_samples", "Samples", "Of the training split; 0: all.", 0, 0, 1e12, "samples"),
+      integer_field("max_samples", "Samples", "Of the training split; 0: all.", 0, 0, 1e9, "samples"),
       integer_field("validation_samples", "Validation", "Held out from the end; the best epoch on them is kept.", 1000, 0,
                     1e9, "samples"),
       bool_field("augment_flip", "Mirror", "Mirror pictures left to right at random.", false),
