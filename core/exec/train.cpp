@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <set>
 
 #include <ATen/ATen.h>
 
@@ -49,13 +50,6 @@ Status check_settings(const Model& model, const Dataset& data, const TrainSettin
   if (s.schedule != "cosine" && s.schedule != "constant")
     return refuse("Schedule '" + s.schedule + "' is unknown: use cosine or constant.");
   return {};
-}
-
-// Where the logits are: the first output, or what goes into its Softmax.
-TensorId logits_of(const Graph& graph) {
-  const TensorId output = graph.outputs()[0];
-  const Node* producer = graph.find(graph.tensor(output).producer);
-  return producer && producer->op == "Softmax" && producer->input(0) != kNoTensor ? producer->inputs[0] : output;
 }
 
 Result<at::Tensor> class_scores(const at::Tensor& logits, const at::Tensor& labels) {
@@ -371,6 +365,15 @@ Result<TrainResult> Training::run() {
 }
 
 }  // namespace
+
+TensorId logits_of(const Graph& graph) {
+  static const std::set<std::string> only_shapes = {"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze"};
+  const TensorId output = graph.outputs()[0];
+  const Node* producer = graph.find(graph.tensor(output).producer);
+  while (producer && only_shapes.count(producer->op) && producer->input(0) != kNoTensor)
+    producer = graph.find(graph.tensor(producer->inputs[0]).producer);
+  return producer && producer->op == "Softmax" && producer->input(0) != kNoTensor ? producer->inputs[0] : output;
+}
 
 Result<TrainResult> train(ModelPtr model, const QuantizerMap* quantizers, const Dataset& data,
                           const TrainSettings& settings, const std::string& device, JobContext& job) {

@@ -14,6 +14,9 @@ namespace quanvas::exec {
 
 inline constexpr int kTrainShards = 2;
 
+// Where the class scores are: the first output, or what enters the Softmax that it comes from.
+TensorId logits_of(const Graph& graph);
+
 struct TrainSettings {
   int epochs = 1;
   int batch = 128;
@@ -45,8 +48,7 @@ struct TrainResult {
 // Quantized: weights go through their quantizer with a straight-through gradient that also passes clipped
 // values; activations start from the quantizers' scales, zero points stay. A scale is
 //   learned (in the log2 domain, LSQ's gradient) when its spec or force_learned says so; learned weight scales
-//     of at most 3 bits start at the least squared error; a quantizer of the network's own input with 8 bits or
-//     more stays as it is;
+//     of at most 3 bits start at the least squared error; a quantizer of the network's own input stays as it is;
 //   else recomputed from the weight at each step (absmax, minmax), or left as it is (percentile, mse, fixed
 //     clip limits, activations).
 // Biases are trained in float and get their quantizer again at each validation and at the end.

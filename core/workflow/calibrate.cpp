@@ -27,6 +27,13 @@ std::set<TensorId> activation_tensors(const Prepared& prepared) {
   return out;
 }
 
+void warn_non_finite(const quant::Statistics& statistics, JobContext& job) {
+  for (const auto& [name, s] : statistics.tensors)
+    if (s.non_finite() > 0)
+      job.issue({Severity::kWarning, name, std::to_string(static_cast<long long>(s.non_finite())) +
+                 " values were NaN or infinite in calibration and were left out of its statistics.", ""});
+}
+
 using ChunkStatistics = std::map<TensorId, quant::TensorStatistics>;
 
 }  // namespace
@@ -53,7 +60,10 @@ quant::StatisticsPtr WorkbenchState::known_statistics(const Prepared& prepared, 
 
 Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& prepared,
                                                                const CalibrationSettings& settings, JobContext& job) {
-  if (auto known = known_statistics(prepared, settings)) return known;
+  if (auto known = known_statistics(prepared, settings)) {
+    warn_non_finite(*known, job);
+    return known;
+  }
   const Data d = data();
   if (!d.calibrate)
     return fail(ErrorCode::kInvalidArgument, "Activations need calibration. " + d.status.problem,
@@ -85,10 +95,7 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
         }
         return {};
       }));
-  for (const auto& [name, s] : statistics->tensors)
-    if (s.non_finite() > 0)
-      job.issue({Severity::kWarning, name, std::to_string(static_cast<long long>(s.non_finite())) +
-                 " values were NaN or infinite in calibration and were left out of its statistics.", ""});
+  warn_non_finite(*statistics, job);
   if (!project_->read_only()) {
     QUANVAS_TRY(const std::string artifact, project_->put_artifact(pack_statistics(*statistics)));
     QUANVAS_CHECK(project_->set_value("statistics/" + statistics->key, artifact));
@@ -107,23 +114,15 @@ Result<SamplePtr> WorkbenchState::sample_for(const PreparedPtr& prepared, const 
   return guarded("calibration sample", [&]() -> Result<SamplePtr> {
     c10::InferenceMode inference;
     const std::set<TensorId> wanted = activation_tensors(*prepared);
-    double bytes_per_sample = 0;
-    for (const TensorId id : wanted)
-      bytes_per_sample += 4.0 * static_cast<double>(element_count(prepared->model->graph->tensor(id).shape.value_or(Shape{})));
-    const auto affordable = static_cast<std::int64_t>(kSampleBytes / std::max(1.0, bytes_per_sample));
+    QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared->runner, *d.calibrate, wanted));
+    const auto affordable = static_cast<std::int64_t>(kSampleBytes / std::max(1.0, bytes));
     auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);
     samples.resize(static_cast<std::size_t>(std::min<std::int64_t>(
         static_cast<std::int64_t>(samples.size()), std::clamp<std::int64_t>(affordable, 1, kMostSamples))));
     auto sample = std::make_shared<ActivationSample>();
     sample->samples = static_cast<std::int64_t>(samples.size());
-    sample->tensors.resize(prepared->model->graph->tensors().size());
     QUANVAS_TRY(exec::Chunk chunk, exec::read_chunk(*d.calibrate, std::move(samples), 0, options_.device));
-    exec::RunHooks hooks;
-    hooks.tap = [&](TensorId id, const at::Tensor& value) {
-      if (wanted.count(id)) sample->tensors[static_cast<std::size_t>(id)] = value;
-    };
-    QUANVAS_TRY(auto outputs, prepared->runner->run({chunk.input}, hooks));
-    (void)outputs;
+    QUANVAS_TRY(sample->tensors, run_keeping(*prepared->runner, chunk.input, wanted));
     sample_ = sample;
     sample_key_ = key;
     return sample_;

@@ -74,7 +74,7 @@ Status WorkbenchState::dump_run(std::int64_t id, const DumpRequest& request, Job
               return exec::fake_quantize(x, q->second);
             };
           QUANVAS_TRY(const auto outputs, runner->run({chunk.input}, hooks));
-          const at::Tensor logits = outputs.at(0).to(at::kCPU, at::kFloat).reshape({outputs.at(0).size(0), -1}).contiguous();
+          QUANVAS_TRY(const at::Tensor logits, output_rows(outputs.at(0), chunk.input.size(0)));
           part.logits.assign(logits.data_ptr<float>(), logits.data_ptr<float>() + logits.numel());
           const at::Tensor best = logits.argmax(1).contiguous();
           part.predictions.assign(best.data_ptr<std::int64_t>(), best.data_ptr<std::int64_t>() + best.numel());

@@ -1,4 +1,5 @@
 // Quanvas - verb "evaluate": accuracy against labels and against the float network, errors layer by layer.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -6,7 +7,9 @@
 #include <c10/core/InferenceMode.h>
 
 #include "core/base/guarded.h"
+#include "core/base/hash.h"
 #include "core/exec/chunks.h"
+#include "core/exec/train.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -14,57 +17,50 @@ namespace {
 
 constexpr std::int64_t kLayerSamples = 128;
 
+constexpr double kKeptOutputBytes = 256e6;  // of the float network's outputs
+
 struct Counts {
   double n = 0, top1 = 0, top5 = 0, loss = 0, agree = 0;
-  quant::ErrorSums logits;
+  quant::ErrorSums output;
+  at::Tensor reference;
 };
 
-// [n, classes] whatever the network's output looks like; the last dimension that is not 1 are the classes.
-at::Tensor as_logits(const at::Tensor& output) {
-  const at::Tensor x = output.to(at::kCPU, at::kFloat);
-  return x.dim() <= 1 ? x.reshape({1, -1}) : x.reshape({x.size(0), -1});
+// Natural logarithms of the probabilities. A network may end in a Softmax; a quantized distribution need not sum to 1.
+at::Tensor log_probabilities(const at::Tensor& rows, bool is_distribution) {
+  if (!is_distribution) return at::log_softmax(rows, 1, at::kDouble);
+  const at::Tensor p = rows.to(at::kDouble).clamp_min(1e-30);
+  return p.log() - p.sum(1, /*keepdim=*/true).log();
 }
 
-// Some exporters put the softmax into the graph; then the output is a distribution already.
-bool is_distribution(const at::Tensor& logits) {
-  return logits.numel() > 0 && logits.min().item<float>() >= 0 &&
-         (logits.sum(1) - 1).abs().max().item<float>() < 1e-3f;
-}
-
-Counts count(const at::Tensor& output, const at::Tensor& reference, const at::Tensor& labels) {
+Result<Counts> count(const at::Tensor& rows, const at::Tensor& reference, const at::Tensor& labels, bool is_distribution) {
   Counts c;
-  const at::Tensor logits = as_logits(output);
-  c.n = static_cast<double>(logits.size(0));
-  const at::Tensor best = logits.argmax(1);
+  c.n = static_cast<double>(rows.size(0));
+  const at::Tensor best = rows.argmax(1);
   if (labels.defined()) {
     const at::Tensor target = labels.to(at::kCPU);
+    const auto least = target.min().item<std::int64_t>(), most = target.max().item<std::int64_t>();
+    if (least < 0)
+      return fail(ErrorCode::kInvalidArgument, "A label of the evaluation data is " + std::to_string(least) +
+                                                   "; labels count from 0.",
+                  "Leave the samples without a label out.");
     c.top1 = best.eq(target).sum().item<double>();
-    const auto k = std::min<std::int64_t>(5, logits.size(1));
-    c.top5 = std::get<1>(logits.topk(k, 1)).eq(target.unsqueeze(1)).sum().item<double>();
-    if (target.max().item<std::int64_t>() < logits.size(1)) {
-      const at::Tensor log_p =
-          is_distribution(logits) ? logits.clamp_min(1e-30).log().to(at::kDouble) : at::log_softmax(logits, 1, at::kDouble);
-      c.loss = -log_p.gather(1, target.unsqueeze(1)).sum().item<double>();
-    } else {
+    const auto k = std::min<std::int64_t>(5, rows.size(1));
+    c.top5 = std::get<1>(rows.topk(k, 1)).eq(target.unsqueeze(1)).sum().item<double>();
+    if (most < rows.size(1))
+      c.loss = -log_probabilities(rows, is_distribution).gather(1, target.unsqueeze(1)).sum().item<double>();
+    else
       c.loss = std::nan("");
-    }
   }
   if (reference.defined()) {
-    const at::Tensor r = as_logits(reference).contiguous();
-    const at::Tensor l = logits.contiguous();
-    c.agree = best.eq(r.argmax(1)).sum().item<double>();
-    c.logits.add(r.data_ptr<float>(), l.data_ptr<float>(), l.numel());
+    if (reference.sizes() != rows.sizes())
+      return fail(ErrorCode::kInternal, "The quantized network gives an output of another shape than the float one.");
+    c.agree = best.eq(reference.argmax(1)).sum().item<double>();
+    add_error(c.output, reference, rows);
   }
   return c;
 }
 
 using LayerSums = std::vector<std::pair<quant::ErrorSums, quant::ErrorSums>>;  // isolated, cumulative
-
-void add_error(quant::ErrorSums& sums, const at::Tensor& x, const at::Tensor& y) {
-  const at::Tensor a = x.to(at::kCPU, at::kFloat).contiguous();
-  const at::Tensor b = y.to(at::kCPU, at::kFloat).contiguous();
-  sums.add(a.data_ptr<float>(), b.data_ptr<float>(), a.numel());
-}
 
 }  // namespace
 
@@ -76,14 +72,37 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
                 "Declare a data set for evaluation.");
   const bool labels = d.evaluate->has_labels();
   const auto chosen = choose_samples(d.evaluate->size(), samples, 0);
+  const bool is_distribution = exec::logits_of(prepared.runner->graph()) != prepared.runner->graph().outputs().at(0);
+  auto fresh = std::make_shared<FloatOutputs>();
+  fresh->key = Hasher().text(prepared.hash).text(d.evaluate->hash()).number(samples).hex();
+  std::shared_ptr<const FloatOutputs> known;
+  {
+    std::lock_guard lock(cache_mutex_);
+    if (float_outputs_ && float_outputs_->key == fresh->key) known = float_outputs_;
+  }
   Counts total;
+  double bytes = 0;
   QUANVAS_CHECK(exec::for_each_chunk<Counts>(
       *d.evaluate, chosen, options_.device, job, "evaluate",
       [&](exec::Chunk& chunk) -> Result<Counts> {
-        QUANVAS_TRY(const auto reference, prepared.runner->run({chunk.input}));
-        if (!quantized) return count(reference.at(0), {}, chunk.labels);
-        QUANVAS_TRY(const auto output, quantized->run({chunk.input}));
-        return count(output.at(0), reference.at(0), chunk.labels);
+        const std::int64_t n = chunk.input.size(0);
+        const auto rows_of = [&](const exec::Runner& runner) -> Result<at::Tensor> {
+          QUANVAS_TRY(const auto outputs, runner.run({chunk.input}));
+          return output_rows(outputs.at(0), n);
+        };
+        at::Tensor reference;
+        if (known) {
+          reference = known->chunks.at(static_cast<std::size_t>(chunk.index));
+        } else {
+          QUANVAS_TRY(reference, rows_of(*prepared.runner));
+        }
+        at::Tensor rows = reference;
+        if (quantized) {
+          QUANVAS_TRY(rows, rows_of(*quantized));
+        }
+        QUANVAS_TRY(Counts c, count(rows, quantized ? reference : at::Tensor(), chunk.labels, is_distribution));
+        c.reference = reference;
+        return c;
       },
       [&](std::int64_t, Counts& c) -> Status {
         total.n += c.n;
@@ -91,10 +110,19 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
         total.top5 += c.top5;
         total.loss += c.loss;
         total.agree += c.agree;
-        total.logits.merge(c.logits);
+        total.output.merge(c.output);
+        bytes += static_cast<double>(c.reference.nbytes());
+        if (bytes > kKeptOutputBytes)
+          fresh->chunks.clear();
+        else if (!known)
+          fresh->chunks.push_back(std::move(c.reference));
         return {};
       }));
   if (total.n == 0) return fail(ErrorCode::kInvalidArgument, "The evaluation data set is empty.");
+  if (!fresh->chunks.empty()) {
+    std::lock_guard lock(cache_mutex_);
+    float_outputs_ = fresh;
+  }
   Accuracy a;
   const double nan = std::nan("");
   a.samples = total.n;
@@ -103,7 +131,7 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
   a.loss = labels ? total.loss / total.n : nan;
   a.top1_stderr = labels ? std::sqrt(a.top1 * (1 - a.top1) / total.n) : nan;
   a.agreement = quantized ? total.agree / total.n : nan;
-  a.output_sqnr_db = quantized ? total.logits.result().sqnr_db : nan;
+  a.output_sqnr_db = quantized ? total.output.result().sqnr_db : nan;
   return a;
 }
 
@@ -130,7 +158,9 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
         // Against the weight that the recipe started from, so that training and corrections count too.
         const TensorId before = prepared.model->graph->tensor(graph.tensor(layer.weight).name);
         const at::Tensor x = before == kNoTensor ? at::Tensor() : weight_values(prepared, before);
-        if (x.defined()) r.weight = tensor_error(x, quantized->weights()[static_cast<std::size_t>(layer.weight)]);
+        const TensorData* now = network.model->weights->find(graph.tensor(layer.weight).name);
+        // By this layer's own quantizer: another layer may read the same weight in another format.
+        if (x.defined() && now) r.weight = tensor_error(x, exec::fake_quantize(exec::to_tensor(*now).to(at::kFloat), q->second));
       }
     }
     if (!any) continue;
@@ -144,20 +174,33 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
   // The float reference is the prepared model: same tensors by name, weights before correction or training.
   const Graph& base = *prepared.model->graph;
   std::vector<TensorId> reference_id;
-  for (const Layer* layer : measured) reference_id.push_back(base.tensor(graph.tensor(layer->output).name));
+  std::map<TensorId, std::size_t> by_output;
+  std::set<TensorId> wanted;  // of the float network
+  for (const Layer* layer : measured) {
+    reference_id.push_back(base.tensor(graph.tensor(layer->output).name));
+    if (reference_id.back() == kNoTensor) continue;
+    by_output[layer->output] = reference_id.size() - 1;
+    wanted.insert(reference_id.back());
+    for (const TensorId id : layer->inputs)
+      if (const TensorId from = base.tensor(graph.tensor(id).name); from != kNoTensor) wanted.insert(from);
+  }
+  QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared.runner, *source, wanted));
   LayerSums sums(out.size());
   const auto samples = choose_samples(source->size(), kLayerSamples, 0);
   QUANVAS_CHECK(exec::for_each_chunk<LayerSums>(
       *source, samples, options_.device, job, "layer errors",
       [&](exec::Chunk& chunk) -> Result<LayerSums> {
         LayerSums local(out.size());
-        QUANVAS_TRY(const exec::Environment reference, prepared.runner->run_all({chunk.input}));
-        QUANVAS_TRY(const exec::Environment actual, quantized->run_all({chunk.input}));
+        QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared.runner, chunk.input, wanted));
+        const auto want = [&](std::size_t i) { return reference[static_cast<std::size_t>(reference_id[i])]; };
+        exec::RunHooks cumulative;
+        cumulative.tap = [&](TensorId id, const at::Tensor& value) {
+          if (const auto it = by_output.find(id); it != by_output.end())
+            add_error(local[it->second].second, want(it->second), value);
+        };
+        QUANVAS_CHECK(quantized->run({chunk.input}, cumulative));
         for (std::size_t i = 0; i < measured.size(); ++i) {
           if (reference_id[i] == kNoTensor) continue;
-          const at::Tensor& want = reference[static_cast<std::size_t>(reference_id[i])];
-          const auto output = static_cast<std::size_t>(measured[i]->output);
-          add_error(local[i].second, want, actual[output]);
           // Isolated: the quantized layer on float inputs.
           exec::Environment env(graph.tensors().size());
           for (const TensorId id : measured[i]->inputs) {
@@ -165,7 +208,7 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
             if (from != kNoTensor) env[static_cast<std::size_t>(id)] = reference[static_cast<std::size_t>(from)];
           }
           QUANVAS_CHECK(quantized->run_nodes({measured[i]->node}, env));
-          add_error(local[i].first, want, env[output]);
+          add_error(local[i].first, want(i), env[static_cast<std::size_t>(measured[i]->output)]);
         }
         return local;
       },
@@ -175,7 +218,8 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
           sums[i].second.merge(local[i].second);
         }
         return {};
-      }));
+      },
+      chunk_size_for(bytes)));
   for (std::size_t i = 0; i < out.size(); ++i) {
     if (reference_id[i] == kNoTensor) continue;
     out[i].isolated = sums[i].first.result();
@@ -212,6 +256,8 @@ Result<Run> WorkbenchState::evaluate_run(std::int64_t id, int samples, JobContex
     QUANVAS_TRY(run.accuracy, measure_accuracy(*loaded.prepared, runner.get(), samples, job));
     run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     run.created = now_utc();
+    run.data_hash = data_hash();
+    run.versions = engine_info(options_);
     run.name += ", evaluated again";
     QUANVAS_CHECK(store(run, job));
     return run;

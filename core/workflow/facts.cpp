@@ -30,23 +30,9 @@ Result<SiteFacts> measure_site(const Site& site, const quant::QuantParams& param
   SiteFacts facts = quant::measure(params, layout, values.data_ptr<float>());
   facts.site = site;
   facts.from_sample = from_sample;
-  const auto [smin, smax] = std::minmax_element(params.scale.begin(), params.scale.end());
-  facts.scale_min = *smin;
-  facts.scale_max = *smax;
-  if (!params.zero_point.empty()) {
-    const auto [zmin, zmax] = std::minmax_element(params.zero_point.begin(), params.zero_point.end());
-    facts.zero_point_min = *zmin;
-    facts.zero_point_max = *zmax;
-  }
-  const double n = static_cast<double>(values.numel());
-  facts.codes_total = static_cast<double>(params.hi - params.lo + 1);
-  facts.bits_per_element = params.spec.bits;
-  if (!from_sample) {
-    const double scales = params.spec.scale_from_accumulator ? 0 : 4.0 * static_cast<double>(params.scale.size());
-    const double zeros = static_cast<double>(params.zero_point.size()) * params.spec.bits / 8;
-    facts.bytes_float = 4 * n;
-    facts.bytes_quantized = n * params.spec.bits / 8 + scales + zeros;
-    facts.bits_per_element = n > 0 ? 8 * facts.bytes_quantized / n : 0;
+  if (from_sample) {  // no place in the file
+    facts.bytes_float = facts.bytes_quantized = 0;
+    facts.bits_per_element = params.spec.bits;
   }
   return facts;
 }

@@ -26,23 +26,19 @@ bool has_integer_zero_point(const quant::QuantParams& p) { return !p.zero_point.
 
 }  // namespace
 
-at::Tensor weight_values(const Prepared& prepared, TensorId id) {
-  const at::Tensor& w = prepared.runner->weights()[static_cast<std::size_t>(id)];
-  return w.defined() ? w.detach().to(at::kCPU, at::kFloat).contiguous() : w;
-}
-
-TensorError tensor_error(const at::Tensor& x, const at::Tensor& y) {
-  const at::Tensor a = x.detach().to(at::kCPU, at::kFloat).contiguous();
-  const at::Tensor b = y.detach().to(at::kCPU, at::kFloat).contiguous();
-  return quant::tensor_error(a.data_ptr<float>(), b.data_ptr<float>(), a.numel());
-}
-
 Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& job) {
   std::lock_guard lock(cache_mutex_);
   const std::string key = graph_pass_key(recipe);
-  if (prepared_ && prepared_key_ == key) return prepared_;
+  // Whoever asks hears the issues, not only the one who came first.
+  const auto with_issues = [&](PreparedPtr prepared) {
+    for (const Issue& issue : prepared->issues) job.issue(issue);
+    return prepared;
+  };
+  if (prepared_ && prepared_key_ == key) return with_issues(prepared_);
   return guarded("prepare", [&]() -> Result<PreparedPtr> {
     auto prepared = std::make_shared<Prepared>();
+    JobContext passes(job.stop_token(), [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); },
+                      [&](const Issue& issue) { prepared->issues.push_back(issue); });
     PassContext context;
     context.model = model_;
     context.device = options_.device;
@@ -52,7 +48,7 @@ Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& jo
       if (pass->stage() != PassStage::kGraph) continue;
       QUANVAS_TRY(const json options, pass->schema().complete(entry.options, "pass '" + entry.id + "'"));
       const auto start = std::chrono::steady_clock::now();
-      QUANVAS_TRY(std::string summary, pass->apply(context, options, job));
+      QUANVAS_TRY(std::string summary, pass->apply(context, options, passes));
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
       prepared->reports.push_back({entry.id, pass->info().title, std::move(summary), took.count()});
     }
@@ -64,7 +60,7 @@ Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& jo
     QUANVAS_TRY(prepared->runner, exec::Runner::create(prepared->model, nullptr, options_.device));
     prepared_key_ = key;
     prepared_ = prepared;
-    return prepared_;
+    return with_issues(prepared_);
   });
 }
 
@@ -141,9 +137,18 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
 
 NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, const exec::QuantizerMap& quantizers) {
   NetworkSize size;
-  const auto bits_of = [&](const Site& site) {
+  const auto find = [&](const Site& site) {
     const auto it = quantizers.find(site);
-    return it == quantizers.end() ? 32.0 : static_cast<double>(it->second.spec.bits);
+    return it == quantizers.end() ? nullptr : &it->second;
+  };
+  const auto bits_of = [&](const Site& site) {
+    const quant::QuantParams* q = find(site);
+    return q ? static_cast<double>(q->spec.bits) : 32.0;
+  };
+  // A tensor that several layers read is stored once, or once in each form that they give it.
+  std::map<TensorId, std::vector<const quant::QuantParams*>> stored;
+  const auto is_same = [](const quant::QuantParams* a, const quant::QuantParams* b) {
+    return a == b || (a && b && a->spec == b->spec && a->scale == b->scale && a->zero_point == b->zero_point);
   };
   for (const Layer& layer : layers) {
     const Node& node = *graph.find(layer.node);
@@ -151,19 +156,23 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
       const Site site{layer.node, kind, 0};
       const TensorId id = site_tensor(layer, site);
       if (id == kNoTensor || !graph.tensor(id).is_initializer) continue;
+      const quant::QuantParams* q = find(site);
+      auto& forms = stored[id];
       const double n = static_cast<double>(element_count(graph.tensor(id).shape.value_or(Shape{})));
-      size.bytes_float += 4 * n;
+      if (forms.empty()) size.bytes_float += 4 * n;
+      if (std::any_of(forms.begin(), forms.end(), [&](const auto* form) { return is_same(form, q); })) continue;
+      forms.push_back(q);
       size.bytes += n * bits_of(site) / 8;
-      const auto it = quantizers.find(site);
       // An accumulator-scaled bias has no scale of its own.
-      if (it != quantizers.end() && !it->second.spec.scale_from_accumulator) {
-        size.bytes += 4.0 * static_cast<double>(it->second.scale.size());
-        size.bytes += static_cast<double>(it->second.zero_point.size()) * it->second.spec.bits / 8;
+      if (q && !q->spec.scale_from_accumulator) {
+        size.bytes += 4.0 * static_cast<double>(q->scale.size());
+        size.bytes += static_cast<double>(q->zero_point.size()) * q->spec.bits / 8;
       }
     }
-    if (layer.kind == LayerKind::kCompute)
-      size.bops += node_cost(graph, node).macs * bits_of({layer.node, SiteKind::kWeight, 0}) *
-                   bits_of({layer.node, SiteKind::kInput, 0});
+    if (layer.kind != LayerKind::kCompute) continue;
+    // Of two activations the second stands where the weight would.
+    const Site other = layer.weight != kNoTensor ? Site{layer.node, SiteKind::kWeight, 0} : Site{layer.node, SiteKind::kInput, 1};
+    size.bops += node_cost(graph, node).macs * bits_of(other) * bits_of({layer.node, SiteKind::kInput, 0});
   }
   return size;
 }

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct Prepared {
   std::string hash;                        // of graph and weights
   std::shared_ptr<const exec::Runner> runner;  // float
   std::vector<PassReport> reports;
+  std::vector<Issue> issues;               // of the graph passes
 };
 using PreparedPtr = std::shared_ptr<const Prepared>;
 
@@ -35,6 +37,12 @@ struct ActivationSample {
   std::int64_t samples = 0;
 };
 using SamplePtr = std::shared_ptr<const ActivationSample>;
+
+// What the float network gives on the evaluation samples: every run is compared with it.
+struct FloatOutputs {
+  std::string key;                 // of network, data and samples
+  std::vector<at::Tensor> chunks;  // output_rows of each chunk
+};
 
 class WorkbenchState final : public Workbench {
  public:
@@ -126,6 +134,7 @@ class WorkbenchState final : public Workbench {
   std::map<std::string, quant::StatisticsPtr> statistics_;
   std::string sample_key_;
   SamplePtr sample_;
+  std::shared_ptr<const FloatOutputs> float_outputs_;
 };
 
 // Artifacts of runs (artifact.cpp): the tensors that differ from the prepared model's, the plan and the
@@ -144,6 +153,17 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
 // An initializer as contiguous float32 on the CPU (no copy when it is that already); undefined when absent.
 at::Tensor weight_values(const Prepared& prepared, TensorId id);
 TensorError tensor_error(const at::Tensor& x, const at::Tensor& y);
+void add_error(quant::ErrorSums& sums, const at::Tensor& x, const at::Tensor& y);
+
+// A network's output as one row of scores per sample, contiguous float32 on the CPU.
+Result<at::Tensor> output_rows(const at::Tensor& output, std::int64_t samples);
+// A run of which only the wanted tensors stay in memory.
+Result<exec::Environment> run_keeping(const exec::Runner& runner, const at::Tensor& input,
+                                      const std::set<TensorId>& wanted);
+// Bytes of these tensors for one sample, by running one: the shapes of a file may be unknown.
+Result<double> bytes_per_sample(const exec::Runner& runner, const Dataset& data, const std::set<TensorId>& wanted);
+// Samples of a chunk that keeps this much of each. Never a matter of the number of threads.
+std::int64_t chunk_size_for(double bytes_per_sample);
 std::string now_utc();
 
 }  // namespace quanvas

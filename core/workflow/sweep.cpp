@@ -17,8 +17,9 @@ namespace {
 constexpr double kKeptBytes = 2e9;
 
 struct FloatChunk {
-  exec::Environment env;
+  exec::Environment env;  // empty when the activations are not kept
   at::Tensor labels;
+  double correct = 0;
 };
 
 struct CellSums {
@@ -26,15 +27,31 @@ struct CellSums {
   quant::ErrorSums layer, output;
 };
 
-double correct(const at::Tensor& output, const at::Tensor& labels) {
-  if (!labels.defined()) return 0;
-  return output.reshape({output.size(0), -1}).argmax(1).eq(labels).sum().item<double>();
+Result<double> correct(const at::Tensor& output, std::int64_t samples, const at::Tensor& labels) {
+  if (!labels.defined()) return 0.0;
+  QUANVAS_TRY(const at::Tensor rows, output_rows(output, samples));
+  return rows.argmax(1).eq(labels.to(at::kCPU)).sum().item<double>();
 }
 
-void add_error(quant::ErrorSums& sums, const at::Tensor& x, const at::Tensor& y) {
-  const at::Tensor a = x.to(at::kCPU, at::kFloat).contiguous();
-  const at::Tensor b = y.to(at::kCPU, at::kFloat).contiguous();
-  sums.add(a.data_ptr<float>(), b.data_ptr<float>(), a.numel());
+std::set<TensorId> all_activations(const Graph& graph) {
+  std::set<TensorId> out;
+  for (std::size_t id = 0; id < graph.tensors().size(); ++id)
+    if (!graph.tensors()[id].is_initializer) out.insert(static_cast<TensorId>(id));
+  return out;
+}
+
+// What running these nodes takes from outside, and what their results are compared with.
+std::set<TensorId> needed_by(const Graph& graph, const std::vector<NodeId>& nodes, TensorId layer_output) {
+  std::set<TensorId> out, made;
+  for (const NodeId id : nodes) {
+    const Node& node = *graph.find(id);
+    for (const TensorId t : node.inputs)
+      if (t != kNoTensor && !made.count(t)) out.insert(t);
+    made.insert(node.outputs.begin(), node.outputs.end());
+  }
+  out.insert(layer_output);
+  out.insert(graph.outputs().at(0));
+  return out;
 }
 
 bool wanted(const SweepSettings& settings, SiteKind kind) {
@@ -74,6 +91,11 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
       QUANVAS_TRY(run, project_->run(resume));
       if (run.kind != RunKind::kSweep || !run.sweep)
         return fail(ErrorCode::kInvalidArgument, "Run " + std::to_string(resume) + " is not a sweep.");
+      if (run.model_hash != model_hash_ || run.data_hash != data_hash())
+        return fail(ErrorCode::kInvalidArgument,
+                    "Sweep " + std::to_string(resume) + " was begun with another version of the " +
+                        (run.model_hash != model_hash_ ? "model file" : "data") + ", so its cells could not be compared.",
+                    "Begin a new sweep.");
       recipe = run.recipe;
     } else {
       run = new_run(RunKind::kSweep, recipe);
@@ -118,10 +140,9 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
     if (!source) return fail(ErrorCode::kInvalidArgument, "A sweep needs data. " + d.status.problem, "Declare a data set.");
     const auto samples = choose_samples(source->size(), s.samples, 0);
 
-    double bytes_per_sample = 0;
-    for (const auto& t : graph.tensors())
-      if (!t.is_initializer) bytes_per_sample += 4.0 * static_cast<double>(element_count(t.shape.value_or(Shape{})));
-    const bool keep = bytes_per_sample * static_cast<double>(samples.size()) < kKeptBytes;
+    QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared->runner, *source, all_activations(graph)));
+    const bool keep = bytes * static_cast<double>(samples.size()) < kKeptBytes;
+    const std::int64_t chunk_size = chunk_size_for(bytes);
     std::vector<FloatChunk> kept;
     double float_correct = 0;
     job.set_range(0.1, 0.2);
@@ -130,15 +151,24 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
         *source, samples, options_.device, job, "float forward",
         [&](exec::Chunk& chunk) -> Result<FloatChunk> {
           FloatChunk out;
-          QUANVAS_TRY(out.env, prepared->runner->run_all({chunk.input}));
+          at::Tensor output;
+          if (keep) {
+            QUANVAS_TRY(out.env, prepared->runner->run_all({chunk.input}));
+            output = out.env[output_id];
+          } else {
+            QUANVAS_TRY(const auto outputs, prepared->runner->run({chunk.input}));
+            output = outputs.at(0);
+          }
           out.labels = chunk.labels;
+          QUANVAS_TRY(out.correct, correct(output, chunk.input.size(0), chunk.labels));
           return out;
         },
         [&](std::int64_t, FloatChunk& c) -> Status {
-          float_correct += correct(c.env[output_id], c.labels);
+          float_correct += c.correct;
           if (keep) kept.push_back(std::move(c));
           return {};
-        }));
+        },
+        chunk_size));
     const double n = static_cast<double>(samples.size());
     result.samples = n;
     result.float_top1 = source->has_labels() ? float_correct / n : std::nan("");
@@ -172,27 +202,18 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
         }
         const Plan cell = cell_plan(*plan, uniform_plan, s, id, bits);
         QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, cell, statistics.get(), job));
-        exec::Environment weights = prepared->runner->weights();
-        if (const auto q = quantizers.find({id, SiteKind::kWeight, 0}); q != quantizers.end()) {
-          const auto w = static_cast<std::size_t>(layer->weight);
-          weights[w] = exec::fake_quantize(weights[w], q->second);
-        }
-        exec::RunHooks hooks;
-        hooks.weights = &weights;
-        hooks.quantize = [&](const Site& site, const at::Tensor& x) {
-          const auto q = quantizers.find(site);
-          return q == quantizers.end() ? x : exec::fake_quantize(x, q->second);
-        };
+        // A runner of its own: other layers that read the same weight keep it in float.
+        QUANVAS_TRY(const auto runner, exec::Runner::create(prepared->model, &quantizers, options_.device));
         const auto affected = graph.downstream(id);
         const auto layer_output = static_cast<std::size_t>(layer->output);
         CellSums sums;
         const auto run_cell = [&](const exec::Environment& reference, const at::Tensor& labels) -> Result<CellSums> {
           CellSums local;
           exec::Environment env = reference;  // tensors are shared, not copied
-          QUANVAS_CHECK(prepared->runner->run_nodes(affected, env, hooks));
+          QUANVAS_CHECK(runner->run_nodes(affected, env));
           add_error(local.layer, reference[layer_output], env[layer_output]);
           add_error(local.output, reference[output_id], env[output_id]);
-          local.top1 = correct(env[output_id], labels);
+          QUANVAS_TRY(local.top1, correct(env[output_id], labels.defined() ? labels.size(0) : 0, labels));
           return local;
         };
         const auto merge = [&](const CellSums& local) -> Status {
@@ -212,13 +233,14 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
               },
               [&](std::int64_t, void* local) { return merge(*static_cast<CellSums*>(local)); });
         } else {
+          const std::set<TensorId> needed = needed_by(graph, affected, layer->output);
           status = exec::for_each_chunk<CellSums>(
               *source, samples, options_.device, job, "sweep",
               [&](exec::Chunk& chunk) -> Result<CellSums> {
-                QUANVAS_TRY(const exec::Environment reference, prepared->runner->run_all({chunk.input}));
+                QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared->runner, chunk.input, needed));
                 return run_cell(reference, chunk.labels);
               },
-              [&](std::int64_t, CellSums& local) { return merge(local); });
+              [&](std::int64_t, CellSums& local) { return merge(local); }, chunk_size);
         }
         if (!status) {
           QUANVAS_CHECK(save());
