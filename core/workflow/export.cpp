@@ -35,6 +35,21 @@ Refusal not_calibrated() {
   return {"", "", "calibration", "activations without statistics", "calibrated activations", "Calibrate first."};
 }
 
+// Whether more than the graph passes changes the float network.
+Result<bool> changes_weights(const Recipe& recipe) {
+  for (const auto& entry : recipe.passes) {
+    if (!entry.enabled) continue;
+    QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry.id, "pass"));
+    if (pass->stage() != PassStage::kGraph) return true;
+  }
+  return false;
+}
+
+// Largest |x - y|; values that are equal do not differ, infinite ones neither. NaN when a difference is.
+double largest_difference(const at::Tensor& x, const at::Tensor& y) {
+  return at::where(x.eq(y), at::zeros({}, x.options()), (x - y).abs()).max().item<double>();
+}
+
 bool has_activation_specs(const Plan& plan) {
   for (const auto& s : plan.sites)
     if (s.spec && (s.site.kind == SiteKind::kInput || s.site.kind == SiteKind::kOutput)) return true;
@@ -77,12 +92,16 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
       } else {
         QUANVAS_TRY(quantized, load_run(run, job));
       }
-    } else if (exporter->needs_quantizers()) {
+    } else {
       job.set_range(0, 0.6);
       QUANVAS_TRY(const Recipe recipe, project_->recipe());
-      QUANVAS_TRY(quantized, quantize(recipe, job));
-    } else {
-      quantized.network.model = model_;
+      QUANVAS_TRY(const bool compute, changes_weights(recipe));
+      if (compute || exporter->needs_quantizers()) {
+        QUANVAS_TRY(quantized, quantize(recipe, job));
+      } else {
+        QUANVAS_TRY(quantized.prepared, prepare(recipe, job));
+        quantized.network.model = quantized.prepared->model;
+      }
     }
     const QuantizedModel& network = quantized.network;
     ExportReport report;
@@ -99,7 +118,7 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
     job.progress("audit", 0.3, request.path);
     QUANVAS_TRY(report.audit, exporter->audit(network, request.path, options));
 
-    // Proof: the file, read by the importer and run as it stands, against the network of the screen.
+    // Proof: the file, read by the importer and run as it stands, against the network that it was to hold.
     const Data d = data();
     const DatasetPtr source = d.evaluate ? d.evaluate : d.calibrate;
     if (!source) {
@@ -111,7 +130,7 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
       return report;
     }
     QUANVAS_TRY(Model written, import_model(request.path, job));
-    const exec::QuantizerMap* quantizers = network.quantizers.empty() ? nullptr : &network.quantizers;
+    const exec::QuantizerMap* quantizers = exporter->needs_quantizers() ? &network.quantizers : nullptr;
     QUANVAS_TRY(const auto screen, exec::Runner::create(network.model, quantizers, options_.device));
     QUANVAS_TRY(const auto file, exec::Runner::create(std::make_shared<const Model>(std::move(written)), nullptr, options_.device));
     Proof total;
@@ -121,19 +140,19 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
           QUANVAS_TRY(const auto a, screen->run({chunk.input}));
           QUANVAS_TRY(const auto b, file->run({chunk.input}));
           Proof p;
-          const at::Tensor x = a.at(0).reshape({a.at(0).size(0), -1}).to(at::kFloat);
-          const at::Tensor y = b.at(0).reshape({b.at(0).size(0), -1}).to(at::kFloat);
+          QUANVAS_TRY(const at::Tensor x, output_rows(a.at(0), chunk.input.size(0)));
+          QUANVAS_TRY(const at::Tensor y, output_rows(b.at(0), chunk.input.size(0)));
           if (x.sizes() != y.sizes())
             return fail(ErrorCode::kInternal, "The exported file gives an output of another shape.", "Report this file.");
           p.n = static_cast<double>(x.size(0));
           p.equal = x.argmax(1).eq(y.argmax(1)).sum().item<double>();
-          p.difference = (x - y).abs().max().item<double>();
+          p.difference = largest_difference(x, y);
           return p;
         },
         [&](std::int64_t, Proof& p) -> Status {
           total.n += p.n;
           total.equal += p.equal;
-          total.difference = std::max(total.difference, p.difference);
+          if (std::isnan(p.difference) || p.difference > total.difference) total.difference = p.difference;
           return {};
         }));
     report.checked_samples = total.n;

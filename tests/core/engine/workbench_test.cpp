@@ -1,97 +1,11 @@
 // The verbs end to end on a small network with made-up data: everything real but the size.
-#include "core/workflow/workbench.h"
-
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <random>
+#include "tests/core/engine/workbench_support.h"
 
 namespace quanvas {
 namespace {
+
 namespace fs = std::filesystem;
-
-constexpr const char* kNetwork = R"(name: tiny
-seed: 3
-input: [1, 8, 8]
-layers:
-  - {op: conv, name: conv1, out: 4, kernel: 3, pad: 1}
-  - {op: batchnorm, name: bn1}
-  - {op: relu, name: relu1}
-  - {op: maxpool, name: pool1, kernel: 2}
-  - {op: flatten, name: flat}
-  - {op: linear, name: fc1, out: 3}
-)";
-
-// 96 pictures of 8x8: the class is where the bright bar lies; learnable, and not separable by one pixel.
-void write_data(const fs::path& dir) {
-  std::mt19937 random(1);
-  std::uniform_real_distribution<float> noise(0, 0.3f);
-  std::ofstream data(dir / "x.raw", std::ios::binary), labels(dir / "y.raw", std::ios::binary);
-  for (int i = 0; i < 96; ++i) {
-    const int label = i % 3;
-    float picture[64];
-    for (int p = 0; p < 64; ++p) picture[p] = noise(random) + (p / 8 / 3 == label ? 0.7f : 0.0f);
-    data.write(reinterpret_cast<const char*>(picture), sizeof picture);
-    labels.put(static_cast<char>(label));
-  }
-}
-
-DataSettings data_settings() {
-  DataSettings d;
-  d.name = "bars";
-  DataSource source;
-  source.reader = "raw";
-  source.options = {{"data", "x.raw"}, {"labels", "y.raw"}, {"type", "float32"}, {"shape", "1x8x8"}};
-  d.calibrate = d.train = d.evaluate = source;
-  return d;
-}
-
-class WorkbenchTest : public testing::Test {
- protected:
-  void SetUp() override {
-    dir_ = fs::temp_directory_path() / ("quanvas-workbench-" + std::to_string(::getpid()));
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
-    std::ofstream(dir_ / "tiny.net.yaml") << kNetwork;
-    write_data(dir_);
-  }
-  void TearDown() override {
-    bench_.reset();
-    fs::remove_all(dir_);
-  }
-
-  void open(int threads = 2) {
-    bench_.reset();
-    EngineOptions options;
-    options.threads = threads;
-    auto bench = Workbench::open((dir_ / "tiny.net.yaml").string(), options, job_, (dir_ / "tiny.quanvas").string());
-    ASSERT_TRUE(bench) << bench.error().text();
-    bench_ = std::move(*bench);
-    auto state = bench_->set_data(data_settings());
-    ASSERT_TRUE(state) << state.error().text();
-    ASSERT_TRUE(state->data_status.ready) << state->data_status.problem;
-  }
-
-  NodeId node(const std::string& name) const {
-    const Node* n = bench_->graph()->find(name);
-    return n ? n->id : kNoNode;
-  }
-
-  quanvas::Run run(const Recipe& recipe) {
-    RunRequest request;
-    request.recipe = recipe;
-    auto result = bench_->run_recipe(request, job_);
-    EXPECT_TRUE(result) << result.error().text();
-    return result ? *result : quanvas::Run{};
-  }
-
-  fs::path dir_;
-  JobContext job_;
-  std::unique_ptr<Workbench> bench_;
-};
+using testing::WorkbenchTest;
 
 TEST_F(WorkbenchTest, QuickFactsBeforeAndAfterCalibration) {
   ASSERT_NO_FATAL_FAILURE(open());
