@@ -417,7 +417,9 @@ TEST(OutputRows, OneRowPerSample) {
                                          {{1, 8}, 4, {4, 2}}, {{5}, 4, {}}, {{4, 2}, 0, {}}}) {
     const auto rows = output_rows(at::zeros(c.shape), c.samples);
     ASSERT_EQ(static_cast<bool>(rows), !c.rows.empty()) << shape_text(c.shape);
-    if (rows) EXPECT_EQ(rows->sizes().vec(), c.rows) << shape_text(c.shape);
+    if (rows) {
+      EXPECT_EQ(rows->sizes().vec(), c.rows) << shape_text(c.shape);
+    }
   }
 }
 
