@@ -82,6 +82,8 @@ struct Session::Impl {
   void end_job(JobStatus& job, JobStatus::Phase phase, const QString& sentence);
   void fail_active_jobs(const QString& sentence);
   void cancel(const QString& id);
+  void watch_stopping(const QString& id, const ClientPtr& asked);
+  void end_by_force(const JobStatus& job);
   JobStatus* find_job(const QString& id);
   std::string wire_id(const QString& id) const;
 
@@ -151,6 +153,10 @@ struct Session::Impl {
   std::vector<JobStatus> jobs;
   std::map<QString, std::jthread> job_threads;
   std::map<QString, QElapsedTimer> job_clocks;
+  struct Stopping {
+    QElapsedTimer asked, heard;   // since it was asked to stop, since it last said anything
+  };
+  std::map<QString, Stopping> stopping;  // jobs being cancelled
   int next_job = 1;
   std::string job_prefix;         // makes ids unique among the windows of one engine
 

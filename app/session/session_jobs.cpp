@@ -115,6 +115,7 @@ void Session::Impl::job_progress(const QString& id, const Progress& progress) {
   if (!job || !is_active(*job)) return;
   job->progress = progress;
   job->seconds = static_cast<double>(job_clocks[id].elapsed()) / 1000;
+  if (const auto late = stopping.find(id); late != stopping.end()) late->second.heard.start();
   if (job->phase != JobStatus::Phase::kCancelling)
     job->phase = progress.phase == "waiting" ? JobStatus::Phase::kQueued : JobStatus::Phase::kRunning;
   Q_EMIT q->jobs_changed();
@@ -172,6 +173,7 @@ void Session::Impl::end_job(JobStatus& job, JobStatus::Phase phase, const QStrin
   job.progress.seconds_left = -1;
   const QString id = job.id;
   job_clocks.erase(id);
+  stopping.erase(id);
   Q_EMIT q->jobs_changed();
   Q_EMIT q->job_finished(id, phase == JobStatus::Phase::kDone, sentence);
 }
@@ -192,19 +194,40 @@ void Session::Impl::fail_active_jobs(const QString& sentence) {
 
 void Session::Impl::cancel(const QString& id) {
   JobStatus* job = find_job(id);
-  if (!job || !is_active(*job) || job->phase == JobStatus::Phase::kCancelling) return;
+  if (!job || !is_active(*job)) return;
+  if (job->phase == JobStatus::Phase::kCancelling) {
+    // Asked again after the patience: whatever it still has to finish is not waited for. Sooner it is a double click.
+    const auto late = stopping.find(id);
+    if (late != stopping.end() && late->second.asked.elapsed() > kStopPatienceMs) end_by_force(*job);
+    return;
+  }
   job->phase = JobStatus::Phase::kCancelling;
   Q_EMIT q->jobs_changed();
   if (!client) return;
   control_lane.post([asked = client, wire = wire_id(id)] { (void)asked->cancel_job(wire); });
-  QTimer::singleShot(kStopPatienceMs, q, [this, id, asked = client] {
-    const JobStatus* late = find_job(id);
-    if (!late || !is_active(*late) || asked != client || !process) return;
-    kill_reason = QStringLiteral("'%1' did not stop within %2 s, so the engine was started again.")
-                      .arg(late->title)
-                      .arg(kStopPatienceMs / 1000);
-    process->kill();
-  });
+  Stopping& clocks = stopping[id];
+  clocks.asked.start();
+  clocks.heard.start();
+  watch_stopping(id, client);
+}
+
+// A job that was stopped may have something to finish, such as measuring what was trained so far: it is late when
+// nothing was heard of it for the whole patience, not when it takes longer.
+void Session::Impl::watch_stopping(const QString& id, const ClientPtr& asked) {
+  const auto clocks = stopping.find(id);
+  const JobStatus* job = find_job(id);
+  if (clocks == stopping.end() || !job || asked != client) return;
+  const qint64 left = kStopPatienceMs - clocks->second.heard.elapsed();
+  if (left <= 0) return end_by_force(*job);
+  QTimer::singleShot(static_cast<int>(left), q, [this, id, asked] { watch_stopping(id, asked); });
+}
+
+void Session::Impl::end_by_force(const JobStatus& job) {
+  if (!process) return;
+  kill_reason = QStringLiteral("'%1' did not stop within %2 s, so the engine was started again.")
+                    .arg(job.title)
+                    .arg(kStopPatienceMs / 1000);
+  process->kill();
 }
 
 QString Session::start_calibrate() { return impl_->start_job("calibrate", tr("Calibrate"), json::object()); }

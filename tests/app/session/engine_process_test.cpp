@@ -124,6 +124,38 @@ TEST(OwnEngineTest, AJobThatDoesNotStopCostsTheEngineNotTheWindow) {
   EXPECT_TRUE(wait_for([&] { return opened.count() == 2; }));
 }
 
+TEST(OwnEngineTest, AJobThatFinishesSomethingAfterItWasStoppedIsLeftToIt) {
+  Session session;
+  QSignalSpy lost(&session, &Session::engine_lost), finished(&session, &Session::job_finished);
+  session.start();
+  session.open("finishes.onnx");
+  ASSERT_TRUE(wait_for([&] { return session.has_project(); }));
+  const QString id = session.start_run();
+  ASSERT_TRUE(wait_for([&] { return session.jobs().back().phase == Phase::kRunning; }));
+  session.cancel(id);
+  session.cancel(id);  // a double click
+  ASSERT_TRUE(wait_for([&] { return finished.count() == 1; }));
+  EXPECT_EQ(session.jobs().back().phase, Phase::kDone) << session.jobs().back().message.toStdString();
+  EXPECT_EQ(session.runs().size(), 1u);
+  EXPECT_EQ(lost.count(), 0);
+}
+
+TEST(OwnEngineTest, CancellingAgainEndsAJobThatTakesItsTime) {
+  Session session;
+  QSignalSpy lost(&session, &Session::engine_lost);
+  session.start();
+  session.open("finishes.onnx");
+  ASSERT_TRUE(wait_for([&] { return session.has_project(); }));
+  const QString id = session.start_run();
+  ASSERT_TRUE(wait_for([&] { return session.jobs().back().phase == Phase::kRunning; }));
+  session.cancel(id);
+  QTest::qWait(2500);
+  EXPECT_EQ(session.jobs().back().phase, Phase::kCancelling);
+  session.cancel(id);
+  ASSERT_TRUE(wait_for([&] { return lost.count() == 1; }));
+  EXPECT_EQ(session.jobs().back().phase, Phase::kCancelled);
+}
+
 TEST(OwnEngineTest, AFileThatKillsTheEngineIsNotTriedAgain) {
   Session session;
   QSignalSpy lost(&session, &Session::engine_lost), ready(&session, &Session::engine_ready);

@@ -43,7 +43,8 @@ struct FakeWorld {
   std::string statistics = "s0";
   std::atomic<int> opened = 0, facts_asked = 0, histograms_asked = 0;
   std::atomic<int> job_ms = 0;           // how long a job runs
-  std::atomic<bool> deaf = false;        // jobs do not look at their stop token
+  std::atomic<bool> deaf = false;        // jobs do not look at their stop token, and say nothing
+  std::atomic<int> finish_ms = 0;        // how long a job that was stopped still works, with progress
   std::atomic<bool> fail_histogram = false, throw_in_facts = false;
 
   std::size_t stored_count() {
@@ -138,10 +139,17 @@ class FakeWorkbench final : public Workbench {
 
  private:
   Status work(JobContext& job) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(world_.job_ms);
-    while (std::chrono::steady_clock::now() < end) {
-      if (!world_.deaf) QUANVAS_CHECK(job.check());
-      job.progress("work", 0.5);
+    using Clock = std::chrono::steady_clock;
+    auto end = Clock::now() + std::chrono::milliseconds(world_.job_ms);
+    bool finishing = false;
+    job.progress("work", 0.5);
+    while (Clock::now() < end) {
+      if (!world_.deaf && !finishing && job.stopped()) {
+        if (world_.finish_ms == 0) return job.check();
+        finishing = true;
+        end = Clock::now() + std::chrono::milliseconds(world_.finish_ms);
+      }
+      if (!world_.deaf) job.progress(finishing ? "finish" : "work", 0.5);
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     return {};

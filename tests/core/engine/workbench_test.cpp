@@ -207,6 +207,37 @@ TEST_F(WorkbenchTest, SweepCanBeStoppedAndResumed) {
   }
 }
 
+TEST_F(WorkbenchTest, AStoppedTrainingIsStoredBeforeItIsMeasured) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  RunRequest request;
+  request.recipe = uniform_recipe(4, 4);
+  request.recipe->passes.push_back({"qat", true, {{"epochs", 1000}, {"batch", 16}, {"validation_samples", 16}}});
+  std::stop_source stop;
+  std::vector<quanvas::Run> at_measuring;
+  JobContext stopping(
+      stop.get_token(),
+      [&](const Progress& p) {
+        if (p.phase != "evaluate" || !at_measuring.empty()) return;
+        if (const auto runs = bench_->runs()) at_measuring = *runs;
+      },
+      {},
+      [&](const std::string& kind, const std::string&) {
+        if (kind == "train-step") stop.request_stop();
+      });
+  const auto run = bench_->run_recipe(request, stopping);
+  ASSERT_TRUE(run) << run.error().text();
+  ASSERT_EQ(at_measuring.size(), 1u) << "whatever ends the measuring, the network is kept";
+  EXPECT_FALSE(at_measuring[0].artifact.empty());
+  EXPECT_FALSE(at_measuring[0].accuracy);
+  EXPECT_TRUE(bench_->evaluate_run(at_measuring[0].id, 0, job_));
+  const auto runs = bench_->runs();
+  ASSERT_TRUE(runs);
+  ASSERT_EQ(runs->size(), 2u) << "that run and its evaluation";
+  EXPECT_EQ(runs->front().id, run->id);
+  EXPECT_TRUE(runs->front().accuracy);
+  EXPECT_FALSE(runs->front().layers.empty());
+}
+
 TEST_F(WorkbenchTest, ExportedFileComputesWhatTheScreenShows) {
   ASSERT_NO_FATAL_FAILURE(open());
   for (const auto& [w, a] : {std::pair{8, 8}, {4, 4}, {3, 8}}) {
