@@ -5,6 +5,7 @@
 // is filled, so a quick question may wait for another quick question, never for a long verb.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -106,6 +107,8 @@ class WorkbenchState final : public Workbench {
   Data data() const;
   std::string data_hash() const;  // of all splits; bytes are read at the first call only
   Status need_writable() const;
+  // export.cpp; whether a model may be written there: in a folder that exists, not over the project or its own model.
+  Status check_output(const std::filesystem::path& path, bool overwrite) const;
 
   std::unique_ptr<Project> project_;
   ModelPtr model_;

@@ -289,6 +289,64 @@ TEST_F(WorkbenchTest, FloatTrainingLearnsAndIsRepeatable) {
   }
 }
 
+TEST_F(WorkbenchTest, WhatAProjectIsMadeOfIsNotWrittenOver) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  fs::create_directory_symlink(dir_, dir_ / "link");
+  const auto bytes_of = [](const fs::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    return std::string{std::istreambuf_iterator<char>(in), {}};
+  };
+  struct Row {
+    fs::path path;
+    ErrorCode code;
+    const char* says;
+  };
+  const Row rows[] = {
+      {dir_ / "tiny.net.yaml", ErrorCode::kInvalidArgument, "is not replaced"},
+      {dir_ / "link" / "tiny.net.yaml", ErrorCode::kInvalidArgument, "is not replaced"},
+      {dir_ / "tiny.quanvas", ErrorCode::kInvalidArgument, "is not replaced"},
+      {dir_ / "link", ErrorCode::kInvalidArgument, "is a folder"},
+      {dir_ / "nowhere" / "a.onnx", ErrorCode::kNotFound, "nowhere"},
+      {"", ErrorCode::kInvalidArgument, "No file"},
+  };
+  for (const auto& row : rows) {
+    const std::string before = row.path.has_filename() && fs::is_regular_file(row.path) ? bytes_of(row.path) : "";
+    ExportRequest request;
+    request.target = "onnx";
+    request.path = row.path.string();
+    const auto report = bench_->export_model(request, job_);
+    TrainRequest training;
+    training.options = {{"epochs", 1000}};
+    training.output = row.path.string();
+    bool stepped = false;
+    JobContext watched({}, {}, {}, [&](const std::string&, const std::string&) { stepped = true; });
+    const auto trained = bench_->train_float(training, watched);
+    ASSERT_FALSE(report) << row.path;
+    ASSERT_FALSE(trained) << row.path;
+    EXPECT_FALSE(stepped) << "known before the training";
+    for (const Error& error : {report.error(), trained.error()}) {
+      EXPECT_EQ(error.code, row.code) << row.path;
+      EXPECT_NE(error.message.find(row.says), std::string::npos) << error.message;
+    }
+    if (!before.empty()) EXPECT_TRUE(bytes_of(row.path) == before) << row.path;
+  }
+}
+
+TEST_F(WorkbenchTest, AFloatTrainingStoppedAtOnceWritesNothing) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  TrainRequest request;
+  request.options = {{"epochs", 1000}, {"batch", 16}, {"learning_rate", 1e-8}, {"validation_samples", 0}};
+  request.output = (dir_ / "good.onnx").string();
+  std::ofstream(request.output) << "a good network";
+  std::stop_source stop;
+  JobContext stopping(stop.get_token(), {}, {}, [&](const std::string&, const std::string&) { stop.request_stop(); });
+  const auto curve = bench_->train_float(request, stopping);
+  ASSERT_FALSE(curve);
+  EXPECT_EQ(curve.error().code, ErrorCode::kCancelled);
+  std::ifstream in(request.output);
+  EXPECT_EQ((std::string{std::istreambuf_iterator<char>(in), {}}), "a good network");
+}
+
 TEST_F(WorkbenchTest, MissingThingsAreNamed) {
   EngineOptions options;
   auto none = Workbench::open((dir_ / "absent.onnx").string(), options, job_);
