@@ -82,11 +82,14 @@ void Session::assign(const std::vector<Site>& sites, const std::optional<QuantSp
 }
 
 void Session::set_data(const DataSettings& data) {
+  if (impl_->opening_another())
+    return impl_->add_issue({Severity::kWarning, "data", "Another project is being opened; this one is left as it is.", {}});
   impl_->after_edits([impl = impl_.get(), data] {
     impl->edit_lane.post([impl, client = impl->client, data] {
       const auto state = client->set_data(data);
       impl->on_gui([impl, state] {
         if (!state) return impl->add_issue({Severity::kError, "data", state.error().message, state.error().hint});
+        if (!impl->is_ours(*state)) return;
         impl->set_state(*state);
         impl->mark_changed(impl->all_layers());
         impl->ask_facts(impl->all_layers());

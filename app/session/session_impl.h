@@ -37,7 +37,8 @@ struct Session::Impl {
   void launch();
   void connect_engine();
   void connect_failed(const Error& error);
-  std::unique_ptr<EngineProcess> make_process();
+  void make_process();
+  void kill_process(const QString& reason, bool again = true);
   void adopt_engine(ClientPtr fresh, const EngineHello& hello, json fresh_catalog);
   void lose_engine(const QString& sentence, bool again);
   void check_connection();
@@ -47,6 +48,8 @@ struct Session::Impl {
   // session_open.cpp
   void open(const QString& path);
   void open_wanted();
+  bool opening_another() const { return !opening_path.isEmpty() && !reopening; }
+  bool is_ours(const ProjectState& answer) const;  // of the project that is shown, not of one opened meanwhile
   void send_open(const QString& path, bool again);
   void adopt_project(const QString& path, protocol::OpenedProject opened, bool again);
   void restore_history(const std::vector<RecipeEdit>& edits);
@@ -96,7 +99,11 @@ struct Session::Impl {
   ClientPtr client;               // null while no engine is ready
   std::stop_source connecting;
   std::deque<std::chrono::steady_clock::time_point> starts;
-  QString kill_reason;            // why we killed it; replaces the signal's sentence
+  struct Kill {
+    QString reason;               // replaces the signal's sentence
+    bool again = true;            // another start may help
+  };
+  std::optional<Kill> killed;     // we ended the process and wait for its end
   std::map<std::string, std::string> versions;
   json catalog = json::object();
   QTimer watch;                   // looks after the connection

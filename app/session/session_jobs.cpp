@@ -80,6 +80,8 @@ QString Session::Impl::start_job(const std::string& verb, const QString& title, 
     if (!client || !has_project)
       return end_job(*queued, JobStatus::Phase::kFailed,
                      client ? QStringLiteral("No project is open.") : QStringLiteral("The engine is not running."));
+    if (opening_another())
+      return end_job(*queued, JobStatus::Phase::kFailed, QStringLiteral("Another project is being opened."));
     after_edits([this, id, argument] { launch_job(id, argument); });
   });
   return id;
@@ -101,8 +103,9 @@ void Session::Impl::launch_job(const QString& id, const json& argument) {
     const auto result = asked->run_job(wire, verb, argument, events);
     std::optional<ProjectState> fresh_state;
     std::optional<std::vector<Run>> fresh_runs;
-    if (auto s = asked->state()) fresh_state = std::move(*s);
+    // The state last: it says of which project both are.
     if (auto r = asked->runs()) fresh_runs = std::move(*r);
+    if (auto s = asked->state()) fresh_state = std::move(*s);
     on_gui([this, id, result, fresh_state, fresh_runs, asked] {
       job_threads.erase(id);  // joins; nothing follows in that thread
       if (asked == client) job_ended(id, result, fresh_state, fresh_runs);
@@ -138,8 +141,9 @@ void Session::Impl::job_ended(const QString& id, const Result<std::string>& resu
   if (!result && client->lost() && result.error().code == ErrorCode::kIo) return;
   const std::string before = state.statistics_hash;
   const bool was_calibrated = state.calibrated;
-  if (fresh_state) set_state(*fresh_state);
-  if (fresh_runs) {
+  const bool ours = fresh_state && is_ours(*fresh_state);
+  if (ours) set_state(*fresh_state);
+  if (ours && fresh_runs) {
     runs = *fresh_runs;
     Q_EMIT q->runs_changed();
   }
@@ -224,10 +228,9 @@ void Session::Impl::watch_stopping(const QString& id, const ClientPtr& asked) {
 
 void Session::Impl::end_by_force(const JobStatus& job) {
   if (!process) return;
-  kill_reason = QStringLiteral("'%1' did not stop within %2 s, so the engine was started again.")
-                    .arg(job.title)
-                    .arg(kStopPatienceMs / 1000);
-  process->kill();
+  kill_process(QStringLiteral("'%1' did not stop within %2 s, so the engine was started again.")
+                   .arg(job.title)
+                   .arg(kStopPatienceMs / 1000));
 }
 
 QString Session::start_calibrate() { return impl_->start_job("calibrate", tr("Calibrate"), json::object()); }

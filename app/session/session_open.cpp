@@ -111,6 +111,10 @@ void Session::Impl::restore_history(const std::vector<RecipeEdit>& edits) {
   undo.setClean();
 }
 
+bool Session::Impl::is_ours(const ProjectState& answer) const {
+  return answer.project_path == state.project_path;
+}
+
 void Session::Impl::set_state(ProjectState fresh) {
   state = std::move(fresh);
   state.recipe = recipe;

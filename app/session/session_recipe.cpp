@@ -22,7 +22,7 @@ std::vector<NodeId> changed_layers(const Plan& before, const Plan& after) {
 
 void Session::Impl::edit(const Recipe& after, const QString& label, const QString& merge_key) {
   if (!has_project || after == recipe) return;
-  if (!opening_path.isEmpty() && !reopening)
+  if (opening_another())
     return add_issue({Severity::kWarning, label.toStdString(), "Another project is being opened; this one is left as it is.",
                       {}});
   auto legal = resolve(*graph, after, PresetLibrary::builtin());
@@ -73,7 +73,7 @@ void Session::Impl::queue_edit(const QString& label, const QString& merge_key) {
 }
 
 void Session::Impl::send_edits() {
-  if (sending) return;
+  if (sending || reopening) return;
   if (pending.empty()) {
     for (auto& fn : std::exchange(waiting_for_edits, {})) fn();
     return;
@@ -106,7 +106,7 @@ void Session::Impl::refresh_state() {
   edit_lane.post([this, asked = client] {
     const auto fresh = asked->state();
     if (fresh) on_gui([this, asked, fresh = *fresh] {
-      if (asked != client || !opening_path.isEmpty()) return;
+      if (asked != client || !is_ours(fresh)) return;
       const bool same = fresh.calibrated == state.calibrated && fresh.statistics_hash == state.statistics_hash &&
                         fresh.data_hash == state.data_hash;
       if (!same) set_state(fresh);
@@ -116,7 +116,7 @@ void Session::Impl::refresh_state() {
 
 void Session::Impl::after_edits(std::function<void()> fn) {
   if (!client) return add_issue({Severity::kError, "engine", "The engine is not running.", "Wait until it is ready."});
-  if (pending.empty() && !sending) return fn();
+  if (pending.empty() && !sending && !reopening) return fn();
   waiting_for_edits.push_back(std::move(fn));
   settle.stop();
   send_edits();

@@ -6,9 +6,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <QElapsedTimer>
 #include <QFile>
 #include <QSignalSpy>
 #include <QTest>
+#include <QTimer>
 
 #include "app/session/engine_process.h"
 #include "app/session/session.h"
@@ -202,8 +204,16 @@ TEST(OwnEngineTest, AnEngineThatCannotBeUsedIsSaidOnce) {
     Environment environment(row.variable, row.value);
     Session session;
     QSignalSpy lost(&session, &Session::engine_lost), ready(&session, &Session::engine_ready);
+    QElapsedTimer since;
+    qint64 longest = 0;  // that the event loop was not served
+    QTimer tick;
+    QObject::connect(&tick, &QTimer::timeout, [&] { longest = std::max(longest, since.restart()); });
+    since.start();
+    tick.start(5);
     session.start();
     ASSERT_TRUE(wait_for([&] { return lost.count() == 1; })) << row.variable;
+    QTest::qWait(20);
+    EXPECT_LT(longest, 1000) << row.variable << ": the window stood still";
     EXPECT_THAT(lost[0][0].toString().toStdString(), HasSubstr(row.says));
     QTest::qWait(300);
     EXPECT_EQ(lost.count(), 1) << row.variable;
