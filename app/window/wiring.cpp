@@ -175,7 +175,7 @@ void Wiring::wire_recipe_views() {
   connect(panels_.layers, &LayersPanel::rule_wanted, this, [this](const std::vector<NodeId>& nodes) {
     Rule draft;
     for (const NodeId id : nodes)
-      if (const Node* n = session_->graph()->find(id)) draft.select.names.push_back(n->name);
+      if (const Node* n = session_->graph()->find(id)) draft.select.names.push_back(quote_pattern(n->name));
     draft.select.sites = {SiteKind::kWeight};
     make_rule(draft);
   });
@@ -487,7 +487,9 @@ void Wiring::wire_sweep() {
     sweep_job_ = session_->start_sweep(r->sweep->settings, id);
     panels_.sweep->set_running(true);
   });
-  connect(session_, &Session::sweep_cell, this, [this](qint64, const SweepCell& cell) { panels_.sweep->add_cell(cell); });
+  connect(session_, &Session::sweep_cell, this, [this](qint64 job, const SweepCell& cell) {
+    if (sweep_job_ == QStringLiteral("j%1").arg(job)) panels_.sweep->add_cell(cell);
+  });
 }
 
 void Wiring::start_sweep() {
