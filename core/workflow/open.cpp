@@ -1,5 +1,4 @@
 // Quanvas - verb "open": a project, or a model that gets a project of its own.
-#include <ctime>
 #include <filesystem>
 
 #include "core/base/files.h"
@@ -50,15 +49,6 @@ Result<std::unique_ptr<Project>> project_for(const fs::path& path, const std::st
 }
 
 }  // namespace
-
-std::string now_utc() {
-  const std::time_t now = std::time(nullptr);
-  std::tm tm{};
-  gmtime_r(&now, &tm);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-  return text;
-}
 
 Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, const EngineOptions& options,
                                                    JobContext& job, const std::string& project_path) {

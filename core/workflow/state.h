@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/exec/pass_context.h"
 #include "core/exec/runner.h"
 #include "core/graph/layers.h"
@@ -149,6 +150,5 @@ int default_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind);
 // An initializer as contiguous float32 on the CPU (no copy when it is that already); undefined when absent.
 at::Tensor weight_values(const Prepared& prepared, TensorId id);
 TensorError tensor_error(const at::Tensor& x, const at::Tensor& y);
-std::string now_utc();
 
 }  // namespace quanvas
