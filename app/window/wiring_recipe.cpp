@@ -80,15 +80,16 @@ void Wiring::schedule_facts() {
 
 void Wiring::show_facts() {
   if (!session_->has_project()) return;
+  const Run* current = views::current_run(*session_);
   refresh_rows(rows_, session_->layers(), session_->plan(), session_->facts());
   for (auto& row : rows_) row.stale = session_->facts_are_stale(row.node);
   panels_.layers->set_rows(rows_);
-  panels_.graph->set_visuals(views::node_visuals(*session_));
-  panels_.error->set_live(views::live_errors(*session_));
+  panels_.graph->set_visuals(views::node_visuals(*session_, current));
+  panels_.error->set_live(views::live_errors(*session_, current));
   panels_.sweep->set_layers(views::sweep_layers(*session_));
-  panels_.sweep->set_measured(views::measured_drop(*session_));
-  window_->status_line()->set_stale(views::stale_line(*session_));
-  window_->status_line()->set_accuracy(views::accuracy_line(*session_));
+  panels_.sweep->set_measured(views::measured_drop(*session_, current));
+  window_->status_line()->set_stale(views::stale_line(*session_, current));
+  window_->status_line()->set_accuracy(views::accuracy_line(*session_, current));
   show_selection();
 }
 
