@@ -49,6 +49,7 @@ struct Session::Impl {
   void open(const QString& path);
   void open_wanted();
   bool opening_another() const { return !opening_path.isEmpty() && !reopening; }
+  bool left_alone(const std::string& what);  // true: another one is being opened, which was said
   bool is_ours(const ProjectState& answer) const;  // of the project that is shown, not of one opened meanwhile
   void send_open(const QString& path, bool again);
   void adopt_project(const QString& path, protocol::OpenedProject opened, bool again);

@@ -80,8 +80,6 @@ QString Session::Impl::start_job(const std::string& verb, const QString& title, 
     if (!client || !has_project)
       return end_job(*queued, JobStatus::Phase::kFailed,
                      client ? QStringLiteral("No project is open.") : QStringLiteral("The engine is not running."));
-    if (opening_another())
-      return end_job(*queued, JobStatus::Phase::kFailed, QStringLiteral("Another project is being opened."));
     after_edits([this, id, argument] { launch_job(id, argument); });
   });
   return id;
@@ -92,6 +90,8 @@ void Session::Impl::launch_job(const QString& id, const json& argument) {
   if (!job || !is_active(*job)) return;
   if (job->phase == JobStatus::Phase::kCancelling)
     return end_job(*job, JobStatus::Phase::kCancelled, QStringLiteral("Stopped on request."));
+  if (opening_another())
+    return end_job(*job, JobStatus::Phase::kFailed, QStringLiteral("Another project is being opened."));
   job_threads[id] = std::jthread([this, id, argument, verb = job->verb.toStdString(), asked = client,
                                   wire = wire_id(id)] {
     JobEvents events;

@@ -22,9 +22,7 @@ std::vector<NodeId> changed_layers(const Plan& before, const Plan& after) {
 
 void Session::Impl::edit(const Recipe& after, const QString& label, const QString& merge_key) {
   if (!has_project || after == recipe) return;
-  if (opening_another())
-    return add_issue({Severity::kWarning, label.toStdString(), "Another project is being opened; this one is left as it is.",
-                      {}});
+  if (left_alone(label.toStdString())) return;
   auto legal = resolve(*graph, after, PresetLibrary::builtin());
   if (!legal) return add_issue({Severity::kError, label.toStdString(), legal.error().message, legal.error().hint});
   prepared_plan = std::move(*legal);
@@ -73,12 +71,12 @@ void Session::Impl::queue_edit(const QString& label, const QString& merge_key) {
 }
 
 void Session::Impl::send_edits() {
-  if (sending || reopening) return;
+  if (!client || sending || reopening) return;
   if (pending.empty()) {
     for (auto& fn : std::exchange(waiting_for_edits, {})) fn();
     return;
   }
-  if (!client || !opening_path.isEmpty()) return;
+  if (!opening_path.isEmpty()) return;
   sending = true;
   edit_lane.post([this, asked = client, edit = pending.front()] {
     const Status status = asked->set_recipe(edit.recipe, edit.label.toStdString(), kEditPatience);
