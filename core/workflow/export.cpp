@@ -32,19 +32,20 @@ bool has_activation_specs(const Plan& plan) {
 
 Status WorkbenchState::check_output(const fs::path& path, bool overwrite) const {
   std::error_code ec;
+  const std::string shown = path.string();
   if (path.empty()) return fail(ErrorCode::kInvalidArgument, "No file to write was given.");
   if (fs::is_directory(path, ec))
-    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' is a folder.", "Give the name of a file.");
+    return fail(ErrorCode::kInvalidArgument, "'" + shown + "' is a folder.", "Give the name of a file.");
   const fs::path folder = path.parent_path().empty() ? fs::path(".") : path.parent_path();
   if (!fs::is_directory(folder, ec))
     return fail(ErrorCode::kNotFound, "There is no folder '" + folder.string() + "'.", "Make it first.");
   // Without them nothing could be opened, run or exported again.
   for (const auto& own : {project_->model_path(), project_->path()})
     if (fs::equivalent(path, own, ec))
-      return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' is what this project is made of and is not replaced.",
+      return fail(ErrorCode::kInvalidArgument, "'" + shown + "' is what this project is made of and is not replaced.",
                   "Choose another name.");
   if (!overwrite && fs::exists(path, ec))
-    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' exists already.", "Choose another name or allow overwriting.");
+    return fail(ErrorCode::kInvalidArgument, "'" + shown + "' exists already.", "Choose another name or allow overwriting.");
   return {};
 }
 

@@ -234,7 +234,7 @@ TEST_F(RawReader, TheHashOfLargeFilesIsRememberedUntilTheyChange) {
   const auto entry = remembered()[0];
   std::ofstream(entry) << std::string(32, '0');
   EXPECT_NE(hash(), fresh) << "it is taken from there";
-  for (const std::string damaged : {std::string(), std::string("0123"), std::string(32, 'x'), std::string(1000, '0')}) {
+  for (const auto& damaged : {std::string(), std::string("0123"), std::string(32, 'x'), std::string(1000, '0')}) {
     std::ofstream(entry) << damaged;
     EXPECT_EQ(hash(), fresh) << damaged.size();
   }
