@@ -298,7 +298,8 @@ TEST_F(Workflow, DataFilesMayBeYamlAndTheirMistakesAreNamed) {
   };
   const Row rows[] = {{"name: [", 5, "bad.yaml:"},
                       {"nam: x", 2, "Unknown key 'nam'"},
-                      {"preprocessing: {scale: big}", 2, "'preprocessing.scale' must be a number"}};
+                      {"name: x\nname: y", 2, "bad.yaml:2: the key 'name' stands here a second time"},
+                      {"name: x\npreprocessing:\n  scale: big\n", 2, "bad.yaml:3: 'preprocessing.scale' must be a number"}};
   for (const auto& row : rows) {
     write("bad.yaml", row.text);
     const Answer answer = run({"data", "p.quanvas", "--data-file", "bad.yaml"});
