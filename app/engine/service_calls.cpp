@@ -200,6 +200,7 @@ grpc::Status ServiceCalls::stream(Context* context, const std::string& id, JobWo
                                   grpc::ServerWriter<JobEvent>* out) {
   auto job = heavy_.start(id, std::move(work));
   if (!job) return protocol::to_grpc(job.error());
+  out->SendInitialMetadata();  // it has its place in the queue: the next one that is sent comes behind it
   stream_events(
       *job, [&](const JobEvent& event) { return out->Write(event); }, [&] { return context->IsCancelled(); });
   return grpc::Status::OK;

@@ -247,6 +247,8 @@ Result<std::string> EngineClient::run_job(const std::string& id, const std::stri
   request.set_verb(verb);
   request.set_argument(argument.dump(-1, ' ', false, json::error_handler_t::replace));
   const auto reader = stub_->RunJob(&call.context, request);
+  reader->WaitForInitialMetadata();
+  if (events.queued) events.queued();
   return drain(*reader, events, "the job '" + verb + "'");
 }
 

@@ -160,6 +160,7 @@ struct Session::Impl {
   // jobs
   std::vector<JobStatus> jobs;
   std::map<QString, std::jthread> job_threads;
+  std::shared_future<void> last_queued;  // the engine has the job that was launched last
   std::map<QString, QElapsedTimer> job_clocks;
   struct Stopping {
     QElapsedTimer asked, heard;   // since it was asked to stop, since it last said anything

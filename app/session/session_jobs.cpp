@@ -92,9 +92,14 @@ void Session::Impl::launch_job(const QString& id, const json& argument) {
     return end_job(*job, JobStatus::Phase::kCancelled, QStringLiteral("Stopped on request."));
   if (opening_another())
     return end_job(*job, JobStatus::Phase::kFailed, QStringLiteral("Another project is being opened."));
+  // Each has a thread of its own, and yet they come to the engine in the order in which they were started.
+  const auto queued = std::make_shared<std::promise<void>>();
+  const auto before = std::exchange(last_queued, queued->get_future().share());
   job_threads[id] = std::jthread([this, id, argument, verb = job->verb.toStdString(), asked = client,
-                                  wire = wire_id(id)] {
+                                  wire = wire_id(id), queued, before] {
+    if (before.valid()) before.wait();
     JobEvents events;
+    events.queued = [&] { queued->set_value(); };
     events.progress = [&](const Progress& p) { on_gui([this, id, p] { job_progress(id, p); }); };
     events.issue = [&](const Issue& i) { on_gui([this, i] { add_issue(i); }); };
     events.partial = [&](const std::string& kind, const std::string& text) {

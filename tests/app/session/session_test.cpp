@@ -285,6 +285,21 @@ TEST_F(SessionTest, CancelStopsTheRunningAndTheWaitingJob) {
   EXPECT_TRUE(wait_for([&] { return job(running).phase == Phase::kCancelled; }));
 }
 
+TEST_F(SessionTest, JobsRunInTheOrderInWhichTheyWereStarted) {
+  open();
+  std::vector<std::string> names;
+  QString last;
+  for (int i = 0; i < 12; ++i) {
+    Recipe recipe;
+    recipe.name = names.emplace_back("run " + std::to_string(i));
+    last = session_->start_run(recipe);
+  }
+  ASSERT_TRUE(wait_for([&] { return job(last).phase == Phase::kDone && session_->runs().size() == names.size(); }));
+  std::vector<std::string> order;
+  for (const auto& run : session_->runs()) order.push_back(run.name);
+  EXPECT_EQ(order, names);
+}
+
 TEST_F(SessionTest, AJobCancelledBeforeItStartsNeverRuns) {
   open();
   const QString id = session_->start_run();
