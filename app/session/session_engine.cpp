@@ -112,7 +112,8 @@ void Session::Impl::adopt_engine(ClientPtr fresh, const EngineHello& hello, json
   Q_EMIT q->engine_ready();
   // Edits that an earlier engine has not confirmed, and what waits for them, go to their project before another one
   // is opened.
-  if (has_project && (wanted_path.isEmpty() || !pending.empty() || !waiting_for_edits.empty())) return send_open(project_path, true);
+  if (has_project && (wanted_path.isEmpty() || !pending.empty() || !waiting_for_edits.empty()))
+    return send_open(project_path, true);
   open_wanted();
 }
 

@@ -112,8 +112,9 @@ void Session::Impl::restore_history(const std::vector<RecipeEdit>& edits) {
 }
 
 bool Session::Impl::left_alone(const std::string& what) {
-  if (opening_another()) add_issue({Severity::kWarning, what, "Another project is being opened; this one is left as it is.", {}});
-  return opening_another();
+  if (!opening_another()) return false;
+  add_issue({Severity::kWarning, what, "Another project is being opened; this one is left as it is.", {}});
+  return true;
 }
 
 bool Session::Impl::is_ours(const ProjectState& answer) const {
