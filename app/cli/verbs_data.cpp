@@ -1,51 +1,13 @@
 // data: which samples calibrate, train and evaluate.
 #include <filesystem>
 
-#include <yaml-cpp/yaml.h>
-
 #include "app/cli/verbs.h"
 #include "core/base/files.h"
+#include "core/recipe/yaml.h"
 
 namespace quanvas::cli {
 namespace fs = std::filesystem;
 namespace {
-
-json yaml_scalar(const YAML::Node& node) {
-  const std::string text = node.Scalar();
-  if (node.Tag() == "!") return text;  // quoted
-  const json parsed = json::parse(text, nullptr, false);
-  return parsed.is_number() || parsed.is_boolean() ? parsed : json(text);
-}
-
-Result<json> yaml_to_json(const YAML::Node& node, int depth) {
-  constexpr int kDeepest = 64;
-  if (depth > kDeepest) return fail(ErrorCode::kCorrupt, "It is nested more than 64 levels deep.");
-  if (node.IsScalar()) return yaml_scalar(node);
-  if (node.IsSequence()) {
-    json out = json::array();
-    for (const auto& item : node) {
-      QUANVAS_TRY(json value, yaml_to_json(item, depth + 1));
-      out.push_back(std::move(value));
-    }
-    return out;
-  }
-  if (!node.IsMap()) return json();
-  json out = json::object();
-  for (const auto& pair : node) {
-    QUANVAS_TRY(out[pair.first.Scalar()], yaml_to_json(pair.second, depth + 1));
-  }
-  return out;
-}
-
-Result<json> parse_yaml(const std::string& text, const std::string& path) {
-  try {
-    auto value = yaml_to_json(YAML::Load(text), 0);
-    if (!value) return fail(value.error().code, path + ": " + value.error().message);
-    return *value;
-  } catch (const YAML::Exception& e) {
-    return fail(ErrorCode::kCorrupt, path + ":" + std::to_string(e.mark.line + 1) + ": " + e.msg + ".");
-  }
-}
 
 // A project's relative paths start at its folder; what is given here is relative to `base`.
 void make_absolute(json& options, const fs::path& base) {
@@ -113,12 +75,9 @@ void print_data(const ProjectState& state) {
 
 Result<DataSettings> read_data_file(const std::string& path) {
   QUANVAS_TRY(const auto text, read_file(path, std::uint64_t{64} << 20));
-  json value = json::parse(text, nullptr, false);
-  if (value.is_discarded()) {
-    QUANVAS_TRY(value, parse_yaml(text, path));
-  }
-  auto settings = from_json_value<DataSettings>(value);
-  if (!settings) return fail(settings.error().code, path + ": " + settings.error().message, settings.error().hint);
+  QUANVAS_TRY(const YamlText document, parse_yaml(text, path, "data declaration"));
+  auto settings = from_json_value<DataSettings>(document.value);
+  if (!settings) return document.failure(settings.error());
   std::error_code ec;
   const fs::path base = fs::absolute(path, ec).parent_path();
   for (DataSource* source : {&settings->calibrate, &settings->train, &settings->evaluate})

@@ -1,8 +1,6 @@
 #include "app/engine/service.h"
 
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,24 +11,14 @@
 #include <grpcpp/grpcpp.h>
 
 #include "app/engine/service_calls.h"
+#include "core/protocol/address.h"
 #include "core/protocol/protocol.h"
 
 namespace quanvas {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr char kScheme[] = "unix:";
-
-bool somebody_answers(const std::string& path) {
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  const bool answered = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-  ::close(fd);
-  return answered;
-}
+using protocol::kScheme;
 
 // Whoever may write into the folder may replace the socket by one of his own.
 Status check_folder(const fs::path& folder) {
@@ -62,7 +50,7 @@ Result<std::string> socket_path(const std::string& address) {
   std::error_code ec;
   const auto kind = fs::symlink_status(path, ec).type();
   if (kind == fs::file_type::socket) {
-    if (somebody_answers(path))
+    if (protocol::somebody_listens(path))
       return fail(ErrorCode::kInvalidArgument, "Another engine listens at '" + path + "'.", "Choose another path.");
     fs::remove(path, ec);  // left behind by one that was killed
   } else if (kind != fs::file_type::not_found) {

@@ -200,6 +200,7 @@ grpc::Status ServiceCalls::stream(Context* context, const std::string& id, JobWo
                                   grpc::ServerWriter<JobEvent>* out) {
   auto job = heavy_.start(id, std::move(work));
   if (!job) return protocol::to_grpc(job.error());
+  out->SendInitialMetadata();  // it has its place in the queue: the next one that is sent comes behind it
   stream_events(
       *job, [&](const JobEvent& event) { return out->Write(event); }, [&] { return context->IsCancelled(); });
   return grpc::Status::OK;
@@ -208,9 +209,12 @@ grpc::Status ServiceCalls::stream(Context* context, const std::string& id, JobWo
 grpc::Status ServiceCalls::RunJob(Context* context, const protocol::JobRequest* request,
                                   grpc::ServerWriter<JobEvent>* out) {
   return answer("RunJob", [&]() -> Status {
-    QUANVAS_TRY(auto bench, workbench());
     if (request->id().empty()) return fail(ErrorCode::kInvalidArgument, "The job has no id.");
-    QUANVAS_TRY(auto work, find_verb(request->verb(), request->argument(), std::move(bench)));
+    JobWork work;
+    {
+      QUANVAS_TRY(const auto bench, workbench());
+      QUANVAS_TRY(work, find_verb(request->verb(), request->argument(), bench));
+    }
     if (const auto status = stream(context, request->id(), std::move(work), out); !status.ok())
       return Failure(protocol::from_grpc(status, "the job"));
     return {};
@@ -237,30 +241,47 @@ grpc::Status ServiceCalls::Open(Context* context, const protocol::OpenRequest* r
       out);
 }
 
+void ServiceCalls::set_workbench(WorkbenchPtr bench) {
+  std::lock_guard lock(mutex_);
+  workbench_.swap(bench);
+}  // the one before goes after the lock does
+
+// Closes the project that is open, when the calls that use it have ended; jobs are none of them, because they run
+// on the lane that this runs on. kCancelled when stopped while waiting: it is open as before.
+Status ServiceCalls::close_project(WorkbenchPtr previous, JobContext& job) {
+  set_workbench(nullptr);
+  while (previous.use_count() > 1) {
+    if (job.stopped()) {
+      set_workbench(std::move(previous));
+      return job.check();
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return {};
+}
+
 Result<std::string> ServiceCalls::open(const std::string& path, const std::string& project_path, JobContext& job) {
-  QUANVAS_TRY(std::unique_ptr<Workbench> bench, backend_.open(path, project_path, job));
+  QUANVAS_TRY(WorkbenchPtr opened, backend_.open(path, project_path, job));
   WorkbenchPtr previous;
   {
     std::lock_guard lock(mutex_);
     previous = workbench_;
   }
-  // The same project again: the one that is open holds the lock, so the new one came read-only.
-  if (previous && bench->state().read_only && bench->state().project_path == previous->state().project_path) {
-    bench.reset();
-    {
-      std::lock_guard lock(mutex_);
-      workbench_.reset();
-    }
-    while (previous.use_count() > 1) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // quick calls
-    previous.reset();
-    QUANVAS_TRY(bench, backend_.open(path, project_path, job));
+  // The same project again: the one that is open holds the lock, so the new one came read-only. It stays when the
+  // project cannot be opened although the lock is free.
+  if (previous && opened->state().read_only && opened->state().project_path == previous->state().project_path) {
+    QUANVAS_CHECK(close_project(std::move(previous), job));
+    if (auto writable = backend_.open(path, project_path, job))
+      opened = std::move(*writable);
+    else
+      job.issue({Severity::kWarning, path, writable.error().message, writable.error().hint});
+    set_workbench(opened);
   }
-  const WorkbenchPtr opened = std::move(bench);
+  previous.reset();
   QUANVAS_TRY(auto runs, opened->runs());
   QUANVAS_TRY(auto edits, opened->edits(kEditsKept));
   auto text = protocol::opened_to_text({opened->graph(), opened->state(), std::move(runs), std::move(edits)});
-  std::lock_guard lock(mutex_);
-  workbench_ = opened;
+  set_workbench(std::move(opened));
   return text;
 }
 

@@ -46,6 +46,8 @@ class ServiceCalls final : public protocol::Engine::Service {
 
  private:
   Result<WorkbenchPtr> workbench() const;
+  void set_workbench(WorkbenchPtr bench);
+  Status close_project(WorkbenchPtr previous, JobContext& job);
   Result<std::string> open(const std::string& path, const std::string& project_path, JobContext& job);
   grpc::Status stream(Context* context, const std::string& id, JobWork work,
                       grpc::ServerWriter<protocol::JobEvent>* out);
@@ -59,8 +61,9 @@ class ServiceCalls final : public protocol::Engine::Service {
   JobLane heavy_;  // last: its jobs use the members above
 };
 
-// The long verbs of RunJob by name; kInvalidArgument with the known names. The work keeps the workbench alive.
-Result<JobWork> find_verb(const std::string& verb, const std::string& argument, WorkbenchPtr workbench);
+// The long verbs of RunJob by name; kInvalidArgument with the known names. Work that waits does not keep the
+// workbench alive: it ends with kCancelled when its project was closed meanwhile.
+Result<JobWork> find_verb(const std::string& verb, const std::string& argument, const WorkbenchPtr& workbench);
 
 // Receives a file into <cache>/uploads/<hash of its bytes>/<name>; the same file is stored once.
 Result<std::string> receive_upload(const grpc::ServerContext& context,

@@ -73,6 +73,7 @@ Result<JobPtr> JobLane::start(const std::string& id, JobWork work) {
 }
 
 void JobLane::run(const JobPtr& job, const JobWork& work) {
+  std::optional<JobEvent> last;
   if (!job->claimed.exchange(true)) {
     JobContext context(
         job->stop.get_token(), [&](const Progress& p) { job->events.push(progress_event(p)); },
@@ -82,12 +83,17 @@ void JobLane::run(const JobPtr& job, const JobWork& work) {
       QUANVAS_CHECK(context.check());
       return work(context);
     });
-    JobEvent last;
-    if (result) last.set_result(*result);
-    job->events.push(result ? last : failed_event(result.error()));
+    if (result)
+      last.emplace().set_result(*result);
+    else
+      last = failed_event(result.error());
   }
-  std::lock_guard lock(mutex_);
-  jobs_.erase(job->id);
+  {
+    std::lock_guard lock(mutex_);
+    jobs_.erase(job->id);
+  }
+  // Only now: who hears of the end may use the id again.
+  if (last) job->events.push(std::move(*last));
 }
 
 bool JobLane::cancel(const std::string& id) {

@@ -76,7 +76,7 @@ constexpr VerbRow kVerbs[] = {
 
 }  // namespace
 
-Result<JobWork> find_verb(const std::string& name, const std::string& argument, WorkbenchPtr workbench) {
+Result<JobWork> find_verb(const std::string& name, const std::string& argument, const WorkbenchPtr& workbench) {
   json value = json::object();
   if (!argument.empty()) {
     QUANVAS_TRY(value, parse_json(argument, "The argument of '" + name + "'"));
@@ -84,7 +84,10 @@ Result<JobWork> find_verb(const std::string& name, const std::string& argument, 
   std::string known;
   for (const auto& row : kVerbs) {
     if (name == row.name)
-      return JobWork([verb = row.verb, value = std::move(value), bench = std::move(workbench)](JobContext& job) {
+      return JobWork([verb = row.verb, value = std::move(value),
+                      project = std::weak_ptr(workbench)](JobContext& job) -> Result<std::string> {
+        const WorkbenchPtr bench = project.lock();
+        if (!bench) return fail(ErrorCode::kCancelled, "The project of this job was closed before the job began.");
         return verb(*bench, value, job);
       });
     known += (known.empty() ? "" : ", ") + std::string(row.name);

@@ -1,15 +1,12 @@
 #include "app/session/client.h"
 
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
 #include <climits>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
+#include "core/protocol/address.h"
 #include "core/protocol/protocol.h"
 
 namespace quanvas {
@@ -17,18 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr char kScheme[] = "unix:";
-
-bool somebody_listens(const std::string& path) {
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  const bool answered = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-  ::close(fd);
-  return answered;
-}
+using protocol::kScheme;
 
 std::shared_ptr<grpc::Channel> make_channel(const std::string& address) {
   grpc::ChannelArguments arguments;
@@ -77,7 +63,7 @@ Result<std::shared_ptr<EngineClient>> EngineClient::connect(const std::string& a
                                                  (path.empty() ? "." : " with a path of at most " +
                                                       std::to_string(protocol::kMaxSocketPath) + " bytes."));
   const auto deadline = Clock::now() + patience;
-  while (!somebody_listens(path)) {
+  while (!protocol::somebody_listens(path)) {
     if (stop.stop_requested()) return fail(ErrorCode::kCancelled, "Stopped on request.");
     if (Clock::now() > deadline)
       return fail(ErrorCode::kNotFound, "Nobody listens at '" + address + "'.",
@@ -261,6 +247,8 @@ Result<std::string> EngineClient::run_job(const std::string& id, const std::stri
   request.set_verb(verb);
   request.set_argument(argument.dump(-1, ' ', false, json::error_handler_t::replace));
   const auto reader = stub_->RunJob(&call.context, request);
+  reader->WaitForInitialMetadata();
+  if (events.queued) events.queued();
   return drain(*reader, events, "the job '" + verb + "'");
 }
 

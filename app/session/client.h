@@ -29,6 +29,7 @@ struct EngineHello {
 };
 
 struct JobEvents {
+  std::function<void()> queued;  // the engine has the job: one that is sent from now on comes behind it
   std::function<void(const Progress&)> progress;
   std::function<void(const Issue&)> issue;
   std::function<void(const std::string& kind, const std::string& json)> partial;

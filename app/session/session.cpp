@@ -1,10 +1,21 @@
 #include "app/session/session.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "app/session/session_impl.h"
 
 namespace quanvas {
+
+namespace {
+
+// Everything but the name, which alone changes nothing. Asked of every run at every repaint, so nothing is copied.
+auto content(const Recipe& recipe) {
+  const auto& [name, rules, passes, calibration] = recipe;
+  return std::tie(rules, passes, calibration);
+}
+
+}  // namespace
 
 QString to_text(const Error& error) { return QString::fromStdString(error.text()); }
 
@@ -46,22 +57,26 @@ bool Session::facts_are_stale(NodeId node) const {
   return answered == impl_->answered_at.end() || answered->second < changed->second;
 }
 
-bool Session::run_is_stale(const Run& run) const {
-  const auto& state = impl_->state;
+bool Session::run_is_elsewhere(const Run& run) const {
   // An unknown hash proves nothing.
   const auto differs = [](const std::string& a, const std::string& b) { return !a.empty() && !b.empty() && a != b; };
-  if (differs(run.model_hash, state.model_hash) || differs(run.data_hash, state.data_hash)) return true;
+  const auto& state = impl_->state;
+  return differs(run.model_hash, state.model_hash) || differs(run.data_hash, state.data_hash);
+}
+
+bool Session::run_is_stale(const Run& run) const {
+  if (run_is_elsewhere(run)) return true;
   if (run.kind == RunKind::kFloat) return false;
-  if (differs(run.statistics_hash, state.statistics_hash)) return true;
-  Recipe named = run.recipe;
-  named.name = impl_->recipe.name;  // another name alone changes nothing
-  return !(named == impl_->recipe);
+  const std::string& statistics = impl_->state.statistics_hash;
+  if (!run.statistics_hash.empty() && !statistics.empty() && run.statistics_hash != statistics) return true;
+  return content(run.recipe) != content(impl_->recipe);
 }
 
 void Session::open(const QString& path) { impl_->open(path); }
 
 void Session::save_copy(const QString& path) {
   impl_->after_edits([impl = impl_.get(), path] {
+    if (impl->left_alone("save a copy")) return;
     impl->edit_lane.post([impl, client = impl->client, path] {
       const Status status = client->save_copy(path.toStdString());
       if (!status) impl->on_gui([impl, error = status.error()] {
@@ -83,10 +98,12 @@ void Session::assign(const std::vector<Site>& sites, const std::optional<QuantSp
 
 void Session::set_data(const DataSettings& data) {
   impl_->after_edits([impl = impl_.get(), data] {
+    if (impl->left_alone("data")) return;
     impl->edit_lane.post([impl, client = impl->client, data] {
       const auto state = client->set_data(data);
       impl->on_gui([impl, state] {
         if (!state) return impl->add_issue({Severity::kError, "data", state.error().message, state.error().hint});
+        if (!impl->is_ours(*state)) return;
         impl->set_state(*state);
         impl->mark_changed(impl->all_layers());
         impl->ask_facts(impl->all_layers());

@@ -57,7 +57,8 @@ class Session : public QObject {
   const std::vector<Run>& runs() const;
   const std::map<NodeId, LayerFacts>& facts() const;   // newest answers
   bool facts_are_stale(NodeId node) const;     // the recipe changed this layer since
-  bool run_is_stale(const Run& run) const;     // model, data or recipe differ from the current ones
+  bool run_is_elsewhere(const Run& run) const; // of another model or other data than the current ones
+  bool run_is_stale(const Run& run) const;     // model, data, statistics or recipe differ from the current ones
   const json& catalog() const;                 // plug-ins, presets, recipes
   const std::vector<Issue>& issues() const;
   const std::vector<JobStatus>& jobs() const;  // newest last

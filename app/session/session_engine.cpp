@@ -24,16 +24,21 @@ Session::Impl::Impl(Session* session, const QString& address)
   QObject::connect(&settle, &QTimer::timeout, q, [this] { send_edits(); });
   watch.setInterval(kWatchMs);
   QObject::connect(&watch, &QTimer::timeout, q, [this] { check_connection(); });
-  if (!remote) process = make_process();
+  if (!remote) make_process();
 }
 
-std::unique_ptr<EngineProcess> Session::Impl::make_process() {
-  auto fresh = std::make_unique<EngineProcess>();
-  QObject::connect(fresh.get(), &EngineProcess::ended, q, [this](const QString& sentence, bool again) {
-    const QString reason = std::exchange(kill_reason, {});
-    lose_engine(reason.isEmpty() ? sentence : reason, again);
+void Session::Impl::make_process() {
+  process = std::make_unique<EngineProcess>();
+  QObject::connect(process.get(), &EngineProcess::ended, q, [this](const QString& sentence, bool again) {
+    const auto by_us = std::exchange(killed, {});
+    lose_engine(by_us ? by_us->reason : sentence, by_us ? by_us->again : again);
   });
-  return fresh;
+}
+
+// Its end is reported when it comes: nothing here waits for it.
+void Session::Impl::kill_process(const QString& reason, bool again) {
+  killed = Kill{reason, again};
+  process->kill();
 }
 
 Session::Impl::~Impl() {
@@ -77,6 +82,7 @@ void Session::Impl::connect_engine() {
     json fresh_catalog;
     const auto connected = [&]() -> Result<ClientPtr> {
       QUANVAS_TRY(const ClientPtr fresh, EngineClient::connect(address, kConnectPatience, stop));
+      const std::stop_callback give_up(stop, [&] { fresh->abort(); });
       QUANVAS_TRY(hello, fresh->hello());
       QUANVAS_TRY(fresh_catalog, fresh->catalog());
       return fresh;
@@ -93,12 +99,8 @@ void Session::Impl::connect_failed(const Error& error) {
   if (remote) return lose_engine(to_text(error), /*again=*/false);
   // An engine that died meanwhile is reported with the reason of its end, which says more.
   if (!process->is_running()) return;
-  if (error.code == ErrorCode::kUnsupported) {  // another release: starting it again changes nothing
-    process = make_process();
-    return lose_engine(to_text(error), /*again=*/false);
-  }
-  kill_reason = to_text(error);
-  process->kill();
+  // Another release is another release when it is started again, too.
+  kill_process(to_text(error), /*again=*/error.code != ErrorCode::kUnsupported);
 }
 
 void Session::Impl::adopt_engine(ClientPtr fresh, const EngineHello& hello, json fresh_catalog) {
@@ -108,8 +110,10 @@ void Session::Impl::adopt_engine(ClientPtr fresh, const EngineHello& hello, json
   for (const auto& warning : hello.warnings) add_issue({Severity::kWarning, "engine", warning, {}});
   watch.start();
   Q_EMIT q->engine_ready();
-  // Edits that an earlier engine has not confirmed go to their project before another one is opened.
-  if (has_project && (wanted_path.isEmpty() || !pending.empty())) return send_open(project_path, true);
+  // Edits that an earlier engine has not confirmed, and what waits for them, go to their project before another one
+  // is opened.
+  if (has_project && (wanted_path.isEmpty() || !pending.empty() || !waiting_for_edits.empty()))
+    return send_open(project_path, true);
   open_wanted();
 }
 
@@ -118,8 +122,7 @@ void Session::Impl::check_connection() {
   if (remote) return lose_engine(QStringLiteral("The connection to the engine at %1 was lost.").arg(given_address), true);
   // The process lives but does not answer: it cannot be used any more.
   if (!process->is_running()) return;
-  kill_reason = QStringLiteral("The engine did not answer any more and was ended.");
-  process->kill();
+  kill_process(QStringLiteral("The engine did not answer any more and was ended."));
 }
 
 bool Session::Impl::is_loss(const ClientPtr& asked, const Error& error) {
@@ -133,7 +136,6 @@ void Session::Impl::lose_engine(const QString& sentence, bool again) {
   if (client) client->abort();
   client.reset();
   sending = asking_facts = asking_histogram = false;
-  waiting_for_edits.clear();
   fail_active_jobs(sentence);
   if (!opening_path.isEmpty()) {
     // What was being opened may be what the engine dies of: it is not tried again.
@@ -141,6 +143,7 @@ void Session::Impl::lose_engine(const QString& sentence, bool again) {
     opening.request_stop();
     if (!reopening)
       Q_EMIT q->open_failed(path, QStringLiteral("The engine ended while it opened this file. ") + sentence);
+    reopening = false;
   }
   Q_EMIT q->engine_lost(sentence);
   if (again) on_gui([this] {
@@ -151,8 +154,11 @@ void Session::Impl::lose_engine(const QString& sentence, bool again) {
 void Session::Impl::flush_edits_now() {
   if (!client || !has_project || state.read_only) return;
   const auto asked = client;
-  edit_lane.ask([] {});  // what is on its way arrives first
   const auto deadline = Clock::now() + kFlushPatience;
+  // What is on its way arrives first. When it does not, the engine hangs and would not take more.
+  const auto arrived = std::make_shared<std::promise<void>>();
+  edit_lane.post([arrived] { arrived->set_value(); });
+  if (arrived->get_future().wait_until(deadline) != std::future_status::ready) return;
   for (const auto& edit : pending) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
     if (edit.serial <= confirmed_serial || left.count() <= 0) continue;

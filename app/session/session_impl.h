@@ -37,7 +37,8 @@ struct Session::Impl {
   void launch();
   void connect_engine();
   void connect_failed(const Error& error);
-  std::unique_ptr<EngineProcess> make_process();
+  void make_process();
+  void kill_process(const QString& reason, bool again = true);
   void adopt_engine(ClientPtr fresh, const EngineHello& hello, json fresh_catalog);
   void lose_engine(const QString& sentence, bool again);
   void check_connection();
@@ -47,6 +48,9 @@ struct Session::Impl {
   // session_open.cpp
   void open(const QString& path);
   void open_wanted();
+  bool opening_another() const { return !opening_path.isEmpty() && !reopening; }
+  bool left_alone(const std::string& what);  // true: another one is being opened, which was said
+  bool is_ours(const ProjectState& answer) const;  // of the project that is shown, not of one opened meanwhile
   void send_open(const QString& path, bool again);
   void adopt_project(const QString& path, protocol::OpenedProject opened, bool again);
   void restore_history(const std::vector<RecipeEdit>& edits);
@@ -82,6 +86,8 @@ struct Session::Impl {
   void end_job(JobStatus& job, JobStatus::Phase phase, const QString& sentence);
   void fail_active_jobs(const QString& sentence);
   void cancel(const QString& id);
+  void watch_stopping(const QString& id, const ClientPtr& asked);
+  void end_by_force(const JobStatus& job);
   JobStatus* find_job(const QString& id);
   std::string wire_id(const QString& id) const;
 
@@ -94,7 +100,11 @@ struct Session::Impl {
   ClientPtr client;               // null while no engine is ready
   std::stop_source connecting;
   std::deque<std::chrono::steady_clock::time_point> starts;
-  QString kill_reason;            // why we killed it; replaces the signal's sentence
+  struct Kill {
+    QString reason;               // replaces the signal's sentence
+    bool again = true;            // another start may help
+  };
+  std::optional<Kill> killed;     // we ended the process and wait for its end
   std::map<std::string, std::string> versions;
   json catalog = json::object();
   QTimer watch;                   // looks after the connection
@@ -150,7 +160,12 @@ struct Session::Impl {
   // jobs
   std::vector<JobStatus> jobs;
   std::map<QString, std::jthread> job_threads;
+  std::shared_future<void> last_queued;  // the engine has the job that was launched last
   std::map<QString, QElapsedTimer> job_clocks;
+  struct Stopping {
+    QElapsedTimer asked, heard;   // since it was asked to stop, since it last said anything
+  };
+  std::map<QString, Stopping> stopping;  // jobs being cancelled
   int next_job = 1;
   std::string job_prefix;         // makes ids unique among the windows of one engine
 

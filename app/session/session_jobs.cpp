@@ -90,9 +90,16 @@ void Session::Impl::launch_job(const QString& id, const json& argument) {
   if (!job || !is_active(*job)) return;
   if (job->phase == JobStatus::Phase::kCancelling)
     return end_job(*job, JobStatus::Phase::kCancelled, QStringLiteral("Stopped on request."));
+  if (opening_another())
+    return end_job(*job, JobStatus::Phase::kFailed, QStringLiteral("Another project is being opened."));
+  // Each has a thread of its own, and yet they come to the engine in the order in which they were started.
+  const auto queued = std::make_shared<std::promise<void>>();
+  const auto before = std::exchange(last_queued, queued->get_future().share());
   job_threads[id] = std::jthread([this, id, argument, verb = job->verb.toStdString(), asked = client,
-                                  wire = wire_id(id)] {
+                                  wire = wire_id(id), queued, before] {
+    if (before.valid()) before.wait();
     JobEvents events;
+    events.queued = [&] { queued->set_value(); };
     events.progress = [&](const Progress& p) { on_gui([this, id, p] { job_progress(id, p); }); };
     events.issue = [&](const Issue& i) { on_gui([this, i] { add_issue(i); }); };
     events.partial = [&](const std::string& kind, const std::string& text) {
@@ -101,8 +108,9 @@ void Session::Impl::launch_job(const QString& id, const json& argument) {
     const auto result = asked->run_job(wire, verb, argument, events);
     std::optional<ProjectState> fresh_state;
     std::optional<std::vector<Run>> fresh_runs;
-    if (auto s = asked->state()) fresh_state = std::move(*s);
+    // The state last: it says of which project both are.
     if (auto r = asked->runs()) fresh_runs = std::move(*r);
+    if (auto s = asked->state()) fresh_state = std::move(*s);
     on_gui([this, id, result, fresh_state, fresh_runs, asked] {
       job_threads.erase(id);  // joins; nothing follows in that thread
       if (asked == client) job_ended(id, result, fresh_state, fresh_runs);
@@ -115,6 +123,7 @@ void Session::Impl::job_progress(const QString& id, const Progress& progress) {
   if (!job || !is_active(*job)) return;
   job->progress = progress;
   job->seconds = static_cast<double>(job_clocks[id].elapsed()) / 1000;
+  if (const auto late = stopping.find(id); late != stopping.end()) late->second.heard.start();
   if (job->phase != JobStatus::Phase::kCancelling)
     job->phase = progress.phase == "waiting" ? JobStatus::Phase::kQueued : JobStatus::Phase::kRunning;
   Q_EMIT q->jobs_changed();
@@ -137,8 +146,9 @@ void Session::Impl::job_ended(const QString& id, const Result<std::string>& resu
   if (!result && client->lost() && result.error().code == ErrorCode::kIo) return;
   const std::string before = state.statistics_hash;
   const bool was_calibrated = state.calibrated;
-  if (fresh_state) set_state(*fresh_state);
-  if (fresh_runs) {
+  const bool ours = fresh_state && is_ours(*fresh_state);
+  if (ours) set_state(*fresh_state);
+  if (ours && fresh_runs) {
     runs = *fresh_runs;
     Q_EMIT q->runs_changed();
   }
@@ -172,6 +182,7 @@ void Session::Impl::end_job(JobStatus& job, JobStatus::Phase phase, const QStrin
   job.progress.seconds_left = -1;
   const QString id = job.id;
   job_clocks.erase(id);
+  stopping.erase(id);
   Q_EMIT q->jobs_changed();
   Q_EMIT q->job_finished(id, phase == JobStatus::Phase::kDone, sentence);
 }
@@ -192,19 +203,39 @@ void Session::Impl::fail_active_jobs(const QString& sentence) {
 
 void Session::Impl::cancel(const QString& id) {
   JobStatus* job = find_job(id);
-  if (!job || !is_active(*job) || job->phase == JobStatus::Phase::kCancelling) return;
+  if (!job || !is_active(*job)) return;
+  if (job->phase == JobStatus::Phase::kCancelling) {
+    // Asked again after the patience: whatever it still has to finish is not waited for. Sooner it is a double click.
+    const auto late = stopping.find(id);
+    if (late != stopping.end() && late->second.asked.elapsed() > kStopPatienceMs) end_by_force(*job);
+    return;
+  }
   job->phase = JobStatus::Phase::kCancelling;
   Q_EMIT q->jobs_changed();
   if (!client) return;
   control_lane.post([asked = client, wire = wire_id(id)] { (void)asked->cancel_job(wire); });
-  QTimer::singleShot(kStopPatienceMs, q, [this, id, asked = client] {
-    const JobStatus* late = find_job(id);
-    if (!late || !is_active(*late) || asked != client || !process) return;
-    kill_reason = QStringLiteral("'%1' did not stop within %2 s, so the engine was started again.")
-                      .arg(late->title)
-                      .arg(kStopPatienceMs / 1000);
-    process->kill();
-  });
+  Stopping& clocks = stopping[id];
+  clocks.asked.start();
+  clocks.heard.start();
+  watch_stopping(id, client);
+}
+
+// A job that was stopped may have something to finish, such as measuring what was trained so far: it is late when
+// nothing was heard of it for the whole patience, not when it takes longer.
+void Session::Impl::watch_stopping(const QString& id, const ClientPtr& asked) {
+  const auto clocks = stopping.find(id);
+  const JobStatus* job = find_job(id);
+  if (clocks == stopping.end() || !job || asked != client) return;
+  const qint64 left = kStopPatienceMs - clocks->second.heard.elapsed();
+  if (left <= 0) return end_by_force(*job);
+  QTimer::singleShot(static_cast<int>(left), q, [this, id, asked] { watch_stopping(id, asked); });
+}
+
+void Session::Impl::end_by_force(const JobStatus& job) {
+  if (!process) return;
+  kill_process(QStringLiteral("'%1' did not stop within %2 s, so the engine was started again.")
+                   .arg(job.title)
+                   .arg(kStopPatienceMs / 1000));
 }
 
 QString Session::start_calibrate() { return impl_->start_job("calibrate", tr("Calibrate"), json::object()); }

@@ -111,6 +111,16 @@ void Session::Impl::restore_history(const std::vector<RecipeEdit>& edits) {
   undo.setClean();
 }
 
+bool Session::Impl::left_alone(const std::string& what) {
+  if (!opening_another()) return false;
+  add_issue({Severity::kWarning, what, "Another project is being opened; this one is left as it is.", {}});
+  return true;
+}
+
+bool Session::Impl::is_ours(const ProjectState& answer) const {
+  return answer.project_path == state.project_path;
+}
+
 void Session::Impl::set_state(ProjectState fresh) {
   state = std::move(fresh);
   state.recipe = recipe;

@@ -22,9 +22,7 @@ std::vector<NodeId> changed_layers(const Plan& before, const Plan& after) {
 
 void Session::Impl::edit(const Recipe& after, const QString& label, const QString& merge_key) {
   if (!has_project || after == recipe) return;
-  if (!opening_path.isEmpty() && !reopening)
-    return add_issue({Severity::kWarning, label.toStdString(), "Another project is being opened; this one is left as it is.",
-                      {}});
+  if (left_alone(label.toStdString())) return;
   auto legal = resolve(*graph, after, PresetLibrary::builtin());
   if (!legal) return add_issue({Severity::kError, label.toStdString(), legal.error().message, legal.error().hint});
   prepared_plan = std::move(*legal);
@@ -73,12 +71,12 @@ void Session::Impl::queue_edit(const QString& label, const QString& merge_key) {
 }
 
 void Session::Impl::send_edits() {
-  if (sending) return;
+  if (!client || sending || reopening) return;
   if (pending.empty()) {
     for (auto& fn : std::exchange(waiting_for_edits, {})) fn();
     return;
   }
-  if (!client || !opening_path.isEmpty()) return;
+  if (!opening_path.isEmpty()) return;
   sending = true;
   edit_lane.post([this, asked = client, edit = pending.front()] {
     const Status status = asked->set_recipe(edit.recipe, edit.label.toStdString(), kEditPatience);
@@ -106,7 +104,7 @@ void Session::Impl::refresh_state() {
   edit_lane.post([this, asked = client] {
     const auto fresh = asked->state();
     if (fresh) on_gui([this, asked, fresh = *fresh] {
-      if (asked != client || !opening_path.isEmpty()) return;
+      if (asked != client || !is_ours(fresh)) return;
       const bool same = fresh.calibrated == state.calibrated && fresh.statistics_hash == state.statistics_hash &&
                         fresh.data_hash == state.data_hash;
       if (!same) set_state(fresh);
@@ -116,7 +114,7 @@ void Session::Impl::refresh_state() {
 
 void Session::Impl::after_edits(std::function<void()> fn) {
   if (!client) return add_issue({Severity::kError, "engine", "The engine is not running.", "Wait until it is ready."});
-  if (pending.empty() && !sending) return fn();
+  if (pending.empty() && !sending && !reopening) return fn();
   waiting_for_edits.push_back(std::move(fn));
   settle.stop();
   send_edits();

@@ -1,5 +1,5 @@
 // Quanvas - the window: menus, toolbar, docks around the graph, status line. It shows and asks; what the session
-// has to do with it stands in wiring.cpp.
+// has to do with it stands in wiring*.cpp.
 #pragma once
 
 #include <functional>

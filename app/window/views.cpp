@@ -63,16 +63,12 @@ const Run* newest_sweep(const Session& session) {
 
 std::set<std::int64_t> stale_runs(const Session& session) {
   std::set<std::int64_t> ids;
-  const auto& state = session.state();
-  for (const auto& r : session.runs()) {
-    const bool model = !state.model_hash.empty() && r.model_hash != state.model_hash;
-    const bool data = !state.data_hash.empty() && !r.data_hash.empty() && r.data_hash != state.data_hash;
-    if (model || data) ids.insert(r.id);
-  }
+  for (const auto& r : session.runs())
+    if (session.run_is_elsewhere(r)) ids.insert(r.id);
   return ids;
 }
 
-std::map<NodeId, NodeVisual> node_visuals(const Session& session) {
+std::map<NodeId, NodeVisual> node_visuals(const Session& session, const Run* run) {
   std::map<NodeId, NodeVisual> out;
   if (!session.has_project()) return out;
   for (const auto& node : session.graph()->nodes())
@@ -82,16 +78,16 @@ std::map<NodeId, NodeVisual> node_visuals(const Session& session) {
     if (facts.output) out[node].isolated_db = facts.output->sqnr_db;
     out[node].stale = session.facts_are_stale(node);
   }
-  if (const Run* run = current_run(session))
+  if (run)
     for (const auto& l : run->layers)
       if (l.cumulative) out[l.node].cumulative_db = l.cumulative->sqnr_db;
   return out;
 }
 
-std::vector<ErrorBar> live_errors(const Session& session) {
+std::vector<ErrorBar> live_errors(const Session& session, const Run* run) {
   std::vector<ErrorBar> bars;
   std::map<NodeId, double> cumulative;
-  if (const Run* run = current_run(session))
+  if (run)
     for (const auto& l : run->layers)
       if (l.cumulative) cumulative[l.node] = l.cumulative->sqnr_db;
   for (const auto& layer : session.layers()) {
@@ -167,8 +163,7 @@ QString project_name(const ProjectState& state) {
   return model.isEmpty() ? QFileInfo(qs(state.project_path)).completeBaseName() : model;
 }
 
-QString accuracy_line(const Session& session) {
-  const Run* run = current_run(session);
+QString accuracy_line(const Session& session, const Run* run) {
   if (!run) return {};
   const QString strong = QStringLiteral("<b style=\"color:%1; font-weight:600\">%2</b>");
   QString text = qs(run->name).toHtmlEscaped() + QStringLiteral(": ");
@@ -179,7 +174,7 @@ QString accuracy_line(const Session& session) {
   return text;
 }
 
-QString stale_line(const Session& session) {
+QString stale_line(const Session& session, const Run* run) {
   if (!session.has_project()) return {};
   int layers = 0;
   for (const auto& [node, facts] : session.facts()) layers += session.facts_are_stale(node);
@@ -187,7 +182,7 @@ QString stale_line(const Session& session) {
   if (layers) parts << counted(layers, tr("1 layer is being measured again"), tr("%1 layers are being measured again"));
   const auto& runs = session.runs();
   const bool any = std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.kind == RunKind::kQuantize; });
-  if (any && !current_run(session)) parts << tr("runs are older than the recipe");
+  if (any && !run) parts << tr("runs are older than the recipe");
   return parts.join(QStringLiteral(", "));
 }
 
@@ -213,8 +208,7 @@ QString engine_line(const std::map<std::string, std::string>& versions, bool rem
   return tr("engine: %1").arg(parts.join(QStringLiteral(", ")));
 }
 
-std::optional<double> measured_drop(const Session& session) {
-  const Run* run = current_run(session);
+std::optional<double> measured_drop(const Session& session, const Run* run) {
   const Run* base = run ? float_baseline(*run, session.runs()) : nullptr;
   if (!base || std::isnan(run->accuracy->top1)) return std::nullopt;
   return base->accuracy->top1 - run->accuracy->top1;

@@ -16,15 +16,16 @@
 
 namespace quanvas::views {
 
-// Newest run of the current recipe on the current model and data; nullptr when there is none.
+// Newest run of the current recipe on the current model and data; nullptr when there is none. It looks at every run:
+// ask once for all that is shown together, and give the answer to the functions below that take a run.
 const Run* current_run(const Session& session);
 // Newest finished or unfinished sweep of the current model.
 const Run* newest_sweep(const Session& session);
 // Runs of another model or other data than now: they cannot be compared with today's.
 std::set<std::int64_t> stale_runs(const Session& session);
 
-std::map<NodeId, NodeVisual> node_visuals(const Session& session);
-std::vector<ErrorBar> live_errors(const Session& session);
+std::map<NodeId, NodeVisual> node_visuals(const Session& session, const Run* run);
+std::vector<ErrorBar> live_errors(const Session& session, const Run* run);
 std::vector<SweepLayer> sweep_layers(const Session& session);
 std::vector<DistributionPanel::Source> distribution_sources(const Session& session, NodeId node);
 // Per rule the sites that it decides.
@@ -33,14 +34,14 @@ std::vector<JobRow> job_rows(const std::vector<JobStatus>& jobs);
 
 QString project_name(const ProjectState& state);
 // "W4A4: 89.41 % top-1 (float 90.87), 31.9 kB" as rich text; empty without a run.
-QString accuracy_line(const Session& session);
+QString accuracy_line(const Session& session, const Run* run);
 // "3 layers are stale since the last edit"; empty when nothing is.
-QString stale_line(const Session& session);
+QString stale_line(const Session& session, const Run* run);
 // What the data declaration gives: "Calibration 512 of 4,096 samples, ..." or what is wrong.
 QString data_line(const DataStatus& status);
 QString engine_line(const std::map<std::string, std::string>& versions, bool remote);
 // Top-1 lost by the current recipe's run against float, in share.
-std::optional<double> measured_drop(const Session& session);
+std::optional<double> measured_drop(const Session& session, const Run* run);
 // Why this cannot be done now, in one sentence; empty when it can.
 QString why_not_run(const Session& session);
 QString why_not_evaluate(const Session& session);

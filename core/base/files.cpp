@@ -14,6 +14,8 @@ namespace quanvas {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr std::size_t kReadBlock = 64 << 10;
+
 Failure io_error(const fs::path& path, const std::string& what, int err) {
   std::string hint;
   if (err == ENOSPC) hint = "Free some space or choose another folder.";
@@ -58,10 +60,16 @@ Result<std::string> read_file(const fs::path& path, std::uint64_t max_bytes) {
                                                  " bytes; at most " + std::to_string(max_bytes) + " are read here.");
   std::ifstream in(path, std::ios::binary);
   if (!in) return io_error(path, "Cannot read", errno);
-  std::string bytes;
-  if (!ec) bytes.reserve(size);
-  bytes.assign(std::istreambuf_iterator<char>(in), {});
+  // As large as the file says; some say nothing (/proc) or grow meanwhile.
+  std::string bytes(ec ? 0 : static_cast<std::size_t>(size), '\0');
+  std::size_t got = 0;
+  do {
+    if (got == bytes.size()) bytes.resize(got + kReadBlock);
+    in.read(bytes.data() + got, static_cast<std::streamsize>(bytes.size() - got));
+    got += static_cast<std::size_t>(in.gcount());
+  } while (in && in.peek() != std::ifstream::traits_type::eof());
   if (in.bad()) return io_error(path, "Cannot read", errno);
+  bytes.resize(got);
   return bytes;
 }
 

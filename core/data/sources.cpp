@@ -7,15 +7,19 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <optional>
 
-#include "core/base/hash.h"
+#include "core/base/files.h"
 
 namespace quanvas {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t kHashBlock = 1 << 20;
+constexpr std::uint64_t kWorthRemembering = 16 << 20;  // bytes
+constexpr std::int64_t kSettledSeconds = 2;
+constexpr std::size_t kHashDigits = 32;
 
 template <class T, class Out>
 void convert(const std::byte* bytes, std::size_t count, Out* out) {
@@ -92,14 +96,62 @@ Status SourceFile::read(std::uint64_t offset, void* out, std::size_t count) cons
 }
 
 std::string SourceFile::content_hash() const {
-  Hasher hasher;
-  std::vector<char> block(kHashBlock);
-  for (std::uint64_t at = 0; at < size_; at += kHashBlock) {
-    const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(kHashBlock, size_ - at));
-    if (auto status = read(at, block.data(), count); !status) return hash_text(status.error().message);
-    hasher.bytes(block.data(), count);
+  return remembered_hash(FileStamps().add(path_, fd_), [this]() -> Result<std::string> {
+    Hasher hasher;
+    std::vector<char> block(kHashBlock);
+    for (std::uint64_t at = 0; at < size_; at += kHashBlock) {
+      const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(kHashBlock, size_ - at));
+      QUANVAS_CHECK(read(at, block.data(), count));
+      hasher.bytes(block.data(), count);
+    }
+    return hasher.hex();
+  });
+}
+
+FileStamps& FileStamps::add(const fs::path& path) {
+  struct stat facts {};
+  add_facts(path, ::stat(path.c_str(), &facts) == 0, facts);
+  return *this;
+}
+
+FileStamps& FileStamps::add(const fs::path& path, int fd) {
+  struct stat facts {};
+  add_facts(path, ::fstat(fd, &facts) == 0, facts);
+  return *this;
+}
+
+// The time of the last change of the inode too: tools that copy set the other one back.
+void FileStamps::add_facts(const fs::path& path, bool there, const struct ::stat& facts) {
+  hasher_.text(fs::absolute(path).lexically_normal().string()).number(static_cast<std::int64_t>(facts.st_dev));
+  hasher_.number(static_cast<std::int64_t>(facts.st_ino)).number(facts.st_size);
+  for (const timespec& t : {facts.st_mtim, facts.st_ctim}) {
+    hasher_.number(t.tv_sec).number(t.tv_nsec);
+    settled_ = settled_ && t.tv_sec + kSettledSeconds < std::time(nullptr);
   }
-  return hasher.hex();
+  settled_ = settled_ && there;
+  bytes_ += static_cast<std::uint64_t>(facts.st_size);
+}
+
+std::optional<std::string> FileStamps::key() const {
+  if (!settled_ || bytes_ < kWorthRemembering) return std::nullopt;
+  return hasher_.hex();
+}
+
+std::string remembered_hash(const FileStamps& stamps, const std::function<Result<std::string>()>& compute) {
+  const auto key = stamps.key();
+  const fs::path file = key ? user_cache_dir() / "data-hashes" / *key : fs::path();
+  if (key)
+    if (auto known = read_file(file, kHashDigits);
+        known && known->size() == kHashDigits && known->find_first_not_of("0123456789abcdef") == std::string::npos)
+      return *known;
+  const auto hash = compute();
+  if (!hash) return hash_text(hash.error().message);
+  if (key) {
+    std::error_code ec;
+    fs::create_directories(file.parent_path(), ec);
+    (void)write_file_atomically(file, *hash);  // a cache that cannot be written is none
+  }
+  return *hash;
 }
 
 std::size_t size_of(ElementType type) {

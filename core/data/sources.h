@@ -2,14 +2,18 @@
 // Thread-safe once opened. Torch-free.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/base/hash.h"
 #include "core/base/result.h"
 #include "core/graph/graph.h"
 
@@ -18,6 +22,26 @@ namespace quanvas {
 // An option that holds a path: absolute, or relative to `base`. kInvalidArgument when it is empty.
 Result<std::filesystem::path> option_path(const std::string& value, const std::string& base, const std::string& key,
                                           const std::string& reader);
+
+// Which files some data were read from, as cheaply told as their content takes long to hash.
+class FileStamps {
+ public:
+  FileStamps& add(const std::filesystem::path& path);
+  FileStamps& add(const std::filesystem::path& path, int fd);  // of a file that is open
+  // A hash of names, sizes and times. None when a file is missing, when one was changed within the last two seconds
+  // (the clock of a file system is coarse: the next change might get the same time), and for a few bytes, which are
+  // hashed as fast.
+  std::optional<std::string> key() const;
+
+ private:
+  void add_facts(const std::filesystem::path& path, bool there, const struct ::stat& facts);
+  Hasher hasher_;
+  std::uint64_t bytes_ = 0;
+  bool settled_ = true;
+};
+// What `compute` gives, or gave the last time for files of these stamps: remembered in the user's cache, where it may
+// be deleted at any time. An error hashes to its text and is not remembered.
+std::string remembered_hash(const FileStamps& stamps, const std::function<Result<std::string>()>& compute);
 
 // A regular file of which pieces are read at any offset, by several threads at once.
 class SourceFile {
@@ -32,7 +56,7 @@ class SourceFile {
   std::uint64_t size() const { return size_; }
   // Exactly `count` bytes; kCorrupt when the file ends before.
   Status read(std::uint64_t offset, void* out, std::size_t count) const;
-  // XXH3 of all bytes, computed at each call. A file that cannot be read hashes to its error text.
+  // XXH3 of all bytes; see remembered_hash. A file that cannot be read hashes to its error text.
   std::string content_hash() const;
 
  private:

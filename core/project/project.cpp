@@ -5,10 +5,10 @@
 
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 
+#include "core/base/clock.h"
 #include "core/project/migrations.h"
 #include "core/project/project_impl.h"
 
@@ -23,15 +23,6 @@ constexpr char kMagic[] = "SQLite format 3";
 
 using sqlite::Database;
 using sqlite::OpenMode;
-
-std::string now_text() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
 
 // Told from the first bytes, so that a file of another kind is never opened as a database.
 Status check_header(const fs::path& path) {
@@ -284,7 +275,7 @@ Status Project::set_recipe(const Recipe& recipe, const std::string& label) {
   const std::lock_guard guard(impl_->mutex);
   QUANVAS_CHECK(impl_->writable());
   QUANVAS_TRY(auto statement, impl_->db->prepare("INSERT INTO edits (label, time, recipe) VALUES (?, ?, ?)"));
-  return statement.bind(label).bind(now_text()).bind(to_json_text(recipe)).run();
+  return statement.bind(label).bind(now_utc()).bind(to_json_text(recipe)).run();
 }
 
 Result<std::vector<RecipeEdit>> Project::edits(int most) const {
@@ -334,7 +325,7 @@ Result<std::int64_t> Project::add_run(const Run& run) {
   QUANVAS_CHECK(impl_->writable());
   const auto& db = *impl_->db;
   Run stored = run;
-  if (stored.created.empty()) stored.created = now_text();
+  if (stored.created.empty()) stored.created = now_utc();
   QUANVAS_CHECK(db.transaction([&]() -> Status {
     QUANVAS_TRY(auto insert, db.prepare("INSERT INTO runs (kind, name, created, body) VALUES (?, ?, ?, '')"));
     QUANVAS_CHECK(insert.bind(enum_text(stored.kind)).bind(stored.name).bind(stored.created).run());

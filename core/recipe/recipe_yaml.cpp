@@ -1,111 +1,19 @@
-// Recipe files: YAML and JSON in with line numbers, YAML out without the fields that have their default value.
+// Recipe files: YAML and JSON in, YAML out without the fields that have their default value.
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
-#include <map>
 #include <set>
 #include <stdexcept>
 
 #include "core/recipe/recipe.h"
+#include "core/recipe/yaml.h"
 
 namespace quanvas {
 namespace {
 
-constexpr std::size_t kMaxBytes = 16 << 20;
-constexpr int kMaxDepth = 32;
-constexpr std::size_t kMaxNodes = 400000;
 // Whole numbers of a recipe are int but for the seed.
 constexpr std::int64_t kMaxWhole = 2147483647;
-
-struct ParseTrouble : std::runtime_error {
-  ParseTrouble(int line_, const std::string& what) : std::runtime_error(what), line(line_) {}
-  int line;
-};
-
-Failure at_line(const std::string& file, int line, ErrorCode code, const std::string& message, std::string hint = {}) {
-  return fail(code, file + ":" + (line > 0 ? std::to_string(line) + ":" : "") + " " + message, std::move(hint));
-}
-
-// YAML 1.2 core schema for plain scalars.
-json plain_scalar(const std::string& s) {
-  if (s.empty() || s == "~" || s == "null" || s == "Null" || s == "NULL") return nullptr;
-  if (s == "true" || s == "True" || s == "TRUE") return true;
-  if (s == "false" || s == "False" || s == "FALSE") return false;
-  if (s == ".inf" || s == "+.inf") return "inf";
-  if (s == "-.inf") return "-inf";
-  if (s == ".nan") return "nan";
-  const char* begin = s.data() + (s[0] == '+' ? 1 : 0);
-  const char* end = s.data() + s.size();
-  std::int64_t whole = 0;
-  if (const auto r = std::from_chars(begin, end, whole); r.ec == std::errc() && r.ptr == end) return whole;
-  double value = 0;
-  const bool numeric = begin != end && s.find_first_not_of("+-.0123456789eE") == std::string::npos;
-  if (const auto r = std::from_chars(begin, end, value); numeric && r.ec == std::errc() && r.ptr == end) return value;
-  return s;
-}
-
-// Converts the tree to JSON and remembers on which line each key stands.
-struct Converter {
-  std::map<std::string, int> lines;
-  std::size_t nodes = 0;
-
-  json convert(const YAML::Node& node, const std::string& path, int depth) {
-    const int line = node.Mark().line + 1;
-    lines.emplace(path, line);
-    if (depth > kMaxDepth) throw ParseTrouble(line, "the nesting is deeper than " + std::to_string(kMaxDepth) + ".");
-    if (++nodes > kMaxNodes) throw ParseTrouble(line, "there are more than 400,000 values; check its aliases.");
-    if (node.IsScalar()) return node.Tag() == "!" ? json(node.Scalar()) : plain_scalar(node.Scalar());
-    if (node.IsSequence()) return sequence(node, path, depth);
-    if (node.IsMap()) return map(node, path, depth);
-    return nullptr;
-  }
-
-  json sequence(const YAML::Node& node, const std::string& path, int depth) {
-    json out = json::array();
-    for (const auto& item : node) out.push_back(convert(item, path + "[" + std::to_string(out.size()) + "]", depth + 1));
-    return out;
-  }
-
-  json map(const YAML::Node& node, const std::string& path, int depth) {
-    json out = json::object();
-    for (const auto& item : node) {
-      const int line = item.first.Mark().line + 1;
-      if (!item.first.IsScalar()) throw ParseTrouble(line, "a key is a list or a map; keys are names.");
-      const std::string key = item.first.Scalar();
-      const std::string below = path.empty() ? key : path + "." + key;
-      if (out.contains(key)) throw ParseTrouble(line, "the key '" + below + "' stands here a second time.");
-      lines.emplace(below, line);
-      out[key] = convert(item.second, below, depth + 1);
-    }
-    return out;
-  }
-
-  // The line of a key, or of the nearest one above it.
-  int line_of(std::string path) const {
-    while (true) {
-      if (const auto it = lines.find(path); it != lines.end()) return it->second;
-      const auto cut = path.find_last_of(".[");
-      if (cut == std::string::npos) return 1;
-      path.resize(cut);
-    }
-  }
-};
-
-std::string quoted_path(const std::string& message) {
-  const auto begin = message.find('\'');
-  const auto end = begin == std::string::npos ? begin : message.find('\'', begin + 1);
-  return end == std::string::npos ? std::string() : message.substr(begin + 1, end - begin - 1);
-}
-
-json load_document(const std::string& text, Converter& converter) {
-  const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-  if (documents.size() > 1)
-    throw ParseTrouble(documents[1].Mark().line + 1, "a second document begins here; a recipe file has one.");
-  if (documents.empty() || documents[0].IsNull()) throw ParseTrouble(0, "the recipe is empty.");
-  return converter.convert(documents[0], "", 0);
-}
 
 void check_whole_numbers(const json& j, const std::string& path) {
   if (j.is_number_integer() && path != "calibration.seed") {
@@ -182,7 +90,7 @@ bool is_ambiguous(const std::string& text) {
 
 void emit_text(YAML::Emitter& out, const std::string& text) {
   // Plain only where reading it back gives a text again and nothing in it means something to YAML.
-  const bool plain = plain_scalar(text).is_string() && plain_scalar(text) == text && !text.empty() && !is_ambiguous(text) &&
+  const bool plain = yaml_scalar(text).is_string() && yaml_scalar(text) == text && !text.empty() && !is_ambiguous(text) &&
                      text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ") ==
                          std::string::npos &&
                      text.front() != '-' && text.front() != '.' && text.front() != ' ' && text.back() != ' ';
@@ -268,27 +176,11 @@ void emit_list(YAML::Emitter& out, const char* key, const std::vector<T>& items,
 }  // namespace
 
 Result<Recipe> parse_recipe(const std::string& text, const std::string& file_name) {
-  if (text.size() > kMaxBytes)
-    return at_line(file_name, 0, ErrorCode::kInvalidArgument,
-                   "the file has " + std::to_string(text.size()) + " bytes; a recipe has at most 16 MiB.");
-  if (text.find('\0') != std::string::npos)
-    return at_line(file_name, 0, ErrorCode::kCorrupt, "the file holds binary data; a recipe is YAML or JSON text.");
-  Converter converter;
-  json document;
-  try {
-    document = load_document(text, converter);
-  } catch (const ParseTrouble& e) {
-    return at_line(file_name, e.line, ErrorCode::kInvalidArgument, e.what());
-  } catch (const YAML::Exception& e) {
-    return at_line(file_name, e.mark.line + 1, ErrorCode::kCorrupt, "this is neither YAML nor JSON: " + e.msg + ".");
-  }
-  if (!document.is_object())
-    return at_line(file_name, 1, ErrorCode::kInvalidArgument, "a recipe is a map with name, rules, passes, calibration.");
-  auto recipe = recipe_from(document);
-  if (!recipe) {
-    const Error& e = recipe.error();
-    return at_line(file_name, converter.line_of(quoted_path(e.message)), e.code, e.message, e.hint);
-  }
+  QUANVAS_TRY(const YamlText document, parse_yaml(text, file_name, "recipe"));
+  if (!document.value.is_object())
+    return document.failure_at(1, ErrorCode::kInvalidArgument, "a recipe is a map with name, rules, passes, calibration.");
+  auto recipe = recipe_from(document.value);
+  if (!recipe) return document.failure(recipe.error());
   return recipe;
 }
 

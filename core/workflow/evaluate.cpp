@@ -282,11 +282,28 @@ Result<Run> WorkbenchState::run_recipe(const RunRequest& request, JobContext& jo
     run.passes = std::move(quantized.passes);
     run.curve = std::move(quantized.curve);
     run.statistics_hash = quantized.statistics ? quantized.statistics->key : "";
-    // A training that was stopped has given its best so far; what follows is short and is finished.
+    const NetworkSize size = network_size(*quantized.network.model->graph, find_layers(*quantized.network.model->graph),
+                                          quantized.network.quantizers);
+    run.bytes = size.bytes;
+    run.bytes_float = size.bytes_float;
+    run.bops = size.bops;
+    const auto keep = [&]() -> Status {
+      run.issues = issues;
+      run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      if (run.artifact.empty() && !project_->read_only()) {
+        QUANVAS_TRY(run.artifact, project_->put_artifact(pack_artifact(quantized.network, *quantized.prepared->model)));
+      }
+      return run.id ? project_->update_run(run) : store(run, job);
+    };
+    // A training that was stopped has given its best so far. That is stored before it is measured, because whoever
+    // stopped it may end the engine meanwhile; the measuring itself is finished.
     JobContext finishing({}, [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); });
     JobContext& rest = quantized.stopped_early ? finishing : inner;
     if (quantized.stopped_early) {
       run.name += " (training stopped early)";
+      rest.set_range(0.9, 1);
+      rest.progress("store", 0);
+      if (!project_->read_only()) QUANVAS_CHECK(keep());
     }
     const bool trained = !run.curve.empty();
     if (request.evaluate && data().evaluate) {
@@ -297,17 +314,7 @@ Result<Run> WorkbenchState::run_recipe(const RunRequest& request, JobContext& jo
     }
     rest.set_range(trained ? 0.97 : 0.85, 1);
     QUANVAS_TRY(run.layers, measure_layers(*quantized.prepared, quantized.network, rest));
-    const NetworkSize size = network_size(*quantized.network.model->graph, find_layers(*quantized.network.model->graph),
-                                          quantized.network.quantizers);
-    run.bytes = size.bytes;
-    run.bytes_float = size.bytes_float;
-    run.bops = size.bops;
-    if (!project_->read_only()) {
-      QUANVAS_TRY(run.artifact, project_->put_artifact(pack_artifact(quantized.network, *quantized.prepared->model)));
-    }
-    run.issues = std::move(issues);
-    run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    QUANVAS_CHECK(store(run, job));
+    QUANVAS_CHECK(keep());
     return run;
   });
 }

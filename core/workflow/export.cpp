@@ -18,19 +18,6 @@ struct Proof {
   double n = 0, equal = 0, difference = 0;
 };
 
-Status check_target_path(const fs::path& path, bool overwrite) {
-  std::error_code ec;
-  if (path.empty()) return fail(ErrorCode::kInvalidArgument, "No file to export to was given.");
-  if (fs::is_directory(path, ec))
-    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' is a folder.", "Give the name of a file.");
-  const fs::path folder = path.parent_path().empty() ? fs::path(".") : path.parent_path();
-  if (!fs::is_directory(folder, ec))
-    return fail(ErrorCode::kNotFound, "There is no folder '" + folder.string() + "'.", "Make it first.");
-  if (!overwrite && fs::exists(path, ec))
-    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' exists already.", "Choose another name or allow overwriting.");
-  return {};
-}
-
 Refusal not_calibrated() {
   return {"", "", "calibration", "activations without statistics", "calibrated activations", "Calibrate first."};
 }
@@ -58,6 +45,25 @@ bool has_activation_specs(const Plan& plan) {
 
 }  // namespace
 
+Status WorkbenchState::check_output(const fs::path& path, bool overwrite) const {
+  std::error_code ec;
+  const std::string shown = path.string();
+  if (path.empty()) return fail(ErrorCode::kInvalidArgument, "No file to write was given.");
+  if (fs::is_directory(path, ec))
+    return fail(ErrorCode::kInvalidArgument, "'" + shown + "' is a folder.", "Give the name of a file.");
+  const fs::path folder = path.parent_path().empty() ? fs::path(".") : path.parent_path();
+  if (!fs::is_directory(folder, ec))
+    return fail(ErrorCode::kNotFound, "There is no folder '" + folder.string() + "'.", "Make it first.");
+  // Without them nothing could be opened, run or exported again.
+  for (const auto& own : {project_->model_path(), project_->path()})
+    if (fs::equivalent(path, own, ec))
+      return fail(ErrorCode::kInvalidArgument, "'" + shown + "' is what this project is made of and is not replaced.",
+                  "Choose another name.");
+  if (!overwrite && fs::exists(path, ec))
+    return fail(ErrorCode::kInvalidArgument, "'" + shown + "' exists already.", "Choose another name or allow overwriting.");
+  return {};
+}
+
 Result<std::vector<Refusal>> WorkbenchState::check_export(const Recipe& recipe, const std::string& target,
                                                           const json& given) {
   return guarded("export check", [&]() -> Result<std::vector<Refusal>> {
@@ -82,7 +88,7 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
   return guarded("export", [&]() -> Result<ExportReport> {
     QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(request.target, "export target"));
     QUANVAS_TRY(const json options, exporter->schema().complete(request.options, "export target '" + request.target + "'"));
-    QUANVAS_CHECK(check_target_path(request.path, request.overwrite));
+    QUANVAS_CHECK(check_output(request.path, request.overwrite));
     Quantized quantized;
     if (request.run) {
       QUANVAS_TRY(const Run run, project_->run(request.run));

@@ -1,5 +1,4 @@
 // Quanvas - verb "open": a project, or a model that gets a project of its own.
-#include <ctime>
 #include <filesystem>
 
 #include "core/base/files.h"
@@ -22,27 +21,34 @@ fs::path default_project(const fs::path& model) {
   return dir / (model.stem().string() + "-" + hash_text(absolute.string()).substr(0, 8) + kExtension);
 }
 
-Result<std::unique_ptr<Project>> project_for(const fs::path& path, const std::string& project_path) {
-  if (path.extension() == kExtension) return Project::open(path.string());
+// The project in `file`, if it is one of this model: the runs of one model say nothing about another.
+Result<std::unique_ptr<Project>> project_of(const fs::path& model, const fs::path& file) {
+  QUANVAS_TRY(auto project, Project::open(file.string()));
   std::error_code ec;
+  if (!fs::equivalent(model, project->model_path(), ec))
+    return fail(ErrorCode::kInvalidArgument, "'" + file.string() + "' is the project of another model, '" +
+                                                 project->model_path() + "', not of '" + model.string() + "'.",
+                "Choose another project file, or open the project alone.");
+  return project;
+}
+
+Result<std::unique_ptr<Project>> project_for(const fs::path& path, const std::string& project_path) {
+  std::error_code ec;
+  if (path.extension() == kExtension) {
+    if (project_path.empty()) return Project::open(path.string());
+    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' is a project already, so no other project file, such as '" +
+                                                 project_path + "', can be given with it.",
+                "Give a model (.onnx), or the project alone.");
+  }
   if (!fs::exists(path, ec))
     return fail(ErrorCode::kNotFound, "There is no file '" + path.string() + "'.",
                 "Give a model (.onnx) or a project (.quanvas).");
   const fs::path file = project_path.empty() ? default_project(path) : fs::path(project_path);
-  if (fs::exists(file, ec)) return Project::open(file.string());
+  if (fs::exists(file, ec)) return project_of(path, file);
   return Project::create(file.string(), fs::absolute(path).lexically_normal().string());
 }
 
 }  // namespace
-
-std::string now_utc() {
-  const std::time_t now = std::time(nullptr);
-  std::tm tm{};
-  gmtime_r(&now, &tm);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-  return text;
-}
 
 Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, const EngineOptions& options,
                                                    JobContext& job, const std::string& project_path) {

@@ -5,6 +5,7 @@
 // is filled, so a quick question may wait for another quick question, never for a long verb.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/exec/pass_context.h"
 #include "core/exec/runner.h"
 #include "core/graph/layers.h"
@@ -114,6 +116,8 @@ class WorkbenchState final : public Workbench {
   Data data() const;
   std::string data_hash() const;  // of all splits; bytes are read at the first call only
   Status need_writable() const;
+  // export.cpp; whether a model may be written there: in a folder that exists, not over the project or its own model.
+  Status check_output(const std::filesystem::path& path, bool overwrite) const;
 
   std::unique_ptr<Project> project_;
   ModelPtr model_;
@@ -164,6 +168,5 @@ Result<exec::Environment> run_keeping(const exec::Runner& runner, const at::Tens
 Result<double> bytes_per_sample(const exec::Runner& runner, const Dataset& data, const std::set<TensorId>& wanted);
 // Samples of a chunk that keeps this much of each. Never a matter of the number of threads.
 std::int64_t chunk_size_for(double bytes_per_sample);
-std::string now_utc();
 
 }  // namespace quanvas

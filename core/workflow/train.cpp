@@ -27,6 +27,7 @@ const Schema& train_schema() {
 
 Result<std::vector<TrainPoint>> WorkbenchState::train_float(const TrainRequest& request, JobContext& job) {
   return guarded("train", [&]() -> Result<std::vector<TrainPoint>> {
+    QUANVAS_CHECK(check_output(request.output, /*overwrite=*/true));  // not only after hours of training
     QUANVAS_TRY(const json o, train_schema().complete(request.options, "float training"));
     const Data d = data();
     if (!d.train)
@@ -45,6 +46,8 @@ Result<std::vector<TrainPoint>> WorkbenchState::train_float(const TrainRequest& 
     s.augment_flip = o["augment_flip"];
     job.set_range(0, 0.98);
     QUANVAS_TRY(const exec::TrainResult trained, exec::train(model_, nullptr, *d.train, s, options_.device, job));
+    if (trained.cancelled && trained.best_epoch == 0)
+      return fail(ErrorCode::kCancelled, "Stopped before an epoch was better than the start; nothing was written.");
     QuantizedModel network;
     network.model = std::make_shared<const Model>(Model{model_->graph, trained.weights, model_->source});
     JobContext finishing;  // what was trained is written even when the training was stopped

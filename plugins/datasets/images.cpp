@@ -172,11 +172,18 @@ class ImageDataset final : public RawDataset {
 
   // Of all files' bytes in order: a changed picture is a changed data set, a moved folder is not.
   std::string content_hash() const override {
+    FileStamps stamps;
+    for (const Picture& p : list_.pictures) stamps.add(p.path);
     Hasher hasher;
-    for (const Picture& p : list_.pictures) {
-      const auto bytes = read_file(p.path, kMostPictureBytes);
-      hasher.text(bytes ? *bytes : bytes.error().message).number(p.label);
-    }
+    hasher.text(remembered_hash(stamps, [this]() -> Result<std::string> {
+      Hasher all;
+      for (const Picture& p : list_.pictures) {
+        QUANVAS_TRY(const std::string bytes, read_file(p.path, kMostPictureBytes));
+        all.text(bytes);
+      }
+      return all.hex();
+    }));
+    for (const Picture& p : list_.pictures) hasher.number(p.label);
     return hasher.hex();
   }
 

@@ -195,6 +195,33 @@ TEST(DataDialogTest, RoundTripsAndSaysWhatIsWrong) {
   EXPECT_EQ(dialog.status(), QStringLiteral("'a.gz' is missing."));
 }
 
+TEST(DataDialogTest, AppliesOnlyWhatIsRightAndChangesNoNumber) {
+  DataSettings data;
+  data.preprocessing.scale = 1.0 / 255;
+  data.preprocessing.mean = {0.1 + 0.2, 1.0 / 3, 123.675};
+  data.preprocessing.std = {0.22900000214576721, 5e-324, 58.395};
+  DataDialog dialog(data, {});
+  dialog.show();
+  EXPECT_TRUE(dialog.settings() == data) << "what was not touched stays the same to the last bit";
+  std::vector<DataSettings> applied;
+  QObject::connect(&dialog, &DataDialog::apply_wanted, &dialog, [&](const DataSettings& d) { applied.push_back(d); });
+  QPushButton* apply = nullptr;
+  for (auto* button : dialog.findChildren<QPushButton*>())
+    if (button->text().remove(u'&') == QStringLiteral("Apply")) apply = button;
+  ASSERT_TRUE(apply);
+  auto* mean = dialog.preprocessing_form()->editor("mean")->findChild<QLineEdit*>();
+  mean->setText(QString());
+  QTest::keyClicks(mean, QStringLiteral("0.485; 0.456"));
+  apply->click();
+  EXPECT_TRUE(applied.empty());
+  EXPECT_THAT(dialog.status().toStdString(), HasSubstr("Nothing was applied"));
+  QTest::keyClick(mean, Qt::Key_A, Qt::ControlModifier);
+  QTest::keyClicks(mean, QStringLiteral("0.485, 0.456"));
+  apply->click();
+  ASSERT_EQ(applied.size(), 1u);
+  EXPECT_EQ(applied[0].preprocessing.mean, (std::vector<double>{0.485, 0.456}));
+}
+
 TEST(DataDialogTest, AReaderThatIsNotInstalledIsKept) {
   DataSettings data;
   data.calibrate.reader = "parquet";

@@ -51,8 +51,13 @@ TEST_F(RunsTest, TheTableTellsWhatWasLost) {
   EXPECT_NE(mark(1), mark(2));
 }
 
-TEST_F(RunsTest, ARunOnOtherSamplesIsNoBaseline) {
+TEST_F(RunsTest, ARunOnOtherSamplesOrOfAnotherModelIsNoBaseline) {
+  const auto same = runs_;
   runs_[0].accuracy->samples = 500;
+  panel_.set_runs(runs_, {});
+  EXPECT_EQ(cell(1, RunsModel::kDelta), QString());
+  runs_ = same;
+  runs_[0].model_hash = "another";
   panel_.set_runs(runs_, {});
   EXPECT_EQ(cell(1, RunsModel::kDelta), QString());
 }

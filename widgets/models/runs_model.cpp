@@ -43,7 +43,7 @@ const Run* float_baseline(const Run& run, const std::vector<Run>& runs) {
   if (!run.accuracy) return nullptr;
   const Run* found = nullptr;
   for (const auto& r : runs)
-    if (r.kind == RunKind::kFloat && r.accuracy && r.data_hash == run.data_hash && r.accuracy->samples == run.accuracy->samples) found = &r;
+    if (r.kind == RunKind::kFloat && r.accuracy && r.model_hash == run.model_hash && r.data_hash == run.data_hash && r.accuracy->samples == run.accuracy->samples) found = &r;
   return found;
 }
 

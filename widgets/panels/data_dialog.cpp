@@ -1,10 +1,13 @@
 #include "widgets/panels/data_dialog.h"
 
+#include <algorithm>
+
 #include <QComboBox>
 #include <QDialogButtonBox>
 #include <QHBoxLayout>
 #include <QLabel>
 #include <QLineEdit>
+#include <QLocale>
 #include <QPushButton>
 #include <QStyle>
 #include <QTabWidget>
@@ -40,7 +43,7 @@ Schema preprocessing_schema() {
 
 std::string list_text(const std::vector<double>& list) {
   QStringList parts;
-  for (const double v : list) parts << QString::number(v, 'g', 9);
+  for (const double v : list) parts << QString::number(v, 'g', QLocale::FloatingPointShortest);  // comes back as it was
   return parts.join(QStringLiteral(", ")).toStdString();
 }
 
@@ -84,6 +87,7 @@ DataDialog::DataDialog(const DataSettings& data, const std::vector<PluginEntry>&
   auto* apply = buttons->addButton(tr("Apply"), QDialogButtonBox::ActionRole);
   apply->setDefault(true);
   connect(apply, &QPushButton::clicked, this, [this] {
+    if (has_errors()) return set_status(false, tr("Nothing was applied: correct what is marked first."));
     set_status(true, tr("Looking at the data…"));
     Q_EMIT apply_wanted(settings());
   });
@@ -168,6 +172,13 @@ QWidget* DataDialog::build_preprocessing(const Preprocessing& p) {
   layout->addWidget(preprocessing_);
   layout->addStretch(1);
   return scroll_page(page, this);
+}
+
+bool DataDialog::has_errors() const {
+  // The range of a split without a reader is hidden and not sent.
+  return preprocessing_->has_errors() || std::any_of(sources_.begin(), sources_.end(), [](const Source& s) {
+           return !s.reader->currentData().toString().isEmpty() && (s.options->has_errors() || s.range->has_errors());
+         });
 }
 
 DataSource DataDialog::source_settings(const Source& s) const {

@@ -45,6 +45,7 @@ class DataDialog : public QDialog {
   QWidget* build_source(const DataSource& source, const QString& purpose, bool copyable);
   QWidget* build_preprocessing(const Preprocessing& preprocessing);
   void show_reader(Source& source, const json& options);
+  bool has_errors() const;
   DataSource source_settings(const Source& source) const;
   Preprocessing preprocessing_settings() const;
 

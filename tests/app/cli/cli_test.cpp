@@ -242,6 +242,26 @@ TEST_F(Workflow, FromModelToExport) {
   EXPECT_EQ(run({"compare", "p.quanvas", "1", "99"}).code, 3);
 }
 
+TEST_F(Workflow, AProjectBelongsToOneModel) {
+  const std::string before = slurp(folder_ / "p.quanvas");
+  write("other.net.yaml", slurp(folder_ / "tiny.net.yaml") + "  - {op: relu, name: last}\n");
+  const BadRow rows[] = {
+      {{"new", "p.quanvas", "--project", "q.quanvas", "--recipe", "w4a4"}, 2, "is a project already"},
+      {{"info", "p.quanvas", "--project", "q.quanvas"}, 2, "is a project already"},
+      {{"quantize", "other.net.yaml", "--project", "p.quanvas", "--weights", "4"}, 2, "the project of another model"},
+  };
+  for (const auto& row : rows) {
+    const Answer answer = run(row.arguments);
+    EXPECT_EQ(answer.code, row.code) << answer.err;
+    EXPECT_THAT(answer.err, HasSubstr(row.says));
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "q.quanvas"));
+  EXPECT_TRUE(slurp(folder_ / "p.quanvas") == before);
+  EXPECT_EQ(run({"info", "tiny.net.yaml", "--project", "p.quanvas"}).code, 0);
+  fs::create_symlink(folder_, folder_ / "link");
+  EXPECT_EQ(run({"info", "link/tiny.net.yaml", "--project", "link/p.quanvas"}).code, 0) << "the same by another way";
+}
+
 TEST_F(Workflow, TrainsAFloatNetworkAndAQuantizedOne) {
   const json trained = run_json({"train", "p.quanvas", "--float", "--out", "t.onnx", "--epochs", "2", "--batch", "16",
                                  "--option", "validation_samples=16"});
@@ -278,7 +298,8 @@ TEST_F(Workflow, DataFilesMayBeYamlAndTheirMistakesAreNamed) {
   };
   const Row rows[] = {{"name: [", 5, "bad.yaml:"},
                       {"nam: x", 2, "Unknown key 'nam'"},
-                      {"preprocessing: {scale: big}", 2, "'preprocessing.scale' must be a number"}};
+                      {"name: x\nname: y", 2, "bad.yaml:2: the key 'name' stands here a second time"},
+                      {"name: x\npreprocessing:\n  scale: big\n", 2, "bad.yaml:3: 'preprocessing.scale' must be a number"}};
   for (const auto& row : rows) {
     write("bad.yaml", row.text);
     const Answer answer = run({"data", "p.quanvas", "--data-file", "bad.yaml"});

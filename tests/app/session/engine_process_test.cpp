@@ -6,9 +6,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <QElapsedTimer>
 #include <QFile>
 #include <QSignalSpy>
 #include <QTest>
+#include <QTimer>
 
 #include "app/session/engine_process.h"
 #include "app/session/session.h"
@@ -124,6 +126,38 @@ TEST(OwnEngineTest, AJobThatDoesNotStopCostsTheEngineNotTheWindow) {
   EXPECT_TRUE(wait_for([&] { return opened.count() == 2; }));
 }
 
+TEST(OwnEngineTest, AJobThatFinishesSomethingAfterItWasStoppedIsLeftToIt) {
+  Session session;
+  QSignalSpy lost(&session, &Session::engine_lost), finished(&session, &Session::job_finished);
+  session.start();
+  session.open("finishes.onnx");
+  ASSERT_TRUE(wait_for([&] { return session.has_project(); }));
+  const QString id = session.start_run();
+  ASSERT_TRUE(wait_for([&] { return session.jobs().back().phase == Phase::kRunning; }));
+  session.cancel(id);
+  session.cancel(id);  // a double click
+  ASSERT_TRUE(wait_for([&] { return finished.count() == 1; }));
+  EXPECT_EQ(session.jobs().back().phase, Phase::kDone) << session.jobs().back().message.toStdString();
+  EXPECT_EQ(session.runs().size(), 1u);
+  EXPECT_EQ(lost.count(), 0);
+}
+
+TEST(OwnEngineTest, CancellingAgainEndsAJobThatTakesItsTime) {
+  Session session;
+  QSignalSpy lost(&session, &Session::engine_lost);
+  session.start();
+  session.open("finishes.onnx");
+  ASSERT_TRUE(wait_for([&] { return session.has_project(); }));
+  const QString id = session.start_run();
+  ASSERT_TRUE(wait_for([&] { return session.jobs().back().phase == Phase::kRunning; }));
+  session.cancel(id);
+  QTest::qWait(2500);
+  EXPECT_EQ(session.jobs().back().phase, Phase::kCancelling);
+  session.cancel(id);
+  ASSERT_TRUE(wait_for([&] { return lost.count() == 1; }));
+  EXPECT_EQ(session.jobs().back().phase, Phase::kCancelled);
+}
+
 TEST(OwnEngineTest, AFileThatKillsTheEngineIsNotTriedAgain) {
   Session session;
   QSignalSpy lost(&session, &Session::engine_lost), ready(&session, &Session::engine_ready);
@@ -170,8 +204,16 @@ TEST(OwnEngineTest, AnEngineThatCannotBeUsedIsSaidOnce) {
     Environment environment(row.variable, row.value);
     Session session;
     QSignalSpy lost(&session, &Session::engine_lost), ready(&session, &Session::engine_ready);
+    QElapsedTimer since;
+    qint64 longest = 0;  // that the event loop was not served
+    QTimer tick;
+    QObject::connect(&tick, &QTimer::timeout, [&] { longest = std::max(longest, since.restart()); });
+    since.start();
+    tick.start(5);
     session.start();
     ASSERT_TRUE(wait_for([&] { return lost.count() == 1; })) << row.variable;
+    QTest::qWait(20);
+    EXPECT_LT(longest, 1000) << row.variable << ": the window stood still";
     EXPECT_THAT(lost[0][0].toString().toStdString(), HasSubstr(row.says));
     QTest::qWait(300);
     EXPECT_EQ(lost.count(), 1) << row.variable;

@@ -41,9 +41,16 @@ struct FakeWorld {
   std::vector<Run> runs;
   bool read_only = false;
   std::string statistics = "s0";
+  bool exclusive = false;                // a workbench that is open makes the next one read-only
+  std::atomic<bool> locked = false;
+  std::atomic<int> fail_open_at = 0;     // the opening with this number fails
+  std::atomic<bool> hang_in_edits = false, hang_in_data = false;
+  std::atomic<int> data_set = 0;         // how often SetData came
   std::atomic<int> opened = 0, facts_asked = 0, histograms_asked = 0;
+  std::atomic<int> open_ms = 0;          // how long an opening takes
   std::atomic<int> job_ms = 0;           // how long a job runs
-  std::atomic<bool> deaf = false;        // jobs do not look at their stop token
+  std::atomic<bool> deaf = false;        // jobs do not look at their stop token, and say nothing
+  std::atomic<int> finish_ms = 0;        // how long a job that was stopped still works, with progress
   std::atomic<bool> fail_histogram = false, throw_in_facts = false;
 
   std::size_t stored_count() {
@@ -54,7 +61,11 @@ struct FakeWorld {
 
 class FakeWorkbench final : public Workbench {
  public:
-  FakeWorkbench(FakeWorld& world, std::string path) : world_(world), path_(std::move(path)), graph_(small_graph()) {}
+  FakeWorkbench(FakeWorld& world, std::string path)
+      : world_(world), path_(std::move(path)), graph_(small_graph()), holds_lock_(!world.locked.exchange(true)) {}
+  ~FakeWorkbench() override {
+    if (holds_lock_) world_.locked = false;
+  }
 
   GraphPtr graph() const override { return graph_; }
   ProjectState state() const override {
@@ -62,7 +73,7 @@ class FakeWorkbench final : public Workbench {
     ProjectState state;
     state.project_path = path_;
     state.model_hash = "m0";
-    state.read_only = world_.read_only;
+    state.read_only = world_.read_only || (world_.exclusive && !holds_lock_);
     state.read_only_reason = "opened by a test";
     state.calibrated = !world_.statistics.empty();
     state.statistics_hash = world_.statistics;
@@ -79,12 +90,17 @@ class FakeWorkbench final : public Workbench {
     return world_.edits;
   }
   Status set_recipe(const Recipe& recipe, const std::string& label) override {
+    while (world_.hang_in_edits) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     std::lock_guard lock(world_.mutex);
     if (world_.read_only) return fail(ErrorCode::kReadOnly, "The project is read-only.");
     world_.stored.emplace_back(label, recipe);
     return {};
   }
-  Result<ProjectState> set_data(const DataSettings&) override { return state(); }
+  Result<ProjectState> set_data(const DataSettings&) override {
+    ++world_.data_set;
+    while (world_.hang_in_data) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return state();
+  }
   Status set_value(const std::string&, const std::string&) override { return {}; }
   Result<std::string> value(const std::string&) const override { return std::string(); }
   Status save_copy(const std::string& path) override {
@@ -138,10 +154,17 @@ class FakeWorkbench final : public Workbench {
 
  private:
   Status work(JobContext& job) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(world_.job_ms);
-    while (std::chrono::steady_clock::now() < end) {
-      if (!world_.deaf) QUANVAS_CHECK(job.check());
-      job.progress("work", 0.5);
+    using Clock = std::chrono::steady_clock;
+    auto end = Clock::now() + std::chrono::milliseconds(world_.job_ms);
+    bool finishing = false;
+    job.progress("work", 0.5);
+    while (Clock::now() < end) {
+      if (!world_.deaf && !finishing && job.stopped()) {
+        if (world_.finish_ms == 0) return job.check();
+        finishing = true;
+        end = Clock::now() + std::chrono::milliseconds(world_.finish_ms);
+      }
+      if (!world_.deaf) job.progress(finishing ? "finish" : "work", 0.5);
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     return {};
@@ -159,6 +182,7 @@ class FakeWorkbench final : public Workbench {
   FakeWorld& world_;
   std::string path_;
   GraphPtr graph_;
+  const bool holds_lock_;
 };
 
 inline Backend fake_backend(FakeWorld& world) {
@@ -166,7 +190,8 @@ inline Backend fake_backend(FakeWorld& world) {
             if (path.find("missing") != std::string::npos)
               return fail(ErrorCode::kNotFound, "There is no file '" + path + "'.");
             job.progress("import", 0.5);
-            ++world.opened;
+            std::this_thread::sleep_for(std::chrono::milliseconds(world.open_ms));
+            if (++world.opened == world.fail_open_at) return fail(ErrorCode::kIo, "The disk is gone.");
             return std::make_unique<FakeWorkbench>(world, path);
           },
           [] { return json{{"passes", json::array()}}; },

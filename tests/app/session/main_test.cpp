@@ -64,6 +64,7 @@ class StoringWorkbench final : public Workbench {
 };
 
 int serve_other_release(const std::string& address) {
+  ::signal(SIGTERM, SIG_IGN);
   OtherRelease service;
   grpc::ServerBuilder builder;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials());
@@ -85,7 +86,8 @@ int serve(const std::string& address) {
                      JobContext&) -> Result<std::unique_ptr<Workbench>> {
     if (path.find("crash") != std::string::npos) ::raise(SIGSEGV);
     world.deaf = path.find("deaf") != std::string::npos;
-    world.job_ms = world.deaf ? 60000 : 0;
+    world.finish_ms = path.find("finishes") != std::string::npos ? 4000 : 0;
+    world.job_ms = world.deaf || world.finish_ms > 0 ? 60000 : 0;
     return std::make_unique<StoringWorkbench>(world, path);
   };
   Server server(backend, [] { ::_exit(0); });

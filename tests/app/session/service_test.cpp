@@ -78,6 +78,36 @@ TEST_F(ServiceTest, AFailedOpenKeepsTheProjectThatIsOpen) {
   EXPECT_TRUE(client_->state());
 }
 
+TEST_F(ServiceTest, TheOpenProjectCanBeOpenedAgainWhateverWaits) {
+  world_.exclusive = true;
+  open();
+  world_.deaf = true;
+  world_.job_ms = 1000;
+  std::jthread long_job([&] { (void)client_->run_job("long", "calibrate", {}, {}); });
+  std::this_thread::sleep_for(200ms);
+  Result<protocol::OpenedProject> again = fail(ErrorCode::kInternal, "not asked");
+  std::jthread opening([&] { again = client_->open("net.onnx", {}, {}); });
+  std::this_thread::sleep_for(200ms);
+  const auto late = client_->run_job("late", "calibrate", {}, {});  // behind the opening
+  opening.join();
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_FALSE(again->state.read_only);
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code, ErrorCode::kCancelled);
+  EXPECT_THAT(late.error().message, HasSubstr("was closed"));
+}
+
+TEST_F(ServiceTest, AProjectThatCannotBeOpenedAgainStaysOpenForReading) {
+  world_.exclusive = true;
+  open();
+  world_.fail_open_at = 3;  // the second one finds the lock taken, the third one is for writing
+  const auto again = client_->open("net.onnx", {}, {});
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_TRUE(again->state.read_only);
+  EXPECT_EQ(world_.opened, 3);
+  EXPECT_TRUE(client_->state());
+}
+
 TEST_F(ServiceTest, ExceptionsBecomeErrorsWithOneLine) {
   open();
   world_.throw_in_facts = true;

@@ -285,6 +285,21 @@ TEST_F(SessionTest, CancelStopsTheRunningAndTheWaitingJob) {
   EXPECT_TRUE(wait_for([&] { return job(running).phase == Phase::kCancelled; }));
 }
 
+TEST_F(SessionTest, JobsRunInTheOrderInWhichTheyWereStarted) {
+  open();
+  std::vector<std::string> names;
+  QString last;
+  for (int i = 0; i < 12; ++i) {
+    Recipe recipe;
+    recipe.name = names.emplace_back("run " + std::to_string(i));
+    last = session_->start_run(recipe);
+  }
+  ASSERT_TRUE(wait_for([&] { return job(last).phase == Phase::kDone && session_->runs().size() == names.size(); }));
+  std::vector<std::string> order;
+  for (const auto& run : session_->runs()) order.push_back(run.name);
+  EXPECT_EQ(order, names);
+}
+
 TEST_F(SessionTest, AJobCancelledBeforeItStartsNeverRuns) {
   open();
   const QString id = session_->start_run();
@@ -320,6 +335,66 @@ TEST_F(SessionTest, EditsMadeWithoutTheEngineReachTheNextOne) {
   EXPECT_TRUE(world_.stored[0].second == first);
   EXPECT_EQ(session_->undo_stack()->count(), 2);
   EXPECT_TRUE(wait_for([&] { return !session_->facts_are_stale(0) && !session_->facts_are_stale(2); }));
+}
+
+TEST_F(SessionTest, AJobThatIsStartedWhileTheProjectIsReopenedWaitsForIt) {
+  open();
+  QSignalSpy lost(session_.get(), &Session::engine_lost), ready(session_.get(), &Session::engine_ready);
+  QSignalSpy opened(session_.get(), &Session::project_opened);
+  server_.reset();
+  ASSERT_TRUE(wait_for([&] { return lost.count() == 1; }));
+  world_.open_ms = 500;
+  serve();
+  ASSERT_TRUE(wait_for([&] { return ready.count() == 1; }));
+  ASSERT_EQ(opened.count(), 0);
+  const QString id = session_->start_run();
+  ASSERT_TRUE(wait_for([&] { return job(id).phase == Phase::kDone || job(id).phase == Phase::kFailed; }));
+  EXPECT_EQ(job(id).phase, Phase::kDone) << job(id).message.toStdString();
+}
+
+TEST_F(SessionTest, WhileAnotherProjectIsOpenedThisOneIsLeftAlone) {
+  open();
+  world_.open_ms = 500;
+  QSignalSpy opened(session_.get(), &Session::project_opened);
+  session_->open("other.onnx");
+  const QString id = session_->start_run();
+  session_->set_data({});
+  ASSERT_TRUE(wait_for([&] { return job(id).phase == Phase::kFailed; }));
+  EXPECT_THAT(job(id).message.toStdString(), HasSubstr("Another project is being opened"));
+  EXPECT_TRUE(said("Another project is being opened"));
+  ASSERT_TRUE(wait_for([&] { return opened.count() == 1; }));
+  EXPECT_EQ(world_.data_set, 0);
+}
+
+TEST_F(SessionTest, WhatWaitedForAnEditReachesTheNextEngine) {
+  open();
+  QSignalSpy lost(session_.get(), &Session::engine_lost);
+  world_.hang_in_edits = true;
+  session_->edit_recipe(changed(4), "never confirmed");
+  session_->set_data({});
+  session_->save_copy("copy.quanvas");
+  QTest::qWait(100);
+  ASSERT_EQ(world_.data_set, 0);
+  std::jthread stopping([&] { server_->stop(0ms); });
+  ASSERT_TRUE(wait_for([&] { return lost.count() == 1; }));
+  world_.hang_in_edits = false;
+  stopping.join();
+  server_.reset();
+  serve();
+  EXPECT_TRUE(wait_for([&] { return world_.data_set == 1; }));
+  EXPECT_TRUE(wait_for([&] { return said("Cannot write 'copy.quanvas'"); }));
+}
+
+TEST_F(SessionTest, AnEngineThatHangsDoesNotKeepTheWindowOpen) {
+  open();
+  world_.hang_in_data = true;
+  session_->set_data({});
+  ASSERT_TRUE(wait_for([&] { return world_.data_set == 1; }));
+  session_->edit_recipe(changed(4), "behind it");
+  const auto begin = std::chrono::steady_clock::now();
+  session_.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 6s);
+  world_.hang_in_data = false;
 }
 
 TEST_F(SessionTest, EditsAreStoredWhenTheWindowCloses) {

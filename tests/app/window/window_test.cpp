@@ -22,6 +22,8 @@
 #include "core/base/files.h"
 #include "widgets/forms/field_editor.h"
 #include "widgets/forms/schema_form.h"
+#include "widgets/panels/rule_dialog.h"
+#include "widgets/panels/sweep_dialog.h"
 
 namespace quanvas {
 namespace {
@@ -49,11 +51,14 @@ class WindowTest : public testing::Test {
     if (!QFileInfo::exists(QString::fromUtf8(qgetenv("QUANVAS_ENGINE")))) GTEST_SKIP() << "the engine is not built";
     const QString model = QStringLiteral(QUANVAS_SOURCE_DIR "/projects/lenet5/lenet5.onnx");
     if (!QFileInfo::exists(model)) GTEST_SKIP() << "the sample model is not there";
-    build();
     const QString copy = folder_.filePath(QStringLiteral("lenet5.onnx"));
     ASSERT_TRUE(QFile::copy(model, copy));
+    open_file(copy);
+  }
+  void open_file(const QString& path) {
+    build();
     session_->start();
-    Q_EMIT window_->open_wanted(copy);
+    Q_EMIT window_->open_wanted(path);
     ASSERT_TRUE(wait_for([&] { return session_->has_project() && window_->shows_project(); })) << window_->start_page()->text().toStdString();
     const auto recipe = builtin_recipe("w4a4");
     ASSERT_TRUE(recipe);
@@ -184,6 +189,37 @@ TEST_F(WindowTest, APresetForSeveralLayersIsOneStep) {
   window_->actions().at(QStringLiteral("reset-layer"))->trigger();
   EXPECT_NE(weight("conv1"), preset->spec);
   EXPECT_EQ(weight("fc1"), preset->spec);
+}
+
+TEST_F(WindowTest, ARuleFromTheSelectionMeansJustThat) {
+  if (!QFileInfo::exists(QString::fromUtf8(qgetenv("QUANVAS_ENGINE")))) GTEST_SKIP() << "the engine is not built";
+  const QString path = folder_.filePath(QStringLiteral("names.net.yaml"));
+  ASSERT_TRUE(write_file_atomically(path.toStdString(),
+                                    "name: names\ninput: [4]\nlayers:\n  - {op: linear, name: 'fc*', out: 4}\n"
+                                    "  - {op: linear, name: fcx, out: 4}\n"));
+  ASSERT_NO_FATAL_FAILURE(open_file(path));
+  Q_EMIT window_->panels().layers->rule_wanted({node("fc*")});
+  const auto* dialog = window_->findChild<RuleDialog*>();
+  ASSERT_TRUE(dialog);
+  EXPECT_EQ(dialog->matches(), 1);
+}
+
+TEST_F(WindowTest, OnlyCellsOfTheSweepThatIsShownAreShown) {
+  open();
+  if (IsSkipped()) return;
+  auto* panel = window_->panels().sweep;
+  Q_EMIT panel->start_wanted();
+  auto* dialog = window_->findChild<SweepDialog*>();
+  ASSERT_TRUE(dialog);
+  dialog->accept();
+  const auto measure = [&](qint64 job) {
+    for (const auto& layer : views::sweep_layers(*session_)) Q_EMIT session_->sweep_cell(job, {layer.node, 4, 20, 20, 0.9, 0.01});
+  };
+  const qint64 job = session_->jobs().back().id.mid(1).toLongLong();
+  measure(job + 1);
+  EXPECT_FALSE(panel->predicted_drop());
+  measure(job);
+  EXPECT_TRUE(panel->predicted_drop());
 }
 
 TEST_F(WindowTest, ASweepCellAssignsItsWidth) {

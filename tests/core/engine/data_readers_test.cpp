@@ -1,4 +1,8 @@
 // Readers of data sets: values, and a sentence for every way in which a file can be wrong.
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
 #include <gmock/gmock.h>
 
 #include "tests/core/engine/data_files.h"
@@ -209,6 +213,41 @@ TEST_F(RawReader, AppliesScaleAndZeroPoint) {
   EXPECT_NE((*open("raw", options))->hash(), before);
 }
 
+// 17 MB, as large as it must be for its hash to be worth remembering.
+TEST_F(RawReader, TheHashOfLargeFilesIsRememberedUntilTheyChange) {
+  const auto cache = folder_ / "cache";
+  ::setenv("XDG_CACHE_HOME", cache.c_str(), 1);
+  write("d", "data");
+  std::filesystem::resize_file(folder_ / "d", 17 << 20);
+  const auto hash = [&] { return (*open("raw", {{"data", "d"}, {"shape", "1024"}}))->hash(); };
+  const auto remembered = [&] {
+    std::vector<std::filesystem::path> files;
+    std::error_code ec;
+    for (const auto& entry : std::filesystem::directory_iterator(cache / "quanvas" / "data-hashes", ec)) files.push_back(entry.path());
+    return files;
+  };
+  const std::string fresh = hash();
+  EXPECT_TRUE(remembered().empty()) << "a change within the clock's tick would not be seen";
+  std::this_thread::sleep_for(std::chrono::milliseconds(3100));
+  EXPECT_EQ(hash(), fresh);
+  ASSERT_EQ(remembered().size(), 1u);
+  const auto entry = remembered()[0];
+  std::ofstream(entry) << std::string(32, '0');
+  EXPECT_NE(hash(), fresh) << "it is taken from there";
+  for (const auto& damaged : {std::string(), std::string("0123"), std::string(32, 'x'), std::string(1000, '0')}) {
+    std::ofstream(entry) << damaged;
+    EXPECT_EQ(hash(), fresh) << damaged.size();
+  }
+  std::ofstream(entry) << std::string(32, '0');
+  const auto time = std::filesystem::last_write_time(folder_ / "d");
+  std::fstream(folder_ / "d", std::ios::binary | std::ios::in | std::ios::out) << "DATA";
+  std::filesystem::last_write_time(folder_ / "d", time);  // as a copying tool does
+  const std::string changed = hash();
+  ::unsetenv("XDG_CACHE_HOME");
+  EXPECT_NE(changed, fresh);
+  EXPECT_EQ(remembered().size(), 1u);
+}
+
 struct BadOptions {
   const char* options;
   const char* problem;
@@ -260,7 +299,7 @@ TEST_F(ImagesReader, ReadsPngAndJpegInTheOrderOfTheList) {
   EXPECT_EQ((*data)->read(3)->label, 1);
   const std::string before = (*data)->hash();
   write("pics/a.png", png(1, 2, 3, counting(7).substr(1)));
-  EXPECT_NE((*data)->hash(), before);
+  EXPECT_NE((*open("images", {{"folder", "pics"}, {"labels", "labels.csv"}}))->hash(), before);
 }
 
 TEST_F(ImagesReader, CmykBecomesRgb) {

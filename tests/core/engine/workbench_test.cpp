@@ -121,6 +121,37 @@ TEST_F(WorkbenchTest, SweepCanBeStoppedAndResumed) {
   }
 }
 
+TEST_F(WorkbenchTest, AStoppedTrainingIsStoredBeforeItIsMeasured) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  RunRequest request;
+  request.recipe = uniform_recipe(4, 4);
+  request.recipe->passes.push_back({"qat", true, {{"epochs", 1000}, {"batch", 16}, {"validation_samples", 16}}});
+  std::stop_source stop;
+  std::vector<quanvas::Run> at_measuring;
+  JobContext stopping(
+      stop.get_token(),
+      [&](const Progress& p) {
+        if (p.phase != "evaluate" || !at_measuring.empty()) return;
+        if (const auto runs = bench_->runs()) at_measuring = *runs;
+      },
+      {},
+      [&](const std::string& kind, const std::string&) {
+        if (kind == "train-step") stop.request_stop();
+      });
+  const auto run = bench_->run_recipe(request, stopping);
+  ASSERT_TRUE(run) << run.error().text();
+  ASSERT_EQ(at_measuring.size(), 1u) << "whatever ends the measuring, the network is kept";
+  EXPECT_FALSE(at_measuring[0].artifact.empty());
+  EXPECT_FALSE(at_measuring[0].accuracy);
+  EXPECT_TRUE(bench_->evaluate_run(at_measuring[0].id, 0, job_));
+  const auto runs = bench_->runs();
+  ASSERT_TRUE(runs);
+  ASSERT_EQ(runs->size(), 2u) << "that run and its evaluation";
+  EXPECT_EQ(runs->front().id, run->id);
+  EXPECT_TRUE(runs->front().accuracy);
+  EXPECT_FALSE(runs->front().layers.empty());
+}
+
 TEST_F(WorkbenchTest, ExportedFileComputesWhatTheScreenShows) {
   ASSERT_NO_FATAL_FAILURE(open());
   for (const auto& [w, a] : {std::pair{8, 8}, {4, 4}, {3, 8}}) {
@@ -170,6 +201,64 @@ TEST_F(WorkbenchTest, FloatTrainingLearnsAndIsRepeatable) {
     if (first.empty()) first = bytes;
     EXPECT_TRUE(bytes == first) << threads << " threads";
   }
+}
+
+TEST_F(WorkbenchTest, WhatAProjectIsMadeOfIsNotWrittenOver) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  fs::create_directory_symlink(dir_, dir_ / "link");
+  const auto bytes_of = [](const fs::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    return std::string{std::istreambuf_iterator<char>(in), {}};
+  };
+  struct Row {
+    fs::path path;
+    ErrorCode code;
+    const char* says;
+  };
+  const Row rows[] = {
+      {dir_ / "tiny.net.yaml", ErrorCode::kInvalidArgument, "is not replaced"},
+      {dir_ / "link" / "tiny.net.yaml", ErrorCode::kInvalidArgument, "is not replaced"},
+      {dir_ / "tiny.quanvas", ErrorCode::kInvalidArgument, "is not replaced"},
+      {dir_ / "link", ErrorCode::kInvalidArgument, "is a folder"},
+      {dir_ / "nowhere" / "a.onnx", ErrorCode::kNotFound, "nowhere"},
+      {"", ErrorCode::kInvalidArgument, "No file"},
+  };
+  for (const auto& row : rows) {
+    const std::string before = row.path.has_filename() && fs::is_regular_file(row.path) ? bytes_of(row.path) : "";
+    ExportRequest request;
+    request.target = "onnx";
+    request.path = row.path.string();
+    const auto report = bench_->export_model(request, job_);
+    TrainRequest training;
+    training.options = {{"epochs", 1000}};
+    training.output = row.path.string();
+    bool stepped = false;
+    JobContext watched({}, {}, {}, [&](const std::string&, const std::string&) { stepped = true; });
+    const auto trained = bench_->train_float(training, watched);
+    ASSERT_FALSE(report) << row.path;
+    ASSERT_FALSE(trained) << row.path;
+    EXPECT_FALSE(stepped) << "known before the training";
+    for (const Error& error : {report.error(), trained.error()}) {
+      EXPECT_EQ(error.code, row.code) << row.path;
+      EXPECT_NE(error.message.find(row.says), std::string::npos) << error.message;
+    }
+    if (!before.empty()) EXPECT_TRUE(bytes_of(row.path) == before) << row.path;
+  }
+}
+
+TEST_F(WorkbenchTest, AFloatTrainingStoppedAtOnceWritesNothing) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  TrainRequest request;
+  request.options = {{"epochs", 1000}, {"batch", 16}, {"learning_rate", 1e-8}, {"validation_samples", 0}};
+  request.output = (dir_ / "good.onnx").string();
+  std::ofstream(request.output) << "a good network";
+  std::stop_source stop;
+  JobContext stopping(stop.get_token(), {}, {}, [&](const std::string&, const std::string&) { stop.request_stop(); });
+  const auto curve = bench_->train_float(request, stopping);
+  ASSERT_FALSE(curve);
+  EXPECT_EQ(curve.error().code, ErrorCode::kCancelled);
+  std::ifstream in(request.output);
+  EXPECT_EQ((std::string{std::istreambuf_iterator<char>(in), {}}), "a good network");
 }
 
 TEST_F(WorkbenchTest, MissingThingsAreNamed) {
