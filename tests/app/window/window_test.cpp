@@ -10,6 +10,7 @@
 #include <QLineEdit>
 #include <QSettings>
 #include <QSlider>
+#include <QSpinBox>
 #include <QTableView>
 #include <QTemporaryDir>
 #include <QTest>
@@ -153,6 +154,23 @@ TEST_F(WindowTest, AnEditIsRepaintedMergedAndUndone) {
   EXPECT_EQ(weight("conv2"), before);
   window_->actions().at(QStringLiteral("redo"))->trigger();
   EXPECT_EQ(weight("conv2")->bits, before->bits + 2);
+}
+
+TEST_F(WindowTest, BitsThatWereTypedAreUndoneFromTheirField) {
+  open();
+  if (IsSkipped()) return;
+  wiring_->select({node("conv2")});
+  window_->activateWindow();
+  ASSERT_TRUE(QTest::qWaitForWindowActive(window_.get()));
+  auto* spin = window_->panels().inspector->form()->editor("bits")->findChild<QSpinBox*>();
+  ASSERT_TRUE(spin);
+  spin->setFocus();
+  spin->selectAll();
+  QTest::keyClicks(spin, QStringLiteral("6"));
+  QTest::keyClick(spin, Qt::Key_Return);
+  EXPECT_EQ(weight("conv2")->bits, 6);
+  QTest::keyClick(spin, Qt::Key_Z, Qt::ControlModifier);
+  EXPECT_EQ(weight("conv2")->bits, 4);
 }
 
 TEST_F(WindowTest, DraggedLimitsAreOneStepPerDrag) {
