@@ -84,7 +84,7 @@ void GraphView::set_graph(GraphPtr graph, const std::vector<Layer>& layers) {
     current_ = kNoNode;
     search_.clear();
     if (content_.layout.nodes.size() > kStartClosed)
-      for (const ScopeGroup& g : scope_groups(content_.layout.nodes))
+      for (const ScopeGroup& g : scope_groups(content_.layout))
         if (g.depth == 0) collapsed_.insert(g.path);
   }
   found_.clear();

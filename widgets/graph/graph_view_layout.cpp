@@ -207,7 +207,7 @@ void GraphView::expand_all() { set_collapsed({}); }
 
 void GraphView::collapse_all() {
   std::set<std::string> groups;
-  for (const ScopeGroup& g : scope_groups(content_.layout.nodes)) groups.insert(g.path);
+  for (const ScopeGroup& g : scope_groups(content_.layout)) groups.insert(g.path);
   set_collapsed(std::move(groups));
 }
 
@@ -215,7 +215,7 @@ bool GraphView::has_groups() const { return !layout_.groups.empty(); }
 
 bool GraphView::open_groups_around(NodeId node) {
   bool opened = false;
-  for (const ScopeGroup& g : scope_groups(content_.layout.nodes))
+  for (const ScopeGroup& g : scope_groups(content_.layout))
     if (collapsed_.count(g.path) > 0 && std::find(g.nodes.begin(), g.nodes.end(), node) != g.nodes.end())
       opened = collapsed_.erase(g.path) > 0 || opened;
   return opened;
