@@ -115,11 +115,12 @@ void GraphView::take_layout(LayoutResult result) {
   // Room on all sides, so that every place of the graph can come to the middle.
   setSceneRect(to_qt(layout_.bounds).adjusted(-4000, -3000, 4000, 3000));
   refresh_states();
+  refresh_minimap();
   if (after_layout_ == After::kStart) show_start();
   if (const auto corner = group_corner(anchor_group_); corner && anchor_at_ && after_layout_ == After::kAnchor)
     pan_by(*anchor_at_ - mapFromScene(*corner));
   after_layout_ = After::kKeep;
-  refresh_minimap();
+  place_overlays();
   if (reveal_after_ != kNoNode) {
     const NodeId node = reveal_after_;
     reveal_after_ = kNoNode;
