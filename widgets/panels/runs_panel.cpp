@@ -13,6 +13,7 @@
 #include "widgets/common/format.h"
 #include "widgets/common/icons.h"
 #include "widgets/common/theme.h"
+#include "widgets/models/chip_delegate.h"
 #include "widgets/models/table_fit.h"
 #include "widgets/models/table_text.h"
 
@@ -29,6 +30,7 @@ RunsPanel::RunsPanel(QWidget* parent)
   table_->setSelectionBehavior(QAbstractItemView::SelectRows);
   table_->setSelectionMode(QAbstractItemView::ExtendedSelection);
   table_->setShowGrid(false);
+  table_->setItemDelegate(new RowDelegate(table_));
   table_->setWordWrap(false);
   table_->setSortingEnabled(true);
   table_->setHorizontalScrollMode(QAbstractItemView::ScrollPerPixel);
@@ -65,6 +67,7 @@ RunsPanel::RunsPanel(QWidget* parent)
   connect(details_, &QToolButton::clicked, this, [this, first] { Q_EMIT details_wanted(first()); });
   connect(table_, &QTableView::activated, this, [this](const QModelIndex& i) { Q_EMIT details_wanted(i.data(RunsModel::kRunRole).toLongLong()); });
   connect(table_, &QTableView::customContextMenuRequested, this, &RunsPanel::show_menu);
+  connect(table_->selectionModel(), &QItemSelectionModel::currentRowChanged, table_->viewport(), qOverload<>(&QWidget::update));
   connect(table_->selectionModel(), &QItemSelectionModel::selectionChanged, this, [this] {
     update_buttons();
     Q_EMIT selection_changed(selection());
