@@ -6,6 +6,7 @@
 #include <QHBoxLayout>
 #include <QLabel>
 #include <QStackedLayout>
+#include <QStyledItemDelegate>
 #include <QTabBar>
 #include <QTextDocument>
 #include <QToolButton>
@@ -105,6 +106,7 @@ QWidget* InspectorPanel::build_preset_row() {
   preset_->setMinimumContentsLength(8);
   preset_->setAccessibleName(tr("Preset"));
   preset_->setMaxVisibleItems(24);
+  preset_->setItemDelegate(new QStyledItemDelegate(preset_));
   label->setBuddy(preset_);
   layout->addWidget(label);
   layout->addWidget(preset_, 1);

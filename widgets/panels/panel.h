@@ -33,6 +33,8 @@ class Panel : public QWidget {
   // Shown at the right of the header; the header takes ownership.
   void add_header_widget(QWidget* widget) { header_widgets_.push_back(widget); }
   const std::vector<QWidget*>& header_widgets() const { return header_widgets_; }
+  // What a panel shows may come and go; its dock keeps the size that it was given.
+  QSize minimumSizeHint() const override { return {160, 60}; }
 
  Q_SIGNALS:
   void header_changed();

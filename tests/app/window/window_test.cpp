@@ -204,6 +204,30 @@ TEST_F(WindowTest, APresetForSeveralLayersIsOneStep) {
   EXPECT_EQ(weight("fc1"), preset->spec);
 }
 
+TEST_F(WindowTest, ResultsDoNotMoveTheDocks) {
+  open();
+  if (IsSkipped()) return;
+  window_->resize(1400, 900);
+  QApplication::processEvents();
+  const auto places = [&] {
+    QApplication::processEvents();
+    std::map<std::string, QRect> out;
+    for (const auto* dock : window_->findChildren<QDockWidget*>())
+      if (dock->isVisible()) out[dock->objectName().toStdString()] = dock->geometry();
+    return out;
+  };
+  const auto before = places();
+  SweepSettings settings;
+  settings.bits = {8, 6, 5, 4, 3, 2};
+  window_->panels().sweep->begin(settings);
+  EXPECT_EQ(places(), before);
+  std::vector<Issue> issues(3, {Severity::kWarning, std::string(200, 'x'), std::string(400, 'y'), "Nothing."});
+  window_->panels().issues->set_issues(issues);
+  wiring_->select({node("fc1")});
+  ASSERT_TRUE(wait_for([&] { return wiring_->settled(); }));
+  EXPECT_EQ(places(), before);
+}
+
 TEST_F(WindowTest, ASweepCellAssignsItsWidth) {
   open();
   if (IsSkipped()) return;
