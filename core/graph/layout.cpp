@@ -78,6 +78,14 @@ class Ties {
   std::vector<std::vector<std::size_t>> from_, to_;
 };
 
+// What the path adds to that of the group around it; before a number alone stands the part above it.
+std::string title_in(const std::string& path, const std::string& around) {
+  const std::string added = around.empty() ? path : path.substr(around.size() + 1);
+  if (around.empty() || !std::all_of(added.begin(), added.end(), [](char c) { return c >= '0' && c <= '9'; })) return added;
+  const std::size_t part = around.find_last_of("./");
+  return path.substr(part == std::string::npos ? 0 : part + 1);
+}
+
 Tree build_tree(const LayoutInput& input) {
   const std::vector<LayoutNode>& nodes = input.nodes;
   std::vector<Candidate> all;
@@ -112,7 +120,7 @@ Tree build_tree(const LayoutInput& input) {
     g.path = names[c];
     g.parent = around;
     g.depth = around < 0 ? 0 : tree.groups[at(around)].depth + 1;
-    g.title = around < 0 ? g.path : g.path.substr(tree.groups[at(around)].path.size() + 1);
+    g.title = title_in(g.path, around < 0 ? std::string() : tree.groups[at(around)].path);
     for (const std::size_t i : all[c].nodes) g.nodes.push_back(nodes[i].id);
     tree.groups.push_back(std::move(g));
   }

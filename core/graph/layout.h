@@ -65,7 +65,8 @@ struct LayoutInput {
 // by edges or by a neighbour that they share: names by operator ("p2o.Conv.0", "p2o.Conv.1") make no groups.
 struct ScopeGroup {
   std::string path;
-  std::string title;                 // what the path adds to its parent: "0.attention" in "layer.0.attention"
+  std::string title;                 // what the path adds to its parent: "0.attention" in "layer.0.attention";
+                                     // a number alone says nothing: "layer.0"
   int parent = -1;                   // index in the list; parents come before their children
   int depth = 0;
   std::vector<NodeId> nodes;         // all nodes below, in the order of the input

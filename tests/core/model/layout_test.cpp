@@ -235,6 +235,10 @@ TEST(Layout, GroupsOfScopes) {
   EXPECT_EQ(groups[2].parent, 1);
   EXPECT_EQ(groups[2].title, "d");
   EXPECT_EQ(groups[2].nodes, (std::vector<NodeId>{4, 5}));
+  const auto numbers = scope_groups(chain({card(0), card(1, "m.layer1.0"), card(2, "m.layer1.0"), card(3, "m.layer1.1"), card(4, "m.layer1.1")}));
+  ASSERT_EQ(numbers.size(), 3u);
+  EXPECT_EQ(numbers[0].title, "m.layer1");
+  EXPECT_EQ(numbers[1].title, "layer1.0");
   EXPECT_TRUE(scope_groups(chain({card(0, "..//"), card(1, "."), card(2, "/"), card(3)})).empty());
 }
 
