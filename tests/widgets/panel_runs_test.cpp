@@ -74,6 +74,8 @@ TEST_F(RunsTest, TwoSelectedRunsCompare) {
 TEST_F(RunsTest, TheComparisonShowsFiguresLayersAndRecipes) {
   runs_[2].recipe = uniform_recipe(8, 4);
   runs_[2].layers[1].weight_format = "W8";
+  runs_[2].recipe.passes = {{"qat", true, json::object()}};
+  runs_[2].passes = {{"qat", "Quantization-aware training", "", 1}};
   RunCompareView view(runs_[1], runs_[2]);
   EXPECT_EQ(view.figures()->item(1, 3)->text(), QStringLiteral("+1.51"));
   EXPECT_EQ(view.figures()->item(2, 3)->text().replace(QChar(0xa0), u' '), QStringLiteral("−900 B"));
@@ -84,6 +86,7 @@ TEST_F(RunsTest, TheComparisonShowsFiguresLayersAndRecipes) {
   EXPECT_EQ(view.layers()->item(1, 8)->text(), QStringLiteral("−1.0"));
   EXPECT_EQ(view.layers()->item(1, 5)->text(), QStringLiteral("0.0"));
   EXPECT_THAT(view.recipe_text().toStdString(), HasSubstr("bits 4 → 8"));
+  EXPECT_THAT(view.recipe_text().toStdString(), HasSubstr("pass Quantization-aware training added"));
   std::vector<NodeId> clicked;
   QObject::connect(&view, &RunCompareView::layer_clicked, &view, [&](NodeId n) { clicked.push_back(n); });
   view.layers()->selectRow(2);

@@ -35,7 +35,7 @@ void paint_row_focus(QPainter* painter, const QStyleOptionViewItem& option, cons
     if (first < 0) first = column;
     last = column;
   }
-  const QRect r = option.rect.adjusted(0, 0, -1, -1);
+  const QRect r = option.rect;
   painter->save();
   painter->setPen(QPen(colors().accent, 1));
   painter->drawLine(r.topLeft(), r.topRight());

@@ -15,7 +15,7 @@ namespace quanvas {
 
 namespace {
 
-constexpr int kWaitMs = 400;
+constexpr int kWaitMs = 150;
 
 }  // namespace
 

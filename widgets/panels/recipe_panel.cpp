@@ -126,6 +126,7 @@ QWidget* RecipePanel::build_rules() {
   auto* row = new QHBoxLayout;
   row->setSpacing(2);
   row->addWidget(heading(tr("Rules"), box));
+  row->addSpacing(5);
   auto* hint = new QLabel(tr("the last match wins"), box);
   hint->setProperty("role", "muted");
   row->addWidget(hint);
@@ -175,6 +176,7 @@ QWidget* RecipePanel::build_passes() {
   auto* row = new QHBoxLayout;
   row->setSpacing(2);
   row->addWidget(heading(tr("Passes"), box));
+  row->addSpacing(5);
   auto* hint = new QLabel(tr("in this order"), box);
   hint->setProperty("role", "muted");
   row->addWidget(hint);

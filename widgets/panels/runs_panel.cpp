@@ -19,6 +19,12 @@
 
 namespace quanvas {
 
+namespace {
+
+constexpr int kLeastRecipe = 96;
+
+}  // namespace
+
 RunsPanel::RunsPanel(QWidget* parent)
     : Panel(QStringLiteral("runs"), tr("Runs"), parent), model_(new RunsModel(this)), proxy_(new RunsProxy(this)),
       table_(new QTableView(this)), compare_(new QToolButton(this)), restore_(new QToolButton(this)), details_(new QToolButton(this)),
@@ -80,7 +86,7 @@ void RunsPanel::set_runs(const std::vector<Run>& runs, const std::set<std::int64
   const bool more = static_cast<int>(runs.size()) != model_->rowCount();
   model_->set_runs(runs, stale, current);
   if (more) {
-    fit_columns(table_, RunsModel::kRecipe, 150);
+    fit_columns(table_, RunsModel::kRecipe, kLeastRecipe);
     select(selected);
     table_->scrollToBottom();
   }
