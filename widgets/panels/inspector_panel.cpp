@@ -23,6 +23,8 @@
 namespace quanvas {
 namespace {
 
+constexpr int kLeastWidth = 280;  // four tabs and the button beside them
+
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
 QString link(const QString& id, const QString& text) {
@@ -82,6 +84,7 @@ QLabel* text_label(QWidget* parent, const char* role) {
 }  // namespace
 
 InspectorPanel::InspectorPanel(QWidget* parent) : Panel(QStringLiteral("inspector"), tr("Inspector"), parent) {
+  set_least_width(kLeastWidth);
   stack_ = new QStackedLayout(this);
   empty_ = new EmptyState(QStringLiteral("settings"), tr("Select a layer"),
                           tr("Click a layer in the graph or the table to see and choose its number formats."), this);
