@@ -145,7 +145,9 @@ TEST_F(LayersPanelTest, OnlyColumnsWithValuesAreShownAndAllFit) {
     other.show();
     other.set_rows(rows);
     EXPECT_GE(other.table()->horizontalHeader()->length(), other.table()->viewport()->width());
-    if (width >= 506) EXPECT_EQ(other.table()->horizontalHeader()->length(), other.table()->viewport()->width()) << "no scroll bar, no room left over";
+    if (width >= 506) {
+      EXPECT_EQ(other.table()->horizontalHeader()->length(), other.table()->viewport()->width()) << "no scroll bar, no room left over";
+    }
   }
   for (auto& row : rows) row.weight_sqnr = row.output_sqnr = std::nan("");
   panel_.set_rows(rows);
