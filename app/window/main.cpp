@@ -22,7 +22,16 @@ void set_platform(const WindowOptions& options) {
   if (options.scale > 0) qputenv("QT_SCALE_FACTOR", QByteArray::number(options.scale));
 }
 
+QtMessageHandler default_handler = nullptr;
+
+// The platform of pictures has no window manager to tell sizes to, and says so for every window.
+void drop_size_hints(QtMsgType type, const QMessageLogContext& context, const QString& text) {
+  if (text.contains(QLatin1String("does not support propagateSizeHints"))) return;
+  if (default_handler) default_handler(type, context, text);
+}
+
 int run(int argc, char** argv, const WindowOptions& options) {
+  if (!options.screenshot.empty()) default_handler = qInstallMessageHandler(drop_size_hints);
   QApplication app(argc, argv);
   QCoreApplication::setOrganizationName(QStringLiteral("quanvas"));
   QCoreApplication::setApplicationName(QStringLiteral("quanvas"));

@@ -15,6 +15,7 @@
 #include <QSettings>
 #include <QStackedWidget>
 #include <QStatusBar>
+#include <QStyledItemDelegate>
 #include <QTimer>
 #include <QToolBar>
 #include <QToolButton>
@@ -172,6 +173,7 @@ void MainWindow::build_toolbar(QUndoStack* undo) {
   label->setProperty("role", "muted");
   color_by_ = new QComboBox(bar);
   color_by_->setAccessibleName(tr("Colour by"));
+  color_by_->setItemDelegate(new QStyledItemDelegate(color_by_));
   for (const ColorBy m : color_by_choices()) color_by_->addItem(color_by_title(m), static_cast<int>(m));
   label->setBuddy(color_by_);
   bar->addWidget(label);

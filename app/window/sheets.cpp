@@ -9,6 +9,7 @@
 #include <QVBoxLayout>
 
 #include "core/base/version.h"
+#include "widgets/models/chip_delegate.h"
 #include "widgets/models/table_text.h"
 
 namespace quanvas {
@@ -33,6 +34,7 @@ void show_table(QWidget* parent, const QString& title, const QString& heading, c
   table->verticalHeader()->hide();
   table->verticalHeader()->setDefaultSectionSize(25);
   table->horizontalHeader()->setStretchLastSection(true);
+  table->setItemDelegate(new RowDelegate(table));
   add_copy_actions(table, table->horizontalHeader());
   table->setContextMenuPolicy(Qt::ActionsContextMenu);
   for (int i = 0; i < table->rowCount(); ++i) {

@@ -5,6 +5,8 @@
 
 #include <QCoreApplication>
 #include <QFileInfo>
+#include <QRegularExpression>
+#include <QStringList>
 
 #include "widgets/common/format.h"
 #include "widgets/common/theme.h"
@@ -163,6 +165,22 @@ QString project_name(const ProjectState& state) {
   return model.isEmpty() ? QFileInfo(qs(state.project_path)).completeBaseName() : model;
 }
 
+QString export_stem(const Session& session, const Run* run) {
+  const QFileInfo model(qs(session.state().model_path));
+  static const QRegularExpression other(QStringLiteral("[^a-z0-9]+"));
+  QString name = qs(run ? run->name : session.recipe().name).toLower().replace(other, QStringLiteral("-"));
+  if (run) name += QStringLiteral("-run%1").arg(run->id);
+  const QStringList parts = name.split(u'-', Qt::SkipEmptyParts);
+  const QString stem = model.absolutePath() + u'/' + model.completeBaseName();
+  return parts.isEmpty() ? stem : stem + u'-' + parts.join(u'-');
+}
+
+bool quantizes(const Session& session, const Run* run) {
+  if (run) return std::any_of(run->layers.begin(), run->layers.end(), [](const LayerResult& l) { return !l.weight_format.empty() || !l.activation_format.empty(); });
+  const auto& sites = session.plan().sites;
+  return std::any_of(sites.begin(), sites.end(), [](const SitePlan& s) { return s.spec.has_value(); });
+}
+
 QString accuracy_line(const Session& session, const Run* run) {
   if (!run) return {};
   const QString strong = QStringLiteral("<b style=\"color:%1; font-weight:600\">%2</b>");
@@ -181,7 +199,7 @@ QString stale_line(const Session& session, const Run* run) {
   QStringList parts;
   if (layers) parts << counted(layers, tr("1 layer is being measured again"), tr("%1 layers are being measured again"));
   const auto& runs = session.runs();
-  const bool any = std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.kind == RunKind::kQuantize; });
+  const bool any = std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.kind == RunKind::kQuantize && r.accuracy; });
   if (any && !run) parts << tr("runs are older than the recipe");
   return parts.join(QStringLiteral(", "));
 }

@@ -33,6 +33,10 @@ std::vector<int> rule_matches(const Recipe& recipe, const Plan& plan);
 std::vector<JobRow> job_rows(const std::vector<JobStatus>& jobs);
 
 QString project_name(const ProjectState& state);
+// Path of an exported file without its suffix: model and recipe, with the number of a run ("lenet5-w4a4-run7").
+QString export_stem(const Session& session, const Run* run);
+// Whether the run, or the recipe when null, has quantizers.
+bool quantizes(const Session& session, const Run* run);
 // "W4A4: 89.41 % top-1 (float 90.87), 31.9 kB" as rich text; empty without a run.
 QString accuracy_line(const Session& session, const Run* run);
 // "3 layers are stale since the last edit"; empty when nothing is.

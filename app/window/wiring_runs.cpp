@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include <QFileInfo>
 #include <QVBoxLayout>
 
 #include "app/window/docks.h"
@@ -48,7 +47,9 @@ void Wiring::wire_jobs() {
     } else if (!ok) {
       say_problem(sentence);
     }
-    window_->status_line()->set_message(sentence);
+    // The accuracy of a run stands at the right.
+    const bool said = ok && sentence.contains(QLatin1String(": top-1")) && views::current_run(*session_);
+    window_->status_line()->set_message(said ? QString() : sentence);
   });
   connect(session_, &Session::export_finished, this, [this](const ExportReport& report) {
     if (export_dialog_) export_dialog_->set_report(report);
@@ -186,9 +187,8 @@ void Wiring::start_training() {
 void Wiring::show_export(std::int64_t id) {
   if (export_dialog_) export_dialog_->close();
   const Run* r = id ? run(id) : nullptr;
-  const QFileInfo model(qs(session_->state().model_path));
   const QString what = r ? tr("run %1: %2").arg(id).arg(qs(r->name)) : qs(session_->recipe().name);
-  export_dialog_ = new ExportDialog(plugin_entries(session_->catalog(), "exporters"), id, what, model.absolutePath() + u'/' + model.completeBaseName(), window_);
+  export_dialog_ = new ExportDialog(plugin_entries(session_->catalog(), "exporters"), id, what, views::export_stem(*session_, r), views::quantizes(*session_, r), window_);
   export_dialog_->setAttribute(Qt::WA_DeleteOnClose);
   connect(export_dialog_, &ExportDialog::check_wanted, session_, &Session::check_export);
   connect(export_dialog_, &ExportDialog::export_wanted, this, [this](const QString& target, const QString& path, const json& options, qint64 run_id) {

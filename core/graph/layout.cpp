@@ -38,7 +38,56 @@ struct Candidate {
   int group = -1;
 };
 
-Tree build_tree(const std::vector<LayoutNode>& nodes) {
+// Which nodes of a group hang together: by an edge between them, or by a source or a target that they share.
+class Ties {
+ public:
+  explicit Ties(const LayoutInput& input) : from_(input.nodes.size()), to_(input.nodes.size()) {
+    std::unordered_map<NodeId, std::size_t> index;
+    for (std::size_t i = 0; i < input.nodes.size(); ++i) index.emplace(input.nodes[i].id, i);
+    for (const LayoutEdge& e : input.edges) {
+      const auto from = index.find(e.from), to = index.find(e.to);
+      if (from == index.end() || to == index.end()) continue;
+      to_[from->second].push_back(to->second);
+      from_[to->second].push_back(from->second);
+    }
+  }
+
+  // More than half of them do.
+  bool hold_together(const std::vector<std::size_t>& nodes) const {
+    std::unordered_map<std::size_t, std::size_t> parent, of_source, of_target;
+    for (const std::size_t n : nodes) parent[n] = n;
+    const auto root = [&parent](std::size_t n) {
+      while (parent[n] != n) n = parent[n] = parent[parent[n]];
+      return n;
+    };
+    const auto tie = [&](std::size_t n, std::size_t other, auto& shared) {
+      const std::size_t with = parent.count(other) > 0 ? other : shared.emplace(other, n).first->second;
+      parent[root(n)] = root(with);
+    };
+    for (const std::size_t n : nodes) {
+      for (const std::size_t other : to_[n]) tie(n, other, of_target);
+      for (const std::size_t other : from_[n]) tie(n, other, of_source);
+    }
+    std::unordered_map<std::size_t, std::size_t> size;
+    for (const std::size_t n : nodes)
+      if (2 * ++size[root(n)] > nodes.size()) return true;
+    return false;
+  }
+
+ private:
+  std::vector<std::vector<std::size_t>> from_, to_;
+};
+
+// What the path adds to that of the group around it; before a number alone stands the part above it.
+std::string title_in(const std::string& path, const std::string& around) {
+  const std::string added = around.empty() ? path : path.substr(around.size() + 1);
+  if (around.empty() || !std::all_of(added.begin(), added.end(), [](char c) { return c >= '0' && c <= '9'; })) return added;
+  const std::size_t part = around.find_last_of("./");
+  return path.substr(part == std::string::npos ? 0 : part + 1);
+}
+
+Tree build_tree(const LayoutInput& input) {
+  const std::vector<LayoutNode>& nodes = input.nodes;
   std::vector<Candidate> all;
   std::vector<std::string> names;
   std::unordered_map<std::string, int> index;
@@ -54,10 +103,12 @@ Tree build_tree(const std::vector<LayoutNode>& nodes) {
       own[i] = it->second;
     }
   }
-  // Kept: at least two nodes, not all; of a chain with the same nodes only the innermost.
-  for (Candidate& c : all) c.kept = c.nodes.size() >= 2 && c.nodes.size() < nodes.size();
+  // Kept: at least two nodes, not (nearly) all; of a chain with the same nodes only the innermost.
+  for (Candidate& c : all) c.kept = c.nodes.size() >= 2 && 20 * c.nodes.size() < 19 * nodes.size();
   for (const Candidate& c : all)
     if (c.parent >= 0 && all[at(c.parent)].nodes.size() == c.nodes.size()) all[at(c.parent)].kept = false;
+  const Ties ties(input);
+  for (Candidate& c : all) c.kept = c.kept && ties.hold_together(c.nodes);
   Tree tree;
   for (std::size_t c = 0; c < all.size(); ++c) {
     int parent = all[c].parent;
@@ -69,7 +120,7 @@ Tree build_tree(const std::vector<LayoutNode>& nodes) {
     g.path = names[c];
     g.parent = around;
     g.depth = around < 0 ? 0 : tree.groups[at(around)].depth + 1;
-    g.title = around < 0 ? g.path : g.path.substr(tree.groups[at(around)].path.size() + 1);
+    g.title = title_in(g.path, around < 0 ? std::string() : tree.groups[at(around)].path);
     for (const std::size_t i : all[c].nodes) g.nodes.push_back(nodes[i].id);
     tree.groups.push_back(std::move(g));
   }
@@ -106,7 +157,7 @@ struct Block {
 
 class Composer {
  public:
-  Composer(const LayoutInput& input, std::stop_token stop) : in_(input), stop_(stop), tree_(build_tree(input.nodes)) {}
+  Composer(const LayoutInput& input, std::stop_token stop) : in_(input), stop_(stop), tree_(build_tree(input)) {}
 
   std::optional<LayoutResult> run() {
     make_blocks();
@@ -499,7 +550,7 @@ class Composer {
 
 }  // namespace
 
-std::vector<ScopeGroup> scope_groups(const std::vector<LayoutNode>& nodes) { return build_tree(nodes).groups; }
+std::vector<ScopeGroup> scope_groups(const LayoutInput& input) { return build_tree(input).groups; }
 
 std::optional<LayoutResult> compute_layout(const LayoutInput& input, std::stop_token stop) {
   return Composer(input, stop).run();

@@ -60,16 +60,18 @@ struct LayoutInput {
   LayoutOptions options;
 };
 
-// A scope that is drawn: at least two nodes, fewer than all, and not the same nodes as the group around it
-// (of a chain of scopes with the same nodes the innermost stands for all).
+// A scope that is drawn: at least two nodes, fewer than 95 % of all, and not the same nodes as the group around it
+// (of a chain of scopes with the same nodes the innermost stands for all). More than half of its nodes hang together
+// by edges or by a neighbour that they share: names by operator ("p2o.Conv.0", "p2o.Conv.1") make no groups.
 struct ScopeGroup {
   std::string path;
-  std::string title;                 // what the path adds to its parent: "0.attention" in "layer.0.attention"
+  std::string title;                 // what the path adds to its parent: "0.attention" in "layer.0.attention";
+                                     // a number alone says nothing: "layer.0"
   int parent = -1;                   // index in the list; parents come before their children
   int depth = 0;
   std::vector<NodeId> nodes;         // all nodes below, in the order of the input
 };
-std::vector<ScopeGroup> scope_groups(const std::vector<LayoutNode>& nodes);
+std::vector<ScopeGroup> scope_groups(const LayoutInput& input);
 
 struct PlacedNode {
   NodeId id = kNoNode;

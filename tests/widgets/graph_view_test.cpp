@@ -15,6 +15,7 @@
 #include <QWheelEvent>
 
 #include "tests/widgets/graph_sample.h"
+#include "widgets/common/node_names.h"
 #include "widgets/common/theme.h"
 #include "widgets/graph/graph_items.h"
 #include "widgets/graph/graph_overlays.h"
@@ -179,6 +180,27 @@ TEST_F(GraphViewTest, FitShowsEverything) {
   const QPointF before = view.mapToScene(view.viewport()->rect().center());
   QTest::mouseClick(map, Qt::LeftButton, {}, QPoint(map->width() / 2, map->height() - 12));
   EXPECT_GT(view.mapToScene(view.viewport()->rect().center()).y(), before.y() + 200);
+}
+
+TEST_F(GraphViewTest, LegendAndMapLieOverNothingAtFirst) {
+  const std::pair<sample::Net, QSize> rows[] = {{sample::lenet(), {560, 560}}, {sample::lenet(), {340, 900}}, {sample::lenet(), {380, 600}},
+                                                {sample::residual(3), {420, 560}}, {sample::residual(12), {560, 560}}};
+  for (const auto& [example, size] : rows) {
+    SCOPED_TRACE(std::to_string(size.width()) + " x " + std::to_string(size.height()) + ", " + std::to_string(example.layers.size()));
+    show(example);
+    view.resize(size);
+    for (const bool fit : {true, false}) {
+      if (fit) view.fit();
+      else view.show_start();
+      for (const QWidget* overlay : {static_cast<QWidget*>(view.findChild<Legend*>()), static_cast<QWidget*>(view.findChild<Minimap*>())}) {
+        if (!overlay->isVisible()) continue;
+        for (const Node& n : example.graph->nodes()) {
+          const QRect at = view.mapFromScene(card(n.id)->card_rect()).boundingRect();
+          EXPECT_FALSE(at.intersects(overlay->geometry())) << n.name << (fit ? " after Fit" : " at the start");
+        }
+      }
+    }
+  }
 }
 
 TEST_F(GraphViewTest, GroupsCloseAndOpenInPlace) {
@@ -368,11 +390,17 @@ TEST(GraphContent, TitlesAreShortAndTell) {
   GraphBuilder b;
   b.input("x");
   const struct {
-    const char *name, *op, *title;
-  } rows[] = {{"/layer1/layer1.0/conv1/Conv", "Relu", "Conv"}, {"/layer1/layer1.0/act/Relu", "Relu", "act"},
-              {"features.0", "Relu", "features.0"},            {"features.1", "Relu", "features.1"},
-              {"Relu_67", "Relu", "Relu_67"},                  {"block/Relu_1", "Relu", "Relu_1"},
-              {"block/Relu_2", "Relu", "Relu_2"}};
+    const char *name, *op, *title, *in_list;
+  } rows[] = {{"/layer1/layer1.0/conv1/Conv", "Relu", "Conv", "layer1.0.conv1.Conv"},
+              {"/layer1/layer1.0/act/Relu", "Relu", "act", "layer1.0.act"},
+              {"features.0", "Relu", "features.0", "features.0"},
+              {"features.1", "Relu", "features.1", "features.1"},
+              {"Relu_67", "Relu", "Relu_67", "Relu_67"},
+              {"/Relu", "Relu", "Relu", "Relu"},
+              {"/0/Relu", "Relu", "Relu 0", "Relu 0"},
+              {"7", "Relu", "Relu 7", "Relu 7"},
+              {"block/Relu_1", "Relu", "Relu_1", "block.Relu_1"},
+              {"block/Relu_2", "Relu", "Relu_2", "block.Relu_2"}};
   std::string at = "x";
   for (const auto& row : rows) {
     b.node(row.name, row.op, {at}, {std::string(row.name) + "_out"});
@@ -384,6 +412,12 @@ TEST(GraphContent, TitlesAreShortAndTell) {
   const GraphContent content = make_content(**graph, find_layers(**graph));
   for (const auto& row : rows)
     EXPECT_EQ(content.find((*graph)->find(row.name)->id)->title.toStdString(), row.title) << row.name;
+  std::map<std::string, std::size_t> in_scope;
+  for (const Node& n : (*graph)->nodes()) ++in_scope[n.scope];
+  for (const auto& row : rows) {
+    const Node& n = *(*graph)->find(row.name);
+    EXPECT_EQ(list_name(n, in_scope[n.scope]).toStdString(), row.in_list) << row.name;
+  }
   EXPECT_EQ(content.cards.size(), std::size(rows) + 2);
   EXPECT_EQ(content.edges.size(), std::size(rows) + 1);
 }

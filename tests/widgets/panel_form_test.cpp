@@ -4,6 +4,7 @@
 #include <QCheckBox>
 #include <QComboBox>
 #include <QLineEdit>
+#include <QShortcut>
 #include <QSpinBox>
 #include <QTest>
 #include <QToolButton>
@@ -14,13 +15,18 @@
 namespace quanvas {
 namespace {
 
+Field with_unit(Field field, const char* unit) {
+  field.unit = unit;
+  return field;
+}
+
 Schema schema() {
   Field empty = real_field("limit", "Limit", "May be empty.", 0, 0, 10);
   empty.default_value = nullptr;
   return {{bool_field("on", "On", "", false), when(integer_field("count", "Count", "How many.", 5, 1, 9), "on", {true}),
            real_field("rate", "Rate", "", 0.5, 0, 1), choice_field("how", "How", "", "b", {{"a", "First", ""}, {"b", "Second", ""}}),
            text_field("note", "Note", "", "x"), text_field("folder", "Folder", "", ""), empty,
-           integer_field("big", "Big", "", 5000000000, 0, 1e12)}};
+           integer_field("big", "Big", "", 5000000000, 0, 1e12), with_unit(integer_field("batch", "Batch", "", 128, 1, 4096), "samples")}};
 }
 
 class FormTest : public testing::Test {
@@ -98,6 +104,92 @@ TEST_F(FormTest, NumbersAreCheckedAtTheirField) {
       EXPECT_EQ(edits_[0].second, row.value);
       EXPECT_FALSE(form_.has_errors());
     }
+  }
+}
+
+TEST_F(FormTest, ANumberTypedBeforeItsUnitIsTaken) {
+  struct Row {
+    const char* text;
+    Qt::Key end;
+    json value;  // discarded: as before
+  };
+  const Row rows[] = {{"64", Qt::Key_Return, 64}, {"32", Qt::Key_Tab, 32}, {"6x4", Qt::Key_Return, 64}, {"9999", Qt::Key_Return, 999}};
+  form_.activateWindow();
+  ASSERT_TRUE(QTest::qWaitForWindowActive(&form_));
+  auto* spin = control<QSpinBox>("batch");
+  EXPECT_EQ(spin->text(), QStringLiteral("128 samples"));
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.text);
+    edits_.clear();
+    spin->setFocus();
+    spin->selectAll();
+    QTest::keyClicks(spin, QString::fromUtf8(row.text));
+    QTest::keyClick(spin, row.end);
+    EXPECT_EQ(form_.values()["batch"], row.value);
+    EXPECT_EQ(spin->text(), QStringLiteral("%1 samples").arg(row.value.get<int>()));
+    ASSERT_EQ(edits_.size(), 1u);
+  }
+  form_.set_values({{"batch", 8}}, {"batch"});
+  EXPECT_EQ(spin->text(), QStringLiteral("mixed"));
+  spin->setFocus();
+  spin->selectAll();
+  QTest::keyClicks(spin, QStringLiteral("8"));
+  QTest::keyClick(spin, Qt::Key_Return);
+  EXPECT_EQ(form_.values()["batch"], 8) << "the number that was there below 'mixed'";
+  EXPECT_EQ(spin->text(), QStringLiteral("8 samples"));
+  form_.set_values({{"batch", 4000}});
+  EXPECT_EQ(spin->text(), QStringLiteral("4,000 samples"));
+  spin->selectAll();
+  QTest::keyClicks(spin, QStringLiteral("1,234"));
+  QTest::keyClick(spin, Qt::Key_Return);
+  EXPECT_EQ(form_.values()["batch"], 1234);
+}
+
+TEST_F(FormTest, AZeroThatMeansAllSaysSo) {
+  form_.set_schema({{integer_field("samples", "Samples", "Of the training split; 0: all.", 0, 0, 1e9, "samples")}});
+  auto* spin = control<QSpinBox>("samples");
+  EXPECT_EQ(spin->text(), QStringLiteral("all"));
+  spin->setFocus();
+  spin->selectAll();
+  QTest::keyClicks(spin, QStringLiteral("6000"));
+  QTest::keyClick(spin, Qt::Key_Return);
+  EXPECT_EQ(form_.values()["samples"], 6000);
+  spin->selectAll();
+  QTest::keyClicks(spin, QStringLiteral("0"));
+  QTest::keyClick(spin, Qt::Key_Return);
+  EXPECT_EQ(form_.values()["samples"], 0);
+  EXPECT_EQ(spin->text(), QStringLiteral("all"));
+}
+
+TEST(SchemaFormTest, CanGoWhileANumberIsBeingTyped) {
+  auto form = std::make_unique<SchemaForm>();
+  form->set_schema(schema());
+  form->show();
+  auto* spin = form->editor("batch")->findChild<QSpinBox*>();
+  spin->selectAll();
+  QTest::keyClicks(spin, QStringLiteral("3"));
+  form.reset();
+}
+
+TEST_F(FormTest, UndoBelongsToTheWindowOnceANumberIsTaken) {
+  QShortcut undo(QKeySequence::Undo, &form_);
+  int undone = 0;
+  QObject::connect(&undo, &QShortcut::activated, &form_, [&] { ++undone; });
+  form_.activateWindow();
+  ASSERT_TRUE(QTest::qWaitForWindowActive(&form_));
+  for (const char* key : {"batch", "rate"}) {
+    SCOPED_TRACE(key);
+    undone = 0;
+    auto* field = form_.editor(key)->focus_widget();
+    field->setFocus();
+    control<QLineEdit>(key)->selectAll();
+    QTest::keyClicks(field, QStringLiteral("1"));
+    QTest::keyClick(field, Qt::Key_Z, Qt::ControlModifier);
+    EXPECT_EQ(undone, 0) << "what is being typed is the field's own";
+    QTest::keyClicks(field, QStringLiteral("1"));
+    QTest::keyClick(field, Qt::Key_Return);
+    QTest::keyClick(field, Qt::Key_Z, Qt::ControlModifier);
+    EXPECT_EQ(undone, 1);
   }
 }
 

@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <QApplication>
 #include <QCheckBox>
 #include <QComboBox>
 #include <QLabel>
 #include <QLineEdit>
+#include <QScrollArea>
 #include <QSignalSpy>
 #include <QSlider>
 #include <QSpinBox>
@@ -77,9 +79,26 @@ TEST_F(InspectorTest, ShowsTheLayerItsSitesAndItsFacts) {
   for (int i = 0; i < panel_.tabs()->count(); ++i) tabs << panel_.tabs()->tabText(i);
   EXPECT_EQ(tabs, (QStringList{"Weight", "Input", "Output"}));
   const std::string facts = panel_.facts_text().toStdString();
-  for (const char* part : {"SQNR of the weight: 19.6", "Error at the output: 22.1", "Values clipped: 0.21", "Codes in use: 13 of 15", "9.6 → 1.3"})
+  for (const char* part : {"SQNR of the weight: 19.6", "SQNR at the output: 22.1", "Values clipped: 0.21", "Codes in use: 13 of 15", "9.6 → 1.3"})
     EXPECT_THAT(facts, HasSubstr(part));
   EXPECT_EQ(control<QSpinBox>("bits")->value(), 4);
+}
+
+TEST_F(InspectorTest, TheContentIsAsWideAsTheViewBesideItsScrollBar) {
+  select({"fc1"});
+  for (const int width : {322, 280})
+    for (const int height : {900, 240}) {
+      SCOPED_TRACE(std::to_string(width) + " x " + std::to_string(height));
+      panel_.resize(width, height);
+      QApplication::processEvents();
+      const auto* scroll = panel_.findChild<QScrollArea*>();
+      ASSERT_TRUE(scroll);
+      EXPECT_EQ(scroll->widget()->width(), scroll->viewport()->width());
+      for (const auto* child : scroll->widget()->findChildren<QWidget*>()) {
+        if (!child->isVisible()) continue;
+        EXPECT_LE(child->mapTo(scroll->widget(), QPoint(child->width(), 0)).x(), scroll->viewport()->width()) << child->metaObject()->className();
+      }
+    }
 }
 
 TEST_F(InspectorTest, AnActivationBeforeCalibrationSaysWhatToDo) {

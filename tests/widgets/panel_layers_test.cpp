@@ -2,6 +2,8 @@
 // layers stay quick.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include <QElapsedTimer>
 #include <QHeaderView>
 #include <QItemSelectionModel>
@@ -121,6 +123,40 @@ TEST_F(LayersPanelTest, TypingFiltersAndABadConditionIsSaid) {
   EXPECT_EQ(panel_.filter_error(), QStringLiteral("'bits<' needs a value, for example bits<=4."));
   panel_.filter_box()->clear();
   EXPECT_TRUE(panel_.filter_error().isEmpty());
+  QTest::keyClicks(panel_.filter_box(), QStringLiteral("nothing-like-this"));
+  EXPECT_EQ(panel_.empty_text(), QStringLiteral("None of the 9 layers matches. Clear the filter"));
+  panel_.filter_box()->clear();
+  EXPECT_TRUE(panel_.empty_text().isEmpty());
+}
+
+TEST_F(LayersPanelTest, OnlyColumnsWithValuesAreShownAndAllFit) {
+  auto* table = panel_.table();
+  const auto hidden = [&](int column) { return table->isColumnHidden(column); };
+  EXPECT_FALSE(hidden(LayersModel::kOutputSqnr));
+  auto rows = sample::rows(project_);
+  for (auto& row : rows) {
+    row.name = QStringLiteral("/layer1/layer1.0/") + row.name + QStringLiteral("/Conv");
+    row.short_name = QStringLiteral("layer1.0.") + row.name.section(u'/', 3, 3);
+  }
+  for (const int width : {506, 420, 700}) {
+    SCOPED_TRACE(width);
+    LayersPanel other;
+    other.resize(width, 400);
+    other.show();
+    other.set_rows(rows);
+    EXPECT_GE(other.table()->horizontalHeader()->length(), other.table()->viewport()->width());
+    if (width >= 506) {
+      EXPECT_EQ(other.table()->horizontalHeader()->length(), other.table()->viewport()->width()) << "no scroll bar, no room left over";
+    }
+  }
+  for (auto& row : rows) row.weight_sqnr = row.output_sqnr = std::nan("");
+  panel_.set_rows(rows);
+  EXPECT_TRUE(hidden(LayersModel::kWeightSqnr));
+  EXPECT_TRUE(hidden(LayersModel::kOutputSqnr));
+  EXPECT_FALSE(hidden(LayersModel::kWeight));
+  EXPECT_EQ(table->horizontalHeader()->length(), table->viewport()->width());
+  panel_.set_rows(sample::rows(project_));
+  EXPECT_FALSE(hidden(LayersModel::kOutputSqnr)) << "values came";
 }
 
 TEST_F(LayersPanelTest, SelectionGoesBothWaysWithoutEcho) {
@@ -160,9 +196,9 @@ TEST_F(LayersPanelTest, CopiesWhatIsVisible) {
   panel_.set_selection({project_.id("conv2")});
   auto* table = panel_.table();
   const std::pair<TableFormat, const char*> formats[] = {
-      {TableFormat::kTsv, "Layer\tType\tWeight\tAct.\tParameters\tWeight SQNR\tOutput SQNR\nconv2\tConv 5×5\tW4\t"},
-      {TableFormat::kCsv, "Layer,Type,Weight,Act.,Parameters,Weight SQNR,Output SQNR\nconv2,Conv 5×5,W4,"},
-      {TableFormat::kMarkdown, "| Layer | Type | Weight | Act. | Parameters | Weight SQNR | Output SQNR |\n| --- | --- | --- | --- | ---: | --- | --- |\n| conv2 |"}};
+      {TableFormat::kTsv, "Layer\tType\tWeight\tAct.\tParams\tWeight SQNR\tOutput SQNR\nconv2\tConv 5×5\tW4\t"},
+      {TableFormat::kCsv, "Layer,Type,Weight,Act.,Params,Weight SQNR,Output SQNR\nconv2,Conv 5×5,W4,"},
+      {TableFormat::kMarkdown, "| Layer | Type | Weight | Act. | Params | Weight SQNR | Output SQNR |\n| --- | --- | --- | --- | ---: | --- | --- |\n| conv2 |"}};
   for (const auto& [format, start] : formats) {
     const QString text = table_text(*table, *table->horizontalHeader(), format);
     EXPECT_TRUE(text.startsWith(QString::fromUtf8(start))) << text.toStdString();

@@ -10,6 +10,7 @@
 #include <QSignalSpy>
 #include <QSpinBox>
 #include <QTableWidget>
+#include <QTemporaryDir>
 #include <QTest>
 #include <QToolButton>
 #include <QTreeWidget>
@@ -231,7 +232,7 @@ TEST(DataDialogTest, AReaderThatIsNotInstalledIsKept) {
 
 TEST(ExportDialogTest, RefusalsBarATargetAndTheAuditIsShown) {
   const std::vector<PluginEntry> targets = {{"onnx-qdq", "ONNX QDQ", "doc", {}, {{"extension", ".onnx"}}}, {"other", "Other", "doc", {}, {}}};
-  ExportDialog dialog(targets, 7, QStringLiteral("run 7"), QStringLiteral("/tmp/net"));
+  ExportDialog dialog(targets, 7, QStringLiteral("run 7"), QStringLiteral("/no/such/folder/net"), true);
   dialog.show();
   std::vector<QString> checked;
   QObject::connect(&dialog, &ExportDialog::check_wanted, &dialog, [&](const QString& t) { checked.push_back(t); });
@@ -258,7 +259,7 @@ TEST(ExportDialogTest, RefusalsBarATargetAndTheAuditIsShown) {
     run = r;
   });
   QTest::mouseClick(dialog.export_button(), Qt::LeftButton);
-  EXPECT_EQ(path, QStringLiteral("/tmp/net-onnx-qdq.onnx"));
+  EXPECT_EQ(path, QStringLiteral("/no/such/folder/net-onnx-qdq.onnx"));
   EXPECT_EQ(run, 7);
   ExportReport report;
   report.path = "/tmp/net-onnx-qdq.onnx";
@@ -267,6 +268,42 @@ TEST(ExportDialogTest, RefusalsBarATargetAndTheAuditIsShown) {
   dialog.set_report(report);
   EXPECT_EQ(dialog.audit()->rowCount(), 2);
   EXPECT_THAT(dialog.message().toStdString(), HasSubstr("1 of 2 quantizers"));
+}
+
+TEST(ExportDialogTest, TargetsThatKeepTheQuantizersComeFirst) {
+  const std::vector<PluginEntry> targets = {{"onnx", "ONNX (float)", "", {}, {{"needs_quantizers", false}}},
+                                            {"onnx-qdq", "ONNX QDQ", "", {}, {{"needs_quantizers", true}}}};
+  for (const bool quantizes : {true, false}) {
+    ExportDialog dialog(targets, 0, QStringLiteral("W4A4"), QStringLiteral("/no/such/folder/net"), quantizes);
+    EXPECT_EQ(dialog.current_target(), quantizes ? QStringLiteral("onnx-qdq") : QStringLiteral("onnx"));
+    dialog.show();
+    const QRect before = dialog.list()->visualItemRect(dialog.list()->item(0));
+    dialog.set_refusals(dialog.current_target(), {});
+    EXPECT_EQ(dialog.list()->visualItemRect(dialog.list()->item(0)), before) << "the mark has its place from the start";
+  }
+}
+
+TEST(ExportDialogTest, AFileIsNotReplacedUnasked) {
+  QTemporaryDir folder;
+  const QString stem = folder.filePath(QStringLiteral("net")), path = stem + QStringLiteral("-onnx.onnx");
+  QFile file(path);
+  ASSERT_TRUE(file.open(QIODevice::WriteOnly));
+  file.close();
+  ExportDialog dialog({{"onnx", "ONNX", "", {}, {{"extension", ".onnx"}}}}, 0, QStringLiteral("W4A4"), stem, true);
+  dialog.show();
+  dialog.set_refusals(QStringLiteral("onnx"), {});
+  QStringList wanted;
+  QObject::connect(&dialog, &ExportDialog::export_wanted, &dialog, [&](const QString&, const QString& p, const json&, qint64) { wanted << p; });
+  dialog.export_button()->click();
+  EXPECT_TRUE(wanted.isEmpty());
+  EXPECT_THAT(dialog.message().toStdString(), HasSubstr("net-onnx.onnx exists already."));
+  EXPECT_EQ(dialog.export_button()->text(), QStringLiteral("Replace"));
+  QTest::keyClick(dialog.path_box(), Qt::Key_End);
+  QTest::keyClicks(dialog.path_box(), QStringLiteral("2"));
+  EXPECT_EQ(dialog.export_button()->text(), QStringLiteral("Export"));
+  QTest::keyClick(dialog.path_box(), Qt::Key_Backspace);
+  for (int click = 0; click < 2; ++click) dialog.export_button()->click();
+  EXPECT_EQ(wanted, QStringList{path});
 }
 
 TEST(PaletteTest, FindsByLettersAndRunsTheChosen) {

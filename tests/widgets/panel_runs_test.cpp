@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <QApplication>
 #include <QLabel>
 #include <QSignalSpy>
 #include <QTableView>
@@ -78,6 +79,8 @@ TEST_F(RunsTest, TwoSelectedRunsCompare) {
 TEST_F(RunsTest, TheComparisonShowsFiguresLayersAndRecipes) {
   runs_[2].recipe = uniform_recipe(8, 4);
   runs_[2].layers[1].weight_format = "W8";
+  runs_[2].recipe.passes = {{"qat", true, json::object()}};
+  runs_[2].passes = {{"qat", "Quantization-aware training", "", 1}};
   RunCompareView view(runs_[1], runs_[2]);
   EXPECT_EQ(view.figures()->item(1, 3)->text(), QStringLiteral("+1.51"));
   EXPECT_EQ(view.figures()->item(2, 3)->text().replace(QChar(0xa0), u' '), QStringLiteral("−900 B"));
@@ -85,8 +88,10 @@ TEST_F(RunsTest, TheComparisonShowsFiguresLayersAndRecipes) {
   EXPECT_EQ(view.layers()->item(1, 0)->text(), QStringLiteral("conv2"));
   EXPECT_EQ(view.layers()->item(1, 1)->text(), QStringLiteral("W4 float"));
   EXPECT_EQ(view.layers()->item(1, 2)->text(), QStringLiteral("W8 float"));
-  EXPECT_EQ(view.layers()->item(1, 7)->text(), QStringLiteral("−1.0"));
+  EXPECT_EQ(view.layers()->item(1, 8)->text(), QStringLiteral("−1.0"));
+  EXPECT_EQ(view.layers()->item(1, 5)->text(), QStringLiteral("0.0"));
   EXPECT_THAT(view.recipe_text().toStdString(), HasSubstr("bits 4 → 8"));
+  EXPECT_THAT(view.recipe_text().toStdString(), HasSubstr("pass Quantization-aware training added"));
   std::vector<NodeId> clicked;
   QObject::connect(&view, &RunCompareView::layer_clicked, &view, [&](NodeId n) { clicked.push_back(n); });
   view.layers()->selectRow(2);
@@ -140,6 +145,20 @@ TEST(IssuesPanelTest, CountsWhatNeedsAttention) {
   EXPECT_EQ(panel.name(), QStringLiteral("Issues (2)"));
   EXPECT_EQ(panel.subtitle(), QStringLiteral("1 needs attention"));
   QSignalSpy activated(&panel, &IssuesPanel::activated);
+  panel.resize(460, 300);
+  panel.show();
+  QApplication::processEvents();
+  const auto height = [&] { return panel.list()->visualItemRect(panel.list()->topLevelItem(0)).height(); };
+  const int one_line = height();
+  Issue issue{Severity::kWarning, "conv1", "The weights of this layer hold far more values than the format has codes for.", "Use 8 bit."};
+  panel.set_issues({issue, issue});
+  QApplication::processEvents();
+  EXPECT_GE(height(), one_line + 2 * panel.fontMetrics().height()) << "as high as the text needs";
+  const int narrow = height();
+  panel.resize(1400, 300);
+  QApplication::processEvents();
+  EXPECT_LT(height(), narrow);
+  panel.set_issues({{Severity::kWarning, "conv1", "Too wide.", "Use 8 bit."}});
   Q_EMIT panel.list()->itemActivated(panel.list()->topLevelItem(0), 0);
   ASSERT_EQ(activated.count(), 1);
   EXPECT_EQ(activated[0][0].toString(), QStringLiteral("conv1"));

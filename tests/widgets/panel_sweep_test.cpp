@@ -54,6 +54,7 @@ TEST_F(SweepTest, CellsFillInWhileTheyAreMeasured) {
   panel_.add_cell(cell(4, 4, 0.006));
   EXPECT_NEAR(panel_.map()->data().values[1][1], 0.6, 1e-9) << "in points";
   EXPECT_THAT(panel_.note().toStdString(), HasSubstr("1 of 9 cells"));
+  EXPECT_LE(panel_.minimumSizeHint().width(), 200) << "what it shows pushes no other dock";
   EXPECT_EQ(panel_.map()->data().outlined, (std::vector<int>{0, 1, 2}));
 }
 

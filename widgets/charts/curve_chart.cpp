@@ -1,5 +1,6 @@
 #include "widgets/charts/curve_chart.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <QVBoxLayout>
@@ -27,6 +28,9 @@ CurveChart::CurveChart(QWidget* parent) : QWidget(parent), plot_(new QCustomPlot
   plot_->axisRect()->setRangeZoom(Qt::Horizontal);
   connect(plot_, &QCustomPlot::mouseDoubleClick, this, &CurveChart::show_all);
   connect(&Theme::instance(), &Theme::changed, this, &CurveChart::restyle);
+  plot_->xAxis->setNumberFormat(QStringLiteral("f"));
+  plot_->xAxis->setNumberPrecision(0);
+  plot_->xAxis->ticker()->setTickStepStrategy(QCPAxisTicker::tssReadability);
   add_chart_menu(plot_, {QStringLiteral("training"), [this] { return plot_->size(); },
                          [this](QPainter* painter, const QRect& rect) {
                            painter->drawPixmap(rect, plot_->toPixmap(rect.width(), rect.height(), 2));
@@ -41,6 +45,19 @@ void CurveChart::restyle() {
   plot_->graph(1)->setPen(QPen(colors().good, 1.5));
   plot_->graph(1)->setScatterStyle(QCPScatterStyle(QCPScatterStyle::ssCircle, colors().good, colors().panel, 6));
   plot_->replot(QCustomPlot::rpQueuedReplot);
+}
+
+// As many labels as there is room for.
+void CurveChart::space_ticks() {
+  const double last = points_.empty() ? 0 : static_cast<double>(points_.back().step);
+  const int label = QFontMetrics(plot_->xAxis->tickLabelFont()).horizontalAdvance(QString::number(last, 'f', 0)) + 24;
+  const int room = plot_->axisRect()->width() > 1 ? plot_->axisRect()->width() : width();
+  plot_->xAxis->ticker()->setTickCount(std::clamp(room / label, 1, 8));
+}
+
+void CurveChart::resizeEvent(QResizeEvent* event) {
+  QWidget::resizeEvent(event);
+  space_ticks();
 }
 
 void CurveChart::set_points(const std::vector<TrainPoint>& points) {
@@ -62,6 +79,7 @@ void CurveChart::add_point(const TrainPoint& point) {
 }
 
 void CurveChart::show_all() {
+  space_ticks();
   plot_->rescaleAxes();
   plot_->yAxis->scaleRange(1.05);
   plot_->yAxis2->scaleRange(1.1);

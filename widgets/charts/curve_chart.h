@@ -22,7 +22,11 @@ class CurveChart : public QWidget {
   QString csv() const;
   QCustomPlot* plot() const { return plot_; }
 
+ protected:
+  void resizeEvent(QResizeEvent* event) override;
+
  private:
+  void space_ticks();
   void restyle();
   void show_all();
 

@@ -33,7 +33,7 @@ Histogram drawable(Histogram h) {
 }
 
 constexpr double kGrab = 7;           // px beside a handle that still catch it
-constexpr std::size_t kMostLines = 300;  // grid points drawn one by one
+constexpr double kLeastGap = 4;       // px between grid points that are drawn one by one
 
 }  // namespace
 
@@ -168,7 +168,8 @@ void HistogramChart::paint_value_axis(QPainter& painter, const QRectF& plot, con
   QString title = value_title_;
   if (!histogram_->grid.empty()) {
     const auto n = static_cast<int>(histogram_->grid.size());
-    title += tr("; dashed: the %1 grid points").arg(count_text(n));
+    const double gap = n > 1 ? (map_x(histogram_->grid.back(), plot) - map_x(histogram_->grid.front(), plot)) / (n - 1) : kLeastGap;
+    title += (gap < kLeastGap ? tr("; shaded: the %1 grid points") : tr("; dashed: the %1 grid points")).arg(count_text(n));
     if (!histogram_->grid_note.empty()) title += QStringLiteral(" (%1)").arg(QString::fromStdString(histogram_->grid_note));
   }
   const QRectF below(rect.left() + 8, plot.bottom() + 17, rect.width() - 16, 16);
@@ -187,14 +188,30 @@ void HistogramChart::paint_grid_points(QPainter& painter, const QRectF& plot) co
   const auto moved = [&](double g) {
     return drawn && to > from ? clip_lo_ + (g - from) / (to - from) * (clip_hi_ - clip_lo_) : g;
   };
-  const std::size_t stride = (grid.size() + kMostLines - 1) / kMostLines;
-  double last = -1e9;
-  for (std::size_t i = 0; i < grid.size(); i += stride) {
-    const double x = map_x(moved(grid[i]), plot);
-    if (x < plot.left() || x > plot.right() || x - last < 2.5) continue;
-    painter.drawLine(QPointF(x, plot.top()), QPointF(x, plot.bottom()));
-    last = x;
+  // Points closer than the eye can part are one band.
+  QColor band = colors().muted;
+  band.setAlpha(26);
+  const auto draw = [&](double left, double right, std::size_t points) {
+    left = std::max(left, plot.left());
+    right = std::min(right, plot.right());
+    if (left > right) return;
+    if (points > 2) painter.fillRect(QRectF(left, plot.top(), right - left, plot.height()), band);
+    painter.drawLine(QPointF(left, plot.top()), QPointF(left, plot.bottom()));
+    if (points > 2) painter.drawLine(QPointF(right, plot.top()), QPointF(right, plot.bottom()));
+  };
+  double left = map_x(moved(grid.front()), plot), right = left;
+  std::size_t points = 0;
+  for (const double g : grid) {
+    const double x = map_x(moved(g), plot);
+    if (points > 0 && x - right >= kLeastGap) {
+      draw(left, right, points);
+      left = x;
+      points = 0;
+    }
+    right = x;
+    ++points;
   }
+  draw(left, right, points);
 }
 
 void HistogramChart::paint_handles(QPainter& painter, const QRectF& plot) const {

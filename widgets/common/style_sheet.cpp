@@ -34,6 +34,7 @@ QScrollArea { background: @panel@; border: none; }
 QGraphicsView { border: none; }
 QFrame[role="block"] { background: @row@; border-radius: 6px; }
 QLabel { background: transparent; }
+QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0; }
 QLabel[role="muted"] { color: @muted@; }
 QLabel[role="title"] { font-weight: 600; }
 QLabel[role="warning"] { color: @warning@; }
@@ -122,7 +123,6 @@ QTableView::item, QTreeView::item { padding: 2px 6px; border-bottom: 1px solid @
 QListView::item { padding: 4px 8px; border-radius: 4px; }
 QTableView::item:selected, QTreeView::item:selected, QListView::item:selected { background: @accent_background@; color: @text@; }
 QTableView::item:hover:!selected, QTreeView::item:hover:!selected, QListView::item:hover:!selected { background: @row@; }
-QTableView::item:focus { border: 1px solid @accent@; }
 QHeaderView { background: @panel@; }
 QHeaderView::section { background: @panel@; color: @muted@; border: none; border-bottom: 1px solid @line@; padding: 5px 6px; font-weight: normal; }
 QHeaderView::section:checked { font-weight: normal; }

@@ -6,9 +6,12 @@
 #include <QComboBox>
 #include <QFileDialog>
 #include <QHBoxLayout>
+#include <QKeyEvent>
 #include <QLineEdit>
+#include <QRegularExpression>
 #include <QSlider>
 #include <QSpinBox>
+#include <QStyledItemDelegate>
 #include <QToolButton>
 #include <QWheelEvent>
 
@@ -69,18 +72,37 @@ class BoolEditor final : public FieldEditor {
   json default_;
 };
 
+// "Of the training split; 0: all." says what to show for 0: "all".
+QString word_for_zero(const Field& field) {
+  static const QRegularExpression pattern(QStringLiteral("\\b0: ([a-z ]+)[.;,]"));
+  const auto match = pattern.match(qs(field.doc));
+  return field.minimum == 0 && match.hasMatch() ? match.captured(1) : QString();
+}
+
+// A text field claims undo and redo for its own letters. It keeps them while something is typed and not yet taken;
+// after that they belong to the window.
+bool is_undo(const QEvent* event) {
+  if (event->type() != QEvent::ShortcutOverride) return false;
+  const auto* key = static_cast<const QKeyEvent*>(event);
+  return key->matches(QKeySequence::Undo) || key->matches(QKeySequence::Redo);
+}
+
 class MixedSpinBox final : public CalmWheel<QSpinBox> {
  public:
-  explicit MixedSpinBox(QWidget* parent) : CalmWheel(parent) {
+  MixedSpinBox(const QString& unit, QWidget* parent)
+      : CalmWheel(parent), unit_(unit.isEmpty() ? QString() : QStringLiteral(" ") + unit) {
+    setSuffix(unit_);
     connect(lineEdit(), &QLineEdit::textEdited, this, [this] {
+      typed_ = true;
       typed_over_ = typed_over_ || mixed_;
       mixed_ = false;
     });
+    connect(this, &QSpinBox::editingFinished, this, [this] { typed_ = false; });
   }
   void set_mixed(bool mixed) {
     mixed_ = mixed;
-    typed_over_ = false;
-    lineEdit()->setText(textFromValue(value()));
+    typed_ = typed_over_ = false;
+    setSuffix(mixed ? QString() : unit_);  // writes the text anew, too
   }
   // A number was typed over "mixed", maybe the one that was there below it.
   bool typed_over() const { return typed_over_; }
@@ -90,8 +112,11 @@ class MixedSpinBox final : public CalmWheel<QSpinBox> {
     return mixed_ ? FieldEditor::tr("mixed") : QSpinBox::textFromValue(value);
   }
   int valueFromText(const QString& text) const override {
+    QString number = text;
+    if (!unit_.isEmpty() && number.endsWith(unit_)) number.chop(unit_.size());
+    number.replace(QChar(0x2212), u'-').remove(locale().groupSeparator());
     bool ok = false;
-    const int v = text.toInt(&ok);
+    const int v = number.trimmed().toInt(&ok);
     return ok ? v : value();
   }
   QValidator::State validate(QString& text, int& position) const override {
@@ -102,9 +127,19 @@ class MixedSpinBox final : public CalmWheel<QSpinBox> {
     if (mixed_) set_mixed(false);  // Qt steps only from a text that is a number
     QSpinBox::stepBy(steps);
   }
+  bool event(QEvent* event) override {
+    if (!typed_ && is_undo(event)) {
+      event->ignore();
+      return false;
+    }
+    return CalmWheel::event(event);
+  }
+  // Qt would take what is typed here, too, also while the window is being destroyed; the loss of the focus takes it.
+  void hideEvent(QHideEvent* event) override { QWidget::hideEvent(event); }
 
  private:
-  bool mixed_ = false, typed_over_ = false;
+  QString unit_;
+  bool mixed_ = false, typed_ = false, typed_over_ = false;
 };
 
 class IntegerEditor final : public FieldEditor {
@@ -122,12 +157,14 @@ class IntegerEditor final : public FieldEditor {
       layout->addWidget(slider_, 1);
       connect(slider_, &QSlider::valueChanged, this, [this](int v) { take(v); });
     }
-    spin_ = new MixedSpinBox(this);
-    spin_->setRange(lo, hi);
-    spin_->setKeyboardTracking(false);
-    spin_->setButtonSymbols(slider_ ? QAbstractSpinBox::NoButtons : QAbstractSpinBox::UpDownArrows);
     // Beside a slider there is little room, and the label says what is counted.
-    if (!field.unit.empty() && !slider_) spin_->setSuffix(QStringLiteral(" ") + qs(field.unit));
+    spin_ = new MixedSpinBox(slider_ ? QString() : qs(field.unit), this);
+    spin_->setRange(lo, hi);
+    spin_->setSpecialValueText(word_for_zero(field));
+    spin_->setKeyboardTracking(false);
+    spin_->setLocale(QLocale(QLocale::English, QLocale::UnitedStates));  // "6,000", as everywhere
+    spin_->setGroupSeparatorShown(true);
+    spin_->setButtonSymbols(slider_ ? QAbstractSpinBox::NoButtons : QAbstractSpinBox::UpDownArrows);
     if (slider_) spin_->setFixedWidth(62);
     layout->addWidget(spin_, slider_ ? 0 : 1);
     connect(spin_, &QSpinBox::valueChanged, this, [this](int v) { take(v); });
@@ -169,6 +206,7 @@ class NumberEditor final : public FieldEditor {
  public:
   NumberEditor(const Field& field, QWidget* parent) : FieldEditor(parent), field_(field) {
     edit_ = new QLineEdit(this);
+    edit_->installEventFilter(this);
     edit_->setPlaceholderText(field.default_value.is_null() ? tr("automatic") : QString());
     row_layout(this)->addWidget(edit_, 1);
     connect(edit_, &QLineEdit::editingFinished, this, [this] { take(); });
@@ -188,6 +226,11 @@ class NumberEditor final : public FieldEditor {
     edit_->setPlaceholderText(tr("mixed"));
   }
   QWidget* focus_widget() const override { return edit_; }
+  bool eventFilter(QObject* object, QEvent* event) override {
+    if (object != edit_ || touched_ || !is_undo(event)) return FieldEditor::eventFilter(object, event);
+    event->ignore();
+    return true;
+  }
 
  private:
   QString legal() const {
@@ -228,6 +271,7 @@ class ChoiceEditor final : public FieldEditor {
     combo_ = new CalmWheel<QComboBox>(this);
     combo_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
     combo_->setMinimumContentsLength(8);
+    combo_->setItemDelegate(new QStyledItemDelegate(combo_));  // the one that the style sheet reaches
     for (const auto& c : field.choices) {
       combo_->addItem(qs(c.title.empty() ? c.value : c.title), qs(c.value));
       if (!c.doc.empty()) combo_->setItemData(combo_->count() - 1, qs(c.doc), Qt::ToolTipRole);

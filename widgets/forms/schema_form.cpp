@@ -10,6 +10,8 @@
 namespace quanvas {
 namespace {
 
+constexpr int kLabelWidth = 92;  // as that of the rows which stand above and below forms
+
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
 QString choice_title(const Field& field, const json& value) {
@@ -32,7 +34,7 @@ SchemaForm::SchemaForm(QWidget* parent) : QWidget(parent), grid_(new QGridLayout
   grid_->setContentsMargins(0, 0, 0, 0);
   grid_->setHorizontalSpacing(8);
   grid_->setVerticalSpacing(0);
-  grid_->setColumnMinimumWidth(0, 92);
+  grid_->setColumnMinimumWidth(0, kLabelWidth);
   grid_->setColumnStretch(1, 1);
 }
 
@@ -56,6 +58,7 @@ void SchemaForm::add_row(const Field& field) {
   r.label = new QLabel(label_text(field), this);
   r.label->setProperty("role", "muted");
   r.label->setWordWrap(true);
+  r.label->setFixedWidth(kLabelWidth);
   r.editor = FieldEditor::create(field, this);
   r.editor->setObjectName(qs(field.key));
   r.editor->focus_widget()->setAccessibleName(qs(field.title));

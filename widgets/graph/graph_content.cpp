@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "widgets/common/node_names.h"
+
 namespace quanvas {
 
 namespace {
@@ -16,30 +18,7 @@ QString sample_shape(const TensorInfo& tensor) {
   if (!tensor.shape) return {};
   Shape shape = *tensor.shape;
   if (shape.size() >= 2 && (shape.front() == -1 || shape.front() == 1)) shape.erase(shape.begin());
-  return text(shape_text(shape));
-}
-
-std::string last_part(const std::string& name, std::size_t parts = 1) {
-  std::size_t at = name.size();
-  for (std::size_t i = 0; i < parts && at != std::string::npos && at > 0; ++i) at = name.find_last_of("/.", at - 1);
-  return at == std::string::npos || at == name.size() ? name : name.substr(at + 1);
-}
-
-bool made_from_op(const std::string& part, const std::string& op) {
-  return part == op || part.starts_with(op + "_");
-}
-
-bool only_digits(const std::string& s) {
-  return !s.empty() && std::all_of(s.begin(), s.end(), [](char c) { return c >= '0' && c <= '9'; });
-}
-
-// "conv1" of "/layer1/layer1.0/conv1/Conv", "features.0" of "features.0", "Conv_67" of "Conv_67".
-QString short_name(const Node& node, std::size_t nodes_in_scope) {
-  std::string part = last_part(node.name);
-  const std::string& whole = made_from_op(part, node.op) && nodes_in_scope == 1 ? node.scope : node.name;
-  if (whole.empty()) return text(part);
-  part = last_part(whole);
-  return text(only_digits(part) ? last_part(whole, 2) : part);
+  return shown_shape(shape);
 }
 
 bool is_small(const Layer* layer) {
@@ -53,7 +32,7 @@ CardInfo card_of(const Graph& graph, const Node& node, const Layer* layer, std::
   card.layer = layer != nullptr;
   card.name = text(node.name);
   card.op = text(node.op);
-  card.title = short_name(node, nodes_in_scope);
+  card.title = card_name(node, nodes_in_scope);
   card.description = text(describe(graph, node));
   card.opaque_reason = text(node.opaque_reason);
   for (const TensorId output : node.outputs)

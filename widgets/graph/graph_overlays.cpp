@@ -16,6 +16,9 @@ namespace {
 
 constexpr int kRow = 20, kSwatch = 14, kTop = 22;
 constexpr int kMapMargin = 6, kMapHeight = 132, kMapMostWidth = 160, kMapLeastWidth = 72;
+constexpr int kLongMapHeight = 300;
+constexpr double kLongAspect = 0.1;      // narrower networks get a taller map
+constexpr double kLeastCardScale = 0.16;  // in a map: a card of 200 is 32 px wide
 
 }  // namespace
 
@@ -98,16 +101,20 @@ void Minimap::set_view(const QRectF& visible) {
 QSize Minimap::sizeHint() const {
   if (bounds_.isEmpty()) return {kMapLeastWidth, kMapLeastWidth};
   const double aspect = bounds_.width() / bounds_.height();
+  if (aspect < kLongAspect) {
+    const int room = parentWidget() ? parentWidget()->height() / 2 : kMapHeight;
+    return {kMapLeastWidth, std::clamp(room, kMapHeight, kLongMapHeight)};
+  }
   if (aspect * kMapHeight <= kMapMostWidth)
     return {std::max(kMapLeastWidth, static_cast<int>(aspect * kMapHeight)), kMapHeight};
   return {kMapMostWidth, std::max(36, static_cast<int>(kMapMostWidth / aspect))};
 }
 
-// Narrow networks are drawn up to six times as wide as they are, or nothing would be seen of them.
+// Narrow networks are drawn wider than they are, or nothing would be seen of them.
 QRectF Minimap::to_map(const QRectF& scene) const {
   const double inner_width = width() - 2.0 * kMapMargin, inner_height = height() - 2.0 * kMapMargin;
   const double sy = inner_height / std::max(1.0, bounds_.height());
-  const double sx = std::min(inner_width / std::max(1.0, bounds_.width()), 6 * sy);
+  const double sx = std::min(inner_width / std::max(1.0, bounds_.width()), std::max(6 * sy, kLeastCardScale));
   return {width() / 2.0 + (scene.x() - bounds_.center().x()) * sx, kMapMargin + (scene.y() - bounds_.top()) * sy,
           scene.width() * sx, scene.height() * sy};
 }

@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::size_t kStartClosed = 600;
 constexpr double kLeastZoom = 0.001, kMostZoom = 4;
+constexpr double kMargin = 18, kOverlayGap = 10, kMapMargin = 14;
 
 }  // namespace
 
@@ -84,18 +85,18 @@ void GraphView::set_graph(GraphPtr graph, const std::vector<Layer>& layers) {
     current_ = kNoNode;
     search_.clear();
     if (content_.layout.nodes.size() > kStartClosed)
-      for (const ScopeGroup& g : scope_groups(content_.layout.nodes))
+      for (const ScopeGroup& g : scope_groups(content_.layout))
         if (g.depth == 0) collapsed_.insert(g.path);
   }
   found_.clear();
   std::set<NodeId> selected;
   for (const NodeId id : selected_)
     if (same && content_.find(id) != nullptr) selected.insert(id);
+  refresh_legend();  // the start position leaves its room
   relayout(same ? After::kKeep : After::kStart);
   change_selection(std::move(selected));
   if (content_.find(current_) == nullptr) current_ = kNoNode;
   if (!search_.isEmpty()) set_search(search_);
-  refresh_legend();
 }
 
 const NodeVisual& GraphView::visual(NodeId id) const {
@@ -218,7 +219,8 @@ void GraphView::place_overlays() {
   const QRectF all(layout_.bounds.x, layout_.bounds.y, layout_.bounds.width, layout_.bounds.height);
   minimap_->setVisible(any && minimap_wanted_ && !visible.contains(all) && width() > 300 && height() > 240);
   minimap_->set_view(visible);
-  minimap_->move(width() - minimap_->width() - 14, height() - minimap_->height() - 14);
+  minimap_->resize(minimap_->sizeHint());
+  minimap_->move(width() - minimap_->width() - static_cast<int>(kMapMargin), height() - minimap_->height() - static_cast<int>(kMapMargin));
 }
 
 void GraphView::apply_theme() {
@@ -241,16 +243,43 @@ void GraphView::zoom_at(const QPoint& pos, double factor) {
   Q_EMIT zoom_changed(target);
 }
 
-void GraphView::fit() {
-  if (layout_.bounds.width <= 0) return;
-  const double margin = 18;
-  const double zoom = std::min({1.0, (viewport()->width() - 2 * margin) / layout_.bounds.width,
-                                (viewport()->height() - 2 * margin) / layout_.bounds.height});
-  setTransform(QTransform::fromScale(std::max(zoom, kLeastZoom), std::max(zoom, kLeastZoom)));
-  const LayoutRect& b = layout_.bounds;
-  centerOn(b.x + b.width / 2, b.y + b.height / 2);
+// Where in the viewport a graph of this size in pixels is to stand: in the middle where nothing lies over it, else
+// beside the legend and the map.
+QRectF GraphView::room(double width, double height, bool with_minimap) const {
+  const QRectF all = QRectF(viewport()->rect()).adjusted(kMargin, kMargin, -kMargin, -kMargin);
+  QRectF taken(all.center() - QPointF(width / 2, height / 2), QSizeF(width, height));
+  if (height > all.height()) taken.moveTop(all.top());
+  QRectF free = all;
+  if (legend_wanted_ && taken.intersects(legend_->geometry())) free.setLeft(legend_->geometry().right() + kOverlayGap);
+  if (with_minimap && minimap_wanted_) {
+    const QSize map = minimap_->sizeHint();
+    const QRectF place(this->width() - map.width() - kMapMargin, this->height() - map.height() - kMapMargin, map.width(), map.height());
+    if (width > free.width() || QRectF(QPointF(free.center().x() - width / 2, taken.top()), taken.size()).intersects(place))
+      free.setRight(place.left() - kOverlayGap);
+  }
+  return free.width() > all.width() / 3 ? free : all;
+}
+
+void GraphView::show_at(double zoom, const QPointF& scene, const QPointF& at) {
+  setTransform(QTransform::fromScale(zoom, zoom));
+  const QRectF view = viewport()->rect();
+  centerOn(scene + (view.center() - at) / zoom);
   place_overlays();
-  Q_EMIT zoom_changed(this->zoom());
+  Q_EMIT zoom_changed(zoom);
+}
+
+void GraphView::fit() {
+  const LayoutRect& b = layout_.bounds;
+  if (b.width <= 0) return;
+  const auto zoom_in_room = [&](const QRectF& r) { return std::max(kLeastZoom, std::min({1.0, r.width() / b.width, r.height() / b.height})); };
+  const QRectF whole = QRectF(viewport()->rect()).adjusted(kMargin, kMargin, -kMargin, -kMargin);
+  const double most = zoom_in_room(whole);
+  // A tall graph goes beside the legend, a wide one below it.
+  QRectF place = room(b.width * most, b.height * most, false);
+  QRectF below = whole;
+  below.setTop(legend_->geometry().bottom() + kOverlayGap);
+  if (place != whole && below.height() > 0 && zoom_in_room(below) > zoom_in_room(place)) place = below;
+  show_at(zoom_in_room(place), {b.x + b.width / 2, b.y + b.height / 2}, place.center());
 }
 
 void GraphView::show_start() {
@@ -261,11 +290,12 @@ void GraphView::show_start() {
     return;
   }
   const double zoom = std::clamp((viewport()->width() - 60) / std::max(1.0, b.width), 0.8, 1.0);
-  setTransform(QTransform::fromScale(zoom, zoom));
-  const double x = b.width * zoom < viewport()->width() ? b.x + b.width / 2 : 0;
-  centerOn(x, b.y + (viewport()->height() / 2.0 - 18) / zoom);
-  place_overlays();
-  Q_EMIT zoom_changed(zoom);
+  const QRectF place = room(b.width * zoom, b.height * zoom, true);
+  double left = place.center().x() - b.width * zoom / 2;
+  // Wider than the room: the first node in its middle, but no room left empty at a side.
+  if (b.width * zoom > place.width())
+    left = std::clamp(place.center().x() + b.x * zoom, place.right() - b.width * zoom, place.left());
+  show_at(zoom, {b.x, b.y}, {left, place.top()});
 }
 
 std::vector<NodeId> GraphView::selection() const {

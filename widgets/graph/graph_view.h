@@ -144,6 +144,8 @@ class GraphView : public QGraphicsView {
   void refresh_legend();
   void refresh_minimap();
   void place_overlays();
+  QRectF room(double width, double height, bool with_minimap) const;
+  void show_at(double zoom, const QPointF& scene, const QPointF& at);
   void apply_theme();
   const NodeVisual& visual(NodeId id) const;
   QString end_name(const RoutedEdge& edge, bool from) const;

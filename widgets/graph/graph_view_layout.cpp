@@ -115,11 +115,12 @@ void GraphView::take_layout(LayoutResult result) {
   // Room on all sides, so that every place of the graph can come to the middle.
   setSceneRect(to_qt(layout_.bounds).adjusted(-4000, -3000, 4000, 3000));
   refresh_states();
+  refresh_minimap();
   if (after_layout_ == After::kStart) show_start();
   if (const auto corner = group_corner(anchor_group_); corner && anchor_at_ && after_layout_ == After::kAnchor)
     pan_by(*anchor_at_ - mapFromScene(*corner));
   after_layout_ = After::kKeep;
-  refresh_minimap();
+  place_overlays();
   if (reveal_after_ != kNoNode) {
     const NodeId node = reveal_after_;
     reveal_after_ = kNoNode;
@@ -207,7 +208,7 @@ void GraphView::expand_all() { set_collapsed({}); }
 
 void GraphView::collapse_all() {
   std::set<std::string> groups;
-  for (const ScopeGroup& g : scope_groups(content_.layout.nodes)) groups.insert(g.path);
+  for (const ScopeGroup& g : scope_groups(content_.layout)) groups.insert(g.path);
   set_collapsed(std::move(groups));
 }
 
@@ -215,7 +216,7 @@ bool GraphView::has_groups() const { return !layout_.groups.empty(); }
 
 bool GraphView::open_groups_around(NodeId node) {
   bool opened = false;
-  for (const ScopeGroup& g : scope_groups(content_.layout.nodes))
+  for (const ScopeGroup& g : scope_groups(content_.layout))
     if (collapsed_.count(g.path) > 0 && std::find(g.nodes.begin(), g.nodes.end(), node) != g.nodes.end())
       opened = collapsed_.erase(g.path) > 0 || opened;
   return opened;

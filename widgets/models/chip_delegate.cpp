@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include <QApplication>
+#include <QHeaderView>
 #include <QPainter>
+#include <QTableView>
 
 #include "widgets/common/theme.h"
 
@@ -20,6 +22,27 @@ void paint_background(QPainter* painter, QStyleOptionViewItem option) {
   option.icon = {};
   const QWidget* widget = option.widget;
   (widget ? widget->style() : QApplication::style())->drawControl(QStyle::CE_ItemViewItem, &option, painter, widget);
+}
+
+void paint_row_focus(QPainter* painter, const QStyleOptionViewItem& option, const QModelIndex& index) {
+  const auto* table = qobject_cast<const QTableView*>(option.widget);
+  if (!table || !table->hasFocus() || table->currentIndex().row() != index.row()) return;
+  const auto* header = table->horizontalHeader();
+  int first = -1, last = -1;
+  for (int v = 0; v < header->count(); ++v) {
+    const int column = header->logicalIndex(v);
+    if (header->isSectionHidden(column)) continue;
+    if (first < 0) first = column;
+    last = column;
+  }
+  const QRect r = option.rect;
+  painter->save();
+  painter->setPen(QPen(colors().accent, 1));
+  painter->drawLine(r.topLeft(), r.topRight());
+  painter->drawLine(r.bottomLeft(), r.bottomRight());
+  if (index.column() == first) painter->drawLine(r.topLeft(), r.bottomLeft());
+  if (index.column() == last) painter->drawLine(r.topRight(), r.bottomRight());
+  painter->restore();
 }
 
 }  // namespace
@@ -43,14 +66,24 @@ void paint_chip(QPainter* painter, const QRect& rect, const QString& text, doubl
   painter->restore();
 }
 
+void RowDelegate::initStyleOption(QStyleOptionViewItem* option, const QModelIndex& index) const {
+  QStyledItemDelegate::initStyleOption(option, index);
+  option->state &= ~QStyle::State_HasFocus;
+}
+
+void RowDelegate::paint(QPainter* painter, const QStyleOptionViewItem& option, const QModelIndex& index) const {
+  QStyledItemDelegate::paint(painter, option, index);
+  paint_row_focus(painter, option, index);
+}
+
 ChipDelegate::ChipDelegate(int bits_role, int sqnr_role, int stale_role, QObject* parent)
-    : QStyledItemDelegate(parent), bits_role_(bits_role), sqnr_role_(sqnr_role), stale_role_(stale_role) {}
+    : RowDelegate(parent), bits_role_(bits_role), sqnr_role_(sqnr_role), stale_role_(stale_role) {}
 
 void ChipDelegate::paint(QPainter* painter, const QStyleOptionViewItem& option, const QModelIndex& index) const {
   const QVariant bits = bits_role_ < 0 ? QVariant() : index.data(bits_role_);
   const QVariant sqnr = sqnr_role_ < 0 ? QVariant() : index.data(sqnr_role_);
   if (!bits.isValid() && !sqnr.isValid()) {
-    QStyledItemDelegate::paint(painter, option, index);
+    RowDelegate::paint(painter, option, index);
     return;
   }
   QStyleOptionViewItem own = option;
@@ -59,6 +92,7 @@ void ChipDelegate::paint(QPainter* painter, const QStyleOptionViewItem& option, 
   const QRect rect = option.rect.adjusted(6, 0, -4, 0);
   if (bits.isValid()) paint_chip(painter, rect, index, bits.toInt());
   else paint_sqnr(painter, rect, index, sqnr.toDouble());
+  paint_row_focus(painter, option, index);
 }
 
 void ChipDelegate::paint_chip(QPainter* painter, const QRect& rect, const QModelIndex& index, int bits) const {

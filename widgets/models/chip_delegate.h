@@ -7,7 +7,19 @@
 
 namespace quanvas {
 
-class ChipDelegate : public QStyledItemDelegate {
+// For tables whose rows are selected as one: the focus is a ring around the row, not around one of its cells.
+class RowDelegate : public QStyledItemDelegate {
+  Q_OBJECT
+
+ public:
+  using QStyledItemDelegate::QStyledItemDelegate;
+  void paint(QPainter* painter, const QStyleOptionViewItem& option, const QModelIndex& index) const override;
+
+ protected:
+  void initStyleOption(QStyleOptionViewItem* option, const QModelIndex& index) const override;
+};
+
+class ChipDelegate : public RowDelegate {
   Q_OBJECT
 
  public:

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "widgets/common/format.h"
+#include "widgets/common/node_names.h"
 #include "widgets/common/theme.h"
 
 namespace quanvas {
@@ -25,7 +26,7 @@ const ColumnText kColumnTexts[LayersModel::kColumns] = {
     {QT_TRANSLATE_NOOP("quanvas::LayersModel", "Act."),
      QT_TRANSLATE_NOOP("quanvas::LayersModel", "Number format of the activation that the layer computes with; of its output when the input is float"), false},
     {QT_TRANSLATE_NOOP("quanvas::LayersModel", "Output"), QT_TRANSLATE_NOOP("quanvas::LayersModel", "Number format of the output"), false},
-    {QT_TRANSLATE_NOOP("quanvas::LayersModel", "Parameters"), QT_TRANSLATE_NOOP("quanvas::LayersModel", "Learnt elements: weight, bias, batch normalization"), true},
+    {QT_TRANSLATE_NOOP("quanvas::LayersModel", "Params"), QT_TRANSLATE_NOOP("quanvas::LayersModel", "Learnt elements: weight, bias, batch normalization"), true},
     {QT_TRANSLATE_NOOP("quanvas::LayersModel", "MACs"), QT_TRANSLATE_NOOP("quanvas::LayersModel", "Multiply-accumulates for one sample"), true},
     {QT_TRANSLATE_NOOP("quanvas::LayersModel", "Weight SQNR"),
      QT_TRANSLATE_NOOP("quanvas::LayersModel", "10·log10( Σw² / Σ(w−w~)² ) in dB: higher is better"), false},
@@ -93,12 +94,15 @@ std::vector<LayerRow> layer_rows(const Graph& graph, const std::vector<Layer>& l
                                  const std::map<NodeId, LayerFacts>& facts) {
   std::vector<LayerRow> rows;
   rows.reserve(layers.size());
+  std::unordered_map<std::string, std::size_t> in_scope;
+  for (const Node& n : graph.nodes()) ++in_scope[n.scope];
   for (const auto& layer : layers) {
     const Node* node = graph.find(layer.node);
     LayerRow row;
     row.node = layer.node;
     if (node) {
       row.name = qs(node->name);
+      row.short_name = list_name(*node, in_scope[node->scope]);
       row.op = qs(node->op);
       row.type = qs(describe_short(graph, *node));
       row.scope = qs(node->scope);
@@ -107,7 +111,7 @@ std::vector<LayerRow> layer_rows(const Graph& graph, const std::vector<Layer>& l
       row.macs = cost.macs;
     }
     if (layer.output != kNoTensor && graph.tensor(layer.output).shape)
-      row.shape = qs(shape_text(*graph.tensor(layer.output).shape));
+      row.shape = shown_shape(*graph.tensor(layer.output).shape);
     rows.push_back(std::move(row));
   }
   refresh_rows(rows, layers, plan, facts);
@@ -145,6 +149,13 @@ void LayersModel::set_rows(std::vector<LayerRow> rows) {
 int LayersModel::row_of(NodeId node) const {
   const auto it = row_of_.find(node);
   return it == row_of_.end() ? -1 : it->second;
+}
+
+bool LayersModel::has_values(int column) const {
+  return std::any_of(rows_.begin(), rows_.end(), [column](const LayerRow& row) {
+    if (const auto* cell = cell_of(row, column)) return cell->state != FormatCell::State::kAbsent;
+    return (column != kWeightSqnr && column != kOutputSqnr) || !std::isnan(sqnr_of(row, column));
+  });
 }
 
 void LayersModel::set_selected(const std::vector<NodeId>& nodes) {
@@ -216,6 +227,7 @@ QVariant LayersModel::data(const QModelIndex& index, int role) const {
     case Qt::ForegroundRole: return column == kType || column == kShape ? QVariant(colors().muted) : QVariant();
     case kSortRole: return sort_value(row, column);
     case kNodeRole: return row.node;
+    case kShortNameRole: return column == kName && !row.short_name.isEmpty() ? row.short_name : text(row, column);
     case kStaleRole: return row.stale;
     case kSqnrRole:
       if (column == kWeightSqnr || column == kOutputSqnr) return sqnr_of(row, column);

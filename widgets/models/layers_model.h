@@ -32,6 +32,7 @@ struct FormatCell {
 struct LayerRow {
   NodeId node = kNoNode;
   QString name, type, op, scope, shape;
+  QString short_name;      // what the table shows; the name when empty
   double parameters = 0, macs = 0;
   FormatCell weight, input, output;
   double weight_sqnr = std::numeric_limits<double>::quiet_NaN();  // dB; nan: not known
@@ -55,8 +56,9 @@ class LayersModel : public QAbstractTableModel {
  public:
   enum Column { kName, kType, kShape, kWeight, kActivation, kOutput, kParameters, kMacs, kWeightSqnr, kOutputSqnr,
                 kColumns };
-  // kSort: a value to compare; kBits: bits of a format cell (0 float, -1 none); kSqnr: dB; kNode: node id.
-  enum Role { kSortRole = Qt::UserRole, kBitsRole, kSqnrRole, kNodeRole, kStaleRole };
+  // kSort: a value to compare; kBits: bits of a format cell (0 float, -1 none); kSqnr: dB; kNode: node id;
+  // kShortName: the name as it is drawn (copies, filters and rules use the whole name).
+  enum Role { kSortRole = Qt::UserRole, kBitsRole, kSqnrRole, kNodeRole, kStaleRole, kShortNameRole };
 
   using QAbstractTableModel::QAbstractTableModel;
 
@@ -64,6 +66,7 @@ class LayersModel : public QAbstractTableModel {
   void set_rows(std::vector<LayerRow> rows);
   const std::vector<LayerRow>& rows() const { return rows_; }
   int row_of(NodeId node) const;  // -1 when absent
+  bool has_values(int column) const;  // in any row
   void set_selected(const std::vector<NodeId>& nodes);
 
   int rowCount(const QModelIndex& parent = {}) const override;

@@ -13,6 +13,12 @@
 
 namespace quanvas {
 
+namespace {
+
+constexpr int kWaitMs = 150;
+
+}  // namespace
+
 DistributionPanel::DistributionPanel(QWidget* parent)
     : Panel(QStringLiteral("distribution"), tr("Distribution"), parent), chart_(new HistogramChart(this)),
       selector_(new QComboBox(this)), log_(new QToolButton(this)), stack_(new QStackedLayout(this)),
@@ -43,6 +49,9 @@ DistributionPanel::DistributionPanel(QWidget* parent)
     if (const auto site = current_site()) Q_EMIT clip_changed(*site, lo, hi, finished);
   });
   connect(empty_, &EmptyState::action_triggered, this, &DistributionPanel::calibrate_wanted);
+  waiting_.setSingleShot(true);
+  waiting_.setInterval(kWaitMs);
+  connect(&waiting_, &QTimer::timeout, this, &DistributionPanel::say_waiting);
   set_sources({}, {});
 }
 
@@ -111,9 +120,23 @@ void DistributionPanel::show_source() {
     if (!histogram_) {
       chart_->clear();
       stack_->setCurrentWidget(chart_);
+      waiting_.start();
     }
   }
   update_subtitle();
+}
+
+void DistributionPanel::say_waiting() {
+  const Source* s = source();
+  if (!s || histogram_ || stack_->currentWidget() == empty_) return;
+  empty_->clear_actions();
+  if (s->is_activation) {
+    empty_->set_text(tr("No distribution yet"), tr("The values of activations are seen while a data set is run through the network."));
+    empty_->add_action(QStringLiteral("calibrate"), tr("Calibrate"), QStringLiteral("calibrate"));
+  } else {
+    empty_->set_text(tr("No distribution yet"), tr("It is being read."));
+  }
+  stack_->setCurrentWidget(empty_);
 }
 
 void DistributionPanel::set_histogram(const Histogram& histogram) {

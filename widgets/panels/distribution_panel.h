@@ -4,6 +4,8 @@
 #include <optional>
 #include <vector>
 
+#include <QTimer>
+
 #include "core/recipe/quant_spec.h"
 #include "core/report/report.h"
 #include "widgets/charts/histogram_chart.h"
@@ -49,6 +51,7 @@ class DistributionPanel : public Panel {
 
  private:
   void show_source();
+  void say_waiting();
   void update_subtitle();
   const Source* source() const;
 
@@ -60,6 +63,7 @@ class DistributionPanel : public Panel {
   QToolButton* log_;
   QStackedLayout* stack_;
   EmptyState* empty_;
+  QTimer waiting_;   // an answer that comes soon replaces the picture before it without a flash
 };
 
 }  // namespace quanvas

@@ -1,13 +1,18 @@
 #include "widgets/panels/export_dialog.h"
 
+#include <algorithm>
+
 #include <QDialogButtonBox>
 #include <QFileDialog>
+#include <QFileInfo>
 #include <QHBoxLayout>
 #include <QHeaderView>
 #include <QLabel>
 #include <QLineEdit>
 #include <QListWidget>
+#include <QPixmap>
 #include <QPushButton>
+#include <QRegularExpression>
 #include <QStyle>
 #include <QTableWidget>
 #include <QToolButton>
@@ -16,12 +21,22 @@
 #include "widgets/common/format.h"
 #include "widgets/common/icons.h"
 #include "widgets/forms/schema_form.h"
+#include "widgets/models/chip_delegate.h"
 #include "widgets/models/table_text.h"
 
 namespace quanvas {
 namespace {
 
 constexpr std::size_t kMostRefusals = 12;  // shown in full; the rest is counted
+constexpr int kIcon = 16;
+
+// Keeps the place of the mark that the check will bring.
+QIcon no_icon() {
+  QPixmap pixmap(kIcon, kIcon);
+  pixmap.fill(Qt::transparent);
+  return pixmap;
+}
+
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
 QString suffix_of(const PluginEntry& e) {
@@ -33,6 +48,12 @@ QString refusal_text(const std::vector<Refusal>& list) {
   for (std::size_t i = 0; i < list.size() && i < kMostRefusals; ++i) lines << qs(list[i].text());
   if (list.size() > kMostRefusals) lines << ExportDialog::tr("… and %1 more.").arg(list.size() - kMostRefusals);
   return lines.join(u'\n');
+}
+
+// "codes -7 ... 7" of the audit as the window writes numbers.
+QString shown(const std::string& s) {
+  static const QRegularExpression minus(QStringLiteral("(?<![\\w.])-(?=\\d)"));
+  return qs(s).replace(minus, QString(QChar(0x2212))).replace(QStringLiteral("..."), QStringLiteral("…"));
 }
 
 QString report_text(const ExportReport& r) {
@@ -50,17 +71,24 @@ QString report_text(const ExportReport& r) {
 
 }  // namespace
 
-ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t run, const QString& what, const QString& stem, QWidget* parent)
+ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t run, const QString& what, const QString& stem, bool quantizes,
+                           QWidget* parent)
     : QDialog(parent), targets_(targets), run_(run), stem_(stem), list_(new QListWidget(this)), doc_(new QLabel(this)), message_(new QLabel(this)),
       options_(new SchemaForm(this)), path_(new QLineEdit(this)), audit_(new QTableWidget(0, 5, this)), export_(new QPushButton(tr("Export"), this)) {
   setWindowTitle(tr("Export %1").arg(what));
   resize(860, 520);
   list_->setFixedWidth(190);
   list_->setAccessibleName(tr("Targets"));
+  list_->setIconSize({kIcon, kIcon});
+  const auto keeps_quantizers = [](const PluginEntry& e) { return e.more.is_object() && e.more.value("needs_quantizers", false); };
+  std::stable_sort(targets_.begin(), targets_.end(), [&](const PluginEntry& a, const PluginEntry& b) {
+    return keeps_quantizers(a) != keeps_quantizers(b) && keeps_quantizers(a) == quantizes;
+  });
   for (const auto& t : targets_) {
     auto* item = new QListWidgetItem(qs(t.title), list_);
     item->setData(Qt::UserRole, qs(t.id));
     item->setToolTip(qs(t.doc));
+    item->setIcon(no_icon());
   }
   for (auto* l : {doc_, message_}) {
     l->setWordWrap(true);
@@ -79,6 +107,7 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   audit_->setAccessibleName(tr("Audit"));
   audit_->verticalHeader()->hide();
   audit_->verticalHeader()->setDefaultSectionSize(25);
+  audit_->setItemDelegate(new RowDelegate(audit_));
   add_copy_actions(audit_, audit_->horizontalHeader());
   audit_->setContextMenuPolicy(Qt::ActionsContextMenu);
   audit_->hide();
@@ -106,6 +135,8 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   columns->addLayout(right, 1);
   auto* buttons = new QDialogButtonBox(QDialogButtonBox::Close, this);
   buttons->addButton(export_, QDialogButtonBox::ActionRole);
+  buttons->button(QDialogButtonBox::Close)->setAutoDefault(false);
+  export_->setDefault(true);
   auto* layout = new QVBoxLayout(this);
   layout->addLayout(columns, 1);
   layout->addWidget(buttons);
@@ -113,17 +144,32 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
   connect(browse_button, &QToolButton::clicked, this, &ExportDialog::browse);
   connect(path_, &QLineEdit::textEdited, this, [this] { own_path_ = true; });
+  connect(path_, &QLineEdit::textChanged, this, &ExportDialog::ask_again);
   connect(list_, &QListWidget::currentItemChanged, this, [this] { show_target(); });
-  connect(export_, &QPushButton::clicked, this, [this] {
-    running_ = true;
-    export_->setEnabled(false);
-    audit_->hide();
-    say("muted", tr("Exporting…"));
-    Q_EMIT export_wanted(current_target(), path_->text(), options_->values(), run_);
-  });
+  connect(export_, &QPushButton::clicked, this, &ExportDialog::start);
   if (targets_.empty()) say("error", tr("The engine has no exporters."));
   export_->setEnabled(false);
   if (list_->count()) list_->setCurrentRow(0);
+}
+
+void ExportDialog::start() {
+  const QString path = path_->text();
+  if (QFileInfo::exists(path) && path != may_replace_) {
+    may_replace_ = path;
+    export_->setText(tr("Replace"));
+    return say("warning", tr("%1 exists already.").arg(path));
+  }
+  ask_again();
+  running_ = true;
+  export_->setEnabled(false);
+  audit_->hide();
+  say("muted", tr("Exporting…"));
+  Q_EMIT export_wanted(current_target(), path, options_->values(), run_);
+}
+
+void ExportDialog::ask_again() {
+  may_replace_.clear();
+  export_->setText(tr("Export"));
 }
 
 QString ExportDialog::current_target() const { return list_->currentItem() ? list_->currentItem()->data(Qt::UserRole).toString() : QString(); }
@@ -192,7 +238,7 @@ void ExportDialog::set_report(const ExportReport& report) {
   for (const auto& a : report.audit) {
     const int row = audit_->rowCount();
     audit_->insertRow(row);
-    const QString texts[] = {qs(a.layer), qs(a.quantizer), qs(a.requested), qs(a.written), bytes_text(a.bytes)};
+    const QString texts[] = {qs(a.layer), qs(a.quantizer), shown(a.requested), shown(a.written), bytes_text(a.bytes)};
     for (int c = 0; c < 5; ++c) audit_->setItem(row, c, new QTableWidgetItem(texts[c]));
     audit_->item(row, 4)->setTextAlignment(Qt::AlignRight | Qt::AlignVCenter);
     audit_->item(row, 3)->setIcon(a.equal ? icon(QStringLiteral("check"), IconRole::kGood) : icon(QStringLiteral("warning"), IconRole::kWarning));
@@ -208,6 +254,7 @@ void ExportDialog::browse() {
   if (path.isEmpty()) return;
   own_path_ = true;
   path_->setText(path);
+  may_replace_ = path;  // the file dialog has asked
 }
 
 }  // namespace quanvas

@@ -24,8 +24,10 @@ class ExportDialog : public QDialog {
   Q_OBJECT
 
  public:
-  // run: id of the run that is exported, 0: the current recipe. stem: file name without suffix.
-  ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t run, const QString& what, const QString& stem, QWidget* parent = nullptr);
+  // run: id of the run that is exported, 0: the current recipe. stem: file name without suffix. quantizes: the recipe
+  // has quantizers; targets that keep them come first then, else last.
+  ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t run, const QString& what, const QString& stem, bool quantizes,
+               QWidget* parent = nullptr);
   // Empty list: the target takes everything. Until this came the target says "checking".
   void set_refusals(const QString& target, const std::vector<Refusal>& refusals);
   void set_progress(const QString& text);        // while the export runs
@@ -36,6 +38,7 @@ class ExportDialog : public QDialog {
   QListWidget* list() const { return list_; }
   QTableWidget* audit() const { return audit_; }
   QPushButton* export_button() const { return export_; }
+  QLineEdit* path_box() const { return path_; }
   QString message() const;
 
  Q_SIGNALS:
@@ -45,6 +48,8 @@ class ExportDialog : public QDialog {
  private:
   void show_target();
   void browse();
+  void start();
+  void ask_again();  // whether a file may be replaced: the button exports again
   void say(const char* role, const QString& text);
 
   std::vector<PluginEntry> targets_;
@@ -53,6 +58,7 @@ class ExportDialog : public QDialog {
   QString stem_;
   bool own_path_ = false;  // the user chose the path
   bool running_ = false;
+  QString may_replace_;    // the file that the user agreed to replace
   QListWidget* list_;
   QLabel *doc_, *message_;
   SchemaForm* options_;

@@ -31,7 +31,7 @@ std::vector<FactRow> fact_rows(const SiteFacts& f, const std::optional<TensorErr
                       tr("MSE %1, cosine %2, largest error %3.").arg(significant_text(f.error.mse), number_text(f.error.cosine, 6), significant_text(f.error.max_abs)),
                   f.error.sqnr_db < kPoorSqnrDb});
   if (output)
-    rows.push_back({tr("Error at the output"), db_text(output->sqnr_db),
+    rows.push_back({tr("SQNR at the output"), db_text(output->sqnr_db),
                     tr("SQNR at the layer's output when only this layer is quantized, on the calibration sample."),
                     output->sqnr_db < kPoorSqnrDb});
   rows.push_back({tr("Values clipped"), percent_text(f.clipped_share, 2),
@@ -98,6 +98,7 @@ void FactsView::add_row(const FactRow& row, bool stale) {
   const int at = static_cast<int>(labels_.size()) / 2 + 1;
   auto* name = new QLabel(row.name, this);
   auto* value = new QLabel(row.value, this);
+  name->setWordWrap(true);
   QFont bold = text_font(12.5, QFont::DemiBold);
   value->setFont(bold);
   value->setAlignment(Qt::AlignRight | Qt::AlignVCenter);

@@ -6,6 +6,7 @@
 #include <QHBoxLayout>
 #include <QLabel>
 #include <QStackedLayout>
+#include <QStyledItemDelegate>
 #include <QTabBar>
 #include <QTextDocument>
 #include <QToolButton>
@@ -21,6 +22,8 @@
 
 namespace quanvas {
 namespace {
+
+constexpr int kLeastWidth = 280;  // four tabs and the button beside them
 
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
@@ -81,6 +84,7 @@ QLabel* text_label(QWidget* parent, const char* role) {
 }  // namespace
 
 InspectorPanel::InspectorPanel(QWidget* parent) : Panel(QStringLiteral("inspector"), tr("Inspector"), parent) {
+  set_least_width(kLeastWidth);
   stack_ = new QStackedLayout(this);
   empty_ = new EmptyState(QStringLiteral("settings"), tr("Select a layer"),
                           tr("Click a layer in the graph or the table to see and choose its number formats."), this);
@@ -105,6 +109,7 @@ QWidget* InspectorPanel::build_preset_row() {
   preset_->setMinimumContentsLength(8);
   preset_->setAccessibleName(tr("Preset"));
   preset_->setMaxVisibleItems(24);
+  preset_->setItemDelegate(new QStyledItemDelegate(preset_));
   label->setBuddy(preset_);
   layout->addWidget(label);
   layout->addWidget(preset_, 1);

@@ -4,6 +4,7 @@
 
 #include <QCoreApplication>
 
+#include "widgets/common/node_names.h"
 #include "widgets/models/recipe_edits.h"
 #include "widgets/models/counted.h"
 
@@ -16,7 +17,7 @@ QString qs(const std::string& s) { return QString::fromStdString(s); }
 QString tensor_text(const Graph& graph, TensorId id) {
   if (id == kNoTensor) return {};
   const auto& t = graph.tensor(id);
-  const QString shape = t.shape ? qs(shape_text(*t.shape)) : tr("shape unknown");
+  const QString shape = t.shape ? shown_shape(*t.shape) : tr("shape unknown");
   return t.type == DataType::kUndefined ? shape : shape + QStringLiteral(", ") + qs(type_name(t.type));
 }
 

@@ -1,7 +1,10 @@
 #include "widgets/panels/issues_panel.h"
 
+#include <algorithm>
+
 #include <QHeaderView>
 #include <QStackedLayout>
+#include <QStyledItemDelegate>
 #include <QToolButton>
 #include <QTreeWidget>
 
@@ -22,6 +25,34 @@ QIcon severity_icon(Severity s) {
   return {};
 }
 
+// Qt's trees ask for the height of a row without saying how wide its columns are; wrapped text needs both.
+class WrappingDelegate : public QStyledItemDelegate {
+ public:
+  explicit WrappingDelegate(QTreeView* view) : QStyledItemDelegate(view), view_(view) {}
+
+  QSize sizeHint(const QStyleOptionViewItem& option, const QModelIndex& index) const override {
+    QStyleOptionViewItem own = option;
+    initStyleOption(&own, index);
+    const int icon = own.icon.isNull() ? 0 : view_->iconSize().width() + kIconGap;
+    const QRect room(0, 0, std::max(1, view_->columnWidth(index.column()) - 2 * kPadding - icon), 10000);
+    const QRect text = QFontMetrics(own.font).boundingRect(room, Qt::TextWordWrap | Qt::AlignLeft, own.text);
+    return {text.width() + 2 * kPadding + icon, text.height() + 2 * kRoomAbove};
+  }
+
+ protected:
+  void initStyleOption(QStyleOptionViewItem* option, const QModelIndex& index) const override {
+    QStyledItemDelegate::initStyleOption(option, index);
+    option->displayAlignment = Qt::AlignLeft | Qt::AlignTop;
+    option->decorationAlignment = Qt::AlignLeft | Qt::AlignTop;
+  }
+
+ private:
+  static constexpr int kPadding = 9, kIconGap = 6, kRoomAbove = 5;
+  QTreeView* view_;
+};
+
+constexpr int kWhereWidth = 120;
+
 }  // namespace
 
 IssuesPanel::IssuesPanel(QWidget* parent)
@@ -35,7 +66,11 @@ IssuesPanel::IssuesPanel(QWidget* parent)
   list_->setContextMenuPolicy(Qt::ActionsContextMenu);
   list_->setIconSize({15, 15});
   add_copy_actions(list_, list_->header());
-  list_->header()->setSectionResizeMode(0, QHeaderView::ResizeToContents);
+  list_->setItemDelegate(new WrappingDelegate(list_));
+  list_->setVerticalScrollMode(QAbstractItemView::ScrollPerPixel);
+  list_->setTextElideMode(Qt::ElideMiddle);
+  list_->header()->setSectionResizeMode(0, QHeaderView::Interactive);
+  list_->header()->resizeSection(0, kWhereWidth);
   list_->header()->setSectionResizeMode(1, QHeaderView::Stretch);
   list_->header()->setSectionResizeMode(2, QHeaderView::Stretch);
   clear_->setText(tr("Clear"));
@@ -43,6 +78,7 @@ IssuesPanel::IssuesPanel(QWidget* parent)
   add_header_widget(clear_);
   stack_->addWidget(empty_);
   stack_->addWidget(list_);
+  connect(list_->header(), &QHeaderView::sectionResized, list_, &QTreeWidget::doItemsLayout);
   connect(clear_, &QToolButton::clicked, this, &IssuesPanel::clear_wanted);
   connect(list_, &QTreeWidget::itemActivated, this, [this](QTreeWidgetItem* item) { Q_EMIT activated(item->text(0)); });
   set_issues({});

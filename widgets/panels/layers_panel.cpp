@@ -2,12 +2,15 @@
 
 #include <set>
 
+#include <QEvent>
+#include <QGuiApplication>
 #include <QHeaderView>
 #include <QItemSelectionModel>
 #include <QLabel>
 #include <QLineEdit>
 #include <QMenu>
 #include <QTableView>
+#include <QTextDocument>
 #include <QVBoxLayout>
 
 #include "core/recipe/recipe.h"
@@ -30,18 +33,20 @@ class LayersDelegate : public ChipDelegate {
  protected:
   void initStyleOption(QStyleOptionViewItem* option, const QModelIndex& index) const override {
     ChipDelegate::initStyleOption(option, index);
-    option->textElideMode = index.column() == LayersModel::kName ? Qt::ElideMiddle : Qt::ElideRight;
+    if (index.column() != LayersModel::kName) return;
+    option->text = index.data(LayersModel::kShortNameRole).toString();
+    option->textElideMode = Qt::ElideLeft;
   }
 };
 
 constexpr int kRowHeight = 25;
-constexpr int kLeastName = 64, kLeastType = 60;
+constexpr int kLeastName = 96, kLeastType = 64;
 
 }  // namespace
 
 LayersPanel::LayersPanel(QWidget* parent)
     : Panel(QStringLiteral("layers"), tr("Layers"), parent), model_(new LayersModel(this)),
-      proxy_(new LayersProxy(this)), filter_(new QLineEdit(this)), error_(new QLabel(this)), table_(new QTableView(this)) {
+      proxy_(new LayersProxy(this)), filter_(new QLineEdit(this)), error_(new QLabel(this)), none_(nullptr), table_(new QTableView(this)) {
   proxy_->setSourceModel(model_);
   filter_->setPlaceholderText(tr("Filter: name, type, bits<=4, sqnr<20…"));
   filter_->setClearButtonEnabled(true);
@@ -70,12 +75,23 @@ LayersPanel::LayersPanel(QWidget* parent)
   header->setHighlightSections(false);
   header->setFont(text_font(11.5));
   header->setStyleSheet(QStringLiteral("QHeaderView::section { font-size: 11px; padding: 5px 2px 5px 7px; }"));
+  header->setMinimumSectionSize(30);
   header->setSectionsMovable(true);
   header->setContextMenuPolicy(Qt::CustomContextMenu);
   header->setSortIndicatorClearable(true);
   header->setSortIndicator(-1, Qt::AscendingOrder);
   for (const int c : {LayersModel::kShape, LayersModel::kOutput, LayersModel::kMacs}) table_->setColumnHidden(c, true);
   add_copy_actions(table_, header);
+  table_->viewport()->installEventFilter(this);
+  none_ = new QLabel(table_->viewport());
+  none_->setProperty("role", "muted");
+  none_->setWordWrap(true);
+  none_->setAlignment(Qt::AlignCenter);
+  none_->setTextInteractionFlags(Qt::LinksAccessibleByMouse | Qt::LinksAccessibleByKeyboard);
+  none_->hide();
+  auto* over = new QVBoxLayout(table_->viewport());
+  over->addWidget(none_, 0, Qt::AlignTop);
+  connect(none_, &QLabel::linkActivated, filter_, &QLineEdit::clear);
 
   auto* layout = new QVBoxLayout(this);
   layout->setContentsMargins(0, 7, 0, 0);
@@ -88,28 +104,56 @@ LayersPanel::LayersPanel(QWidget* parent)
   layout->addLayout(box);
   layout->addWidget(table_, 1);
 
+  connect(model_, &QAbstractItemModel::modelReset, this, [this] {
+    new_layers_ = true;
+    own_widths_ = false;
+  });
   connect(filter_, &QLineEdit::textChanged, this, &LayersPanel::apply_filter);
+  connect(table_->selectionModel(), &QItemSelectionModel::currentRowChanged, table_->viewport(), qOverload<>(&QWidget::update));
   connect(table_->selectionModel(), &QItemSelectionModel::selectionChanged, this, &LayersPanel::take_selection);
   connect(table_, &QTableView::activated, this, [this](const QModelIndex& i) { Q_EMIT activated(i.data(LayersModel::kNodeRole).toInt()); });
   connect(table_, &QTableView::customContextMenuRequested, this, &LayersPanel::show_menu);
+  connect(header, &QHeaderView::sectionResized, this, [this] { own_widths_ = own_widths_ || (!fitting_ && QGuiApplication::mouseButtons()); });
   connect(header, &QHeaderView::customContextMenuRequested, this, &LayersPanel::show_columns_menu);
   update_subtitle();
 }
 
 void LayersPanel::set_rows(std::vector<LayerRow> rows) {
-  const bool first = model_->rows().empty();
   const auto selected = selection();
   syncing_ = true;
   model_->set_rows(std::move(rows));
   syncing_ = false;
   if (selection() != selected) set_selection(selected);
-  if (first && !model_->rows().empty()) fit_columns();
+  if (show_columns_with_values() || new_layers_) fit_columns();
+  new_layers_ = false;
   update_subtitle();
+}
+
+bool LayersPanel::show_columns_with_values() {
+  if (model_->rows().empty()) return false;
+  bool changed = false;
+  for (const int c : {LayersModel::kWeight, LayersModel::kActivation, LayersModel::kWeightSqnr, LayersModel::kOutputSqnr}) {
+    const bool hide = !model_->has_values(c);
+    if (own_columns_.count(c) > 0 || table_->isColumnHidden(c) == hide) continue;
+    table_->setColumnHidden(c, hide);
+    changed = true;
+  }
+  return changed;
 }
 
 // The names get what the other columns leave, so that all columns are in view where that is possible.
 void LayersPanel::fit_columns() {
+  if (own_widths_ || fitting_ || model_->rows().empty()) return;
+  fitting_ = true;
   quanvas::fit_columns(table_, LayersModel::kName, kLeastName, LayersModel::kType, kLeastType);
+  const int left = table_->viewport()->width() - table_->horizontalHeader()->length();
+  if (left > 0) table_->setColumnWidth(LayersModel::kName, table_->columnWidth(LayersModel::kName) + left);
+  fitting_ = false;
+}
+
+bool LayersPanel::eventFilter(QObject* object, QEvent* event) {
+  if (object == table_->viewport() && event->type() == QEvent::Resize) fit_columns();
+  return Panel::eventFilter(object, event);
 }
 
 void LayersPanel::apply_filter(const QString& text) {
@@ -124,7 +168,18 @@ void LayersPanel::apply_filter(const QString& text) {
 
 QString LayersPanel::filter_error() const { return error_->text(); }
 
+QString LayersPanel::empty_text() const {
+  QTextDocument text;
+  text.setHtml(none_->isHidden() ? QString() : none_->text());
+  return text.toPlainText();
+}
+
 void LayersPanel::update_subtitle() {
+  const bool none = proxy_->rowCount() == 0 && model_->rowCount() > 0;
+  if (none)
+    none_->setText(tr("None of the %1 layers matches.").arg(count_text(model_->rowCount())) +
+                   QStringLiteral(" <a href=\"clear\" style=\"color:%1; text-decoration:none\">%2</a>").arg(colors().accent.name(), tr("Clear the filter")));
+  none_->setVisible(none);
   double parameters = 0;
   for (const auto& r : model_->rows()) parameters += r.parameters;
   set_subtitle(model_->rows().empty() ? QString()
@@ -204,8 +259,10 @@ void LayersPanel::show_columns_menu(const QPoint& at) {
     action->setChecked(!table_->isColumnHidden(c));
     action->setEnabled(c != LayersModel::kName);
     connect(action, &QAction::toggled, this, [this, c](bool on) {
+      own_columns_[c] = on;
       table_->setColumnHidden(c, !on);
       if (on) table_->setColumnWidth(c, needed_width(*table_, c));
+      fit_columns();
     });
   }
   menu.exec(table_->horizontalHeader()->mapToGlobal(at));

@@ -1,6 +1,7 @@
 // Quanvas - the layer table with its filter box. Selection is synchronised with other views by node ids.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -27,6 +28,7 @@ class LayersPanel : public Panel {
   QLineEdit* filter_box() const { return filter_; }
   QTableView* table() const { return table_; }
   QString filter_error() const;
+  QString empty_text() const;  // what stands in place of rows; empty when there are some
 
  Q_SIGNALS:
   void selection_changed(const std::vector<quanvas::NodeId>& nodes);
@@ -36,11 +38,15 @@ class LayersPanel : public Panel {
                      const std::optional<quanvas::QuantSpec>& spec, const QString& label);
   void rule_wanted(const std::vector<quanvas::NodeId>& nodes);
 
+ protected:
+  bool eventFilter(QObject* object, QEvent* event) override;
+
  private:
   void apply_filter(const QString& text);
   void take_selection();
   void update_subtitle();
-  void fit_columns();  // to the width of the panel
+  bool show_columns_with_values();  // whether that changed anything
+  void fit_columns();  // to the width of the panel; not once a column was dragged
   void show_menu(const QPoint& at);
   void show_columns_menu(const QPoint& at);
   void add_format_menu(class QMenu* menu, SiteKind kind, const std::vector<NodeId>& nodes);
@@ -48,9 +54,10 @@ class LayersPanel : public Panel {
   LayersModel* model_;
   LayersProxy* proxy_;
   QLineEdit* filter_;
-  QLabel* error_;
+  QLabel *error_, *none_;  // none_: over the table when the filter matches nothing
   QTableView* table_;
-  bool syncing_ = false;
+  bool syncing_ = false, fitting_ = false, own_widths_ = false, new_layers_ = false;
+  std::map<int, bool> own_columns_;  // shown or hidden by hand
 };
 
 }  // namespace quanvas

@@ -115,6 +115,7 @@ QWidget* scroll_page(QWidget* content, QWidget* parent) {
   scroll->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
   content->setAutoFillBackground(true);
   content->setBackgroundRole(QPalette::Base);
+  content->setMinimumWidth(1);  // as wide as the view, also beside the scroll bar: what does not fit is elided or wrapped
   scroll->setWidget(content);
   return scroll;
 }

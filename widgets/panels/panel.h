@@ -33,12 +33,18 @@ class Panel : public QWidget {
   // Shown at the right of the header; the header takes ownership.
   void add_header_widget(QWidget* widget) { header_widgets_.push_back(widget); }
   const std::vector<QWidget*>& header_widgets() const { return header_widgets_; }
+  // What a panel shows may come and go; its dock keeps the size that it was given.
+  QSize minimumSizeHint() const override { return {least_width_, 60}; }
 
  Q_SIGNALS:
   void header_changed();
 
+ protected:
+  void set_least_width(int width) { least_width_ = width; }
+
  private:
   QString name_, title_, subtitle_;
+  int least_width_ = 160;
   std::vector<QWidget*> header_widgets_;
 };
 

@@ -24,6 +24,7 @@ namespace {
 
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 constexpr int kBitsRole = Qt::UserRole;
+constexpr int kNumberWidth = 36, kChipColumn = 84;
 
 struct RuleFormat {
   QString chip, tooltip;
@@ -125,6 +126,7 @@ QWidget* RecipePanel::build_rules() {
   auto* row = new QHBoxLayout;
   row->setSpacing(2);
   row->addWidget(heading(tr("Rules"), box));
+  row->addSpacing(5);
   auto* hint = new QLabel(tr("the last match wins"), box);
   hint->setProperty("role", "muted");
   row->addWidget(hint);
@@ -132,11 +134,13 @@ QWidget* RecipePanel::build_rules() {
   rules_ = make_tree(box, {tr("#"), tr("Sites"), tr("Format"), tr("Decides")}, tr("Rules"));
   rules_->setItemDelegate(new ChipDelegate(kBitsRole, -1, -1, rules_));
   rules_->header()->setMinimumSectionSize(24);
-  rules_->headerItem()->setText(2, tr("Format") + QStringLiteral("  "));  // the chips leave the title no room
-  rules_->header()->setSectionResizeMode(0, QHeaderView::ResizeToContents);
+  rules_->header()->setSectionResizeMode(QHeaderView::Fixed);
   rules_->header()->setSectionResizeMode(1, QHeaderView::Stretch);
-  rules_->header()->setSectionResizeMode(2, QHeaderView::ResizeToContents);
-  rules_->header()->setSectionResizeMode(3, QHeaderView::ResizeToContents);
+  rules_->headerItem()->setTextAlignment(3, Qt::AlignRight | Qt::AlignVCenter);
+  const auto title_width = [this](int column) { return rules_->fontMetrics().horizontalAdvance(rules_->headerItem()->text(column)) + 22; };
+  rules_->header()->resizeSection(0, std::max(kNumberWidth, title_width(0)));
+  rules_->header()->resizeSection(2, std::max(kChipColumn, title_width(2)));
+  rules_->header()->resizeSection(3, title_width(3));
   const auto act = [&](const char* icon_name, const QString& title, const QKeySequence& key, auto fn) {
     auto* button = tool(icon_name, title, box);
     connect(button, &QToolButton::clicked, this, fn);
@@ -172,6 +176,7 @@ QWidget* RecipePanel::build_passes() {
   auto* row = new QHBoxLayout;
   row->setSpacing(2);
   row->addWidget(heading(tr("Passes"), box));
+  row->addSpacing(5);
   auto* hint = new QLabel(tr("in this order"), box);
   hint->setProperty("role", "muted");
   row->addWidget(hint);

@@ -14,6 +14,7 @@
 #include "widgets/charts/curve_chart.h"
 #include "widgets/common/format.h"
 #include "widgets/common/theme.h"
+#include "widgets/models/chip_delegate.h"
 #include "widgets/models/runs_model.h"
 #include "widgets/models/table_text.h"
 
@@ -34,6 +35,7 @@ QTableWidget* make_table(const QStringList& titles, QWidget* parent, const QStri
   table->verticalHeader()->setDefaultSectionSize(25);
   table->horizontalHeader()->setHighlightSections(false);
   table->horizontalHeader()->setDefaultAlignment(Qt::AlignLeft | Qt::AlignVCenter);
+  table->setItemDelegate(new RowDelegate(table));
   add_copy_actions(table, table->horizontalHeader());
   table->setContextMenuPolicy(Qt::ActionsContextMenu);
   return table;
@@ -78,6 +80,11 @@ double sqnr_of(const std::optional<LayerResult>& l, std::optional<TensorError> L
 }
 NumberItem* db_item(double v) { return new NumberItem(number_text(v, 1), v); }
 
+double isolated_delta(const LayerDelta& d) {
+  const double a = sqnr_of(d.a, &LayerResult::isolated), b = sqnr_of(d.b, &LayerResult::isolated);
+  return a == b ? 0 : b - a;  // two lossless layers do not differ
+}
+
 QString formats(const std::optional<LayerResult>& l) {
   if (!l) return missing_text();
   const auto or_float = [](const std::string& s) { return s.empty() ? RunCompareView::tr("float") : qs(s); };
@@ -97,6 +104,7 @@ RunCompareView::RunCompareView(const Run& a, const Run& b, QWidget* parent) : QW
   auto* layout = new QVBoxLayout(this);
   layout->setContentsMargins(0, 0, 0, 0);
   layout->setSpacing(10);
+  name_passes(a, b);
   figures_ = build_figures(a, b);
   layers_ = build_layers();
   auto* recipe = new QLabel(recipe_text(), this);
@@ -108,7 +116,7 @@ RunCompareView::RunCompareView(const Run& a, const Run& b, QWidget* parent) : QW
     layout->addWidget(label);
   };
   layout->addWidget(figures_);
-  heading(tr("Layers"));
+  heading(tr("Layers, SQNR in dB"));
   layout->addWidget(layers_, 1);
   heading(tr("Recipe, from run %1 to run %2").arg(a.id).arg(b.id));
   layout->addWidget(recipe);
@@ -143,9 +151,12 @@ QTableWidget* RunCompareView::build_figures(const Run& a, const Run& b) {
 
 QTableWidget* RunCompareView::build_layers() {
   const QString a = QString::number(comparison_.a), b = QString::number(comparison_.b);
-  auto* table = make_table({tr("Layer"), tr("Formats %1").arg(a), tr("Formats %1").arg(b), tr("Isolated %1, dB").arg(a), tr("Isolated %1, dB").arg(b),
-                            tr("Cumulative %1, dB").arg(a), tr("Cumulative %1, dB").arg(b), tr("Δ cumulative, dB")}, this, tr("Layers"));
-  right_align_titles(table, 3, 7);
+  auto* table = make_table({tr("Layer"), tr("Formats %1").arg(a), tr("Formats %1").arg(b), tr("Isolated %1").arg(a), tr("Isolated %1").arg(b), tr("Δ"),
+                            tr("Cumulative %1").arg(a), tr("Cumulative %1").arg(b), tr("Δ")}, this, tr("Layers"));
+  right_align_titles(table, 3, 8);
+  for (int c = 3; c <= 8; ++c)
+    table->horizontalHeaderItem(c)->setToolTip(c < 6 ? tr("SQNR in dB at the layer's output when only this layer is quantized")
+                                                     : tr("SQNR in dB at the layer's output when all layers are quantized"));
   for (const auto& d : comparison_.layers) {
     auto* name = text_item(qs(d.name));
     name->setData(Qt::UserRole, d.node);
@@ -156,17 +167,31 @@ QTableWidget* RunCompareView::build_layers() {
       format_b->setFont(font);
     }
     add_row(table, {name, text_item(from), format_b, db_item(sqnr_of(d.a, &LayerResult::isolated)), db_item(sqnr_of(d.b, &LayerResult::isolated)),
+                    delta_item(isolated_delta(d), 1, true),
                     db_item(sqnr_of(d.a, &LayerResult::cumulative)), db_item(sqnr_of(d.b, &LayerResult::cumulative)),
                     delta_item(d.cumulative_delta_db, 1, true)});
   }
   table->horizontalHeader()->setSortIndicatorClearable(true);
   table->horizontalHeader()->setSortIndicator(-1, Qt::AscendingOrder);  // the order of the network
   table->setSortingEnabled(true);
-  table->resizeColumnsToContents();
+  table->horizontalHeader()->setSectionResizeMode(QHeaderView::ResizeToContents);
+  table->horizontalHeader()->setSectionResizeMode(0, QHeaderView::Stretch);
   connect(table, &QTableWidget::itemSelectionChanged, this, [this, table] {
     if (const auto* item = table->item(table->currentRow(), 0)) Q_EMIT layer_clicked(item->data(Qt::UserRole).toInt());
   });
   return table;
+}
+
+// Recipes know passes by id, runs by what they are called.
+void RunCompareView::name_passes(const Run& a, const Run& b) {
+  for (auto& line : comparison_.recipe_differences)
+    for (const Run* run : {&a, &b})
+      for (const auto& p : run->passes) {
+        const std::string with_id = "pass " + p.id;
+        if (p.title.empty() || !(line + " ").starts_with(with_id + " ")) continue;
+        line = "pass " + p.title + line.substr(with_id.size());
+        break;
+      }
 }
 
 QString RunCompareView::recipe_text() const {

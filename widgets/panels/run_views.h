@@ -24,6 +24,7 @@ class RunCompareView : public QWidget {
   void layer_clicked(quanvas::NodeId node);
 
  private:
+  void name_passes(const Run& a, const Run& b);
   QTableWidget* build_figures(const Run& a, const Run& b);
   QTableWidget* build_layers();
 

@@ -13,10 +13,17 @@
 #include "widgets/common/format.h"
 #include "widgets/common/icons.h"
 #include "widgets/common/theme.h"
+#include "widgets/models/chip_delegate.h"
 #include "widgets/models/table_fit.h"
 #include "widgets/models/table_text.h"
 
 namespace quanvas {
+
+namespace {
+
+constexpr int kLeastRecipe = 96;
+
+}  // namespace
 
 RunsPanel::RunsPanel(QWidget* parent)
     : Panel(QStringLiteral("runs"), tr("Runs"), parent), model_(new RunsModel(this)), proxy_(new RunsProxy(this)),
@@ -29,6 +36,7 @@ RunsPanel::RunsPanel(QWidget* parent)
   table_->setSelectionBehavior(QAbstractItemView::SelectRows);
   table_->setSelectionMode(QAbstractItemView::ExtendedSelection);
   table_->setShowGrid(false);
+  table_->setItemDelegate(new RowDelegate(table_));
   table_->setWordWrap(false);
   table_->setSortingEnabled(true);
   table_->setHorizontalScrollMode(QAbstractItemView::ScrollPerPixel);
@@ -65,6 +73,7 @@ RunsPanel::RunsPanel(QWidget* parent)
   connect(details_, &QToolButton::clicked, this, [this, first] { Q_EMIT details_wanted(first()); });
   connect(table_, &QTableView::activated, this, [this](const QModelIndex& i) { Q_EMIT details_wanted(i.data(RunsModel::kRunRole).toLongLong()); });
   connect(table_, &QTableView::customContextMenuRequested, this, &RunsPanel::show_menu);
+  connect(table_->selectionModel(), &QItemSelectionModel::currentRowChanged, table_->viewport(), qOverload<>(&QWidget::update));
   connect(table_->selectionModel(), &QItemSelectionModel::selectionChanged, this, [this] {
     update_buttons();
     Q_EMIT selection_changed(selection());
@@ -77,7 +86,7 @@ void RunsPanel::set_runs(const std::vector<Run>& runs, const std::set<std::int64
   const bool more = static_cast<int>(runs.size()) != model_->rowCount();
   model_->set_runs(runs, stale, current);
   if (more) {
-    fit_columns(table_, RunsModel::kRecipe, 150);
+    fit_columns(table_, RunsModel::kRecipe, kLeastRecipe);
     select(selected);
     table_->scrollToBottom();
   }

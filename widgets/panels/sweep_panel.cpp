@@ -43,6 +43,7 @@ SweepPanel::SweepPanel(QWidget* parent)
   for (QWidget* w : {static_cast<QWidget*>(metric_), static_cast<QWidget*>(resume_), static_cast<QWidget*>(start_)}) add_header_widget(w);
   note_->setProperty("role", "muted");
   note_->setContentsMargins(10, 0, 10, 6);
+  note_->setWordWrap(true);
   auto* layout = new QVBoxLayout(page_);
   layout->setContentsMargins(0, 0, 0, 0);
   layout->setSpacing(2);

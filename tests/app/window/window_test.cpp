@@ -10,6 +10,7 @@
 #include <QLineEdit>
 #include <QSettings>
 #include <QSlider>
+#include <QSpinBox>
 #include <QTableView>
 #include <QTemporaryDir>
 #include <QTest>
@@ -160,6 +161,23 @@ TEST_F(WindowTest, AnEditIsRepaintedMergedAndUndone) {
   EXPECT_EQ(weight("conv2")->bits, before->bits + 2);
 }
 
+TEST_F(WindowTest, BitsThatWereTypedAreUndoneFromTheirField) {
+  open();
+  if (IsSkipped()) return;
+  wiring_->select({node("conv2")});
+  window_->activateWindow();
+  ASSERT_TRUE(QTest::qWaitForWindowActive(window_.get()));
+  auto* spin = window_->panels().inspector->form()->editor("bits")->findChild<QSpinBox*>();
+  ASSERT_TRUE(spin);
+  spin->setFocus();
+  spin->selectAll();
+  QTest::keyClicks(spin, QStringLiteral("6"));
+  QTest::keyClick(spin, Qt::Key_Return);
+  EXPECT_EQ(weight("conv2")->bits, 6);
+  QTest::keyClick(spin, Qt::Key_Z, Qt::ControlModifier);
+  EXPECT_EQ(weight("conv2")->bits, 4);
+}
+
 TEST_F(WindowTest, DraggedLimitsAreOneStepPerDrag) {
   open();
   if (IsSkipped()) return;
@@ -220,6 +238,30 @@ TEST_F(WindowTest, OnlyCellsOfTheSweepThatIsShownAreShown) {
   EXPECT_FALSE(panel->predicted_drop());
   measure(job);
   EXPECT_TRUE(panel->predicted_drop());
+}
+
+TEST_F(WindowTest, ResultsDoNotMoveTheDocks) {
+  open();
+  if (IsSkipped()) return;
+  window_->resize(1400, 900);
+  QApplication::processEvents();
+  const auto places = [&] {
+    QApplication::processEvents();
+    std::map<std::string, QRect> out;
+    for (const auto* dock : window_->findChildren<QDockWidget*>())
+      if (dock->isVisible()) out[dock->objectName().toStdString()] = dock->geometry();
+    return out;
+  };
+  const auto before = places();
+  SweepSettings settings;
+  settings.bits = {8, 6, 5, 4, 3, 2};
+  window_->panels().sweep->begin(settings);
+  EXPECT_EQ(places(), before);
+  std::vector<Issue> issues(3, {Severity::kWarning, std::string(200, 'x'), std::string(400, 'y'), "Nothing."});
+  window_->panels().issues->set_issues(issues);
+  wiring_->select({node("fc1")});
+  ASSERT_TRUE(wait_for([&] { return wiring_->settled(); }));
+  EXPECT_EQ(places(), before);
 }
 
 TEST_F(WindowTest, ASweepCellAssignsItsWidth) {

@@ -21,6 +21,13 @@ LayoutInput chain(int n) {
   return in;
 }
 
+LayoutInput chain(std::vector<LayoutNode> nodes) {
+  LayoutInput in;
+  in.nodes = std::move(nodes);
+  for (std::size_t i = 1; i < in.nodes.size(); ++i) in.edges.push_back({in.nodes[i - 1].id, in.nodes[i].id});
+  return in;
+}
+
 // Blocks of four nodes with a shortcut, each in a scope of its own.
 LayoutInput residual(int blocks) {
   LayoutInput in;
@@ -219,7 +226,7 @@ TEST(Layout, RandomGraphsAreSoundAndTheSameEachTime) {
 TEST(Layout, GroupsOfScopes) {
   const std::vector<LayoutNode> nodes = {card(0, "m"), card(1, "m.a.x"), card(2, "m.a.x"), card(3, "m.b"),
                                          card(4, "m.c.d"), card(5, "m.c.d"), card(6, "m.c.e")};
-  const auto groups = scope_groups(nodes);
+  const auto groups = scope_groups(chain(nodes));
   ASSERT_EQ(groups.size(), 3u) << "not m (all nodes), not m.a (same as m.a.x), not m.b (one node)";
   EXPECT_EQ(groups[0].path, "m.a.x");
   EXPECT_EQ(groups[0].parent, -1);
@@ -228,7 +235,47 @@ TEST(Layout, GroupsOfScopes) {
   EXPECT_EQ(groups[2].parent, 1);
   EXPECT_EQ(groups[2].title, "d");
   EXPECT_EQ(groups[2].nodes, (std::vector<NodeId>{4, 5}));
-  EXPECT_TRUE(scope_groups({card(0, "..//"), card(1, "."), card(2, "/"), card(3)}).empty());
+  const auto numbers = scope_groups(chain({card(0), card(1, "m.layer1.0"), card(2, "m.layer1.0"), card(3, "m.layer1.1"), card(4, "m.layer1.1")}));
+  ASSERT_EQ(numbers.size(), 3u);
+  EXPECT_EQ(numbers[0].title, "m.layer1");
+  EXPECT_EQ(numbers[1].title, "layer1.0");
+  EXPECT_TRUE(scope_groups(chain({card(0, "..//"), card(1, "."), card(2, "/"), card(3)})).empty());
+}
+
+// Some exporters number the nodes of each operator: "p2o.Conv.0", "p2o.Relu.0". Others call one module in many places.
+TEST(Layout, NodesThatDoNotHangTogetherMakeNoGroup) {
+  LayoutInput in = chain({card(0)});
+  for (NodeId i = 1; i <= 60; ++i) {
+    const char* const ops[] = {"p2o.Conv", "p2o.BatchNormalization", "p2o.Relu"};
+    in.nodes.push_back(card(i, ops[i % 3]));
+    in.edges.push_back({i - 1, i});
+  }
+  std::vector<std::string> paths;
+  for (const auto& g : scope_groups(in)) paths.push_back(g.path);
+  EXPECT_EQ(paths, std::vector<std::string>{}) << "nor one around everything";
+  const auto r = compute_layout(in);
+  expect_sound(in, *r);
+  EXPECT_LT(r->bounds.width, 400) << "one column, as the chain that it is";
+  EXPECT_GT(r->bounds.height, 60 * 44);
+  struct Row {
+    const char* what;
+    std::vector<LayoutEdge> edges;  // of nodes 0 to 5; 1 to 4 are the scope
+    bool group;
+  };
+  const Row rows[] = {{"a chain", {{0, 1}, {1, 2}, {2, 3}, {3, 4}, {4, 5}}, true},
+                      {"heads on one trunk", {{0, 1}, {0, 2}, {0, 3}, {0, 4}}, true},
+                      {"branches that meet", {{1, 5}, {2, 5}, {3, 5}, {4, 5}}, true},
+                      {"three of four", {{1, 2}, {2, 3}, {0, 5}}, true},
+                      {"two pairs", {{0, 1}, {1, 2}, {2, 5}, {5, 3}, {3, 4}}, false},
+                      {"one after the other around a node outside", {{1, 5}, {5, 2}, {0, 3}}, false},
+                      {"nothing", {}, false}};
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.what);
+    LayoutInput small;
+    for (NodeId i = 0; i < 6; ++i) small.nodes.push_back(card(i, i >= 1 && i <= 4 ? "s" : ""));
+    small.edges = row.edges;
+    EXPECT_EQ(scope_groups(small).size(), row.group ? 1u : 0u);
+  }
 }
 
 TEST(Layout, ClosedGroupsStandForTheirNodes) {
@@ -306,7 +353,7 @@ TEST(Layout, OpeningAGroupKeepsTheOrderOfItsNeighbours) {
 TEST(Layout, GroupsThatDependOnEachOther) {
   LayoutInput in;
   in.nodes = {card(0, "a"), card(1, "b"), card(2, "a"), card(3, "b")};
-  in.edges = {{0, 1}, {1, 2}, {2, 3}};
+  in.edges = {{0, 1}, {1, 2}, {2, 3}, {0, 2}, {1, 3}};
   for (const std::set<std::string>& collapsed : {std::set<std::string>{}, {"a"}, {"a", "b"}}) {
     in.collapsed = collapsed;
     const auto r = compute_layout(in);
