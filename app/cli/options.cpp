@@ -108,6 +108,24 @@ void add_export(CLI::App& app, Options& o) {
   add_options(sub, o, "Option of the exporter");
 }
 
+void add_tensor(CLI::App& app, Options& o) {
+  auto* sub = verb(app, "tensor", "Quantize an array of a .npy file, without a model");
+  sub->add_option("--spec", o.spec, "Preset, or JSON file with a quantizer declaration")->required()->type_name("FILE|ID");
+  sub->add_option("--set", o.options, "Field of the declaration to change")->type_name("FIELD=VALUE");
+  sub->add_option("--in", o.in, "Array to quantize (.npy)")->required()->type_name("FILE");
+  sub->add_option("--out", o.out, "Quantized values (.npy, float32)")->type_name("FILE");
+  sub->add_option("--codes", o.codes, "Codes (.npy, int32); of minifloats their bit patterns")->type_name("FILE");
+  sub->add_option("--scale", o.scale_out, "Scales (.npy)")->type_name("FILE");
+  sub->add_option("--zero-point", o.zero_point_out, "Zero points (.npy)")->type_name("FILE");
+  sub->add_option("--calib", o.calib, "Samples that the range of an activation comes from (.npy)")->type_name("FILE");
+  sub->add_option("--kind", o.kind, "What the array is")->check(CLI::IsMember({"weight", "activation", "bias"}));
+  sub->add_option("--layer", o.layer, "Layer of a weight; decides the axis of channels and groups")
+      ->check(CLI::IsMember({"linear", "conv", "conv-transpose"}));
+  sub->add_option("--axis", o.axis, "Axis of channels, groups or rows instead of the layer's")->check(CLI::Range(-8, 7));
+  sub->add_option("--input-scale", o.input_scale, "Scale of the input, for a bias (.npy)")->type_name("FILE");
+  sub->add_option("--weight-scale", o.weight_scale, "Scales of the weight, for a bias (.npy)")->type_name("FILE");
+}
+
 void add_verbs(CLI::App& app, Options& o) {
   project_verb(app, o, "info", "Layers with shapes, cost and formats; state of the data")->alias("open");
 
@@ -161,6 +179,8 @@ void add_verbs(CLI::App& app, Options& o) {
   auto* recipe = project_verb(app, o, "recipe", "Print the project's recipe as YAML, or set it");
   recipe->add_option("--set", o.set_recipe, "Recipe file, or id of a built-in one")->type_name("FILE|ID");
   recipe->add_option("--out", o.out, "Write the recipe to this file")->type_name("FILE");
+
+  add_tensor(app, o);
 
   verb(app, "catalog", "Plug-ins with their options, presets, built-in recipes");
 }

@@ -62,6 +62,13 @@ struct Options {
 
   // recipe
   std::string set_recipe;
+
+  // tensor
+  std::string spec, in, codes, scale_out, zero_point_out;
+  std::string kind = "weight", layer = "linear";
+  std::vector<std::string> calib;
+  std::string input_scale, weight_scale;
+  std::optional<int> axis;
 };
 
 // Parses; answers --help, --version and mistakes itself. Returns the exit code when there is nothing more to

@@ -35,7 +35,7 @@ std::string percent(double share);                   // "87.30"; "-" for nan
 struct Work {
   const Options& options;
   JobContext& job;
-  std::unique_ptr<Workbench> bench;   // open for all verbs but "new" and "catalog"
+  std::unique_ptr<Workbench> bench;   // open for all verbs but "new", "tensor" and "catalog"
 };
 
 // A verb prints its result to standard output; the Status decides the exit code.
@@ -66,6 +66,8 @@ Status sweep(Work&);
 Status export_model(Work&);
 Status dump(Work&);
 Status new_project(Work&);
+// verbs_tensor.cpp
+Status tensor(Work&);
 
 void print(const std::string& text);                 // to standard output
 void print_json(const json& value);

@@ -26,16 +26,16 @@ void set_site(NodeVisual& v, const SitePlan& p) {
   switch (p.site.kind) {
     case SiteKind::kWeight:
       v.weight_chip = chip;
-      v.weight_bits = p.spec->bits;
+      v.weight_bits = code_bits(*p.spec);
       v.note = qs(p.why);
       break;
     case SiteKind::kInput:
       v.input_chip = chip;
-      if (v.activation_bits == 0) v.activation_bits = p.spec->bits;
+      if (v.activation_bits == 0) v.activation_bits = code_bits(*p.spec);
       break;
     case SiteKind::kOutput:
       v.activation_chip = chip;
-      v.activation_bits = p.spec->bits;
+      v.activation_bits = code_bits(*p.spec);
       break;
     case SiteKind::kBias: break;
   }
@@ -112,7 +112,7 @@ std::vector<SweepLayer> sweep_layers(const Session& session) {
     SweepLayer row{layer.node, qs(node->name), 0, 0};
     const auto bits = [&](SiteKind kind) {
       const auto* p = session.plan().find({layer.node, kind, 0});
-      return p && p->spec ? p->spec->bits : 0;
+      return p && p->spec ? code_bits(*p->spec) : 0;
     };
     row.weight_bits = bits(SiteKind::kWeight);
     row.activation_bits = bits(SiteKind::kInput);

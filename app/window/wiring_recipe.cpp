@@ -118,7 +118,7 @@ void Wiring::assign_width(NodeId node, int bits, bool weights, bool activations)
     if (!wanted) continue;
     const auto* p = session_->plan().find(site);
     QuantSpec spec = p && p->spec ? *p->spec : from_json_value<QuantSpec>(quant_spec_schema(site.kind).defaults()).value_or(QuantSpec{});
-    spec.bits = bits;
+    spec = with_bits(spec, bits);
     if (bits == 1) spec.narrow = false;
     list.push_back({{site}, spec});
   }

@@ -42,6 +42,8 @@ struct DeviceTerms {
   at::Tensor scale, zero, ratio, rounded, codes;
 };
 DeviceTerms device_terms(const at::Tensor& x, const quant::QuantParams& p) {
+  if (p.spec.format != "int" || p.spec.rounding != Rounding::kHalfEven || p.spec.zero_point_inside)
+    throw std::runtime_error("quantizers other than integers rounded half to even are computed on the CPU only.");
   const auto layout = layout_for(p, x);
   DeviceTerms t;
   t.scale = spread(p.scale, p, layout, x);

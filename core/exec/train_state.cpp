@@ -160,7 +160,7 @@ Status TrainState::add_weight(TensorId id, const Layer* layer, const TrainSettin
     w.default_axis = site_axis(*layer, q.params.spec, SiteKind::kWeight);
     w.value = at::empty_like(w.master);
     // At few bits the largest magnitude is a poor place to start learning from.
-    if (q.source == Source::kLearned && q.params.spec.bits <= 3 && q.params.spec.statistic != Statistic::kMse) {
+    if (q.source == Source::kLearned && code_bits(q.params.spec) <= 3 && q.params.spec.statistic != Statistic::kMse) {
       QuantSpec start = q.params.spec;
       start.statistic = Statistic::kMse;
       QUANVAS_TRY(q.params, quant::find_params(start, data->shape, w.master.data_ptr<float>(), w.default_axis));

@@ -3,53 +3,108 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <cstring>
 
 namespace quanvas::quant {
 namespace {
 
+// A range of zeros counts as this, so that it has a scale.
+float at_least_smallest(float t) { return t > 0 ? t : kSmallestRange; }
+
 float tame(float v) { return std::isnan(v) ? 0.0f : std::clamp(v, -FLT_MAX, FLT_MAX); }
 
-// ceil(log2(v)) from the bits; log2f is off by one just below powers of two.
-int ceil_log2(float v) {
+// The threshold's mantissa rounded to the format's bits, half to even, as exponent rounding "even" looks at it.
+float rounded_mantissa(float t, int mantissa_bits) {
+  std::int32_t bits;
+  std::memcpy(&bits, &t, sizeof bits);
+  const std::int32_t unit = 1 << (23 - mantissa_bits);
+  bits = (bits + unit / 2) & ~(unit - 1);
+  float rounded;
+  std::memcpy(&rounded, &bits, sizeof rounded);
+  return rounded;
+}
+
+float power_of_two_scale(const QuantSpec& spec, const Grid& grid, float t) {
   int exponent = 0;
-  const float mantissa = std::frexp(v, &exponent);
-  return mantissa == 0.5f ? exponent - 1 : exponent;
+  switch (spec.exponent_rounding) {
+    case ExponentRounding::kCeil: exponent = ceil_log2(t) - full_exponent(grid, spec); break;
+    case ExponentRounding::kFloor: exponent = floor_log2(t) - full_exponent(grid, spec); break;
+    case ExponentRounding::kRound:
+      exponent = static_cast<int>(std::nearbyint(std::log2(static_cast<double>(t)))) - full_exponent(grid, spec);
+      break;
+    case ExponentRounding::kFit: exponent = ceil_log2(static_cast<float>(static_cast<double>(t) / full_scale(grid))); break;
+    case ExponentRounding::kEven:
+      exponent = floor_log2(rounded_mantissa(t, spec.mantissa_bits)) - full_exponent(grid, spec);
+      break;
+  }
+  // As far as E8M0 goes, but for its lowest exponent, which is subnormal in float32.
+  return std::ldexp(1.0f, std::clamp(exponent, -126, 127));
 }
 
-float symmetric_scale(const QuantSpec& spec, const CodeRange& codes, float threshold) {
-  const float t = std::max(std::fabs(tame(threshold)), kSmallestRange);
-  if (spec.scale == ScaleType::kPowerOfTwo)
-    return std::ldexp(1.0f, ceil_log2(t) - (spec.is_signed ? spec.bits - 1 : spec.bits));
-  const std::int64_t steps = spec.is_signed ? -codes.lo : codes.hi;
-  return t / static_cast<float>(std::max<std::int64_t>(1, steps));
+// The least float16 at or above v, as float32; the largest float16 when there is none.
+float float16_up(float v) {
+  constexpr float kLargest = 65504, kSmallest = 0x1p-24f;
+  if (!(v < kLargest)) return kLargest;
+  if (v <= kSmallest) return kSmallest;
+  const float unit = std::ldexp(1.0f, std::max(floor_log2(v), -14) - 10);
+  return std::ceil(v / unit) * unit;
 }
 
-Affine asymmetric(const QuantSpec& spec, const CodeRange& codes, Range range) {
-  const float lo = std::min(tame(range.lo), 0.0f), hi = std::max(tame(range.hi), 0.0f);
-  const auto steps = static_cast<float>(std::max<std::int64_t>(1, codes.hi - codes.lo));
-  float width = hi - lo;
+float allowed_scale(const QuantSpec& spec, float scale) {
+  return spec.scale == ScaleType::kFloat16 ? float16_up(scale) : std::max(scale, FLT_MIN);
+}
+
+float symmetric_scale(const QuantSpec& spec, const Grid& grid, float threshold) {
+  const float t = at_least_smallest(std::fabs(tame(threshold)));
+  if (spec.scale == ScaleType::kPowerOfTwo) return power_of_two_scale(spec, grid, t);
+  return allowed_scale(spec, t / static_cast<float>(full_scale(grid)));
+}
+
+Affine asymmetric(const QuantSpec& spec, const Grid& grid, Range range) {
+  // Without zero_in_range only the lower end is made to reach 0, as Brevitas has it.
+  const float lo = std::min(tame(range.lo), 0.0f);
+  const float hi = spec.zero_in_range ? std::max(tame(range.hi), 0.0f) : tame(range.hi);
+  const auto steps = static_cast<float>(std::max(1.0, grid.hi - grid.lo));
+  const float width = std::fabs(hi - lo);
   Affine result;
   if (std::isinf(width))
-    result.scale = static_cast<float>((static_cast<double>(hi) - lo) / steps);
+    result.scale = static_cast<float>((static_cast<double>(hi) - lo) / static_cast<double>(steps));
   else
-    result.scale = std::max(width, kSmallestRange) / steps;
+    result.scale = at_least_smallest(width) / steps;
   if (spec.scale == ScaleType::kPowerOfTwo) result.scale = std::ldexp(1.0f, ceil_log2(result.scale));
+  else result.scale = allowed_scale(spec, result.scale);
+  if (spec.zero_point == ZeroPointType::kFloat) {
+    result.zero = -lo / result.scale + static_cast<float>(grid.lo);
+    return result;
+  }
   // In double: lo - min / s is a whole number plus at most 2^32.
-  const double zero = std::rint(static_cast<double>(codes.lo) - static_cast<double>(lo / result.scale));
-  result.zero = static_cast<float>(
-      std::clamp(zero, static_cast<double>(codes.lo), static_cast<double>(codes.hi)));
+  const double zero = std::nearbyint(grid.lo - static_cast<double>(lo / result.scale));
+  result.zero = static_cast<float>(std::clamp(zero, grid.lo, grid.hi));
   return result;
+}
+
+// Two levels: the largest scale becomes the largest E4M3 times a float32 of the tensor, the others are rounded to
+// E4M3 of it. A scale that would round to 0 takes the smallest.
+void two_level_scales(std::vector<float>& scale) {
+  if (scale.empty()) return;
+  QuantSpec e4m3;
+  e4m3.format = "float";
+  const Grid grid = grid_of(e4m3);
+  const float tensor = *std::max_element(scale.begin(), scale.end()) / grid.largest;
+  const float least = float_value(grid, 1);
+  for (float& s : scale) s = std::max(least, nearest_float(grid, s / tensor, 0)) * tensor;
 }
 
 }  // namespace
 
-Affine affine(const QuantSpec& spec, const CodeRange& codes, Range range) {
-  if (is_symmetric(spec)) return {symmetric_scale(spec, codes, range.hi), 0.0f};
-  return asymmetric(spec, codes, range);
+Affine affine(const QuantSpec& spec, const Grid& grid, Range range) {
+  if (spec.source == ScaleSource::kConstant) return {static_cast<float>(spec.scale_value.value_or(1)), 0.0f};
+  if (is_symmetric(spec)) return {symmetric_scale(spec, grid, range.hi), 0.0f};
+  return asymmetric(spec, grid, range);
 }
 
 Range extreme_range(const QuantSpec& spec, float lowest, float highest) {
-  if (!is_symmetric(spec)) return {std::min(lowest, 0.0f), std::max(highest, 0.0f)};
+  if (!is_symmetric(spec)) return {std::min(lowest, 0.0f), spec.zero_in_range ? std::max(highest, 0.0f) : highest};
   // Unsigned codes cannot show the negative side: minmax does not spend range on it, absmax does.
   const bool positive_only = !spec.is_signed && spec.statistic == Statistic::kMinMax;
   return {0.0f, std::max(positive_only ? 0.0f : std::fabs(lowest), positive_only ? highest : std::fabs(highest))};
@@ -81,14 +136,16 @@ QuantParams params_from_range(const QuantSpec& spec, const BlockLayout& layout, 
   const CodeRange codes = code_range(spec);
   params.lo = codes.lo;
   params.hi = codes.hi;
+  const Grid grid = grid_of(spec);
   const auto n = static_cast<std::size_t>(std::max<std::int64_t>(0, layout.parameters()));
   params.scale.resize(n);
   if (!is_symmetric(spec)) params.zero_point.resize(n);
   for (std::size_t i = 0; i < n; ++i) {
-    const Affine a = affine(spec, codes, {i < lo.size() ? lo[i] : 0.0f, i < hi.size() ? hi[i] : 0.0f});
+    const Affine a = affine(spec, grid, {i < lo.size() ? lo[i] : 0.0f, i < hi.size() ? hi[i] : 0.0f});
     params.scale[i] = a.scale;
     if (!is_symmetric(spec)) params.zero_point[i] = a.zero;
   }
+  if (spec.scale == ScaleType::kFloat8 && spec.source != ScaleSource::kConstant) two_level_scales(params.scale);
   return params;
 }
 

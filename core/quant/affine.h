@@ -1,6 +1,7 @@
 // Quanvas - from a value range to scale and zero point: the one place where that rule stands.
 #pragma once
 
+#include "core/quant/grid.h"
 #include "core/quant/params.h"
 
 namespace quanvas::quant {
@@ -12,10 +13,10 @@ struct Range {
 struct Affine {
   float scale = 1, zero = 0;
 };
-// Thresholds and ranges below this count as this, so that a block of zeros has a scale.
+// What a threshold or range of 0 counts as, so that a block of zeros has a scale.
 inline constexpr float kSmallestRange = 1e-10f;
 
-Affine affine(const QuantSpec& spec, const CodeRange& codes, Range range);
+Affine affine(const QuantSpec& spec, const Grid& grid, Range range);
 
 inline bool is_symmetric(const QuantSpec& spec) { return spec.zero_point == ZeroPointType::kNone; }
 

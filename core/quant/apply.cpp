@@ -1,19 +1,40 @@
 // Quantize, dequantize and their gradient.
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <type_traits>
 
 #include "core/quant/apply.h"
 #include "core/quant/parallel.h"
 
 namespace quanvas::quant {
 
-Applier::Applier(const QuantParams& params, const BlockLayout& layout) : params_(params), plan_(layout) {
-  float most = std::max(std::fabs(static_cast<float>(params.lo)), std::fabs(static_cast<float>(params.hi)));
-  for (const float z : params.zero_point)
-    most = std::max({most, std::fabs(static_cast<float>(params.lo) - z), std::fabs(static_cast<float>(params.hi) - z)});
-  // One more for the gradient, which looks one code beyond each end.
-  wide_ = most + 1 > kMaxSteps;
+Applier::Applier(const QuantParams& params, const BlockLayout& layout)
+    : params_(params), plan_(layout), grid_(grid_of(params.spec)) {
+  grid_.lo = static_cast<double>(params.lo);  // a pass may have narrowed them
+  grid_.hi = static_cast<double>(params.hi);
+  const bool to_nearest = grid_.rounding == Rounding::kHalfEven;
+  float_ = grid_.family == Family::kFloat && to_nearest;
+  if (grid_.family == Family::kInteger && to_nearest && !grid_.inside) {
+    float most = std::max(std::fabs(static_cast<float>(params.lo)), std::fabs(static_cast<float>(params.hi)));
+    for (const float z : params.zero_point)
+      most = std::max({most, std::fabs(static_cast<float>(params.lo) - z), std::fabs(static_cast<float>(params.hi) - z)});
+    // One more for the gradient, which looks one code beyond each end.
+    integer_ = most + 1 <= kMaxSteps;
+  }
   if (plan_.vector_rows() && params.zero_point.empty()) zeros_.assign(params.scale.size(), 0.0f);
+}
+
+FloatGrid Applier::float_grid() const {
+  FloatGrid g;
+  g.lowest_bits = (grid_.lowest_exponent() + 127) << 23;
+  g.shift_bits = ((23 - grid_.mantissa_bits) << 23) | 0x400000;
+  g.largest = grid_.largest;
+  g.overflow = grid_.saturate ? grid_.largest : grid_.overflow;
+  g.nan = grid_.has_nan ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+  g.is_signed = grid_.is_signed;
+  g.negative_zero = grid_.negative_zero;
+  return g;
 }
 
 Rows Applier::rows(const Span& span) const {
@@ -31,26 +52,83 @@ Rows Applier::rows(const Span& span) const {
   return rows;
 }
 
-double WideQuantizer::code(float x) const {
-  const float v = x / scale;
-  const double q = (std::isnan(v) ? 0.0 : std::rint(static_cast<double>(v))) + zero;
-  return std::clamp(q, lo, hi);
+double ElementQuantizer::point(float x, std::int64_t element) const {
+  switch (grid.family) {
+    case Family::kBinary: return x < 0 ? -1 : 1;
+    case Family::kTernary: return std::fabs(x) > grid.threshold * scale ? (x < 0 ? -1 : 1) : 0;
+    case Family::kFloat: return nearest_float(grid, x / scale, element);
+    case Family::kInteger: break;
+  }
+  float v = x / scale;
+  if (std::isnan(v)) v = 0;
+  const double random = grid.rounding == Rounding::kStochastic ? element_random(grid.seed, element) : 0;
+  // The sum in float32, as those who add inside the rounding have it.
+  const double q = grid.inside ? round_to_whole(grid.rounding, static_cast<double>(v + static_cast<float>(zero)), random)
+                               : round_to_whole(grid.rounding, static_cast<double>(v), random) + zero;
+  return std::clamp(q, grid.lo, grid.hi);
 }
-bool WideQuantizer::clipped(float x) const {
+float ElementQuantizer::value(double p) const {
+  return static_cast<float>(grid.family == Family::kInteger ? p - zero : p) * scale;
+}
+std::int32_t ElementQuantizer::code(float x, std::int64_t element) const {
+  const double p = point(x, element);
+  if (grid.family == Family::kFloat) return float_code(grid, static_cast<float>(p));
+  return static_cast<std::int32_t>(static_cast<std::int64_t>(p));  // an unsigned 32-bit code keeps its bits
+}
+float ElementQuantizer::decode(std::int32_t code) const {
+  if (grid.family == Family::kFloat) return float_value(grid, code) * scale;
+  return value(grid.lo >= 0 && code < 0 ? static_cast<double>(static_cast<std::uint32_t>(code)) : static_cast<double>(code));
+}
+bool ElementQuantizer::clipped(float x) const {
   const double v = static_cast<double>(x / scale);
-  return v < lo - zero - 0.5 || v > hi - zero + 0.5;
+  switch (grid.family) {
+    case Family::kInteger: return v < grid.lo - zero - 0.5 || v > grid.hi - zero + 0.5;
+    case Family::kFloat: {
+      const double half = std::ldexp(0.5, floor_log2(grid.largest) - grid.mantissa_bits);
+      return (!grid.is_signed && v < 0) || std::fabs(v) > static_cast<double>(grid.largest) + half;
+    }
+    case Family::kTernary:
+    case Family::kBinary: return std::fabs(v) > 1.5;
+  }
+  return false;
+}
+bool ElementQuantizer::passes(float x) const {
+  const float v = x / scale;
+  switch (grid.family) {
+    case Family::kInteger: {
+      const double q = std::isnan(v) ? zero
+                       : grid.inside ? round_to_whole(grid.rounding, static_cast<double>(v + static_cast<float>(zero)), 0.5)
+                                     : round_to_whole(grid.rounding, static_cast<double>(v), 0.5) + zero;
+      return q >= grid.lo && q <= grid.hi;
+    }
+    case Family::kFloat: return (grid.is_signed || !(v < 0)) && !(std::fabs(v) > grid.largest);
+    case Family::kTernary:
+    case Family::kBinary: return !(std::fabs(v) > 1);
+  }
+  return true;
+}
+double ElementQuantizer::scale_term(float x, std::int64_t element) const {
+  const double v = std::isnan(x) ? 0.0 : static_cast<double>(x / scale);
+  const double p = point(x, element), u = grid.family == Family::kInteger ? p - zero : p;
+  // A binary or ternary grid is a multiple of the scale whatever x is.
+  if (grid.family == Family::kTernary || grid.family == Family::kBinary) return u;
+  return passes(x) ? u - v : u;
 }
 
 namespace {
 
-template <class Fast, class Wide>
-void over_spans(const Applier& applier, std::int64_t elements, const Fast& fast, const Wide& wide) {
+// Each span by the kernel that holds for the quantizer, else element by element.
+template <class Integer, class Float, class Element>
+void over_spans(const Applier& applier, std::int64_t elements, const Integer& integer, const Float& minifloat,
+                const Element& element) {
   const SpanPlan& plan = applier.plan();
   parallel_for(plan.count(), threads_for(elements), [&](std::int64_t i) {
     const Span span = plan.span(i);
     if (span.rows == 0) return;
-    if (applier.wide()) applier.each_wide(span, wide);
-    else fast(span);
+    if (applier.integer_kernel()) return integer(span);
+    if constexpr (!std::is_same_v<Float, std::nullptr_t>)
+      if (applier.float_kernel()) return minifloat(span);
+    applier.each(span, element);
   });
 }
 
@@ -61,25 +139,24 @@ void fake_quantize(const QuantParams& params, const BlockLayout& layout, const f
   over_spans(
       applier, layout.elements(),
       [&](const Span& s) { kernels().fake(applier.rows(s), x + s.offset, y + s.offset); },
-      [&](const WideQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.value(q.code(x[i])); });
+      [&](const Span& s) { kernels().fake_float(applier.rows(s), applier.float_grid(), x + s.offset, y + s.offset); },
+      [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.value(q.point(x[i], i)); });
 }
 
 void quantize_codes(const QuantParams& params, const BlockLayout& layout, const float* x, std::int32_t* codes) {
   const Applier applier(params, layout);
   over_spans(
       applier, layout.elements(),
-      [&](const Span& s) { kernels().codes(applier.rows(s), x + s.offset, codes + s.offset); },
-      [&](const WideQuantizer& q, std::int64_t i, std::int64_t) {
-        codes[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(q.code(x[i])));
-      });
+      [&](const Span& s) { kernels().codes(applier.rows(s), x + s.offset, codes + s.offset); }, nullptr,
+      [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { codes[i] = q.code(x[i], i); });
 }
 
 void dequantize_codes(const QuantParams& params, const BlockLayout& layout, const std::int32_t* codes, float* y) {
   const Applier applier(params, layout);
   over_spans(
       applier, layout.elements(),
-      [&](const Span& s) { kernels().decode(applier.rows(s), codes + s.offset, y + s.offset); },
-      [&](const WideQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.value(codes[i]); });
+      [&](const Span& s) { kernels().decode(applier.rows(s), codes + s.offset, y + s.offset); }, nullptr,
+      [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.decode(codes[i]); });
 }
 
 void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout, const float* x, const float* dy,
@@ -97,11 +174,11 @@ void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout
       [&](const Span& s) {
         kernels().backward(applier.rows(s), x + s.offset, dy + s.offset, dx + s.offset, slots(s), pass_clipped);
       },
-      [&](const WideQuantizer& q, std::int64_t i, std::int64_t slot) {
+      nullptr,
+      [&](const ElementQuantizer& q, std::int64_t i, std::int64_t slot) {
         const float g = dy[i];
-        const bool inside = !q.rounds_outside(x[i]);
-        if (dscale) sums[static_cast<std::size_t>(slot)] += static_cast<double>(g) * q.scale_term(x[i]);
-        dx[i] = inside || pass_clipped ? g : 0.0f;
+        if (dscale) sums[static_cast<std::size_t>(slot)] += static_cast<double>(g) * q.scale_term(x[i], i);
+        dx[i] = pass_clipped || q.passes(x[i]) ? g : 0.0f;
       });
   if (!dscale) return;
   std::vector<double> total(params.scale.size());
@@ -112,17 +189,6 @@ void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout
       total[static_cast<std::size_t>(plan.parameter(span, k))] += sums[static_cast<std::size_t>(span.result + k)];
   }
   for (std::size_t p = 0; p < total.size(); ++p) dscale[p] += static_cast<float>(total[p]);
-}
-
-bool WideQuantizer::rounds_outside(float x) const {
-  const float v = x / scale;
-  const double q = (std::isnan(v) ? 0.0 : std::rint(static_cast<double>(v))) + zero;
-  return q < lo || q > hi;
-}
-double WideQuantizer::scale_term(float x) const {
-  const double v = std::isnan(x) ? 0.0 : static_cast<double>(x / scale);
-  const double q = std::rint(v) + zero;
-  return q < lo ? lo - zero : q > hi ? hi - zero : std::rint(v) - v;
 }
 
 }  // namespace quanvas::quant

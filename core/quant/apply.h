@@ -3,20 +3,28 @@
 
 #include <vector>
 
+#include "core/quant/grid.h"
 #include "core/quant/kernels.h"
 #include "core/quant/spans.h"
 
 namespace quanvas::quant {
 
-// Codes that float32 cannot hold (a 32-bit bias): plain loops in double.
-struct WideQuantizer {
+// One parameter of any quantizer, element by element: for what the vectorized kernels leave out (codes that float32
+// cannot hold, roundings other than half to even, a zero point inside the rounding, ternary and binary formats).
+struct ElementQuantizer {
+  const Grid& grid;
   float scale = 1;
-  double zero = 0, lo = 0, hi = 0;
-  double code(float x) const;
-  float value(double code) const { return static_cast<float>(code - zero) * scale; }
+  double zero = 0;
+
+  // Code of an integer, ternary or binary format; of a minifloat the value in units of the scale.
+  double point(float x, std::int64_t element) const;
+  float value(double point) const;
+  std::int32_t code(float x, std::int64_t element) const;
+  float decode(std::int32_t code) const;
   bool clipped(float x) const;         // more than half a step beyond the grid
-  bool rounds_outside(float x) const;
-  double scale_term(float x) const;
+  // Gradient with respect to the scale, of x~ with the rounding taken as the identity inside the grid.
+  double scale_term(float x, std::int64_t element) const;
+  bool passes(float x) const;  // the gradient with respect to x
 };
 
 class Applier {
@@ -26,11 +34,15 @@ class Applier {
 
   const SpanPlan& plan() const { return plan_; }
   Rows rows(const Span& span) const;
-  bool wide() const { return wide_; }
+  FloatGrid float_grid() const;
+  const Grid& grid() const { return grid_; }
+  // Whether the kernels for integers or for minifloats hold for this quantizer; else element by element.
+  bool integer_kernel() const { return integer_; }
+  bool float_kernel() const { return float_; }
 
   // f(quantizer, element, result slot) for each element of the span.
   template <class F>
-  void each_wide(const Span& span, const F& f) const {
+  void each(const Span& span, const F& f) const {
     std::int64_t element = span.offset;
     for (std::int64_t r = 0; r < span.rows; ++r) {
       const std::int64_t n = r + 1 == span.rows ? span.last : span.length;
@@ -38,8 +50,7 @@ class Applier {
         const std::int64_t slot = plan_.vector_rows() ? i : r;
         const auto p = static_cast<std::size_t>(plan_.parameter(span, slot));
         const double zero = params_.zero_point.empty() ? 0.0 : params_.zero_point[p];
-        f(WideQuantizer{params_.scale[p], zero, static_cast<double>(params_.lo), static_cast<double>(params_.hi)},
-          element, span.result + slot);
+        f(ElementQuantizer{grid_, params_.scale[p], zero}, element, span.result + slot);
       }
     }
   }
@@ -47,7 +58,8 @@ class Applier {
  private:
   const QuantParams& params_;
   SpanPlan plan_;
-  bool wide_ = false;
+  Grid grid_;
+  bool integer_ = false, float_ = false;
   std::vector<float> zeros_;
 };
 

@@ -4,6 +4,7 @@
 
 #include "core/quant/affine.h"
 #include "core/quant/apply.h"
+#include "core/quant/divergence.h"
 #include "core/quant/order.h"
 #include "core/quant/parallel.h"
 #include "core/quant/search.h"
@@ -146,11 +147,87 @@ Range percentile_range(const QuantSpec& spec, const float* x, std::int64_t n, Ra
   return {std::min(values[0], 0.0f), std::max(values[1], 0.0f)};
 }
 
-Range block_range(const QuantSpec& spec, const CodeRange& codes, const float* x, std::int64_t n, Range extreme,
+// Sums of |x| and x^2 in double, tile by tile, so that threads do not matter.
+struct Moments {
+  double absolute = 0, squares = 0;
+};
+Moments moments(const float* x, std::int64_t n, int threads) {
+  const std::int64_t tiles = (n + kTile - 1) / kTile;
+  std::vector<Moments> parts(static_cast<std::size_t>(tiles));
+  parallel_for(tiles, threads, [&](std::int64_t t) {
+    Moments m;
+    for (std::int64_t i = t * kTile; i < std::min(n, (t + 1) * kTile); ++i) {
+      const double v = static_cast<double>(x[i]);
+      m.absolute += std::fabs(v);
+      m.squares += v * v;
+    }
+    parts[static_cast<std::size_t>(t)] = m;
+  });
+  Moments total;
+  for (const Moments& m : parts) {
+    total.absolute += m.absolute;
+    total.squares += m.squares;
+  }
+  return total;
+}
+
+// Mean of |x| and k unbiased standard deviations of it; 1e-8 is added to the variance, as Brevitas has it, so that
+// constant magnitudes get a range a little above themselves.
+double mean_sigma(double sigma, const Moments& m, double n) {
+  const double mean = m.absolute / n;
+  const double variance = n > 1 ? std::max(0.0, (m.squares - n * mean * mean) / (n - 1)) : 0;
+  return mean + sigma * std::sqrt(variance + 1e-8);
+}
+
+Range block_range(const QuantSpec& spec, const Grid& grid, const float* x, std::int64_t n, Range extreme,
                   int threads) {
   if (n == 0) return extreme;
-  if (spec.statistic == Statistic::kPercentile) return percentile_range(spec, x, n, extreme, threads);
-  return mse_range(spec, codes, x, n, extreme, threads);
+  const auto count = static_cast<double>(n);
+  const auto threshold = [](double t) { return Range{0.0f, static_cast<float>(t)}; };
+  switch (spec.statistic) {
+    case Statistic::kPercentile: return percentile_range(spec, x, n, extreme, threads);
+    case Statistic::kMse: return mse_range(spec, grid, x, n, extreme, threads);
+    case Statistic::kMean: return threshold(moments(x, n, threads).absolute / count);
+    case Statistic::kMeanSigma: return threshold(mean_sigma(spec.sigma, moments(x, n, threads), count));
+    case Statistic::kL1: return threshold(moments(x, n, threads).absolute);
+    case Statistic::kL2: return threshold(std::sqrt(moments(x, n, threads).squares));
+    case Statistic::kKl: return threshold(kl_threshold(grid, x, n, static_cast<double>(extreme.hi)));
+    default: return extreme;
+  }
+}
+
+// Whether block_range() has something to find beyond the extremes.
+bool looks_at_elements(const QuantSpec& spec) {
+  switch (spec.statistic) {
+    case Statistic::kAbsMax:
+    case Statistic::kMinMax:
+    case Statistic::kMaxMean:
+    case Statistic::kHe:
+    case Statistic::kHqo: return false;
+    default: return true;
+  }
+}
+
+// Mean over the channels of their largest magnitude.
+Result<double> mean_of_maxima(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
+  QuantSpec channels = spec;
+  channels.granularity = Granularity::kChannel;
+  QUANVAS_TRY(const BlockLayout layout, make_layout(channels, shape, default_axis));
+  const Extremes e = find_extremes(layout, x);
+  double sum = 0;
+  for (std::size_t i = 0; i < e.lowest.size(); ++i)
+    sum += static_cast<double>(std::max(std::fabs(e.lowest[i]), std::fabs(e.highest[i])));
+  return e.lowest.empty() ? 0.0 : sum / static_cast<double>(e.lowest.size());
+}
+
+// He et al. 2015: the standard deviation that keeps a ReLU network's activations; fan in: the elements of a channel.
+double he_threshold(const QuantSpec& spec, const Shape& shape, int default_axis) {
+  double elements = 1;
+  for (const std::int64_t d : shape) elements *= static_cast<double>(d);
+  if (shape.empty()) return std::sqrt(2.0);
+  const int given = spec.granularity == Granularity::kGroup ? 0 : spec.axis.value_or(default_axis);
+  const int axis = std::clamp(given < 0 ? given + static_cast<int>(shape.size()) : given, 0, static_cast<int>(shape.size()) - 1);
+  return std::sqrt(2.0 * static_cast<double>(shape[static_cast<std::size_t>(axis)]) / std::max(1.0, elements));
 }
 
 }  // namespace
@@ -160,14 +237,15 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
     return fail(ErrorCode::kInvalidArgument,
                 "scale_from_accumulator is true; such a scale comes from input and weight, not from the tensor.");
   QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
-  const Extremes extremes = find_extremes(layout, x);
-  if (!extremes.finite) return non_finite(shape, x, layout.elements());
   QuantSpec resolved = spec;
   if (spec.granularity != Granularity::kTensor) {
-    const int axis = spec.axis.value_or(default_axis);
+    const int axis = spec.axis.value_or(spec.granularity == Granularity::kRow ? -1 : default_axis);
     resolved.axis = axis < 0 ? axis + static_cast<int>(shape.size()) : axis;
   }
-  const CodeRange codes = code_range(spec);
+  if (spec.source == ScaleSource::kConstant) return params_from_range(resolved, layout, {}, {});
+  const Extremes extremes = find_extremes(layout, x);
+  if (!extremes.finite) return non_finite(shape, x, layout.elements());
+  const Grid grid = grid_of(spec);
   const std::size_t count = extremes.lowest.size();
   std::vector<float> lo(count), hi(count);
   for (std::size_t p = 0; p < count; ++p) {
@@ -177,11 +255,16 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
   }
   const bool all_limits_given =
       has_clip(spec) && (is_symmetric(spec) || (spec.clip_min.has_value() && spec.clip_max.has_value()));
-  const bool searched = spec.statistic == Statistic::kPercentile || spec.statistic == Statistic::kMse;
-  if (searched && !all_limits_given) {
+  if (spec.statistic == Statistic::kMaxMean && !all_limits_given) {
+    QUANVAS_TRY(const double mean, mean_of_maxima(spec, shape, x, default_axis));
+    hi.assign(count, static_cast<float>(mean));
+  }
+  if (spec.statistic == Statistic::kHe && !all_limits_given)
+    hi.assign(count, static_cast<float>(he_threshold(spec, shape, default_axis)));
+  if (looks_at_elements(spec) && !all_limits_given) {
     const auto keep = [&](std::int64_t p, const float* data, std::int64_t n, int threads) {
       const auto i = static_cast<std::size_t>(p);
-      const Range r = block_range(spec, codes, data, n, {lo[i], hi[i]}, threads);
+      const Range r = block_range(spec, grid, data, n, {lo[i], hi[i]}, threads);
       lo[i] = r.lo;
       hi[i] = r.hi;
     };
@@ -195,7 +278,12 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
     lo.assign(count, r.lo);
     hi.assign(count, r.hi);
   }
-  return params_from_range(resolved, layout, lo, hi);
+  QuantParams params = params_from_range(resolved, layout, lo, hi);
+  if (spec.statistic == Statistic::kHqo && !has_clip(spec))
+    for_each_block(layout, x, [&](std::int64_t p, const float* data, std::int64_t n) {
+      refine_half_quadratic(grid, data, n, params, static_cast<std::size_t>(p));
+    });
+  return params;
 }
 
 }  // namespace quanvas::quant

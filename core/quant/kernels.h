@@ -18,6 +18,14 @@ struct Rows {
 };
 inline constexpr float kMaxSteps = 4194304;  // 2^22: rounding by adding 1.5 * 2^23 is exact up to here
 
+// A minifloat that rounds half to even, as bits of float32.
+struct FloatGrid {
+  std::int32_t lowest_bits = 0;  // exponent of the smallest normal number
+  std::int32_t shift_bits = 0;   // from the exponent of a value to 1.5 * 2^23 of its units
+  float largest = 0, overflow = 0, nan = 0;
+  bool is_signed = true, negative_zero = true;
+};
+
 struct PairSums {
   double xx = 0, yy = 0, xy = 0, dd = 0;
   float max_abs = 0;
@@ -26,6 +34,7 @@ struct PairSums {
 struct Kernels {
   const char* name;
   void (*fake)(const Rows&, const float* x, float* y);
+  void (*fake_float)(const Rows&, const FloatGrid&, const float* x, float* y);
   void (*codes)(const Rows&, const float* x, std::int32_t* q);
   void (*decode)(const Rows&, const std::int32_t* q, float* y);
   // y and the code counted from lo; returns the number of clipped elements.

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "core/quant/grid.h"
 #include "core/quant/params.h"
 
 namespace quanvas::quant {
@@ -42,7 +43,8 @@ std::int64_t BlockLayout::parameters() const {
   switch (granularity) {
     case Granularity::kTensor: return 1;
     case Granularity::kChannel: return dim;
-    case Granularity::kGroup: return outer * ((dim + group - 1) / group) * inner;
+    case Granularity::kGroup:
+    case Granularity::kRow: return outer * ((dim + group - 1) / group) * inner;
   }
   return 1;
 }
@@ -55,11 +57,15 @@ Result<BlockLayout> make_layout(const QuantSpec& spec, const Shape& shape, int d
     layout.inner = all;
     return layout;
   }
-  QUANVAS_TRY(const int axis, resolve_axis(spec, shape, default_axis));
+  // A row is a group that spans the whole axis.
+  const bool rows = spec.granularity == Granularity::kRow;
+  if (rows) layout.granularity = Granularity::kGroup;
+  QUANVAS_TRY(const int axis, resolve_axis(spec, shape, rows ? -1 : default_axis));
   const auto at = static_cast<std::size_t>(axis);
   QUANVAS_TRY(layout.outer, product(shape, 0, at));
   QUANVAS_TRY(layout.inner, product(shape, at + 1, shape.size()));
   layout.dim = std::max<std::int64_t>(shape[at] < 0 ? 1 : shape[at], 0);
+  if (rows) layout.group = std::max<std::int64_t>(1, layout.dim);
   if (spec.granularity == Granularity::kGroup) {
     if (spec.group_size < 1)
       return fail(ErrorCode::kInvalidArgument,
@@ -80,11 +86,30 @@ Result<BlockLayout> rebatch(const QuantParams& params, const Shape& shape) {
   return layout;
 }
 
+namespace {
+
+// All finite values, in units of the scale.
+std::vector<double> float_points(const Grid& g) {
+  std::vector<double> points;
+  for (std::int32_t code = 0; code < 1 << ((g.is_signed ? 1 : 0) + g.exponent_bits + g.mantissa_bits); ++code)
+    if (const float v = float_value(g, code); std::isfinite(v)) points.push_back(static_cast<double>(v));
+  std::sort(points.begin(), points.end());
+  points.erase(std::unique(points.begin(), points.end()), points.end());
+  return points;
+}
+
+}  // namespace
+
 std::vector<double> grid_points(const QuantParams& params, std::int64_t index, std::size_t most) {
   const auto i = static_cast<std::size_t>(index);
   if (index < 0 || i >= params.scale.size() || most == 0 || params.hi < params.lo) return {};
   const float zero = params.zero_point.empty() ? 0.0f : params.zero_point[i];
-  const auto total = static_cast<std::uint64_t>(params.hi - params.lo) + 1;
+  const Grid grid = grid_of(params.spec);
+  std::vector<double> listed;
+  if (grid.family == Family::kFloat) listed = float_points(grid);
+  if (grid.family == Family::kTernary) listed = {-1, 0, 1};
+  if (grid.family == Family::kBinary) listed = {-1, 1};
+  const auto total = listed.empty() ? static_cast<std::uint64_t>(params.hi - params.lo) + 1 : listed.size();
   const std::uint64_t kept = std::min<std::uint64_t>(total, most);
   std::vector<double> points;
   points.reserve(kept);
@@ -92,8 +117,9 @@ std::vector<double> grid_points(const QuantParams& params, std::int64_t index, s
     // Both ends are kept, the others are spread evenly.
     const std::uint64_t step =
         kept == 1 ? 0 : static_cast<std::uint64_t>(static_cast<unsigned __int128>(k) * (total - 1) / (kept - 1));
-    const float code = static_cast<float>(params.lo + static_cast<std::int64_t>(step));
-    points.push_back(static_cast<double>((code - zero) * params.scale[i]));
+    const float unit = listed.empty() ? static_cast<float>(params.lo + static_cast<std::int64_t>(step)) - zero
+                                      : static_cast<float>(listed[step]);
+    points.push_back(static_cast<double>(unit * params.scale[i]));
   }
   return points;
 }

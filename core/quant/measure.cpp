@@ -43,8 +43,9 @@ struct Scratch {
   UsedCodes used;
 };
 
-void measure_narrow(const Applier& applier, const float* x, std::int64_t elements, std::int64_t codes,
-                    std::vector<SpanFacts>& facts, double& codes_used) {
+// As many stripes as threads, each with its own buffers; what a span gives does not depend on its stripe.
+template <class Work>
+double over_stripes(const Applier& applier, std::int64_t elements, std::int64_t codes, const Work& work) {
   const SpanPlan& plan = applier.plan();
   const int threads = threads_for(elements);
   std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
@@ -54,51 +55,81 @@ void measure_narrow(const Applier& applier, const float* x, std::int64_t element
     s.index.resize(tile);
     s.used.seen.resize(static_cast<std::size_t>(codes));
   }
-  // As many stripes as threads, each with its own buffers; what a span gives does not depend on its stripe.
   parallel_for(threads, threads, [&](std::int64_t stripe) {
-    Scratch& s = scratch[static_cast<std::size_t>(stripe)];
-    for (std::int64_t i = plan.count() * stripe / threads; i < plan.count() * (stripe + 1) / threads; ++i) {
-      const Span span = plan.span(i);
-      if (span.rows == 0) continue;
-      SpanFacts& fact = facts[static_cast<std::size_t>(i)];
-      const std::int64_t n = span.elements();
-      fact.clipped = kernels().measure(applier.rows(span), x + span.offset, s.y.data(), s.index.data());
-      fact.sums = kernels().pair_sums(x + span.offset, s.y.data(), n);
-      s.used.mark(s.index.data(), n);
-    }
+    for (std::int64_t i = plan.count() * stripe / threads; i < plan.count() * (stripe + 1) / threads; ++i)
+      if (const Span span = plan.span(i); span.rows > 0) work(i, span, scratch[static_cast<std::size_t>(stripe)]);
   });
+  double used = 0;
   for (std::int64_t c = 0; c < codes; ++c)
-    codes_used += std::any_of(scratch.begin(), scratch.end(),
-                              [&](const Scratch& s) { return s.used.seen[static_cast<std::size_t>(c)] != 0; });
+    used += std::any_of(scratch.begin(), scratch.end(),
+                        [&](const Scratch& s) { return s.used.seen[static_cast<std::size_t>(c)] != 0; });
+  return used;
 }
 
-void measure_wide(const Applier& applier, const float* x, std::vector<SpanFacts>& facts, double& codes_used) {
+double measure_kernel(const Applier& applier, const float* x, std::int64_t elements, std::int64_t codes,
+                      std::vector<SpanFacts>& facts) {
+  return over_stripes(applier, elements, codes, [&](std::int64_t i, const Span& span, Scratch& s) {
+    SpanFacts& fact = facts[static_cast<std::size_t>(i)];
+    fact.clipped = kernels().measure(applier.rows(span), x + span.offset, s.y.data(), s.index.data());
+    fact.sums = kernels().pair_sums(x + span.offset, s.y.data(), span.elements());
+    s.used.mark(s.index.data(), span.elements());
+  });
+}
+
+double measure_elements(const Applier& applier, const float* x, std::int64_t elements, std::int64_t codes,
+                        std::vector<SpanFacts>& facts) {
+  const auto first = applier.grid().family == Family::kFloat ? 0 : static_cast<std::int64_t>(applier.grid().lo);
+  return over_stripes(applier, elements, codes, [&](std::int64_t i, const Span& span, Scratch& s) {
+    SpanFacts& fact = facts[static_cast<std::size_t>(i)];
+    applier.each(span, [&](const ElementQuantizer& q, std::int64_t e, std::int64_t) {
+      const auto at = static_cast<std::size_t>(e - span.offset);
+      const double p = q.point(x[e], e);
+      s.y[at] = q.value(p);
+      s.index[at] = applier.grid().family == Family::kFloat
+                        ? float_code(applier.grid(), static_cast<float>(p))
+                        : static_cast<std::int32_t>(static_cast<std::int64_t>(p) - first);
+      fact.clipped += q.clipped(x[e]);
+    });
+    fact.sums = kernels().pair_sums(x + span.offset, s.y.data(), span.elements());
+    s.used.mark(s.index.data(), span.elements());
+  });
+}
+
+// More codes than are worth a table: those that occur are sorted.
+double measure_wide(const Applier& applier, const float* x, std::vector<SpanFacts>& facts) {
   const SpanPlan& plan = applier.plan();
   std::vector<std::int64_t> codes;
   std::vector<float> y;
   for (std::int64_t i = 0; i < plan.count(); ++i) {
     const Span span = plan.span(i);
     y.clear();
-    applier.each_wide(span, [&](const WideQuantizer& q, std::int64_t e, std::int64_t) {
-      codes.push_back(static_cast<std::int64_t>(q.code(x[e])));
-      y.push_back(q.value(q.code(x[e])));
+    applier.each(span, [&](const ElementQuantizer& q, std::int64_t e, std::int64_t) {
+      const double p = q.point(x[e], e);
+      codes.push_back(static_cast<std::int64_t>(p));
+      y.push_back(q.value(p));
       facts[static_cast<std::size_t>(i)].clipped += q.clipped(x[e]);
     });
     facts[static_cast<std::size_t>(i)].sums = kernels().pair_sums(x + span.offset, y.data(), span.elements());
   }
   std::sort(codes.begin(), codes.end());
-  codes_used = static_cast<double>(std::unique(codes.begin(), codes.end()) - codes.begin());
+  return static_cast<double>(std::unique(codes.begin(), codes.end()) - codes.begin());
+}
+
+double scale_bytes(const QuantSpec& spec) {
+  switch (spec.scale) {
+    case ScaleType::kFloat32: return 4;
+    case ScaleType::kFloat16: return 2;
+    case ScaleType::kPowerOfTwo: return 1;  // its exponent, as E8M0
+    case ScaleType::kFloat8: return 1;
+  }
+  return 4;
 }
 
 void add_sizes(const QuantParams& params, std::int64_t n, SiteFacts& facts) {
-  const double bits = params.spec.bits;
-  // A bias at the accumulator's scale needs none of its own.
-  const double scales = params.spec.scale_from_accumulator ? 0 : static_cast<double>(params.scale.size());
   facts.bytes_float = 4.0 * static_cast<double>(n);
-  facts.bytes_quantized = static_cast<double>(n) * bits / 8 + scales * 4 +
-                          static_cast<double>(params.zero_point.size()) * bits / 8;
+  facts.bytes_quantized = stored_bytes(params, static_cast<double>(n));
   facts.bits_per_element = n > 0 ? 8 * facts.bytes_quantized / static_cast<double>(n) : 0;
-  facts.codes_total = static_cast<double>(params.hi - params.lo + 1);
+  facts.codes_total = static_cast<double>(code_count(grid_of(params.spec)));
   if (!params.scale.empty()) {
     const auto [lo, hi] = std::minmax_element(params.scale.begin(), params.scale.end());
     facts.scale_min = *lo;
@@ -113,13 +144,24 @@ void add_sizes(const QuantParams& params, std::int64_t n, SiteFacts& facts) {
 
 }  // namespace
 
+double stored_bytes(const QuantParams& params, double elements) {
+  const double bits = code_bits(params.spec);
+  const double zero_bits = params.spec.zero_point == ZeroPointType::kFloat ? 32 : bits;
+  double bytes = (elements * bits + static_cast<double>(params.zero_point.size()) * zero_bits) / 8;
+  // A bias at the accumulator's scale needs none of its own.
+  if (params.spec.scale_from_accumulator) return bytes;
+  bytes += static_cast<double>(params.scale.size()) * scale_bytes(params.spec);
+  return bytes + (params.spec.scale == ScaleType::kFloat8 ? 4 : 0);
+}
+
 SiteFacts measure(const QuantParams& params, const BlockLayout& layout, const float* x) {
   const Applier applier(params, layout);
   SiteFacts facts;
   const std::int64_t n = layout.elements(), codes = params.hi - params.lo + 1;
   std::vector<SpanFacts> parts(static_cast<std::size_t>(applier.plan().count()));
-  if (applier.wide() || codes > kMaxCountedCodes) measure_wide(applier, x, parts, facts.codes_used);
-  else measure_narrow(applier, x, n, codes, parts, facts.codes_used);
+  if (codes > kMaxCountedCodes) facts.codes_used = measure_wide(applier, x, parts);
+  else if (applier.integer_kernel()) facts.codes_used = measure_kernel(applier, x, n, codes, parts);
+  else facts.codes_used = measure_elements(applier, x, n, codes, parts);
   ErrorSums sums;
   double clipped = 0;
   for (const SpanFacts& part : parts) {

@@ -60,6 +60,8 @@ Result<QuantParams> bias_params(const QuantSpec& spec, float input_scale, const 
 void fake_quantize(const QuantParams& params, const BlockLayout& layout, const float* x, float* y);
 void quantize_codes(const QuantParams& params, const BlockLayout& layout, const float* x, std::int32_t* codes);
 void dequantize_codes(const QuantParams& params, const BlockLayout& layout, const std::int32_t* codes, float* y);
+// Bytes of so many codes with their scales and zero points, packed without gaps.
+double stored_bytes(const QuantParams& params, double elements);
 // One pass, nothing written: error, clipping, codes in use (codes_used exact up to 16 bits).
 SiteFacts measure(const QuantParams& params, const BlockLayout& layout, const float* x);
 // Straight-through backward: dx = dy inside [lo, hi], 0 outside (dy everywhere when pass_clipped); inside means

@@ -13,13 +13,13 @@ inline constexpr int kMaxSearchSteps = 100;
 // both ends together, then of the lower, then of the upper one (asymmetric). `extreme` itself is always tried and
 // wins ties. errors(candidates, count, out) writes the squared error of each candidate.
 template <class Errors>
-Range search_range(const QuantSpec& spec, const CodeRange& codes, Range extreme, int steps, int first,
+Range search_range(const QuantSpec& spec, const Grid& grid, Range extreme, int steps, int first,
                    const Errors& errors) {
   std::array<Affine, kMaxSearchSteps + 1> candidates;
   std::array<Range, kMaxSearchSteps + 1> ranges;
   std::array<double, kMaxSearchSteps + 1> found;
   Range best = extreme;
-  candidates[0] = affine(spec, codes, extreme);
+  candidates[0] = affine(spec, grid, extreme);
   errors(candidates.data(), 1, found.data());
   double least = found[0];
   const auto try_ends = [&](bool lower, bool upper) {
@@ -30,7 +30,7 @@ Range search_range(const QuantSpec& spec, const CodeRange& codes, Range extreme,
       if (lower) r.lo = extreme.lo * share;
       if (upper) r.hi = extreme.hi * share;
       ranges[static_cast<std::size_t>(count)] = r;
-      candidates[static_cast<std::size_t>(count)] = affine(spec, codes, r);
+      candidates[static_cast<std::size_t>(count)] = affine(spec, grid, r);
     }
     errors(candidates.data(), count, found.data());
     for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
@@ -48,7 +48,7 @@ Range search_range(const QuantSpec& spec, const CodeRange& codes, Range extreme,
 }
 
 // The same on the elements x; the result is never worse than `extreme` on them.
-Range mse_range(const QuantSpec& spec, const CodeRange& codes, const float* x, std::int64_t n, Range extreme,
+Range mse_range(const QuantSpec& spec, const Grid& grid, const float* x, std::int64_t n, Range extreme,
                 int threads);
 
 }  // namespace quanvas::quant

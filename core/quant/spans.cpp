@@ -19,6 +19,7 @@ SpanPlan::SpanPlan(const BlockLayout& layout) : layout_(layout) {
       period_ = layout.dim;
       break;
     case Granularity::kGroup:
+    case Granularity::kRow:
       ragged_ = layout.dim % layout.group != 0;
       vector_ = layout.inner > 1;
       period_ = layout.parameters();

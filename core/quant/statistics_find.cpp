@@ -37,7 +37,7 @@ double histogram_error(const std::vector<TensorStatistics::Bin>& bins, double sc
   return total * scale * scale;
 }
 
-Range statistic_range(const QuantSpec& spec, const CodeRange& codes, const TensorStatistics& s) {
+Range statistic_range(const QuantSpec& spec, const Grid& grid, const TensorStatistics& s) {
   const Range extreme = extreme_range(spec, static_cast<float>(s.minimum()), static_cast<float>(s.maximum()));
   if (spec.statistic == Statistic::kPercentile) {
     const std::int64_t high = upper_rank(spec.percentile, s.count());
@@ -47,12 +47,11 @@ Range statistic_range(const QuantSpec& spec, const CodeRange& codes, const Tenso
   }
   if (spec.statistic != Statistic::kMse) return extreme;
   const auto bins = s.bins();
-  return search_range(spec, codes, extreme, kMaxSearchSteps, 1,
+  return search_range(spec, grid, extreme, kMaxSearchSteps, 1,
                       [&](const Affine* candidates, int count, double* errors) {
                         for (int i = 0; i < count; ++i) {
                           const Affine& c = candidates[i];
-                          errors[i] = histogram_error(bins, c.scale, static_cast<double>(codes.lo) - c.zero,
-                                                      static_cast<double>(codes.hi) - c.zero);
+                          errors[i] = histogram_error(bins, c.scale, grid.lo - c.zero, grid.hi - c.zero);
                         }
                       });
 }
@@ -96,8 +95,8 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
   if (spec.granularity == Granularity::kChannel && !has_clip(spec))
     return per_channel(spec, shape, statistics, default_axis);
   QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
-  const CodeRange codes = code_range(spec);
-  QUANVAS_TRY(const Range range, clipped_range(spec, fixed ? Range{} : statistic_range(spec, codes, statistics)));
+  const Grid grid = grid_of(spec);
+  QUANVAS_TRY(const Range range, clipped_range(spec, fixed ? Range{} : statistic_range(spec, grid, statistics)));
   return params_from_range(spec, layout, {range.lo}, {range.hi});
 }
 

@@ -13,65 +13,134 @@
 
 namespace quanvas {
 
-enum class Granularity { kTensor, kChannel, kGroup };
+// kRow: one scale for each line along the axis (a token of an activation); the last axis unless `axis` says another.
+enum class Granularity { kTensor, kChannel, kGroup, kRow };
 inline const EnumNames<Granularity>& enum_names(Granularity) {
-  static const EnumNames<Granularity> names = {
-      {Granularity::kTensor, "tensor"}, {Granularity::kChannel, "channel"}, {Granularity::kGroup, "group"}};
+  static const EnumNames<Granularity> names = {{Granularity::kTensor, "tensor"},
+                                               {Granularity::kChannel, "channel"},
+                                               {Granularity::kGroup, "group"},
+                                               {Granularity::kRow, "row"}};
+  return names;
+}
+
+// Which patterns of a minifloat are no finite numbers.
+//   none  every pattern is a number (the formats of OCP MX with 4 and 6 bits)
+//   nan   all exponent and mantissa bits set: NaN, no infinity (OCP e4m3)
+//   ieee  highest exponent: infinity and NaN (OCP e5m2, IEEE 754)
+//   fnuz  the pattern of -0 is NaN, no infinity, exponent bias one larger
+enum class FloatSpecials { kNone, kNan, kIeee, kFnuz };
+inline const EnumNames<FloatSpecials>& enum_names(FloatSpecials) {
+  static const EnumNames<FloatSpecials> names = {{FloatSpecials::kNone, "none"},
+                                                 {FloatSpecials::kNan, "nan"},
+                                                 {FloatSpecials::kIeee, "ieee"},
+                                                 {FloatSpecials::kFnuz, "fnuz"}};
   return names;
 }
 
 // What the clip threshold (and so the scale) is computed from.
-enum class Statistic { kAbsMax, kMinMax, kPercentile, kMse };
+// kMean: mean of |x|; kMeanSigma: mean of |x| + sigma standard deviations of |x|; kMaxMean: mean over the channels of
+// their largest magnitude; kHe: sqrt(2 / fan in), from the shape alone; kKl: least Kullback-Leibler divergence;
+// kHqo: half-quadratic optimization (docs/quantizers.md).
+enum class Statistic { kAbsMax, kMinMax, kPercentile, kMse, kMean, kMeanSigma, kMaxMean, kL1, kL2, kHe, kKl, kHqo };
 inline const EnumNames<Statistic>& enum_names(Statistic) {
   static const EnumNames<Statistic> names = {{Statistic::kAbsMax, "absmax"},
                                              {Statistic::kMinMax, "minmax"},
                                              {Statistic::kPercentile, "percentile"},
-                                             {Statistic::kMse, "mse"}};
+                                             {Statistic::kMse, "mse"},
+                                             {Statistic::kMean, "mean"},
+                                             {Statistic::kMeanSigma, "mean-sigma"},
+                                             {Statistic::kMaxMean, "max-mean"},
+                                             {Statistic::kL1, "l1"},
+                                             {Statistic::kL2, "l2"},
+                                             {Statistic::kHe, "he"},
+                                             {Statistic::kKl, "kl"},
+                                             {Statistic::kHqo, "hqo"}};
   return names;
 }
 
-enum class ScaleType { kFloat32, kPowerOfTwo };
+// kFloat16: rounded up to a float16, so that nothing more is clipped. kFloat8: two levels, a float32 for the tensor
+// and an e4m3 for each block (NVFP4).
+enum class ScaleType { kFloat32, kPowerOfTwo, kFloat16, kFloat8 };
 inline const EnumNames<ScaleType>& enum_names(ScaleType) {
   static const EnumNames<ScaleType> names = {{ScaleType::kFloat32, "float32"},
-                                             {ScaleType::kPowerOfTwo, "power-of-two"}};
+                                             {ScaleType::kPowerOfTwo, "power-of-two"},
+                                             {ScaleType::kFloat16, "float16"},
+                                             {ScaleType::kFloat8, "float8"}};
   return names;
 }
 
-enum class ZeroPointType { kNone, kInteger };  // kNone: symmetric, zero point 0
+// Exponent of a power-of-two scale for the threshold t and the format's largest value m = 2^e ...:
+//   ceil   ceil(log2 t) - e      floor  floor(log2 t) - e (OCP MX)      round  round(log2 t) - e
+//   fit    ceil(log2(t / m)): the least scale that does not clip        even   floor(log2 t') - e, t' = t with its
+//          mantissa rounded to the format's first
+enum class ExponentRounding { kCeil, kFloor, kRound, kFit, kEven };
+inline const EnumNames<ExponentRounding>& enum_names(ExponentRounding) {
+  static const EnumNames<ExponentRounding> names = {{ExponentRounding::kCeil, "ceil"},
+                                                    {ExponentRounding::kFloor, "floor"},
+                                                    {ExponentRounding::kRound, "round"},
+                                                    {ExponentRounding::kFit, "fit"},
+                                                    {ExponentRounding::kEven, "even"}};
+  return names;
+}
+
+enum class ZeroPointType { kNone, kInteger, kFloat };  // kNone: symmetric, zero point 0
 inline const EnumNames<ZeroPointType>& enum_names(ZeroPointType) {
   static const EnumNames<ZeroPointType> names = {{ZeroPointType::kNone, "none"},
-                                                 {ZeroPointType::kInteger, "integer"}};
+                                                 {ZeroPointType::kInteger, "integer"},
+                                                 {ZeroPointType::kFloat, "float"}};
   return names;
 }
 
-enum class Rounding { kHalfEven };
+// kDpu: ties of negative values upward, of positive ones to even (Xilinx DPU). kStochastic: up with the probability
+// of the fraction, from a counter-based generator: the same for any number of threads.
+enum class Rounding { kHalfEven, kHalfUp, kHalfAway, kCeil, kFloor, kTowardZero, kDpu, kStochastic };
 inline const EnumNames<Rounding>& enum_names(Rounding) {
-  static const EnumNames<Rounding> names = {{Rounding::kHalfEven, "half-even"}};
+  static const EnumNames<Rounding> names = {{Rounding::kHalfEven, "half-even"},   {Rounding::kHalfUp, "half-up"},
+                                            {Rounding::kHalfAway, "half-away"},   {Rounding::kCeil, "ceil"},
+                                            {Rounding::kFloor, "floor"},          {Rounding::kTowardZero, "toward-zero"},
+                                            {Rounding::kDpu, "dpu"},              {Rounding::kStochastic, "stochastic"}};
   return names;
 }
 
-// Whether quantization-aware training learns the scale or recomputes it from the statistic at every step.
-enum class ScaleSource { kStatistics, kLearned };
+// kStatistics, kLearned: whether quantization-aware training recomputes the scale from the statistic at every step
+// or learns it. kConstant: scale_value, in training too. kDynamic: from each tensor at run time, no calibration.
+enum class ScaleSource { kStatistics, kLearned, kConstant, kDynamic };
 inline const EnumNames<ScaleSource>& enum_names(ScaleSource) {
   static const EnumNames<ScaleSource> names = {{ScaleSource::kStatistics, "statistics"},
-                                               {ScaleSource::kLearned, "learned"}};
+                                               {ScaleSource::kLearned, "learned"},
+                                               {ScaleSource::kConstant, "constant"},
+                                               {ScaleSource::kDynamic, "dynamic"}};
   return names;
 }
 
 struct QuantSpec {
-  std::string format = "int";  // id of a number format in the plug-in registry
-  int bits = 8;                // 1..16; 1 bit signed is {-1, 0} (wide); bias: up to 32
+  std::string format = "int";  // id of a number format: int, float, ternary, binary
+  int bits = 8;                // int: 1..32; 1 bit signed is {-1, 0} (wide). The others have a width of their own:
+                               // code_bits()
   bool is_signed = true;
-  bool narrow = false;         // signed: lowest code dropped; unsigned: highest code dropped
+  bool narrow = false;         // int, signed: lowest code dropped; unsigned: highest code dropped
+  // float: patterns of sign, exponent and mantissa, subnormals included
+  int exponent_bits = 4;       // 1..8
+  int mantissa_bits = 3;       // 0..10
+  std::optional<int> exponent_bias;  // default 2^(exponent_bits - 1) - 1, of fnuz one more
+  FloatSpecials specials = FloatSpecials::kNan;
+  bool saturate = true;        // values beyond the largest become it; else infinity or NaN where the format has one
+  double ternary_threshold = 0.5;    // ternary: |x| <= threshold * scale becomes 0
   ZeroPointType zero_point = ZeroPointType::kNone;
+  bool zero_point_inside = false;    // rint(x / s + z) instead of rint(x / s) + z
+  bool zero_in_range = true;   // the range is widened to contain 0
   Granularity granularity = Granularity::kTensor;
   std::optional<int> axis;     // channel axis, or the axis that groups divide; default: the layer's own
   int group_size = 32;
   Statistic statistic = Statistic::kAbsMax;
   double percentile = 99.999;  // of |x| (symmetric) or of both tails (asymmetric); 50..100
+  double sigma = 3;            // mean-sigma: standard deviations; 0..100
   ScaleType scale = ScaleType::kFloat32;
+  ExponentRounding exponent_rounding = ExponentRounding::kCeil;  // power-of-two
   ScaleSource source = ScaleSource::kStatistics;
+  std::optional<double> scale_value;  // constant: the scale itself
   Rounding rounding = Rounding::kHalfEven;
+  int seed = 0;                // stochastic rounding
   // Fixed clip limits, as dragged in the histogram or typed; replace the statistic. Per tensor only.
   std::optional<double> clip_min, clip_max;
   // Bias only: scale = input scale x weight scale (int32 accumulator), no statistic.
@@ -85,21 +154,40 @@ void visit_fields(V& v, QuantSpec& s) {
   v("bits", s.bits);
   v("signed", s.is_signed);
   v("narrow", s.narrow);
+  v("exponent_bits", s.exponent_bits);
+  v("mantissa_bits", s.mantissa_bits);
+  v("exponent_bias", s.exponent_bias);
+  v("specials", s.specials);
+  v("saturate", s.saturate);
+  v("ternary_threshold", s.ternary_threshold);
   v("zero_point", s.zero_point);
+  v("zero_point_inside", s.zero_point_inside);
+  v("zero_in_range", s.zero_in_range);
   v("granularity", s.granularity);
   v("axis", s.axis);
   v("group_size", s.group_size);
   v("statistic", s.statistic);
   v("percentile", s.percentile);
+  v("sigma", s.sigma);
   v("scale", s.scale);
+  v("exponent_rounding", s.exponent_rounding);
   v("source", s.source);
+  v("scale_value", s.scale_value);
   v("rounding", s.rounding);
+  v("seed", s.seed);
   v("clip_min", s.clip_min);
   v("clip_max", s.clip_max);
   v("scale_from_accumulator", s.scale_from_accumulator);
 }
 
-// Lowest and highest integer code.
+// Bits of one code as it is stored: `bits` of an integer, sign + exponent + mantissa of a minifloat, 2, 1.
+int code_bits(const QuantSpec& spec);
+// The same quantizer with integers of so many bits: what a sweep over widths tries.
+QuantSpec with_bits(QuantSpec spec, int bits);
+// The largest finite value of a minifloat in units of the scale, and the exponent of its leading bit.
+double largest_float(const QuantSpec& spec);
+
+// Lowest and highest code; of a minifloat its bit patterns, from 0 on.
 struct CodeRange {
   std::int64_t lo = -128, hi = 127;
 };

@@ -104,7 +104,7 @@ Status WorkbenchState::dump_run(std::int64_t id, const DumpRequest& request, Job
                        {"site", enum_text(site.kind)},
                        {"operand", site.operand},
                        {"tensor", layer ? graph.tensor(site_tensor(*layer, site)).name : ""},
-                       {"bits", quantizers.at(site).spec.bits},
+                       {"bits", code_bits(quantizers.at(site).spec)},
                        {"file", file}});
     }
     return write_file_atomically(folder / "codes.json", index.dump(1) + "\n");

@@ -143,7 +143,7 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
   };
   const auto bits_of = [&](const Site& site) {
     const quant::QuantParams* q = find(site);
-    return q ? static_cast<double>(q->spec.bits) : 32.0;
+    return q ? static_cast<double>(code_bits(q->spec)) : 32.0;
   };
   // A tensor that several layers read is stored once, or once in each form that they give it.
   std::map<TensorId, std::vector<const quant::QuantParams*>> stored;
@@ -162,12 +162,7 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
       if (forms.empty()) size.bytes_float += 4 * n;
       if (std::any_of(forms.begin(), forms.end(), [&](const auto* form) { return is_same(form, q); })) continue;
       forms.push_back(q);
-      size.bytes += n * bits_of(site) / 8;
-      // An accumulator-scaled bias has no scale of its own.
-      if (q && !q->spec.scale_from_accumulator) {
-        size.bytes += 4.0 * static_cast<double>(q->scale.size());
-        size.bytes += static_cast<double>(q->zero_point.size()) * q->spec.bits / 8;
-      }
+      size.bytes += q ? quant::stored_bytes(*q, n) : 4 * n;
     }
     if (layer.kind != LayerKind::kCompute) continue;
     // Of two activations the second stands where the weight would.

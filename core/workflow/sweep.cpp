@@ -67,7 +67,7 @@ Plan cell_plan(const Plan& current, const Plan& uniform, const SweepSettings& se
     if (!site.spec)
       if (const SitePlan* u = uniform.find(site.site)) site.spec = u->spec;
     if (!site.spec) continue;
-    site.spec->bits = bits;
+    site.spec = with_bits(*site.spec, bits);
     if (site.spec->clip_min || site.spec->clip_max) site.spec->clip_min = site.spec->clip_max = std::nullopt;
     if (!check(*site.spec, site.site.kind).empty()) continue;
     out.sites.push_back(std::move(site));

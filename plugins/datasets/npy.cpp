@@ -1,12 +1,11 @@
 // NumPy arrays: .npy files, read piece by piece, and .npz archives, read into memory.
 #include <algorithm>
-#include <cctype>
 #include <cstring>
 #include <filesystem>
-#include <optional>
 
 #include "core/base/guarded.h"
 #include "core/base/hash.h"
+#include "core/data/npy.h"
 #include "core/data/sources.h"
 #include "core/plugin/registry.h"
 #include "plugins/datasets/zip_member.h"
@@ -16,18 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kMostHeader = 1 << 20;
 constexpr std::uint64_t kMostMember = std::uint64_t{2} << 30;
-
-struct NpyType {
-  const char* name;
-  ElementType type;
-};
-constexpr NpyType kTypes[] = {{"<f4", ElementType::kFloat32}, {"<f8", ElementType::kFloat64},
-                              {"|u1", ElementType::kUint8},   {"|i1", ElementType::kInt8},
-                              {"<i2", ElementType::kInt16},   {"<i4", ElementType::kInt32},
-                              {"<i8", ElementType::kInt64},   {"<u1", ElementType::kUint8},
-                              {"<i1", ElementType::kInt8}};
 
 // Bytes in a file or in memory.
 struct ByteSource {
@@ -53,94 +41,14 @@ struct NpyArray {
   std::uint64_t data_at = 0;
 };
 
-Failure corrupt(const std::string& name, const std::string& what) {
-  return fail(ErrorCode::kCorrupt, name + " " + what, "Write it again with numpy.save.");
-}
-
-// The value of 'key' in the header's dictionary, up to the comma or brace that ends it.
-std::optional<std::string> header_value(const std::string& header, const std::string& key) {
-  auto at = header.find("'" + key + "'");
-  if (at == std::string::npos || (at = header.find(':', at)) == std::string::npos) return std::nullopt;
-  at = header.find_first_not_of(' ', at + 1);
-  if (at == std::string::npos) return std::nullopt;
-  const char open = header[at];
-  const char close = open == '(' ? ')' : open == '[' ? ']' : open == '\'' ? '\'' : ',';
-  auto end = header.find(close, at + 1);
-  if (close == ',') end = std::min(end, header.find('}', at));
-  if (end == std::string::npos) return std::nullopt;
-  return header.substr(at, end - at + (close == ',' ? 0 : 1));
-}
-
-std::optional<Shape> parse_tuple(const std::string& text) {
-  Shape shape;
-  if (text.size() < 2 || text.front() != '(' || text.back() != ')') return std::nullopt;
-  std::int64_t value = -1;
-  for (std::size_t i = 1; i < text.size(); ++i) {
-    const char c = text[i];
-    if (std::isdigit(static_cast<unsigned char>(c))) {
-      if (value > (std::int64_t{1} << 53)) return std::nullopt;
-      value = (value < 0 ? 0 : value * 10) + (c - '0');
-    } else if (c == ',' || c == ')') {
-      if (value >= 0) shape.push_back(value);
-      value = -1;
-    } else if (c != ' ' && c != 'L') {
-      return std::nullopt;
-    }
-  }
-  return shape;
-}
-
-Result<ElementType> element_type(const std::string& name, const std::string& text) {
-  for (const NpyType& t : kTypes)
-    if (text == "'" + std::string(t.name) + "'") return t.type;
-  const bool big = text.size() > 1 && text[1] == '>';
-  return fail(ErrorCode::kUnsupported,
-              name + " holds elements of NumPy type " + text.substr(0, 60) + (big ? ", which is big endian." : "."),
-              "Convert with astype to float32, float64, uint8, int8, int16, int32 or int64, little endian.");
-}
-
-Result<std::string> read_header(const ByteSource& source, std::uint64_t& data_at) {
-  unsigned char head[12] = {};
-  const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(sizeof head, source.size()));
-  QUANVAS_CHECK(source.read(0, head, count));
-  if (count < 10 || std::memcmp(head, "\x93NUMPY", 6) != 0)
-    return corrupt(source.name, "is no NumPy array: it does not begin with \\x93NUMPY.");
-  if (head[6] < 1 || head[6] > 3)
-    return corrupt(source.name, "has version " + std::to_string(head[6]) + " of the NumPy format; 1 to 3 are known.");
-  const std::uint64_t begin = head[6] == 1 ? 10 : 12;
-  std::uint64_t length = head[8] | head[9] << 8;
-  if (head[6] > 1) length |= static_cast<std::uint64_t>(head[10]) << 16 | static_cast<std::uint64_t>(head[11]) << 24;
-  if (length > kMostHeader)
-    return corrupt(source.name, "declares a header of " + std::to_string(length) + " bytes; at most 1 MiB is plausible.");
-  if (begin + length > source.size()) return corrupt(source.name, "ends inside its header.");
-  std::string header(length, ' ');
-  QUANVAS_CHECK(source.read(begin, header.data(), header.size()));
-  data_at = begin + length;
-  return header;
-}
-
 Result<NpyArray> parse_array(ByteSource source) {
-  NpyArray array;
-  QUANVAS_TRY(const std::string header, read_header(source, array.data_at));
-  const auto type = header_value(header, "descr"), order = header_value(header, "fortran_order"),
-             tuple = header_value(header, "shape");
-  const auto shape = tuple ? parse_tuple(*tuple) : std::nullopt;
-  if (!type || !order || !shape) return corrupt(source.name, "has a header without descr, fortran_order and shape.");
-  QUANVAS_TRY(array.type, element_type(source.name, *type));
-  if (order->rfind("False", 0) != 0 && shape->size() > 1)
-    return fail(ErrorCode::kUnsupported, source.name + " is stored in Fortran order.",
-                "Save numpy.ascontiguousarray of it.");
-  const auto elements = checked_product(*shape);
-  if (!elements || *elements == 0 || shape->empty())
-    return corrupt(source.name, "has the shape " + shape_text(*shape) + "; samples stand in the first of its dimensions.");
-  const std::uint64_t have = source.size() - array.data_at, per_element = size_of(array.type);
-  if (*elements > have / per_element)
-    return corrupt(source.name, "is truncated: the shape " + shape_text(*shape) + " needs " + std::to_string(*elements) +
-                                    " elements of " + std::to_string(per_element) + " bytes, but there are " +
-                                    std::to_string(have) + " bytes.");
-  array.shape = *shape;
-  array.source = std::move(source);
-  return array;
+  const auto read = [&](std::uint64_t at, void* out, std::size_t count) { return source.read(at, out, count); };
+  QUANVAS_TRY(const NpyHeader header, read_npy_header(source.name, source.size(), read));
+  if (header.shape.empty() || *checked_product(header.shape) == 0)
+    return fail(ErrorCode::kCorrupt,
+                source.name + " has the shape " + shape_text(header.shape) + "; samples stand in the first of its dimensions.",
+                "Write it again with numpy.save.");
+  return NpyArray{std::move(source), header.type, header.shape, header.data_at};
 }
 
 // An array of an archive: the named one, or the only one when no name is given.

@@ -36,13 +36,14 @@ bool in_storage(const Question& q, std::int64_t code) {
 std::string wrong_format(const Question& q) { return q.p.spec.format == "int" ? "" : q.p.spec.format; }
 
 std::string wrong_granularity(const Question& q) {
+  if (q.p.spec.granularity == Granularity::kRow) return "per row";
   if (q.p.spec.granularity != Granularity::kGroup) return {};
   return "groups of " + std::to_string(q.p.layout.group);
 }
 
 std::string wrong_bits(const Question& q) {
   if (q.bias() || (in_storage(q, q.p.lo) && in_storage(q, q.p.hi))) return {};
-  return std::to_string(q.p.spec.bits) + " bit, codes " + std::to_string(q.p.lo) + " … " + std::to_string(q.p.hi);
+  return std::to_string(code_bits(q.p.spec)) + " bit, codes " + std::to_string(q.p.lo) + " … " + std::to_string(q.p.hi);
 }
 
 std::string wrong_bias_bits(const Question& q) {
@@ -61,6 +62,12 @@ std::string wrong_bias_zero(const Question& q) {
 
 std::string wrong_rounding(const Question& q) {
   return q.activation() && q.p.spec.rounding != Rounding::kHalfEven ? enum_text(q.p.spec.rounding) : "";
+}
+
+// QuantizeLinear adds the zero point after the rounding; the codes of a constant are stored as they are.
+std::string wrong_zero_place(const Question& q) {
+  const bool inside = q.activation() && q.p.spec.zero_point_inside && !q.p.zero_point.empty();
+  return inside ? "added before the rounding" : "";
 }
 
 std::string wrong_scale(const Question& q) {
@@ -113,6 +120,7 @@ constexpr Rule kRules[] = {
     {"bias sign", wrong_bias_sign, "signed (int32)", "Use a signed bias."},
     {"bias zero point", wrong_bias_zero, "0", "Use a symmetric bias, for example int32 with the accumulator's scale."},
     {"rounding", wrong_rounding, "half to even (QuantizeLinear)", "Use half-even rounding."},
+    {"place of the zero point", wrong_zero_place, "added after the rounding", "Set zero_point_inside to false."},
     {"scale", wrong_scale, "finite and greater than 0", "Calibrate again, or give clip limits."},
     {"zero point", wrong_zero_point, "an integer that the stored type holds, one per scale",
      "Use an integer zero point, or none."},

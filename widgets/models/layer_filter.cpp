@@ -18,7 +18,7 @@ struct NumberKey {
   double (*value)(const LayerRow&);  // nan: unknown, no condition holds
 };
 double bits_of(const FormatCell& c) {
-  return c.state == FormatCell::State::kQuantized ? c.spec.bits : std::nan("");
+  return c.state == FormatCell::State::kQuantized ? code_bits(c.spec) : std::nan("");
 }
 const NumberKey kNumbers[] = {
     {"bits", [](const LayerRow& r) { return bits_of(r.weight); }},

@@ -188,7 +188,7 @@ QString LayersModel::text(const LayerRow& row, int column) const {
 QVariant LayersModel::sort_value(const LayerRow& row, int column) const {
   if (const auto* cell = cell_of(row, column)) {
     if (cell->state == FormatCell::State::kAbsent) return std::nan("");
-    return cell->state == FormatCell::State::kFloat ? 32.0 : static_cast<double>(cell->spec.bits);
+    return cell->state == FormatCell::State::kFloat ? 32.0 : static_cast<double>(code_bits(cell->spec));
   }
   switch (column) {
     case kParameters: return row.parameters;

@@ -26,7 +26,7 @@ struct FormatCell {
   QString chip;     // "W4"; empty unless quantized
   QuantSpec spec;   // meaningful when quantized
   QString why;      // tooltip
-  int bits() const { return state == State::kQuantized ? spec.bits : 0; }
+  int bits() const { return state == State::kQuantized ? code_bits(spec) : 0; }
 };
 
 struct LayerRow {

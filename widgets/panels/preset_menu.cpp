@@ -15,8 +15,9 @@ std::vector<PresetGroup> preset_groups(const PresetLibrary& library, SiteKind ki
   std::map<int, PresetGroup, std::greater<>> groups;
   for (const auto& p : library.all()) {
     if (!p.sites.empty() && std::find(p.sites.begin(), p.sites.end(), kind) == p.sites.end()) continue;
-    auto& group = groups[p.spec.bits];
-    group.title = bits_text(p.spec.bits);
+    const int bits = code_bits(p.spec);
+    auto& group = groups[bits];
+    group.title = bits_text(bits);
     group.presets.push_back(&p);
   }
   std::vector<PresetGroup> out;

@@ -35,7 +35,7 @@ RuleFormat rule_format(const Rule& rule) {
   const auto spec = rule_spec(rule, PresetLibrary::builtin());
   if (!spec) return {QStringLiteral("!"), qs(spec.error().text()), 0};
   const SiteKind kind = rule.select.sites.empty() ? SiteKind::kWeight : rule.select.sites.front();
-  return {qs(chip_text(*spec, kind)), qs(describe(*spec)), spec->bits};
+  return {qs(chip_text(*spec, kind)), qs(describe(*spec)), code_bits(*spec)};
 }
 
 Schema calibration_schema() {

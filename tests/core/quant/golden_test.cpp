@@ -7,6 +7,10 @@
 //     rows are clipped. Ours contain 0; for these rows the scale is checked against our rule instead.
 //  3. Brevitas' percentile interval takes the scale from the percentiles but the zero point from the minimum, which
 //     moves the range off the values. Ours takes both from the percentiles; only the scale is compared.
+//  4. Brevitas quantizes infinity to NaN even where it saturates; ours becomes the largest value.
+//  5. Brevitas gives -0 the pattern of a negative zero where the format has none (FNUZ, unsigned); ours is 0.
+//  6. Brevitas' power-of-two scale of a block of zeros is 1e-10 over a power of two, which is none; ours is one.
+//  7. Brevitas' unsigned minifloats keep negative values; ours become 0.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -57,6 +61,58 @@ QuantSpec minmax(QuantSpec s) {
   return s;
 }
 
+QuantSpec constant(QuantSpec s, double scale) {
+  s.source = ScaleSource::kConstant;
+  s.scale_value = scale;
+  return s;
+}
+QuantSpec rounding(QuantSpec s, Rounding r) {
+  s.rounding = r;
+  return s;
+}
+QuantSpec statistic(QuantSpec s, Statistic t) {
+  s.statistic = t;
+  return s;
+}
+QuantSpec floating(int exponent, int mantissa, FloatSpecials specials, Granularity granularity = Granularity::kTensor) {
+  QuantSpec s = spec_of(8, granularity);
+  s.format = "float";
+  s.exponent_bits = exponent;
+  s.mantissa_bits = mantissa;
+  s.specials = specials;
+  return s;
+}
+QuantSpec unscaled(QuantSpec s) { return constant(std::move(s), 1); }
+QuantSpec not_saturating(QuantSpec s) {
+  s.saturate = false;
+  return s;
+}
+// The exponent of a block's largest magnitude as scale (OCP MX).
+QuantSpec mx(QuantSpec s) {
+  s.granularity = Granularity::kGroup;
+  s.axis = 1;
+  s.group_size = 32;
+  s.scale = ScaleType::kPowerOfTwo;
+  s.exponent_rounding = ExponentRounding::kFloor;
+  return s;
+}
+QuantSpec round_exponent(QuantSpec s) {
+  s.exponent_rounding = ExponentRounding::kRound;
+  return po2(s);
+}
+QuantSpec format(const char* id, QuantSpec s) {
+  s.format = id;
+  return s;
+}
+// Brevitas adds the zero point inside the rounding and does not force the upper end to reach 0.
+QuantSpec as_brevitas(QuantSpec s) {
+  s.zero_point_inside = true;
+  s.zero_in_range = false;
+  return s;
+}
+constexpr auto kNone = FloatSpecials::kNone, kNan = FloatSpecials::kNan, kIeee = FloatSpecials::kIeee,
+               kFnuz = FloatSpecials::kFnuz;
+
 struct Row {
   const char* file;
   QuantSpec spec;
@@ -97,6 +153,38 @@ INSTANTIATE_TEST_SUITE_P(
                     Row{"w_uint8_asym_per_channel", minmax(asym(spec_of(8, kChannel)))},
                     Row{"w_uint4_asym_group32", minmax(asym(group(4, 1, 32)))}),
     name_of);
+INSTANTIATE_TEST_SUITE_P(
+    GoldenFormats, Weights,
+    testing::Values(
+        Row{"w_Fp8e4m3Weight", unscaled(floating(4, 3, kNone))}, Row{"w_Fp8e5m2Weight", unscaled(floating(5, 2, kNone))},
+        Row{"w_Fp8e4m3OCPWeight", unscaled(floating(4, 3, kNan))}, Row{"w_Fp8e5m2OCPWeight", unscaled(floating(5, 2, kIeee))},
+        Row{"w_Fp8e4m3FNUZWeight", unscaled(floating(4, 3, kFnuz))},
+        Row{"w_Fp8e5m2FNUZWeight", unscaled(floating(5, 2, kFnuz))},
+        Row{"w_Fp4e2m1OCPW", floating(2, 1, kNone, kChannel)}, Row{"w_Fp6e3m2OCPW", floating(3, 2, kNone, kChannel)},
+        Row{"w_Fp8e4m3FNUZWeightPerTensorFloat", floating(4, 3, kFnuz)},
+        Row{"w_Fp8e4m3OCPWeightPerTensorFloat", floating(4, 3, kNan)},
+        Row{"w_Fp8e4m3OCPWeightPerChannelFloat", floating(4, 3, kNan, kChannel)},
+        Row{"w_Fp8e4m3OCPWeightPerChannelFloatMSE", mse(floating(4, 3, kNan, kChannel))},
+        Row{"w_fp8e4m3_ocp_nonsat", not_saturating(unscaled(floating(4, 3, kNan)))},
+        Row{"w_grid_Fp8e4m3Weight", unscaled(floating(4, 3, kNone))},
+        Row{"w_grid_Fp8e5m2Weight", unscaled(floating(5, 2, kNone))},
+        Row{"w_grid_Fp8e4m3OCPWeight", unscaled(floating(4, 3, kNan))},
+        Row{"w_grid_Fp8e5m2FNUZWeight", unscaled(floating(5, 2, kFnuz))},
+        Row{"w_grid_U4e2m1", unscaled(unsigned_(floating(2, 1, kNone)))},
+        Row{"w_grid_U6e2m3", unscaled(unsigned_(floating(2, 3, kNone)))},
+        Row{"w_grid_fp8e4m3_ocp_nonsat", not_saturating(unscaled(floating(4, 3, kNan)))},
+        Row{"w_mxfp4_e2m1", mx(floating(2, 1, kNone))}, Row{"w_mxfp6_e2m3", mx(floating(2, 3, kNone))},
+        Row{"w_mxfp8_e4m3", mx(floating(4, 3, kNan))}, Row{"w_mxint8", mx(spec_of(8))}, Row{"w_mxint8_mse", mse(mx(spec_of(8)))},
+        Row{"w_binary_const", constant(format("binary", spec_of(1)), 0.1)},
+        Row{"w_ternary_const", constant(narrow(spec_of(2)), 0.1)},
+        Row{"w_ternary_thr05_per_channel", format("ternary", spec_of(2, kChannel))},
+        Row{"w_round_ceil", rounding(unscaled(spec_of(8)), Rounding::kCeil)},
+        Row{"w_round_floor", rounding(unscaled(spec_of(8)), Rounding::kFloor)},
+        Row{"w_int8_po2_round", round_exponent(narrow(spec_of(8, kChannel)))},
+        Row{"w_int8_ave", statistic(narrow(spec_of(8)), Statistic::kMean)},
+        Row{"w_int8_he", statistic(narrow(spec_of(8)), Statistic::kHe)},
+        Row{"w_int8_mean_sigma", statistic(narrow(spec_of(8, kChannel)), Statistic::kMeanSigma)}),
+    name_of);
 
 // Codes in the file stand in padded groups; ours do not.
 std::vector<float> codes_of(const json& j, const BlockLayout& layout) {
@@ -120,7 +208,9 @@ TEST_P(Weights, EqualTheReference) {
   ASSERT_EQ(p->scale.size(), scale.data.size());
   zero.data.resize(scale.data.size(), zero.data.at(0));
 
-  const bool asymmetric = spec.zero_point == ZeroPointType::kInteger, searched = spec.statistic == Statistic::kMse;
+  const bool asymmetric = spec.zero_point == ZeroPointType::kInteger;
+  const bool searched = spec.statistic == Statistic::kMse || spec.statistic == Statistic::kMeanSigma;
+  const bool minifloat = spec.format == "float";
   std::vector<bool> deviates(p->scale.size(), false);
   if (asymmetric) {
     std::vector<float> most(p->scale.size(), -INFINITY), least(p->scale.size(), INFINITY);
@@ -134,6 +224,18 @@ TEST_P(Weights, EqualTheReference) {
       deviates[i] = most[i] < 0 && p->scale[i] != scale.data[i];
       if (!deviates[i]) continue;
       EXPECT_EQ(p->scale[i], (0.0f - least[i]) / static_cast<float>(p->hi - p->lo)) << i;
+    }
+  }
+  if (spec.scale == ScaleType::kPowerOfTwo && spec.exponent_rounding == ExponentRounding::kFloor) {
+    std::vector<float> most(p->scale.size());
+    for (std::size_t e = 0; e < x.data.size(); ++e) {
+      float& m = most[parameter_of(p->layout, static_cast<std::int64_t>(e))];
+      m = std::max(m, std::fabs(x.data[e]));
+    }
+    for (std::size_t i = 0; i < most.size(); ++i) {
+      deviates[i] = most[i] == 0;
+      int exponent = 0;
+      EXPECT_EQ(std::frexp(p->scale[i], &exponent), 0.5f) << i;
     }
   }
   for (std::size_t i = 0; i < p->scale.size(); ++i) {
@@ -151,6 +253,20 @@ TEST_P(Weights, EqualTheReference) {
     const std::size_t i = parameter_of(p->layout, static_cast<std::int64_t>(e));
     if (deviates[i]) continue;
     const float code = static_cast<float>(codes[e]);
+    if (minifloat && std::isinf(x.data[e])) {
+      EXPECT_TRUE(std::isnan(out.data[e])) << e;
+      if (spec.saturate) EXPECT_EQ(std::fabs(y[e]), spec.is_signed || x.data[e] > 0 ? largest_float(spec) : 0) << e;
+      continue;
+    }
+    if (minifloat && x.data[e] <= 0 && y[e] == 0 && (!spec.is_signed || spec.specials == kFnuz)) {
+      EXPECT_EQ(code, 0) << e;
+      EXPECT_TRUE(out.data[e] == 0 || !spec.is_signed) << e;
+      continue;
+    }
+    if (std::isnan(out.data[e])) {
+      EXPECT_TRUE(std::isnan(y[e])) << e;
+      continue;
+    }
     if ((asymmetric || searched) && code != expected[e]) {
       EXPECT_TRUE(near_tie(x.data[e], p->scale[i])) << e;
       EXPECT_EQ(std::fabs(code - expected[e]), 1) << e;

@@ -1,0 +1,56 @@
+// Quanvas - the values that codes stand for, in units of the scale: the one place where the number formats stand
+// numerically. Sources: integers Jacob et al. 2018; minifloats OCP 8-bit Floating Point Specification 1.0, OCP
+// Microscaling Formats 1.0, IEEE 754; FNUZ Micikevicius et al. 2022 and Sun et al. 2019. Torch-free.
+#pragma once
+
+#include <cstdint>
+
+#include "core/recipe/quant_spec.h"
+
+namespace quanvas::quant {
+
+enum class Family { kInteger, kFloat, kTernary, kBinary };
+
+struct Grid {
+  Family family = Family::kInteger;
+  Rounding rounding = Rounding::kHalfEven;
+  bool inside = false;            // integers: z is added before the rounding
+  double lo = -128, hi = 127;     // integers: codes
+  // Minifloats
+  int exponent_bits = 4, mantissa_bits = 3, bias = 7;
+  bool is_signed = true, saturate = true, has_nan = true, negative_zero = true;
+  float largest = 448;            // finite
+  float overflow = 0;             // what values beyond it become, when they do not saturate
+  float threshold = 0.5f;         // ternary
+  std::uint32_t seed = 0;         // stochastic rounding
+
+  // Exponent of the leading bit of the smallest normal number.
+  int lowest_exponent() const { return 1 - bias; }
+};
+
+Grid grid_of(const QuantSpec& spec);
+
+// What the threshold is divided by for the scale: the magnitude of the lowest signed or highest unsigned code, the
+// largest minifloat, 1.
+double full_scale(const Grid& grid);
+// The same for power-of-two scales: the exponent e in threshold = 2^e. Of an integer the number of magnitude bits.
+int full_exponent(const Grid& grid, const QuantSpec& spec);
+
+// Exponents from the bits; log2f is off by one just below powers of two. v > 0, finite.
+int floor_log2(float v);
+int ceil_log2(float v);
+
+// v rounded to a whole number; `random` in [0, 1) is used by stochastic rounding only.
+double round_to_whole(Rounding rounding, double v, double random);
+// Uniform in [0, 1), a function of seed and element: 24 bits of a mixed counter (splitmix64, Steele et al. 2014).
+double element_random(std::uint32_t seed, std::int64_t element);
+
+// The grid point of a minifloat for v = x / s.
+float nearest_float(const Grid& grid, float v, std::int64_t element);
+// Bit pattern and value of a minifloat: sign, exponent, mantissa from the highest bit down.
+std::int32_t float_code(const Grid& grid, float value);
+float float_value(const Grid& grid, std::int32_t code);
+// Patterns that are finite numbers, +0 and -0 counted as two.
+std::int64_t code_count(const Grid& grid);
+
+}  // namespace quanvas::quant
