@@ -40,7 +40,7 @@ class LayersDelegate : public ChipDelegate {
 };
 
 constexpr int kRowHeight = 25;
-constexpr int kLeastName = 96, kLeastType = 64;
+constexpr int kLeastName = 72, kLeastType = 64;
 
 }  // namespace
 
