@@ -29,6 +29,7 @@ float power_of_two_scale(const QuantSpec& spec, const Grid& grid, float t) {
   switch (spec.exponent_rounding) {
     case ExponentRounding::kCeil: exponent = ceil_log2(t) - full_exponent(grid, spec); break;
     case ExponentRounding::kFloor: exponent = floor_log2(t) - full_exponent(grid, spec); break;
+    case ExponentRounding::kNext: exponent = floor_log2(t) + 1 - full_exponent(grid, spec); break;
     case ExponentRounding::kRound:
       exponent = static_cast<int>(std::nearbyint(std::log2(static_cast<double>(t)))) - full_exponent(grid, spec);
       break;

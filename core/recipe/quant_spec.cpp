@@ -357,6 +357,7 @@ std::vector<Field> form_fields(SiteKind site) {
                                  {"floor", "Floor (OCP MX)", "floor(log2 t) − e: the top of a block may saturate."},
                                  {"round", "Round", "round(log2 t) − e."},
                                  {"fit", "Fit", "ceil(log2(t / largest)): the least that does not clip."},
+                                 {"next", "Next", "floor(log2 t) + 1 − e: the least power of two above t (OCP MXINT8)."},
                                  {"even", "Even", "floor(log2 t) − e after rounding t's mantissa to the format's bits."}}),
                    "scale", {"power-of-two"}));
   f.push_back(choice_field("source", "Scale in training", "What quantization-aware training does with the scale.",

@@ -73,13 +73,15 @@ inline const EnumNames<ScaleType>& enum_names(ScaleType) {
 //   ceil   ceil(log2 t) - e      floor  floor(log2 t) - e (OCP MX)      round  round(log2 t) - e
 //   fit    ceil(log2(t / m)): the least scale that does not clip        even   floor(log2 t') - e, t' = t with its
 //          mantissa rounded to the format's first
-enum class ExponentRounding { kCeil, kFloor, kRound, kFit, kEven };
+//   next   floor(log2 t) + 1 - e: the least power of two above t (OCP MXINT8)
+enum class ExponentRounding { kCeil, kFloor, kRound, kFit, kEven, kNext };
 inline const EnumNames<ExponentRounding>& enum_names(ExponentRounding) {
   static const EnumNames<ExponentRounding> names = {{ExponentRounding::kCeil, "ceil"},
                                                     {ExponentRounding::kFloor, "floor"},
                                                     {ExponentRounding::kRound, "round"},
                                                     {ExponentRounding::kFit, "fit"},
-                                                    {ExponentRounding::kEven, "even"}};
+                                                    {ExponentRounding::kEven, "even"},
+                                                    {ExponentRounding::kNext, "next"}};
   return names;
 }
 
