@@ -28,7 +28,7 @@ class SteeredWindow : public testing::Test {
   void open() {
     Backend backend = test::fake_backend(world_);
     backend.catalog = [] {
-      json pass = {{"id", "qat"}, {"title", "QAT"}, {"doc", ""}, {"stage", "training"}, {"schema", json::array()}};
+      json pass = {{"id", "qat"}, {"title", "QAT"}, {"doc", ""}, {"stage", "training"}};
       return json{{"passes", json::array({pass})}};
     };
     server_ = std::make_unique<Server>(std::move(backend), [] {});
