@@ -1,5 +1,7 @@
 #include "app/cli/options.h"
 
+#include <cstdlib>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -15,6 +17,18 @@ constexpr char kAbout[] =
 constexpr char kFooter[] =
     "Exit codes: 0 done, 2 wrong arguments, 3 not found, 4 not possible, 5 corrupt file, 6 read or write failed,\n"
     "7 read-only project, 8 out of memory, 70 internal error, 130 stopped. See docs/command-line.md.";
+
+CLI::Validator at_least(double least) {
+  return CLI::Validator(
+      [least](std::string& text) {
+        char* end = nullptr;
+        const double value = std::strtod(text.c_str(), &end);
+        if (text.empty() || *end) return "'" + text + "' is no number";
+        if (value >= least) return std::string();
+        return text + " is too small" + (least >= 1 ? "; the least is 1" : least == 0 ? "; the least is 0" : "; it must be above 0");
+      },
+      least >= 1 ? ">= 1" : least == 0 ? ">= 0" : "> 0");
+}
 
 CLI::App* verb(CLI::App& app, const char* name, const char* doc) {
   auto* sub = app.add_subcommand(name, doc);
@@ -36,13 +50,13 @@ void add_recipe(CLI::App* sub, Options& o) {
       ->excludes(recipe);
   sub->add_option("--name", o.name, "Name of the run");
   sub->add_option("--calibration-samples", o.calibration_samples, "Samples that ranges are taken from; 0: all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   sub->add_option("--seed", o.seed, "Seed of the choice of samples");
   sub->add_flag("--keep", o.keep, "Make this recipe the project's");
 }
 
 void add_samples(CLI::App* sub, Options& o) {
-  sub->add_option("--samples", o.samples, "Samples of the evaluation split; 0: all")->check(CLI::NonNegativeNumber);
+  sub->add_option("--samples", o.samples, "Samples of the evaluation split; 0: all")->check(at_least(0));
 }
 
 void add_options(CLI::App* sub, Options& o, const char* doc) {
@@ -53,6 +67,7 @@ void add_data(CLI::App& app, Options& o) {
   auto* sub = project_verb(app, o, "data", "Declare data sets, or show what is declared");
   sub->add_option("--data-file,--json-file", o.data_file, "Data settings as JSON or YAML")->type_name("FILE");
   sub->add_option("--name", o.data_name, "Name of the data");
+  sub->add_flag("--force", o.force, "Declare sources that cannot be read");
   sub->add_option("--split", o.splits, "calibrate, train, evaluate: which of them the source below is for")
       ->check(CLI::IsMember({"calibrate", "train", "evaluate"}))
       ->delimiter(',');
@@ -62,12 +77,12 @@ void add_data(CLI::App& app, Options& o) {
   sub->add_option("--folder", o.folder, "Folder with pictures (images)")->type_name("DIR")->needs(reader);
   sub->add_option("--data", o.data, "File with the samples (npy, raw)")->type_name("FILE")->needs(reader);
   add_options(sub, o, "Further option of the reader");
-  sub->add_option("--begin", o.begin, "First sample")->check(CLI::NonNegativeNumber);
+  sub->add_option("--begin", o.begin, "First sample")->check(at_least(0));
   sub->add_option("--end", o.end, "Sample behind the last one; -1: all");
   sub->add_option("--scale", o.scale, "Factor of every value, before mean and std");
   sub->add_option("--mean", o.mean, "Per channel, subtracted")->delimiter(',');
   sub->add_option("--std", o.std, "Per channel, divided by")->delimiter(',');
-  sub->add_option("--resize", o.resize, "Shorter side in pixels; 0: none")->check(CLI::NonNegativeNumber);
+  sub->add_option("--resize", o.resize, "Shorter side in pixels; 0: none")->check(at_least(0));
   sub->add_option("--crop", o.crop, "Height and width of the centre in pixels")->delimiter(',')->expected(2);
   sub->add_option("--channels", o.channels, "rgb or grey")->check(CLI::IsMember({"rgb", "grey"}));
   sub->add_option("--layout", o.layout, "What the model wants")->check(CLI::IsMember({"nchw", "nhwc"}));
@@ -79,11 +94,11 @@ void add_train(CLI::App& app, Options& o) {
   add_samples(sub, o);
   sub->add_flag("--float", o.train_float, "Train the float model and write it with --out");
   sub->add_option("--out", o.out, "ONNX file of the trained float model")->type_name("FILE");
-  sub->add_option("--epochs", o.epochs, "Passes over the training samples")->check(CLI::PositiveNumber);
-  sub->add_option("--lr", o.learning_rate, "Learning rate")->check(CLI::PositiveNumber);
-  sub->add_option("--batch", o.batch, "Samples per step")->check(CLI::PositiveNumber);
+  sub->add_option("--epochs", o.epochs, "Passes over the training samples")->check(at_least(1));
+  sub->add_option("--lr", o.learning_rate, "Learning rate")->check(at_least(1e-12));
+  sub->add_option("--batch", o.batch, "Samples per step")->check(at_least(1));
   sub->add_option("--train-samples", o.train_samples, "Samples of the training split; 0: all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   add_options(sub, o, "Further option of the training");
 }
 
@@ -94,7 +109,7 @@ void add_sweep(CLI::App& app, Options& o) {
   sub->add_option("--layers", o.layers, "Names; * and ? are wildcards; default: all compute layers")->delimiter(',');
   sub->add_flag("--weights,!--no-weights", o.sweep_weights, "Quantize the layer's weight (default)");
   sub->add_flag("--activations,!--no-activations", o.sweep_activations, "Quantize the layer's input");
-  sub->add_option("--resume", o.resume, "Run number of an unfinished sweep")->check(CLI::PositiveNumber);
+  sub->add_option("--resume", o.resume, "Run number of an unfinished sweep")->check(at_least(1));
 }
 
 void add_export(CLI::App& app, Options& o) {
@@ -103,7 +118,7 @@ void add_export(CLI::App& app, Options& o) {
   auto* check = sub->add_flag("--check", o.check_only, "Only say what the target refuses");
   sub->add_option("--out", o.out, "File to write")->type_name("FILE")->excludes(check);
   sub->add_option("--run", o.run, "Export the network of this run; default: the project's recipe, computed anew")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   sub->add_flag("--overwrite,!--no-overwrite", o.overwrite, "Replace a file that is there (default)");
   add_options(sub, o, "Option of the exporter");
 }
@@ -138,7 +153,7 @@ void add_verbs(CLI::App& app, Options& o) {
 
   auto* calibrate = project_verb(app, o, "calibrate", "Gather the statistics that ranges are taken from");
   calibrate->add_option("--samples", o.calibration_samples, "Samples; kept in the recipe; 0: all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   calibrate->add_option("--seed", o.seed, "Seed of their choice; kept in the recipe");
 
   auto* quantize = project_verb(app, o, "quantize", "Quantize and measure; the result is a run");
@@ -154,27 +169,27 @@ void add_verbs(CLI::App& app, Options& o) {
   add_samples(run, o);
 
   auto* evaluate = project_verb(app, o, "evaluate", "Measure the float model, or the network of a run");
-  evaluate->add_option("--run", o.run, "Run number; default: the float model")->check(CLI::PositiveNumber);
+  evaluate->add_option("--run", o.run, "Run number; default: the float model")->check(at_least(1));
   add_samples(evaluate, o);
 
   add_train(app, o);
   add_sweep(app, o);
 
   auto* compare = project_verb(app, o, "compare", "Compare two runs, layer by layer");
-  compare->add_option("a", o.run_a, "Run number")->required()->check(CLI::PositiveNumber);
-  compare->add_option("b", o.run_b, "Run number")->required()->check(CLI::PositiveNumber);
+  compare->add_option("a", o.run_a, "Run number")->required()->check(at_least(1));
+  compare->add_option("b", o.run_b, "Run number")->required()->check(at_least(1));
 
   add_export(app, o);
 
   auto* dump = project_verb(app, o, "dump", "Write what a run's network computes as raw files, for other programs");
-  dump->add_option("--run", o.run, "Run number")->required()->check(CLI::PositiveNumber);
+  dump->add_option("--run", o.run, "Run number")->required()->check(at_least(1));
   dump->add_option("--out", o.out, "Folder for logits, predictions and activation codes")->required()->type_name("DIR");
   dump->add_option("--code-samples", o.code_samples, "Samples whose activation codes are written")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   add_samples(dump, o);
 
   auto* runs = project_verb(app, o, "runs", "List the runs, or show one");
-  runs->add_option("--run", o.run, "Run number")->check(CLI::PositiveNumber);
+  runs->add_option("--run", o.run, "Run number")->check(at_least(1));
 
   auto* recipe = project_verb(app, o, "recipe", "Print the project's recipe as YAML, or set it");
   recipe->add_option("--set", o.set_recipe, "Recipe file, or id of a built-in one")->type_name("FILE|ID");

@@ -52,6 +52,7 @@ struct Options {
   std::string data_file;        // JSON or YAML
   std::string reader, data_name;
   std::vector<std::string> splits;
+  bool force = false;           // store a source that cannot be read
   std::string images, labels, folder, data;
   std::optional<std::int64_t> begin, end;
   std::optional<double> scale;

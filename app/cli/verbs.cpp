@@ -84,7 +84,8 @@ int run(const Options& options) {
     std::fprintf(stderr, "quanvas-cli: Cannot write to standard output.\n");
     return exit_code(ErrorCode::kIo);
   }
-  if (status) return 0;
+  // Stopped, although there was something to store and to show.
+  if (status) return interrupt.token().stop_requested() ? exit_code(ErrorCode::kCancelled) : 0;
   const Error& error = status.error();
   std::fprintf(stderr, "quanvas-cli: %s\n", error.text().c_str());
   if (options.json)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -83,6 +84,7 @@ class ProgressLine {
  private:
   bool quiet_, terminal_, shown_ = false;
   std::string phase_;
+  std::set<std::string> said_;
   int tenth_ = -1;
 };
 

@@ -1,5 +1,7 @@
 // data: which samples calibrate, train and evaluate.
+#include <algorithm>
 #include <filesystem>
+#include <string_view>
 
 #include "app/cli/verbs.h"
 #include "core/base/files.h"
@@ -9,13 +11,17 @@ namespace quanvas::cli {
 namespace fs = std::filesystem;
 namespace {
 
+// Options of the readers that always name a file or a folder, also one that is not there.
+constexpr std::string_view kFileOptions[] = {"images", "labels", "folder", "data"};
+
 // A project's relative paths start at its folder; what is given here is relative to `base`.
 void make_absolute(json& options, const fs::path& base) {
   for (auto& [key, value] : options.items()) {
     if (!value.is_string()) continue;
     const fs::path path = value.get<std::string>();
     std::error_code ec;
-    if (!path.empty() && path.is_relative() && fs::exists(base / path, ec))
+    const bool names_file = std::find(std::begin(kFileOptions), std::end(kFileOptions), key) != std::end(kFileOptions);
+    if (!path.empty() && path.is_relative() && (names_file || fs::exists(base / path, ec)))
       value = fs::weakly_canonical(base / path, ec).string();
   }
 }
@@ -103,6 +109,9 @@ Status data(Work& work) {
   apply_preprocessing(o, settings.preprocessing);
   ProjectState state = work.bench->state();
   if (!(settings == state.data)) {
+    if (const Status readable = work.bench->check_data(settings); !readable && !o.force)
+      return fail(readable.error().code, readable.error().message,
+                  "Nothing was stored; --force declares it all the same.");
     QUANVAS_TRY(state, work.bench->set_data(settings));
   }
   if (o.json)

@@ -127,7 +127,7 @@ void print_sweep(const Run& run, const SweepResult& result) {
 
 void print_run(const Run& run, bool as_json) {
   if (as_json) return print_json(to_json_value(run));
-  print("run " + std::to_string(run.id) + "  " + run.name + "  (" + enum_text(run.kind) + ", " +
+  print((run.id ? "run " + std::to_string(run.id) : std::string("run, not stored")) + "  " + run.name + "  (" + enum_text(run.kind) + ", " +
         fixed(run.seconds, 1) + " s)\n");
   if (run.accuracy) {
     const auto& a = *run.accuracy;

@@ -88,6 +88,8 @@ void ProgressLine::show(const Progress& progress) {
 }
 
 void ProgressLine::issue(const Issue& issue) {
+  // What opening, preparing and running a network find alike is said once.
+  if (!said_.insert(issue.where + "\n" + issue.message).second) return;
   clear();
   std::fprintf(stderr, "%s: %s%s%s%s%s\n", enum_text(issue.severity), issue.where.c_str(),
                issue.where.empty() ? "" : ": ", issue.message.c_str(), issue.hint.empty() ? "" : " ",

@@ -27,6 +27,7 @@ Status run_recipe(Work& work, const Recipe& recipe) {
   if (work.options.keep) QUANVAS_CHECK(keep_recipe(work, recipe));
   RunRequest request;
   request.recipe = recipe;
+  request.name = work.options.name;
   request.samples = work.options.samples.value_or(0);
   request.evaluate = work.options.evaluate;
   QUANVAS_TRY(const Run run, work.bench->run_recipe(request, work.job));
@@ -115,7 +116,6 @@ Status train(Work& work) {
   QUANVAS_TRY(const json options, training_options(work.options, pass->schema(), "The pass 'qat'"));
   std::erase_if(recipe.passes, [](const PassEntry& entry) { return entry.id == kTrainingPass; });
   recipe.passes.push_back({kTrainingPass, true, options});
-  if (work.options.name.empty()) recipe.name += ", QAT";
   return run_recipe(work, recipe);
 }
 

@@ -3,6 +3,16 @@
 #include <utility>
 
 namespace quanvas {
+namespace {
+
+constexpr char kUndo[] = "Undo: ";  // stored in projects
+
+}  // namespace
+
+std::optional<std::string> undone_label(const std::string& label) {
+  if (label.rfind(kUndo, 0) != 0) return std::nullopt;
+  return label.substr(sizeof kUndo - 1);
+}
 
 EditRecipe::EditRecipe(Recipe before, Recipe after, const QString& label, const QString& merge_key, Apply apply,
                        bool done)
@@ -20,7 +30,7 @@ void EditRecipe::redo() {
   if (!skip) apply_(after_, label_, first ? merge_key_ : QString());
 }
 
-void EditRecipe::undo() { apply_(before_, QStringLiteral("Undo: ") + label_, {}); }
+void EditRecipe::undo() { apply_(before_, QLatin1String(kUndo) + label_, {}); }
 
 bool EditRecipe::mergeWith(const QUndoCommand* other) {
   const auto* next = static_cast<const EditRecipe*>(other);

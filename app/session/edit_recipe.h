@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <optional>
+#include <string>
 
 #include <QString>
 #include <QUndoCommand>
@@ -10,6 +12,9 @@
 #include "core/recipe/recipe.h"
 
 namespace quanvas {
+
+// The label of an edit that was undone, when this is the label of its undoing.
+std::optional<std::string> undone_label(const std::string& label);
 
 class EditRecipe final : public QUndoCommand {
  public:

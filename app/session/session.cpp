@@ -81,6 +81,7 @@ void Session::save_copy(const QString& path) {
       const Status status = client->save_copy(path.toStdString());
       if (!status) impl->on_gui([impl, error = status.error()] {
         impl->add_issue({Severity::kError, "save a copy", error.message, error.hint});
+        Q_EMIT impl->q->copy_failed(QStringLiteral("The copy was not saved. ") + to_text(error));
       });
     });
   });
@@ -95,6 +96,23 @@ void Session::assign(const std::vector<Site>& sites, const std::optional<QuantSp
   if (!impl_->has_project || sites.empty()) return;
   impl_->edit(with_assignment(impl_->recipe, *impl_->graph, sites, spec), label, merge_key);
 }
+
+QString Session::unstored() const {
+  if (!impl_->unstored) return {};
+  const auto& issue = *impl_->unstored;
+  return QString::fromStdString(issue.hint.empty() ? issue.message : issue.message + " " + issue.hint);
+}
+
+void Session::retry_edits() { impl_->send_edits(); }
+
+QString Session::store_edits() {
+  if (!impl_->has_project || impl_->pending.empty()) return {};
+  if (!impl_->client) return QStringLiteral("The engine is not running, so the last edits are not stored.");
+  const Status status = impl_->flush_edits_now();
+  return status ? QString() : to_text(status.error());
+}
+
+void Session::abandon_edits() { impl_->abandoned = true; }
 
 void Session::set_data(const DataSettings& data) {
   impl_->after_edits([impl = impl_.get(), data] {

@@ -64,6 +64,9 @@ class Session : public QObject {
   const std::vector<JobStatus>& jobs() const;  // newest last
   std::map<std::string, std::string> engine_versions() const;
   QUndoStack* undo_stack();
+  // Why the edits that wait could not be stored, in sentences; empty when nothing failed. They are tried again with
+  // the next edit and every few seconds.
+  QString unstored() const;
 
   // --- intents ---
   void open(const QString& path);              // project or model; a local file is uploaded to a remote engine
@@ -72,6 +75,10 @@ class Session : public QObject {
   void edit_recipe(const Recipe& after, const QString& label, const QString& merge_key = {});
   void assign(const std::vector<Site>& sites, const std::optional<QuantSpec>& spec, const QString& label,
               const QString& merge_key = {});
+  void retry_edits();
+  // Sends what was not stored and waits for it, a few seconds at most: why it could not be stored, or nothing.
+  QString store_edits();
+  void abandon_edits();                        // what is not stored by now is not waited for at the end
   void set_data(const DataSettings& data);
   void set_value(const QString& key, const QString& text);
   void request_facts(const std::vector<NodeId>& nodes);         // answers: facts_changed
@@ -93,6 +100,8 @@ class Session : public QObject {
   void project_opened(bool reopened);
   void state_changed();                        // data, calibration, read-only ...
   void recipe_changed();                       // recipe() and plan() are new
+  void unstored_changed();
+  void copy_failed(const QString& sentence);
   void facts_changed(const std::vector<quanvas::NodeId>& nodes);
   void histogram_ready(const quanvas::Histogram& histogram);
   void histogram_failed(const quanvas::Site& site, const QString& sentence);

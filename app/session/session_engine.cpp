@@ -22,6 +22,8 @@ Session::Impl::Impl(Session* session, const QString& address)
   settle.setSingleShot(true);
   settle.setInterval(kSettleMs);
   QObject::connect(&settle, &QTimer::timeout, q, [this] { send_edits(); });
+  retry.setSingleShot(true);
+  QObject::connect(&retry, &QTimer::timeout, q, [this] { send_edits(); });
   watch.setInterval(kWatchMs);
   QObject::connect(&watch, &QTimer::timeout, q, [this] { check_connection(); });
   if (!remote) make_process();
@@ -43,11 +45,12 @@ void Session::Impl::kill_process(const QString& reason, bool again) {
 
 Session::Impl::~Impl() {
   settle.stop();
+  retry.stop();
   watch.stop();
   undo.disconnect();
   connecting.request_stop();
   opening.request_stop();
-  flush_edits_now();
+  (void)flush_edits_now();
   if (client) client->abort();
   if (!client && process) process->kill();  // it may hang in its start; nobody waits for it
   job_threads.clear();  // joins; their calls have been aborted
@@ -151,19 +154,23 @@ void Session::Impl::lose_engine(const QString& sentence, bool again) {
   });
 }
 
-void Session::Impl::flush_edits_now() {
-  if (!client || !has_project || state.read_only) return;
+Status Session::Impl::flush_edits_now() {
+  if (!client || !has_project || state.read_only || abandoned) return {};
   const auto asked = client;
   const auto deadline = Clock::now() + kFlushPatience;
   // What is on its way arrives first. When it does not, the engine hangs and would not take more.
   const auto arrived = std::make_shared<std::promise<void>>();
   edit_lane.post([arrived] { arrived->set_value(); });
-  if (arrived->get_future().wait_until(deadline) != std::future_status::ready) return;
+  const auto late = [] { return fail(ErrorCode::kIo, "The engine does not answer, so the last edits are not stored."); };
+  if (arrived->get_future().wait_until(deadline) != std::future_status::ready) return late();
   for (const auto& edit : pending) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    if (edit.serial <= confirmed_serial || left.count() <= 0) continue;
-    if (!asked->set_recipe(edit.recipe, edit.label.toStdString(), left)) return;
+    if (edit.serial <= confirmed_serial) continue;
+    if (left.count() <= 0) return late();
+    QUANVAS_CHECK(asked->set_recipe(edit.recipe, edit.label.toStdString(), left));
+    confirmed_serial = edit.serial;
   }
+  return {};
 }
 
 }  // namespace quanvas

@@ -56,6 +56,7 @@ struct Session::Impl {
   void restore_history(const std::vector<RecipeEdit>& edits);
   void set_state(ProjectState fresh);
   void add_issue(Issue issue);
+  void remove_issue(const Issue& issue);
 
   // session_recipe.cpp
   void edit(const Recipe& after, const QString& label, const QString& merge_key);
@@ -64,7 +65,9 @@ struct Session::Impl {
   void send_edits();
   void edit_answered(std::int64_t serial, const Status& status, const ClientPtr& asked);
   void after_edits(std::function<void()> fn);
-  void flush_edits_now();
+  Status flush_edits_now();  // waits; the lane is empty afterwards, unless the engine hangs
+  void edits_failed(const Error& error);
+  void edits_stored();
   void refresh_state();
 
   // session_questions.cpp
@@ -136,8 +139,12 @@ struct Session::Impl {
   std::atomic<std::int64_t> confirmed_serial = 0;  // written by the lane
   bool sending = false;
   QTimer settle;                  // a drag is sent when it rests
+  QTimer retry;                   // what could not be stored is tried again
+  std::optional<Issue> unstored;  // what is said of it
+  bool abandoned = false;
   std::vector<std::function<void()>> waiting_for_edits;
   bool told_read_only = false;
+  bool restoring = false;         // the undo stack takes the place it had; nothing changes
   std::optional<Plan> prepared_plan;  // of the edit that is being pushed
 
   // facts

@@ -1,4 +1,6 @@
 // Session: opening projects and what is known of the one that is open.
+#include <algorithm>
+
 #include <QFileInfo>
 
 #include "app/session/session_impl.h"
@@ -11,6 +13,50 @@ constexpr std::size_t kMostIssues = 1000;
 // A project names files of the engine's machine and is opened there; a model may lie on ours.
 bool needs_upload(const QString& path) {
   return QFileInfo(path).isFile() && !path.endsWith(QStringLiteral(".quanvas"));
+}
+
+struct History {
+  struct Step {
+    Recipe before, after;
+    std::string label;
+  };
+  std::vector<Step> steps;
+  std::size_t done = 0;  // steps[done] and later were undone
+};
+
+// What the undo stack looked like when these edits had been made: an undo goes back a step and a redo goes forth again,
+// instead of being a further edit.
+History history_of(const std::vector<RecipeEdit>& edits) {
+  History h;
+  for (std::size_t i = 1; i < edits.size(); ++i) {
+    const auto& [id, label, time, after] = edits[i];
+    if (after == edits[i - 1].after) continue;
+    if (const auto undone = undone_label(label)) {
+      // A drag that rested was stored in parts and is undone as one.
+      std::size_t first = h.done;
+      while (first > 0 && h.steps[first - 1].label == *undone && !(first < h.done && h.steps[first].before == after))
+        --first;
+      if (first < h.done && h.steps[first].before == after) {
+        h.steps[first].after = edits[i - 1].after;
+        h.steps.erase(h.steps.begin() + static_cast<std::ptrdiff_t>(first) + 1,
+                      h.steps.begin() + static_cast<std::ptrdiff_t>(h.done));
+        h.done = first;
+        continue;
+      }
+      if (h.done == 0) {  // of an edit before those that are known
+        h.steps.clear();
+        continue;
+      }
+    }
+    if (h.done < h.steps.size() && h.steps[h.done].label == label && h.steps[h.done].after == after) {
+      ++h.done;
+      continue;
+    }
+    h.steps.resize(h.done);
+    h.steps.push_back({edits[i - 1].after, after, label});
+    ++h.done;
+  }
+  return h;
 }
 
 }  // namespace
@@ -77,6 +123,7 @@ void Session::Impl::adopt_project(const QString& path, protocol::OpenedProject o
   if (!again) {
     recipe = opened.state.recipe;
     pending.clear();
+    edits_stored();
     facts.clear();
     changed_at.clear();
     answered_at.clear();
@@ -101,13 +148,15 @@ void Session::Impl::adopt_project(const QString& path, protocol::OpenedProject o
 void Session::Impl::restore_history(const std::vector<RecipeEdit>& edits) {
   undo.clear();
   const auto apply_edit = [this](const Recipe& after, const QString& label, const QString& key) {
-    apply(after, label, key);
+    if (!restoring) apply(after, label, key);
   };
-  for (std::size_t i = 1; i < edits.size(); ++i) {
-    if (edits[i].after == edits[i - 1].after) continue;
-    undo.push(new EditRecipe(edits[i - 1].after, edits[i].after, QString::fromStdString(edits[i].label), {},
-                             apply_edit, /*done=*/true));
-  }
+  const History history = history_of(edits);
+  restoring = true;
+  for (const auto& step : history.steps)
+    undo.push(new EditRecipe(step.before, step.after, QString::fromStdString(step.label), {}, apply_edit,
+                             /*done=*/true));
+  undo.setIndex(static_cast<int>(history.done));
+  restoring = false;
   undo.setClean();
 }
 
@@ -125,6 +174,15 @@ void Session::Impl::set_state(ProjectState fresh) {
   state = std::move(fresh);
   state.recipe = recipe;
   Q_EMIT q->state_changed();
+}
+
+void Session::Impl::remove_issue(const Issue& issue) {
+  const auto last = std::find_if(issues.rbegin(), issues.rend(), [&](const Issue& i) {
+    return i.where == issue.where && i.message == issue.message && i.severity == issue.severity;
+  });
+  if (last == issues.rend()) return;
+  issues.erase(std::next(last).base());
+  Q_EMIT q->issues_changed();
 }
 
 void Session::Impl::add_issue(Issue issue) {

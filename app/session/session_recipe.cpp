@@ -6,6 +6,7 @@ namespace quanvas {
 namespace {
 
 constexpr auto kEditPatience = std::chrono::seconds(30);
+constexpr int kRetryMs = 3000;
 
 // Layers with a site whose spec differs. Both plans list the sites of the same graph in the same order.
 std::vector<NodeId> changed_layers(const Plan& before, const Plan& after) {
@@ -90,13 +91,41 @@ void Session::Impl::edit_answered(std::int64_t serial, const Status& status, con
   if (asked != client) return;  // the engine was lost meanwhile; what it has not stored is sent again
   sending = false;
   if (!status && is_loss(asked, status.error())) return;
-  if (!status && !pending.empty() && pending.front().serial == serial) {
-    add_issue({Severity::kError, pending.front().label.toStdString(),
-               "The edit was not stored: " + status.error().message, status.error().hint});
-    pending.pop_front();
-  }
+  if (!status && !pending.empty() && pending.front().serial == serial) return edits_failed(status.error());
   if (status) refresh_state();
+  if (pending.empty()) edits_stored();
   send_edits();
+}
+
+// The edits stay, in their order: the disk may have space again when the next one comes. Only one that makes no sense
+// to the engine never will. What waited for the edits does not wait for the disk.
+void Session::Impl::edits_failed(const Error& error) {
+  const bool never = error.code == ErrorCode::kInvalidArgument;
+  Issue issue{Severity::kError, pending.front().label.toStdString(), "The edit was not stored: " + error.message,
+              error.hint};
+  if (never) {
+    add_issue(issue);
+    pending.pop_front();
+    return send_edits();
+  }
+  if (pending.size() > 1)
+    issue.message = std::to_string(pending.size()) + " edits were not stored: " + error.message;
+  retry.start(kRetryMs);
+  const auto before = std::exchange(unstored, issue);
+  if (!before || before->message != issue.message) {
+    if (before) remove_issue(*before);
+    add_issue(issue);
+    Q_EMIT q->unstored_changed();
+  }
+  for (auto& fn : std::exchange(waiting_for_edits, {})) fn();
+}
+
+void Session::Impl::edits_stored() {
+  retry.stop();
+  const auto before = std::exchange(unstored, std::nullopt);
+  if (!before) return;
+  remove_issue(*before);
+  Q_EMIT q->unstored_changed();
 }
 
 // Whether statistics for the recipe's calibration settings exist is the engine's to say.

@@ -359,6 +359,7 @@ void MainWindow::showEvent(QShowEvent* event) {
 }
 
 void MainWindow::closeEvent(QCloseEvent* event) {
+  if (may_close_ && !may_close_()) return event->ignore();
   if (keep_layout_) docks_->save_current();
   QMainWindow::closeEvent(event);
 }

@@ -46,6 +46,8 @@ class MainWindow : public QMainWindow {
   // What the palette offers beside the actions; asked each time it opens.
   void set_palette_source(std::function<std::vector<PaletteItem>()> source) { palette_source_ = std::move(source); }
   void open_palette();
+  // Asked before the window closes; false keeps it open.
+  void set_close_guard(std::function<bool()> may_close) { may_close_ = std::move(may_close); }
   void keep_layout(bool keep) { keep_layout_ = keep; }  // false: neither restores nor stores settings
 
  Q_SIGNALS:
@@ -86,6 +88,7 @@ class MainWindow : public QMainWindow {
   QComboBox* color_by_;
   QWidget* palette_field_ = nullptr;
   std::function<std::vector<PaletteItem>()> palette_source_;
+  std::function<bool()> may_close_;
   bool keep_layout_ = true;
   bool restored_ = false;
 };

@@ -162,7 +162,11 @@ std::vector<JobRow> job_rows(const std::vector<JobStatus>& jobs) {
 
 QString project_name(const ProjectState& state) {
   const QString model = QFileInfo(qs(state.model_path)).completeBaseName();
-  return model.isEmpty() ? QFileInfo(qs(state.project_path)).completeBaseName() : model;
+  const QString project = QFileInfo(qs(state.project_path)).completeBaseName();
+  if (project.isEmpty()) return model;
+  // A model's own project carries a hash that says nothing to people.
+  static const QRegularExpression hash(QStringLiteral("^-[0-9a-f]{8}$"));
+  return project.startsWith(model) && hash.match(project.mid(model.size())).hasMatch() ? model : project;
 }
 
 QString export_stem(const Session& session, const Run* run) {
@@ -232,20 +236,40 @@ std::optional<double> measured_drop(const Session& session, const Run* run) {
   return base->accuracy->top1 - run->accuracy->top1;
 }
 
+namespace {
+
+// Ranges of weights come from the weights.
+bool needs_calibration(const Plan& plan) {
+  return std::any_of(plan.sites.begin(), plan.sites.end(), [](const SitePlan& p) {
+    return p.spec && (p.site.kind == SiteKind::kInput || p.site.kind == SiteKind::kOutput);
+  });
+}
+
+}  // namespace
+
 QString why_not_run(const Session& s) {
+  if (const QString open = why_not_open(s); !open.isEmpty()) return open;
+  return needs_calibration(s.plan()) ? why_not_calibrate(s) : QString();
+}
+
+QString why_not_calibrate(const Session& s) {
   if (const QString open = why_not_open(s); !open.isEmpty()) return open;
   const auto& d = s.state().data_status;
   return d.ready ? QString() : d.problem.empty() ? tr("Declare a data set first (Model, Data set).") : qs(d.problem);
 }
 
 QString why_not_evaluate(const Session& s) {
-  if (const QString run = why_not_run(s); !run.isEmpty()) return run;
-  return s.state().data_status.can_evaluate ? QString() : tr("The data set has no evaluation samples.");
+  if (const QString open = why_not_open(s); !open.isEmpty()) return open;
+  const auto& d = s.state().data_status;
+  if (d.can_evaluate) return {};
+  return d.ready ? tr("The data set has no evaluation samples.") : why_not_calibrate(s);
 }
 
 QString why_not_train(const Session& s) {
   if (const QString run = why_not_run(s); !run.isEmpty()) return run;
-  return s.state().data_status.can_train ? QString() : tr("The data set has no labelled training samples.");
+  const auto& d = s.state().data_status;
+  if (d.can_train) return {};
+  return d.ready ? tr("The data set has no labelled training samples.") : why_not_calibrate(s);
 }
 
 }  // namespace quanvas::views

@@ -48,6 +48,7 @@ QString engine_line(const std::map<std::string, std::string>& versions, bool rem
 std::optional<double> measured_drop(const Session& session, const Run* run);
 // Why this cannot be done now, in one sentence; empty when it can.
 QString why_not_run(const Session& session);
+QString why_not_calibrate(const Session& session);
 QString why_not_evaluate(const Session& session);
 QString why_not_train(const Session& session);
 

@@ -5,6 +5,8 @@
 
 #include <QFileDialog>
 #include <QFileInfo>
+#include <QMessageBox>
+#include <QPushButton>
 
 #include "app/window/sheets.h"
 #include "app/window/views.h"
@@ -73,9 +75,40 @@ void Wiring::wire_engine() {
     if (node) select({node->id});
   });
   connect(window_, &MainWindow::open_wanted, this, &Wiring::open);
+  connect(session_, &Session::unstored_changed, this, &Wiring::show_unstored);
+  connect(session_, &Session::copy_failed, this, [this](const QString& sentence) {
+    window_->banner()->show_message(QStringLiteral("copy"), QStringLiteral("error"), sentence, tr("Save a copy…"));
+  });
+  window_->set_close_guard([this] {
+    if (!may_leave(tr("Quit"))) return false;
+    session_->abandon_edits();
+    return true;
+  });
+}
+
+void Wiring::show_unstored() {
+  const QString sentence = session_->unstored();
+  if (sentence.isEmpty()) {
+    window_->banner()->hide_key(QStringLiteral("unstored"));
+    return show_state();  // what it covered
+  }
+  window_->banner()->show_message(QStringLiteral("unstored"), QStringLiteral("error"), tr("%1 It is tried again every few seconds.").arg(sentence), tr("Try again"));
+}
+
+bool Wiring::may_leave(const QString& what_next) {
+  const QString why = session_->store_edits();
+  if (why.isEmpty()) return true;
+  QMessageBox box(QMessageBox::Warning, tr("Edits are not stored"), tr("The last edits of the recipe are not stored and would be lost."), QMessageBox::Cancel, window_);
+  box.setObjectName(QStringLiteral("unstored-question"));
+  box.setInformativeText(why);
+  QAbstractButton* leave = box.addButton(tr("%1 without them").arg(what_next), QMessageBox::DestructiveRole);
+  box.setDefaultButton(QMessageBox::Cancel);
+  box.exec();
+  return box.clickedButton() == leave;
 }
 
 void Wiring::open(const QString& path) {
+  if (!session_->unstored().isEmpty() && !may_leave(tr("Open"))) return;
   window_->start_page()->set_progress(QFileInfo(path).fileName(), 0);
   session_->open(QFileInfo(path).absoluteFilePath());
 }
@@ -113,6 +146,7 @@ void Wiring::show_state() {
   else
     window_->banner()->hide_key(QStringLiteral("data"));
   if (data_dialog_) data_dialog_->set_status(state.data_status.problem.empty(), views::data_line(state.data_status));
+  if (!session_->unstored().isEmpty()) show_unstored();
   update_actions();
   request_histogram();
 }
@@ -131,7 +165,7 @@ void Wiring::wire_actions() {
   auto& a = window_->actions();
   const auto on = [&](const char* id, auto fn) { connect(a.at(QLatin1String(id)), &QAction::triggered, this, fn); };
   on("save-copy", [this] {
-    const QString path = QFileDialog::getSaveFileName(window_, tr("Save a copy"), views::project_name(session_->state()) + QStringLiteral(".quanvas"), tr("Projects (*.quanvas)"));
+    const QString path = QFileDialog::getSaveFileName(window_, tr("Save a copy"), QFileInfo(qs(session_->state().project_path)).absolutePath() + u'/' + tr("%1 copy").arg(views::project_name(session_->state())) + QStringLiteral(".quanvas"), tr("Projects (*.quanvas)"));
     if (!path.isEmpty()) session_->save_copy(path);
   });
   on("select-all", [this] {
@@ -169,7 +203,8 @@ void Wiring::wire_actions() {
   on("about", [this] { show_about(window_, session_->engine_versions()); });
   connect(window_->banner(), &Banner::action_triggered, this, [this](const QString& key) {
     if (key == QLatin1String("data")) show_data_dialog();
-    if (key == QLatin1String("read-only")) window_->actions().at(QStringLiteral("save-copy"))->trigger();
+    if (key == QLatin1String("unstored")) session_->retry_edits();
+    if (key == QLatin1String("read-only") || key == QLatin1String("copy")) window_->actions().at(QStringLiteral("save-copy"))->trigger();
   });
 }
 
@@ -185,7 +220,7 @@ void Wiring::update_actions() {
     if (action->property("tip").isNull()) action->setProperty("tip", action->toolTip());
     action->setToolTip(why_not.isEmpty() ? action->property("tip").toString() : why_not);
   };
-  gate("calibrate", views::why_not_run(*session_));
+  gate("calibrate", views::why_not_calibrate(*session_));
   gate("run", views::why_not_run(*session_));
   gate("evaluate-float", views::why_not_evaluate(*session_));
   gate("train", views::why_not_train(*session_));

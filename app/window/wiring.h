@@ -62,6 +62,9 @@ class Wiring : public QObject {
   void request_histogram();
 
   void open(const QString& path);
+  // Stores what waits; asks when that is not possible. False: the user stays.
+  bool may_leave(const QString& what_next);
+  void show_unstored();
   void load_recipe();
   void save_recipe();
   void use_recipe(const Recipe& recipe, const QString& label);

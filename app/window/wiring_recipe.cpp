@@ -29,6 +29,7 @@ QString qs(const std::string& s) { return QString::fromStdString(s); }
 void Wiring::wire_recipe_views() {
   connect(session_, &Session::recipe_changed, this, [this] {
     show_recipe();
+    update_actions();  // formats of weights need no data
     request_histogram();
   });
   connect(session_, &Session::facts_changed, this, &Wiring::schedule_facts);

@@ -47,8 +47,9 @@ void Wiring::wire_jobs() {
     } else if (!ok) {
       say_problem(sentence);
     }
-    // The accuracy of a run stands at the right.
-    const bool said = ok && sentence.contains(QLatin1String(": top-1")) && views::current_run(*session_);
+    // The accuracy of a run of the current recipe stands at the right.
+    const Run* current = views::current_run(*session_);
+    const bool said = ok && sentence.contains(QLatin1String(": top-1")) && !sentence.contains(QLatin1String("not stored")) && current && current->id == session_->runs().back().id;
     window_->status_line()->set_message(said ? QString() : sentence);
   });
   connect(session_, &Session::export_finished, this, [this](const ExportReport& report) {
@@ -171,14 +172,22 @@ void Wiring::start_sweep() {
 void Wiring::start_training() {
   const auto passes = training_passes(session_->catalog());
   if (passes.empty()) return say_problem(tr("The engine has no training pass."));
-  auto* dialog = new TrainDialog(passes, session_->recipe(), window_);
+  const auto trains = [&](const Recipe& r) {
+    return std::any_of(r.passes.begin(), r.passes.end(), [&](const PassEntry& e) {
+      return std::any_of(passes.begin(), passes.end(), [&](const PluginEntry& p) { return p.id == e.id; });
+    });
+  };
+  // The settings of the last training are the start of the next one.
+  const auto& runs = session_->runs();
+  const auto last = std::find_if(runs.rbegin(), runs.rend(), [&](const Run& r) { return trains(r.recipe); });
+  const bool again = !trains(session_->recipe()) && last != runs.rend();
+  auto* dialog = new TrainDialog(passes, again ? last->recipe : session_->recipe(), window_);
   dialog->setAttribute(Qt::WA_DeleteOnClose);
-  connect(dialog, &QDialog::accepted, this, [this, dialog, passes] {
+  connect(dialog, &QDialog::accepted, this, [this, dialog] {
     const auto pass = dialog->pass();
-    const Recipe recipe = with_pass(session_->recipe(), pass);
-    session_->edit_recipe(recipe, tr("Train with %1").arg(entry_title(passes, pass.id)));
+    // The run keeps the recipe that it was made with; the project's stays without the pass, so that Run does not train.
     panels_.jobs->begin_curve();
-    session_->start_run(recipe);
+    session_->start_run(with_pass(session_->recipe(), pass));
     window_->docks()->show_panel(panels_.jobs);
   });
   dialog->open();

@@ -49,7 +49,7 @@ Status check_header(const fs::path& path) {
   const bool settled = !fs::exists(path.string() + "-wal", ec) || fs::file_size(path.string() + "-wal", ec) == 0;
   if (settled && (page == 0 || fs::file_size(path, ec) % page != 0))
     return fail(ErrorCode::kCorrupt, "The project '" + path.string() + "' is damaged: it is truncated.",
-                "Open a copy of it, or start a new project from the model.");
+                "Open a backup of it, or start a new project from the model.");
   return {};
 }
 
@@ -71,8 +71,8 @@ Status check_version(const Database& db, const std::string& path, bool writable)
 Status check_intact(const Database& db, const std::string& path) {
   QUANVAS_TRY(const std::string verdict, db.text("PRAGMA quick_check(1)"));
   if (verdict == "ok") return {};
-  return fail(ErrorCode::kCorrupt, "The project '" + path + "' is damaged (" + verdict + ").",
-              "Open a copy of it, or start a new project from the model.");
+  return fail(ErrorCode::kCorrupt, "The project '" + path + "' is damaged.",
+              "Open a backup of it, or start a new project from the model.");
 }
 
 // Everything that a project needs must be there, whatever the header says.
@@ -243,7 +243,17 @@ Result<std::unique_ptr<Project>> Project::open(const std::string& path) {
   else
     d.lock = WriteLock::take(d.path, d.read_only_reason);
   if (d.lock) {
-    QUANVAS_TRY(d.db, open_for_writing(d.path));
+    auto db = open_for_writing(d.path);
+    if (!db && db.error().code == ErrorCode::kIo) {
+      // A full disk still lets read what is there.
+      if (auto readable = open_for_reading(d.path)) {
+        d.read_only_reason = db.error().message + " It is open for reading only.";
+        d.lock.reset();
+        db = std::move(readable);
+      }
+    }
+    if (!db) return Failure(db.error());
+    d.db = std::move(*db);
   } else {
     QUANVAS_TRY(d.db, open_for_reading(d.path));
   }
@@ -287,8 +297,11 @@ Result<std::vector<RecipeEdit>> Project::edits(int most) const {
   while (true) {
     QUANVAS_TRY(const bool row, statement.step());
     if (!row) return out;
-    QUANVAS_TRY(Recipe after, stored_value<Recipe>(statement.text(3), "recipe", impl_->path));
-    out.push_back({statement.integer(0), statement.text(1), statement.text(2), std::move(after)});
+    auto after = stored_value<Recipe>(statement.text(3), "recipe", impl_->path);
+    if (after)
+      out.push_back({statement.integer(0), statement.text(1), statement.text(2), std::move(*after)});
+    else
+      out.clear();
   }
 }
 
@@ -341,15 +354,21 @@ Status Project::update_run(const Run& run) {
   return impl_->db->transaction([&] { return impl_->write_run(run); });
 }
 
-Result<std::vector<Run>> Project::runs() const {
+Result<std::vector<Run>> Project::runs(std::vector<Issue>* unreadable) const {
   const std::lock_guard guard(impl_->mutex);
-  QUANVAS_TRY(auto statement, impl_->db->prepare("SELECT body FROM runs ORDER BY id"));
+  QUANVAS_TRY(auto statement, impl_->db->prepare("SELECT body, id, name FROM runs ORDER BY id"));
   std::vector<Run> out;
   while (true) {
     QUANVAS_TRY(const bool row, statement.step());
     if (!row) return out;
-    QUANVAS_TRY(Run run, stored_value<Run>(statement.text(0), "run", impl_->path));
-    out.push_back(std::move(run));
+    auto run = from_json_text<Run>(statement.text(0), "run");
+    if (run)
+      out.push_back(std::move(*run));
+    else if (unreadable)
+      unreadable->push_back({Severity::kError, impl_->path,
+                             "Run " + std::to_string(statement.integer(1)) + " (" + statement.text(2) +
+                                 ") cannot be read and is left out: " + run.error().message,
+                             "The other runs are not affected. Run its recipe again if you need it."});
   }
 }
 

@@ -41,7 +41,8 @@ class Project {
 
   Result<Recipe> recipe() const;
   Status set_recipe(const Recipe& recipe, const std::string& label);
-  // The last `most` edits, oldest first, for the undo history after a restart.
+  // The last `most` edits, oldest first, for the undo history after a restart; those after the last one that cannot
+  // be read.
   Result<std::vector<RecipeEdit>> edits(int most) const;
 
   Result<DataSettings> data() const;
@@ -54,7 +55,8 @@ class Project {
   // Appends and returns the new id; the run's `id` is set in the stored copy.
   Result<std::int64_t> add_run(const Run& run);
   Status update_run(const Run& run);       // sweeps that go on
-  Result<std::vector<Run>> runs() const;   // by id
+  // By id. A run that cannot be read is left out, and said in `unreadable` when that is given.
+  Result<std::vector<Run>> runs(std::vector<Issue>* unreadable = nullptr) const;
   Result<Run> run(std::int64_t id) const;
 
   // Content-addressed blobs; put returns the key (hash of the bytes). Written atomically, never changed.

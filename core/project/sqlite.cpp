@@ -2,6 +2,8 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
+
 namespace quanvas::sqlite {
 namespace {
 
@@ -36,7 +38,7 @@ struct Known {
   const char* hint;
 };
 constexpr Known kKnown[] = {
-    {SQLITE_CORRUPT, ErrorCode::kCorrupt, "is damaged", "Open a copy of it, or start a new project from the model."},
+    {SQLITE_CORRUPT, ErrorCode::kCorrupt, "is damaged", "Open a backup of it, or start a new project from the model."},
     {SQLITE_NOTADB, ErrorCode::kCorrupt, "is no project file, or it is damaged", "Choose a .quanvas file."},
     {SQLITE_FULL, ErrorCode::kIo, "cannot be written: the disk is full", "Free some space and try again."},
     {SQLITE_IOERR, ErrorCode::kIo, "cannot be read or written", "Check the disk and its free space."},
@@ -143,7 +145,8 @@ Status Database::copy_to(const std::string& path) const {
 }
 
 Failure Database::failure(int code) const {
-  const std::string said = db_ ? sqlite3_errmsg(db_) : sqlite3_errstr(code);
+  std::string said = db_ ? sqlite3_errmsg(db_) : sqlite3_errstr(code);
+  std::replace(said.begin(), said.end(), '\n', ' ');
   for (const Known& known : kKnown)
     if (known.code == (code & 0xff))
       return fail(known.kind, "The project '" + name_ + "' " + known.what + " (SQLite: " + said + ").", known.hint);

@@ -129,8 +129,9 @@ bool matches_pattern(std::string_view pattern, std::string_view name) {
 
 Recipe uniform_recipe(int weight_bits, int activation_bits) {
   Recipe recipe;
-  recipe.name = "W" + std::to_string(weight_bits) + "A" + std::to_string(activation_bits);
   const bool weights = !is_float_width(weight_bits), activations = !is_float_width(activation_bits);
+  recipe.name = (weights ? "W" + std::to_string(weight_bits) : "") + (activations ? "A" + std::to_string(activation_bits) : "");
+  if (recipe.name.empty()) recipe.name = "float";
   if (weights)
     recipe.rules.push_back(make_rule(
         {SiteKind::kWeight},

@@ -66,8 +66,7 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
   }
   const Data d = data();
   if (!d.calibrate)
-    return fail(ErrorCode::kInvalidArgument, "Activations need calibration. " + d.status.problem,
-                "Declare a data set for calibration.");
+    return no_data("Activations need calibration data", d.calibrate_error, "Declare a data set for calibration.");
   const std::set<TensorId> wanted = activation_tensors(prepared);
   const auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);
   auto statistics = std::make_shared<quant::Statistics>();
@@ -97,8 +96,13 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
       }));
   warn_non_finite(*statistics, job);
   if (!project_->read_only()) {
-    QUANVAS_TRY(const std::string artifact, project_->put_artifact(pack_statistics(*statistics)));
-    QUANVAS_CHECK(project_->set_value("statistics/" + statistics->key, artifact));
+    const auto keep = [&]() -> Status {
+      QUANVAS_TRY(const std::string artifact, project_->put_artifact(pack_statistics(*statistics)));
+      return project_->set_value("statistics/" + statistics->key, artifact);
+    };
+    if (const Status status = keep(); !status)
+      job.issue({Severity::kWarning, project_->path(), "The statistics were not stored: " + status.error().message,
+                 "They hold as long as the project is open; later they are gathered again."});
   }
   std::lock_guard lock(cache_mutex_);
   statistics_[statistics->key] = statistics;

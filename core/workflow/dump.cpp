@@ -51,8 +51,7 @@ Status WorkbenchState::dump_run(std::int64_t id, const DumpRequest& request, Job
     }
     const Data d = data();
     if (!d.evaluate)
-      return fail(ErrorCode::kInvalidArgument, "There is no evaluation data. " + d.status.problem,
-                  "Declare a data set for evaluation.");
+      return no_data("There is no evaluation data", d.evaluate_error, "Declare a data set for evaluation.");
     std::error_code ec;
     fs::create_directories(request.folder, ec);
     if (ec) return fail(ErrorCode::kIo, "Cannot make the folder '" + request.folder + "': " + ec.message() + ".");

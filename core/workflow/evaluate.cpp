@@ -20,6 +20,8 @@ constexpr std::int64_t kLayerSamples = 128;
 constexpr double kKeptOutputBytes = 256e6;  // of the float network's outputs
 
 struct Counts {
+  double outside = 0, nan = 0;         // samples with a label that is no class, with NaN in the output
+  std::int64_t most = 0, classes = 0;  // largest label, scores of a sample
   double n = 0, top1 = 0, top5 = 0, loss = 0, agree = 0;
   quant::ErrorSums output;
   at::Tensor reference;
@@ -35,6 +37,8 @@ at::Tensor log_probabilities(const at::Tensor& rows, bool is_distribution) {
 Result<Counts> count(const at::Tensor& rows, const at::Tensor& reference, const at::Tensor& labels, bool is_distribution) {
   Counts c;
   c.n = static_cast<double>(rows.size(0));
+  c.classes = rows.size(1);
+  c.nan = static_cast<double>(rows.isnan().any(1).sum().item<std::int64_t>());
   const at::Tensor best = rows.argmax(1);
   if (labels.defined()) {
     const at::Tensor target = labels.to(at::kCPU);
@@ -43,6 +47,8 @@ Result<Counts> count(const at::Tensor& rows, const at::Tensor& reference, const 
       return fail(ErrorCode::kInvalidArgument, "A label of the evaluation data is " + std::to_string(least) +
                                                    "; labels count from 0.",
                   "Leave the samples without a label out.");
+    c.most = most;
+    c.outside = target.ge(rows.size(1)).sum().item<double>();
     c.top1 = best.eq(target).sum().item<double>();
     const auto k = std::min<std::int64_t>(5, rows.size(1));
     c.top5 = std::get<1>(rows.topk(k, 1)).eq(target.unsqueeze(1)).sum().item<double>();
@@ -60,6 +66,15 @@ Result<Counts> count(const at::Tensor& rows, const at::Tensor& reference, const 
   return c;
 }
 
+bool trains(const Recipe& recipe) {
+  return std::any_of(recipe.passes.begin(), recipe.passes.end(), [](const PassEntry& entry) {
+    const Pass* pass = Registry<Pass>::instance().find(entry.id);
+    return entry.enabled && pass && pass->stage() == PassStage::kTraining;
+  });
+}
+
+std::string count_text(double n) { return std::to_string(static_cast<long long>(n)); }
+
 using LayerSums = std::vector<std::pair<quant::ErrorSums, quant::ErrorSums>>;  // isolated, cumulative
 
 }  // namespace
@@ -68,8 +83,7 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
                                                   JobContext& job) {
   const Data d = data();
   if (!d.evaluate)
-    return fail(ErrorCode::kInvalidArgument, "There is no evaluation data. " + d.status.problem,
-                "Declare a data set for evaluation.");
+    return no_data("There is no evaluation data", d.evaluate_error, "Declare a data set for evaluation.");
   const bool labels = d.evaluate->has_labels();
   const auto chosen = choose_samples(d.evaluate->size(), samples, 0);
   const bool is_distribution = exec::logits_of(prepared.runner->graph()) != prepared.runner->graph().outputs().at(0);
@@ -106,6 +120,10 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
       },
       [&](std::int64_t, Counts& c) -> Status {
         total.n += c.n;
+        total.outside += c.outside;
+        total.nan += c.nan;
+        total.most = std::max(total.most, c.most);
+        total.classes = c.classes;
         total.top1 += c.top1;
         total.top5 += c.top5;
         total.loss += c.loss;
@@ -119,6 +137,16 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
         return {};
       }));
   if (total.n == 0) return fail(ErrorCode::kInvalidArgument, "The evaluation data set is empty.");
+  if (total.outside > 0)
+    job.issue({Severity::kWarning, "Evaluation data",
+               count_text(total.outside) + " of " + count_text(total.n) + " samples have a label that is no class of the network, up to " +
+                   std::to_string(total.most) + "; it has " + std::to_string(total.classes) +
+                   " classes, counted from 0. They count as wrong, and there is no loss.",
+               "Check the labels, and whether they belong to this network."});
+  if (total.nan > 0)
+    job.issue({Severity::kWarning, "Output", "The output holds NaN for " + count_text(total.nan) + " of " + count_text(total.n) +
+                                                 " samples, so its accuracy and errors say nothing about them.",
+               "Look for NaN in the weights and in the data."});
   if (!fresh->chunks.empty()) {
     std::lock_guard lock(cache_mutex_);
     float_outputs_ = fresh;
@@ -235,13 +263,17 @@ Result<Run> WorkbenchState::evaluate_float(int samples, JobContext& job) {
     recipe.name = "float";
     QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, job));
     Run run = new_run(RunKind::kFloat, recipe);
-    QUANVAS_TRY(run.accuracy, measure_accuracy(*prepared, nullptr, samples, job));
+    std::vector<Issue> issues;
+    JobContext noting(job.stop_token(), [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); },
+                      [&](const Issue& issue) { issues.push_back(issue); job.issue(issue); });
+    QUANVAS_TRY(run.accuracy, measure_accuracy(*prepared, nullptr, samples, noting));
     const NetworkSize size = network_size(*prepared->model->graph, prepared->layers, {});
     run.bytes = size.bytes;
     run.bytes_float = size.bytes_float;
     run.bops = size.bops;
     run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    QUANVAS_CHECK(store(run, job));
+    run.issues = issues;
+    store(run, job);
     return run;
   });
 }
@@ -259,7 +291,8 @@ Result<Run> WorkbenchState::evaluate_run(std::int64_t id, int samples, JobContex
     run.data_hash = data_hash();
     run.versions = engine_info(options_);
     run.name += ", evaluated again";
-    QUANVAS_CHECK(store(run, job));
+    run.id = 0;
+    store(run, job);
     return run;
   });
 }
@@ -280,6 +313,11 @@ Result<Run> WorkbenchState::run_recipe(const RunRequest& request, JobContext& jo
     QUANVAS_TRY(Quantized quantized, quantize(recipe, inner));
     Run run = new_run(RunKind::kQuantize, recipe);
     run.passes = std::move(quantized.passes);
+    // Told from the run of the same formats without training, whoever started it.
+    if (!request.name.empty())
+      run.name = request.name;
+    else if (trains(recipe) && run.name.find("QAT") == std::string::npos)
+      run.name += run.name.empty() ? "QAT" : ", QAT";
     run.curve = std::move(quantized.curve);
     run.statistics_hash = quantized.statistics ? quantized.statistics->key : "";
     const NetworkSize size = network_size(*quantized.network.model->graph, find_layers(*quantized.network.model->graph),
@@ -287,23 +325,21 @@ Result<Run> WorkbenchState::run_recipe(const RunRequest& request, JobContext& jo
     run.bytes = size.bytes;
     run.bytes_float = size.bytes_float;
     run.bops = size.bops;
-    const auto keep = [&]() -> Status {
+    const auto keep = [&] {
       run.issues = issues;
       run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      if (run.artifact.empty() && !project_->read_only()) {
-        QUANVAS_TRY(run.artifact, project_->put_artifact(pack_artifact(quantized.network, *quantized.prepared->model)));
-      }
-      return run.id ? project_->update_run(run) : store(run, job);
+      store(run, job, [&] { return pack_artifact(quantized.network, *quantized.prepared->model); });
     };
     // A training that was stopped has given its best so far. That is stored before it is measured, because whoever
     // stopped it may end the engine meanwhile; the measuring itself is finished.
-    JobContext finishing({}, [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); });
+    JobContext finishing({}, [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); },
+                         [&](const Issue& issue) { issues.push_back(issue); job.issue(issue); });
     JobContext& rest = quantized.stopped_early ? finishing : inner;
     if (quantized.stopped_early) {
       run.name += " (training stopped early)";
       rest.set_range(0.9, 1);
       rest.progress("store", 0);
-      if (!project_->read_only()) QUANVAS_CHECK(keep());
+      if (!project_->read_only()) keep();
     }
     const bool trained = !run.curve.empty();
     if (request.evaluate && data().evaluate) {
@@ -314,7 +350,7 @@ Result<Run> WorkbenchState::run_recipe(const RunRequest& request, JobContext& jo
     }
     rest.set_range(trained ? 0.97 : 0.85, 1);
     QUANVAS_TRY(run.layers, measure_layers(*quantized.prepared, quantized.network, rest));
-    QUANVAS_CHECK(keep());
+    keep();
     return run;
   });
 }

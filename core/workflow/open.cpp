@@ -1,4 +1,5 @@
 // Quanvas - verb "open": a project, or a model that gets a project of its own.
+#include <algorithm>
 #include <filesystem>
 
 #include "core/base/files.h"
@@ -11,6 +12,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kExtension = ".quanvas";
+constexpr std::size_t kMostKept = 8;  // runs that wait for space on the disk, with their networks
 
 // Same model, same project: the name carries a hash of the absolute path.
 fs::path default_project(const fs::path& model) {
@@ -48,7 +50,32 @@ Result<std::unique_ptr<Project>> project_for(const fs::path& path, const std::st
   return Project::create(file.string(), fs::absolute(path).lexically_normal().string());
 }
 
+using Errors = std::vector<std::pair<const char*, const std::optional<Error>*>>;
+
+// One sentence for uses that fail for the same reason: "Calibration, training: There is no file 'x'."
+std::string problem_of(const Errors& errors) {
+  std::vector<std::pair<std::string, std::string>> groups;  // reason, uses
+  for (const auto& [use, error] : errors) {
+    if (!*error) continue;
+    const std::string reason = (*error)->text();
+    const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == reason; });
+    if (same == groups.end()) groups.emplace_back(reason, use);
+    else same->second += std::string(", ") + use;
+  }
+  std::string out;
+  for (const auto& [reason, uses] : groups) {
+    out += (out.empty() ? "Data for " : " Data for ") + uses + ": " + reason;
+  }
+  return out;
+}
+
 }  // namespace
+
+Failure no_data(const std::string& sentence, const std::optional<Error>& reason, const std::string& hint) {
+  if (!reason) return fail(ErrorCode::kInvalidArgument, sentence + ": none is declared.", hint);
+  return fail(reason->code, sentence + ". " + reason->message,
+              reason->hint.empty() ? "Put the file back, or declare the data anew." : reason->hint);
+}
 
 Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, const EngineOptions& options,
                                                    JobContext& job, const std::string& project_path) {
@@ -86,11 +113,16 @@ WorkbenchState::WorkbenchState(std::unique_ptr<Project> project, Model model, En
       issues_(std::move(issues)) {
   model_hash_ = Hasher().text(model_->graph->hash()).text(model_->weights->hash()).hex();
   for (const Node& node : model_->graph->nodes()) {
-    const std::string reason = node.opaque_reason.empty() ? exec::unsupported_reason(node) : node.opaque_reason;
+    if (!node.opaque_reason.empty()) continue;  // the importer has said it
+    const std::string reason = exec::unsupported_reason(node);
     if (!reason.empty())
-      issues_.push_back({Severity::kWarning, node.name, node.op + " cannot be executed: " + reason,
+      issues_.push_back({Severity::kWarning, node.name, node.op + " cannot be executed: " + reason + ".",
                          "The network can be looked at and its weights quantized, but not run."});
   }
+  if (const auto runs = project_->runs(&issues_); runs && !runs->empty() && runs->back().model_hash != model_hash_)
+    issues_.push_back({Severity::kWarning, project_->model_path(),
+                       "The model file has changed since run " + std::to_string(runs->back().id) + " was made of it.",
+                       "Runs of the former model stay to look at, but cannot be compared with new ones or exported."});
   if (auto settings = project_->data()) {
     data_settings_ = *settings;
     data_ = open_data(data_settings_);
@@ -104,18 +136,18 @@ WorkbenchState::Data WorkbenchState::open_data(const DataSettings& settings) con
                              ? Shape{}
                              : *model_->graph->tensor(inputs[0]).shape;
   OpenRawDatasets open;
-  const auto open_one = [&](const char* split, const DataSource& source) -> DatasetPtr {
+  const auto open_one = [&](const DataSource& source, std::optional<Error>& error) -> DatasetPtr {
     if (source.reader.empty()) return nullptr;
     auto dataset = open_dataset(source, settings.preprocessing, project_->directory(), expected, &open);
     if (dataset) return *dataset;
-    if (!out.status.problem.empty()) out.status.problem += " ";
-    out.status.problem += std::string(split) + ": " + dataset.error().text();
+    error = dataset.error();
     return nullptr;
   };
-  out.calibrate = open_one("Calibration data", settings.calibrate);
-  out.train = open_one("Training data", settings.train);
-  out.evaluate = open_one("Evaluation data", settings.evaluate);
+  out.calibrate = open_one(settings.calibrate, out.calibrate_error);
+  out.train = open_one(settings.train, out.train_error);
+  out.evaluate = open_one(settings.evaluate, out.evaluate_error);
   DataStatus& s = out.status;
+  s.problem = problem_of({{"calibration", &out.calibrate_error}, {"training", &out.train_error}, {"evaluation", &out.evaluate_error}});
   s.ready = out.calibrate != nullptr;
   s.has_labels = out.evaluate && out.evaluate->has_labels();
   s.can_evaluate = out.evaluate != nullptr;
@@ -165,12 +197,35 @@ ProjectState WorkbenchState::state() const {
 
 Status WorkbenchState::set_recipe(const Recipe& recipe, const std::string& label) {
   QUANVAS_CHECK(need_writable());
-  return project_->set_recipe(recipe, label);
+  QUANVAS_CHECK(project_->set_recipe(recipe, label));
+  store_kept();
+  return {};
 }
 
 Status WorkbenchState::set_value(const std::string& key, const std::string& text) {
   QUANVAS_CHECK(need_writable());
   return project_->set_value(key, text);
+}
+
+Status WorkbenchState::check_data(const DataSettings& settings) const {
+  DataSettings before;
+  {
+    std::lock_guard lock(data_mutex_);
+    before = data_settings_;
+  }
+  Data fresh = open_data(settings);
+  const bool all = !(settings.preprocessing == before.preprocessing);
+  const Error* first = nullptr;
+  const auto look = [&](const DataSource& now, const DataSource& then, std::optional<Error>& error) {
+    if (!all && now == then) error.reset();
+    if (error && !first) first = &*error;
+  };
+  look(settings.calibrate, before.calibrate, fresh.calibrate_error);
+  look(settings.train, before.train, fresh.train_error);
+  look(settings.evaluate, before.evaluate, fresh.evaluate_error);
+  if (!first) return {};
+  return fail(first->code, problem_of({{"calibration", &fresh.calibrate_error}, {"training", &fresh.train_error},
+                                       {"evaluation", &fresh.evaluate_error}}));
 }
 
 Result<ProjectState> WorkbenchState::set_data(const DataSettings& settings) {
@@ -209,14 +264,56 @@ Run WorkbenchState::new_run(RunKind kind, const Recipe& recipe) const {
   return run;
 }
 
-Status WorkbenchState::store(Run& run, JobContext& job) {
+Status WorkbenchState::add_or_update(Run& run, const std::function<std::string()>& artifact) {
+  if (run.artifact.empty() && artifact) {
+    QUANVAS_TRY(run.artifact, project_->put_artifact(artifact()));
+  }
+  if (run.id) return project_->update_run(run);
+  QUANVAS_TRY(run.id, project_->add_run(run));
+  return {};
+}
+
+void WorkbenchState::store(Run& run, JobContext& job, const std::function<std::string()>& artifact) {
   if (project_->read_only()) {
     job.issue({Severity::kWarning, project_->path(), "The run was not stored: " + project_->read_only_reason(),
                "Save a copy of the project to keep runs."});
-    return {};
+    return;
   }
-  QUANVAS_TRY(run.id, project_->add_run(run));
-  return {};
+  // What was kept of this run before it was complete.
+  const auto is_same = [&](const KeptRun& k) { return k.run.kind == run.kind && k.run.created == run.created && k.run.name == run.name; };
+  bool told = false;
+  {
+    std::lock_guard lock(kept_mutex_);
+    told = std::erase_if(kept_, is_same) > 0;
+  }
+  store_kept();
+  const Status status = add_or_update(run, artifact);
+  if (status) return;
+  if (!told)
+    job.issue({Severity::kError, project_->path(), "The run was not stored: " + status.error().message,
+               "Free some space; as long as the project is open, the run is stored with the next edit or run."});
+  std::lock_guard lock(kept_mutex_);
+  kept_.push_back({run, run.artifact.empty() && artifact ? artifact() : std::string()});
+  if (kept_.size() > kMostKept) kept_.erase(kept_.begin());
+}
+
+void WorkbenchState::store_kept() const {
+  std::lock_guard lock(kept_mutex_);
+  while (!kept_.empty()) {
+    auto& [run, artifact] = kept_.front();
+    if (run.artifact.empty() && !artifact.empty()) {
+      auto key = project_->put_artifact(artifact);
+      if (!key) return;
+      run.artifact = *key;
+    }
+    if (run.id ? !project_->update_run(run) : !project_->add_run(run)) return;
+    kept_.erase(kept_.begin());
+  }
+}
+
+Result<std::vector<Run>> WorkbenchState::runs() const {
+  store_kept();
+  return project_->runs();
 }
 
 std::map<std::string, std::string> engine_info(const EngineOptions& options) {

@@ -1,4 +1,5 @@
 // Quanvas - verb "quantize": a recipe becomes a network with frozen quantizers.
+#include <algorithm>
 #include <chrono>
 
 #include "core/base/guarded.h"
@@ -23,6 +24,9 @@ Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe,
   out.passes = out.prepared->reports;
   QUANVAS_TRY(const auto plan, plan_for(out.prepared, recipe));
   for (const auto& warning : plan->warnings) job.issue({Severity::kWarning, "Recipe", warning, ""});
+  if (!recipe.rules.empty() && std::none_of(plan->sites.begin(), plan->sites.end(), [](const SitePlan& s) { return s.spec.has_value(); }))
+    job.issue({Severity::kWarning, "Recipe", "Nothing is quantized: no layer of the network gets a format from the recipe.",
+               "Look at its rules, and at the layers that can be quantized."});
   std::vector<const PassEntry*> later;
   bool trains = false;
   for (const auto& entry : recipe.passes) {

@@ -6,9 +6,11 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -52,10 +54,11 @@ class WorkbenchState final : public Workbench {
 
   GraphPtr graph() const override { return model_->graph; }
   ProjectState state() const override;
-  Result<std::vector<Run>> runs() const override { return project_->runs(); }
+  Result<std::vector<Run>> runs() const override;
   Result<std::vector<RecipeEdit>> edits(int most) const override { return project_->edits(most); }
   Status set_recipe(const Recipe& recipe, const std::string& label) override;
   Result<ProjectState> set_data(const DataSettings& data) override;
+  Status check_data(const DataSettings& data) const override;
   Status set_value(const std::string& key, const std::string& text) override;
   Result<std::string> value(const std::string& key) const override { return project_->value(key); }
   Status save_copy(const std::string& path) override { return project_->save_copy(path); }
@@ -77,6 +80,7 @@ class WorkbenchState final : public Workbench {
  private:
   struct Data {
     DatasetPtr calibrate, train, evaluate;  // null: not declared or not readable
+    std::optional<Error> calibrate_error, train_error, evaluate_error;  // why not readable
     DataStatus status;
   };
 
@@ -110,7 +114,12 @@ class WorkbenchState final : public Workbench {
   Result<std::vector<LayerResult>> measure_layers(const Prepared& prepared, const QuantizedModel& network,
                                                   JobContext& job);
   Run new_run(RunKind kind, const Recipe& recipe) const;
-  Status store(Run& run, JobContext& job);
+  // Adds the run to the project, with the network that `artifact` packs. A project that cannot be written keeps no
+  // measured run from its caller: that is an issue, and when the disk was the reason the run is kept here and stored
+  // with the next success.
+  void store(Run& run, JobContext& job, const std::function<std::string()>& artifact = {});
+  Status add_or_update(Run& run, const std::function<std::string()>& artifact);
+  void store_kept() const;
 
   Data open_data(const DataSettings& settings) const;
   Data data() const;
@@ -124,6 +133,13 @@ class WorkbenchState final : public Workbench {
   std::string model_hash_;
   EngineOptions options_;
   std::vector<Issue> issues_;
+
+  struct KeptRun {
+    Run run;
+    std::string artifact;
+  };
+  mutable std::mutex kept_mutex_;
+  mutable std::vector<KeptRun> kept_;  // runs that a full disk refused
 
   mutable std::mutex data_mutex_;
   Data data_;
@@ -140,6 +156,10 @@ class WorkbenchState final : public Workbench {
   SamplePtr sample_;
   std::shared_ptr<const FloatOutputs> float_outputs_;
 };
+
+// That there is no data for `sentence`: with the reason and its kind when what is declared cannot be read, else with
+// `hint`.
+Failure no_data(const std::string& sentence, const std::optional<Error>& reason, const std::string& hint);
 
 // Artifacts of runs (artifact.cpp): the tensors that differ from the prepared model's, the plan and the
 // quantizers, in the safetensors container.

@@ -31,7 +31,7 @@ Result<std::vector<TrainPoint>> WorkbenchState::train_float(const TrainRequest& 
     QUANVAS_TRY(const json o, train_schema().complete(request.options, "float training"));
     const Data d = data();
     if (!d.train)
-      return fail(ErrorCode::kInvalidArgument, "There is no training data. " + d.status.problem, "Declare a training split.");
+      return no_data("There is no training data", d.train_error, "Declare a training split.");
     QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get("onnx", "export target"));
     exec::TrainSettings s;
     s.epochs = o["epochs"];

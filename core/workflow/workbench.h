@@ -97,12 +97,14 @@ struct DumpRequest {
 
 struct RunRequest {
   std::optional<Recipe> recipe;     // none: the project's
+  std::string name;                 // of the run; empty: the recipe's, with ", QAT" when it trains
   int samples = 0;                  // of the evaluation split; 0: all
   bool evaluate = true;             // false: only quantize
 };
 template <class V>
 void visit_fields(V& v, RunRequest& r) {
   v("recipe", r.recipe);
+  v("name", r.name);
   v("samples", r.samples);
   v("evaluate", r.evaluate);
 }
@@ -134,6 +136,8 @@ class Workbench {
 
   virtual Status set_recipe(const Recipe& recipe, const std::string& label) = 0;
   virtual Result<ProjectState> set_data(const DataSettings& data) = 0;
+  // Whether the sources that differ from the declared ones can be read.
+  virtual Status check_data(const DataSettings& data) const = 0;
   virtual Status set_value(const std::string& key, const std::string& text) = 0;
   virtual Result<std::string> value(const std::string& key) const = 0;
   virtual Status save_copy(const std::string& path) = 0;
@@ -144,7 +148,7 @@ class Workbench {
   virtual Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target,
                                                     const json& options) = 0;
 
-  // Long verbs. Runs are stored before they are returned.
+  // Long verbs. Runs are stored before they are returned; one that cannot be has the id 0, and an issue says why.
   virtual Result<ProjectState> calibrate(JobContext& job) = 0;
   virtual Result<Run> evaluate_float(int samples, JobContext& job) = 0;
   virtual Result<Run> run_recipe(const RunRequest& request, JobContext& job) = 0;

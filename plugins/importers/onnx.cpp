@@ -27,10 +27,13 @@ Result<onnx::ModelProto> parse(const std::string& path) {
   onnx::ModelProto model;
   google::protobuf::io::CodedInputStream in(reinterpret_cast<const std::uint8_t*>(bytes.data()),
                                             static_cast<int>(bytes.size()));
-  if (!model.MergePartialFromCodedStream(&in) || !in.ConsumedEntireMessage())
-    return not_onnx(path, "it cannot be read beyond byte " + std::to_string(in.CurrentPosition()) + " of " +
-                              std::to_string(bytes.size()));
-  return model;
+  if (model.MergePartialFromCodedStream(&in) && in.ConsumedEntireMessage()) return model;
+  // Every ONNX file begins with its version.
+  if (!model.has_ir_version() && !model.has_graph())
+    return fail(ErrorCode::kCorrupt, "'" + path + "' is not an ONNX file.", "Choose a model (.onnx) or a project (.quanvas).");
+  const auto at = static_cast<std::size_t>(in.CurrentPosition());
+  if (at >= bytes.size()) return not_onnx(path, "it ends in the middle, after " + std::to_string(bytes.size()) + " bytes");
+  return not_onnx(path, "it cannot be read beyond byte " + std::to_string(at) + " of " + std::to_string(bytes.size()));
 }
 
 Shape without_symbols(Shape shape) {

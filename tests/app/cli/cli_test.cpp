@@ -131,13 +131,14 @@ TEST_F(Program, SaysWhatIsWrong) {
       {{"info", "a.onnx", "--device", "tpu"}, 2, "--device"},
       {{"info", "a.onnx", "--threads", "-1"}, 2, "--threads"},
       {{"quantize", "a.onnx", "--weights", "17"}, 2, "--weights"},
+      {{"quantize", "a.onnx", "--samples", "-5"}, 2, "-5 is too small; the least is 0"},
       {{"quantize", "a.onnx", "--weights", "4", "--recipe", "r"}, 2, "--recipe"},
       {{"export", "a.onnx"}, 2, "--target"},
       {{"compare", "a.onnx", "1"}, 2, "b is required"},
       {{"new", "a.onnx"}, 2, "--project"},
       {{"data", "a.onnx", "--images", "x"}, 2, "--reader"},
       {{"info", "missing.onnx"}, 3, "missing.onnx"},
-      {{"info", "text.onnx"}, 5, "text.onnx"},
+      {{"info", "text.onnx"}, 5, "text.onnx' is not an ONNX file."},
       {{"info", "empty.onnx"}, 5, "empty.onnx"},
       {{"info", "broken.quanvas"}, 5, "broken.quanvas"},
   };
@@ -308,6 +309,44 @@ TEST_F(Workflow, DataFilesMayBeYamlAndTheirMistakesAreNamed) {
   }
   EXPECT_EQ(run({"data", "p.quanvas", "--reader", "idx", "--images", "images.idx"}).code, 2);
   EXPECT_EQ(run({"data", "p.quanvas", "--reader", "tape", "--split", "train"}).code, 3);
+}
+
+TEST_F(Workflow, DataThatCannotBeReadAreNotDeclared) {
+  const json before = run_json({"data", "p.quanvas"})["data"];
+  write("short.idx", "short");
+  fs::create_directory(folder_ / "elsewhere");
+  const BadRow rows[] = {
+      {{"data", "p.quanvas", "--reader", "idx", "--images", "missing.idx", "--split", "calibrate,evaluate"}, 3, "missing.idx"},
+      {{"data", "p.quanvas", "--reader", "idx", "--images", "short.idx", "--split", "calibrate,evaluate"}, 5, "--force"},
+  };
+  for (const auto& row : rows) {
+    const Answer answer = run(row.arguments);
+    EXPECT_EQ(answer.code, row.code) << answer.err;
+    EXPECT_THAT(answer.err, HasSubstr(row.says));
+    EXPECT_EQ(run_json({"data", "p.quanvas"})["data"], before);
+  }
+  auto forced = rows[0].arguments;
+  forced.push_back("--force");
+  EXPECT_EQ(run(forced).code, 0);
+  const json after = run_json({"data", "p.quanvas"});
+  EXPECT_EQ(after["data"]["evaluate"]["options"]["images"], (folder_ / "missing.idx").string());
+  const Answer evaluated = run({"evaluate", "p.quanvas"});
+  EXPECT_EQ(evaluated.code, 3) << evaluated.err;
+  const auto first = evaluated.err.find("There is no file");
+  EXPECT_NE(first, std::string::npos) << evaluated.err;
+  EXPECT_EQ(evaluated.err.find("There is no file", first + 1), std::string::npos) << evaluated.err;
+}
+
+TEST_F(Workflow, AStoppedTrainingIsStoredAndEndsAsStopped) {
+  const pid_t pid = begin(kCli, {"train", "p.quanvas", "--weights", "4", "--activations", "4", "--epochs", "1000", "--batch", "2",
+                                 "--option", "validation_samples=16"});
+  for (int i = 0; i < 1200 && slurp(folder_ / "err").find("epoch 2") == std::string::npos; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  ::kill(pid, SIGINT);
+  const Answer answer = end(pid);
+  EXPECT_EQ(answer.code, 130) << answer.err;
+  EXPECT_THAT(answer.out, HasSubstr("training stopped early"));
+  EXPECT_EQ(run_json({"runs", "p.quanvas"}).size(), 1u);
 }
 
 TEST_F(Workflow, CtrlCStopsCleanly) {

@@ -41,9 +41,12 @@ struct FakeWorld {
   std::vector<Run> runs;
   bool read_only = false;
   std::string statistics = "s0";
+  DataStatus data_status;
+  std::vector<Recipe> asked;             // recipes that were run
   bool exclusive = false;                // a workbench that is open makes the next one read-only
   std::atomic<bool> locked = false;
   std::atomic<int> fail_open_at = 0;     // the opening with this number fails
+  std::atomic<bool> disk_full = false;
   std::atomic<bool> hang_in_edits = false, hang_in_data = false;
   std::atomic<int> data_set = 0;         // how often SetData came
   std::atomic<int> opened = 0, facts_asked = 0, histograms_asked = 0;
@@ -77,6 +80,7 @@ class FakeWorkbench final : public Workbench {
     state.read_only_reason = "opened by a test";
     state.calibrated = !world_.statistics.empty();
     state.statistics_hash = world_.statistics;
+    state.data_status = world_.data_status;
     if (!world_.edits.empty()) state.recipe = world_.edits.back().after;
     if (!world_.stored.empty()) state.recipe = world_.stored.back().second;
     return state;
@@ -93,6 +97,7 @@ class FakeWorkbench final : public Workbench {
     while (world_.hang_in_edits) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     std::lock_guard lock(world_.mutex);
     if (world_.read_only) return fail(ErrorCode::kReadOnly, "The project is read-only.");
+    if (world_.disk_full) return fail(ErrorCode::kIo, "The disk is full.", "Free some space.");
     world_.stored.emplace_back(label, recipe);
     return {};
   }
@@ -101,6 +106,7 @@ class FakeWorkbench final : public Workbench {
     while (world_.hang_in_data) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     return state();
   }
+  Status check_data(const DataSettings&) const override { return {}; }
   Status set_value(const std::string&, const std::string&) override { return {}; }
   Result<std::string> value(const std::string&) const override { return std::string(); }
   Status save_copy(const std::string& path) override {
@@ -134,6 +140,10 @@ class FakeWorkbench final : public Workbench {
   }
   Result<Run> evaluate_float(int, JobContext& job) override { return run("float", job); }
   Result<Run> run_recipe(const RunRequest& request, JobContext& job) override {
+    {
+      std::lock_guard lock(world_.mutex);
+      world_.asked.push_back(request.recipe.value_or(Recipe{}));
+    }
     return run(request.recipe ? request.recipe->name : "", job);
   }
   Result<Run> evaluate_run(std::int64_t, int, JobContext& job) override { return run("again", job); }

@@ -38,6 +38,7 @@ class StoringWorkbench final : public Workbench {
     return inner_.set_recipe(recipe, label);
   }
   Result<ProjectState> set_data(const DataSettings& data) override { return inner_.set_data(data); }
+  Status check_data(const DataSettings&) const override { return {}; }
   Status set_value(const std::string& k, const std::string& t) override { return inner_.set_value(k, t); }
   Result<std::string> value(const std::string& key) const override { return inner_.value(key); }
   Status save_copy(const std::string& path) override { return inner_.save_copy(path); }

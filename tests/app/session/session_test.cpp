@@ -174,6 +174,72 @@ TEST_F(SessionTest, UndoWorksAcrossRestarts) {
   EXPECT_EQ(session_->recipe().name, "two");
 }
 
+TEST_F(SessionTest, AnUndoIsStillAnUndoAfterARestart) {
+  Recipe one, two, three;
+  one.name = "one";
+  two.name = "two";
+  three.name = "three";
+  world_.edits = {{1, "first", "", one},       {2, "second", "", two}, {3, "drag", "", three},
+                  {4, "drag", "", one},        {5, "Undo: drag", "", two}, {6, "Undo: second", "", one},
+                  {7, "second", "", two}};
+  open();
+  EXPECT_EQ(session_->undo_stack()->count(), 2);
+  EXPECT_EQ(session_->undo_stack()->undoText(), "second");
+  EXPECT_EQ(session_->undo_stack()->redoText(), "drag");
+  EXPECT_EQ(session_->recipe().name, "two");
+  session_->undo_stack()->undo();
+  EXPECT_EQ(session_->recipe().name, "one");
+  EXPECT_FALSE(session_->undo_stack()->canUndo());
+  session_->undo_stack()->redo();
+  session_->undo_stack()->redo();
+  EXPECT_EQ(session_->recipe().name, "one");
+  session_->undo_stack()->undo();
+  EXPECT_EQ(session_->recipe().name, "two");
+  ASSERT_TRUE(wait_for([&] { return world_.stored_count() == 4; }));
+  EXPECT_EQ(labels().back(), "Undo: drag");
+}
+
+TEST_F(SessionTest, AnUndoOfWhatIsNotKnownAnyMoreIsNoStep) {
+  Recipe one, two, three;
+  one.name = "one";
+  two.name = "two";
+  three.name = "three";
+  world_.edits = {{8, "later", "", one}, {9, "Undo: later", "", two}, {10, "next", "", three}};
+  open();
+  EXPECT_EQ(session_->undo_stack()->count(), 1);
+  EXPECT_EQ(session_->undo_stack()->undoText(), "next");
+}
+
+TEST_F(SessionTest, EditsThatCannotBeStoredWaitAndAreTriedAgain) {
+  open();
+  world_.disk_full = true;
+  session_->edit_recipe(changed(4), "one");
+  ASSERT_TRUE(wait_for([&] { return session_->unstored().contains(QStringLiteral("disk is full")); }));
+  session_->edit_recipe(changed(3), "two");
+  ASSERT_TRUE(wait_for([&] { return said("2 edits were not stored"); }));
+  EXPECT_EQ(session_->issues().size(), 1u);
+  EXPECT_THAT(session_->store_edits().toStdString(), HasSubstr("The disk is full."));
+  world_.disk_full = false;
+  ASSERT_TRUE(wait_for([&] { return session_->unstored().isEmpty(); })) << "nothing else reminds it";
+  EXPECT_THAT(labels(), ElementsAre("one", "two"));
+  EXPECT_TRUE(session_->issues().empty());
+  EXPECT_EQ(session_->store_edits(), QString());
+}
+
+TEST_F(SessionTest, JobsAndCopiesDoNotWaitForTheDisk) {
+  open();
+  world_.disk_full = true;
+  session_->edit_recipe(changed(4), "one");
+  QSignalSpy finished(session_.get(), &Session::job_finished);
+  QSignalSpy failed(session_.get(), &Session::copy_failed);
+  session_->start_run();
+  session_->save_copy("copy.quanvas");
+  EXPECT_TRUE(wait_for([&] { return finished.count() == 1 && failed.count() == 1; }));
+  world_.disk_full = false;
+  EXPECT_EQ(session_->store_edits(), QString());
+  EXPECT_THAT(labels(), ElementsAre("one"));
+}
+
 TEST_F(SessionTest, EditsOfAReadOnlyProjectStayHere) {
   world_.read_only = true;
   open();

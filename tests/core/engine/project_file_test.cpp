@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <sqlite3.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -197,13 +198,25 @@ TEST_F(ProjectFile, DamagedRowsAreSaid) {
   {
     const auto project = create();
     ASSERT_TRUE(project->set_recipe(named("a"), "x"));
-    ASSERT_TRUE(project->add_run({}));
+    quanvas::Run run;
+    run.name = "broken";
+    ASSERT_TRUE(project->add_run(run));
+    run.name = "whole";
+    ASSERT_TRUE(project->add_run(run));
   }
-  sql("UPDATE edits SET recipe = '{\"name\": 3}'; UPDATE runs SET body = 'no'; "
+  sql("UPDATE edits SET recipe = '{\"name\": 3}'; UPDATE runs SET body = 'no' WHERE id = 1; "
       "INSERT INTO settings VALUES ('data', '[]');");
   const auto project = open();
   EXPECT_THAT(project->recipe().error().text(), HasSubstr("holds a recipe that cannot be read"));
-  EXPECT_THAT(project->runs().error().text(), HasSubstr("holds a run that cannot be read"));
+  EXPECT_TRUE(project->edits(10)->empty());
+  std::vector<Issue> unreadable;
+  const auto runs = project->runs(&unreadable);
+  ASSERT_TRUE(runs) << "the others can be read";
+  ASSERT_EQ(runs->size(), 1u);
+  EXPECT_EQ(runs->front().name, "whole");
+  ASSERT_EQ(unreadable.size(), 1u);
+  EXPECT_THAT(unreadable[0].message, HasSubstr("Run 1 (broken) cannot be read"));
+  EXPECT_THAT(project->run(1).error().text(), HasSubstr("holds a run that cannot be read"));
   EXPECT_THAT(project->data().error().text(), HasSubstr("holds a data set declaration that cannot be read"));
 }
 
@@ -291,6 +304,25 @@ TEST_F(ProjectFile, WriteProtectedFolder) {
 }
 
 // A child writes edits as fast as it can and tells each one that was confirmed; it is killed in the middle.
+TEST_F(ProjectFile, AFullDiskLetsRead) {
+  {
+    const auto project = create();
+    ASSERT_TRUE(project->set_recipe(named("a"), "x"));
+  }
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit none{0, before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &none);
+  const auto project = Project::open(path_);
+  const std::string name = project ? (*project)->recipe()->name : project.error().text();
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(name, "a");
+  ASSERT_TRUE(project);
+  EXPECT_TRUE((*project)->read_only());
+  EXPECT_THAT((*project)->read_only_reason(), HasSubstr("open for reading only"));
+}
+
 TEST_F(ProjectFile, KillLosesNoConfirmedEdit) {
   create();
   std::int64_t total = 0;

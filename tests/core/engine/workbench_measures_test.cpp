@@ -143,6 +143,32 @@ TEST_F(Measures, LabelsBelowZeroAreRefusedByName) {
   EXPECT_NE(run.error().message.find("A label of the evaluation data is -1"), std::string::npos) << run.error().text();
 }
 
+bool said(const quanvas::Run& r, const std::string& text) {
+  return std::any_of(r.issues.begin(), r.issues.end(), [&](const Issue& i) { return i.message.find(text) != std::string::npos; });
+}
+
+TEST_F(Measures, LabelsThatAreNoClassAreSaid) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  std::string labels(96, '\0');
+  labels[5] = 7;
+  std::ofstream(dir_ / "y.raw", std::ios::binary) << labels;
+  ASSERT_TRUE(bench_->set_data(testing::data_settings()));
+  const auto run = bench_->evaluate_float(0, job_);
+  ASSERT_TRUE(run) << run.error().text();
+  EXPECT_TRUE(said(*run, "1 of 96 samples have a label that is no class of the network, up to 7; it has 3 classes"));
+  EXPECT_FALSE(said(*run, "NaN"));
+}
+
+TEST_F(Measures, OutputsThatAreNoNumbersAreSaid) {
+  ModelMaker m;
+  m.input("x", {-1, 64}).weight("w", at::ones({64, 3}) * -1.0);
+  m.node("fc", "MatMul", {"x", "w"}, {"a"}).node("last", "Log", {"a"}, {"y"}).output("y");
+  ASSERT_NO_FATAL_FAILURE(open_model(m.build(), "64"));
+  const auto strange = bench_->evaluate_float(0, job_);
+  ASSERT_TRUE(strange) << strange.error().text();
+  EXPECT_TRUE(said(*strange, "The output holds NaN for 96 of 96 samples"));
+}
+
 TEST_F(Measures, BiasesAtTheAccumulatorsScaleHaveTheRightOne) {
   ModelMaker m;
   m.input("x", {-1, 1, 8, 8}).weight("w1", noise({2, 1, 3, 3}, 1)).weight("b1", noise({2}, 2));

@@ -79,6 +79,63 @@ TEST_F(WorkbenchTest, StoredNetworksEvaluateAsTheyDid) {
   EXPECT_EQ(again->accuracy->output_sqnr_db, first.accuracy->output_sqnr_db);
 }
 
+TEST_F(WorkbenchTest, AFullDiskLosesNoRun) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  std::vector<std::string> issues;
+  JobContext job({}, {}, [&](const Issue& issue) { issues.push_back(issue.message); });
+  Recipe recipe = uniform_recipe(4, 4);
+  recipe.passes.push_back({"qat", true, {{"epochs", 1}, {"batch", 16}, {"validation_samples", 16}}});
+  quanvas::Run trained;
+  {
+    const testing::FullDisk full;
+    RunRequest request;
+    request.recipe = recipe;
+    const auto result = bench_->run_recipe(request, job);
+    if (result) trained = *result;
+    EXPECT_EQ(bench_->runs()->size(), 0u);
+  }
+  EXPECT_EQ(trained.id, 0);
+  ASSERT_TRUE(trained.accuracy);
+  EXPECT_EQ(trained.name, "W4A4, QAT");
+  const auto about_run = std::count_if(issues.begin(), issues.end(), [](const std::string& m) { return m.rfind("The run was not stored: ", 0) == 0; });
+  EXPECT_EQ(about_run, 1);
+  const auto runs = bench_->runs();
+  ASSERT_TRUE(runs);
+  ASSERT_EQ(runs->size(), 1u) << "there is space again";
+  ASSERT_FALSE(runs->front().artifact.empty());
+  const auto again = bench_->evaluate_run(runs->front().id, 0, job_);
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_EQ(again->accuracy->output_sqnr_db, trained.accuracy->output_sqnr_db);
+}
+
+TEST_F(WorkbenchTest, ARecipeThatQuantizesNothingSaysSo) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  Recipe recipe = uniform_recipe(4, 4);
+  for (auto& rule : recipe.rules) rule.select.names = {"nobody"};
+  const auto r = run(recipe);
+  EXPECT_TRUE(std::any_of(r.issues.begin(), r.issues.end(), [](const Issue& i) { return i.message.rfind("Nothing is quantized", 0) == 0; }));
+}
+
+TEST_F(WorkbenchTest, UnreadableDataIsRefusedWithItsKindAndOnlyWhereItChanged) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  DataSettings data = testing::data_settings();
+  std::ofstream(dir_ / "short.raw") << "short";
+  for (const auto& [file, code] : {std::pair{"missing.raw", ErrorCode::kNotFound}, {"short.raw", ErrorCode::kCorrupt}}) {
+    for (DataSource* source : {&data.calibrate, &data.train, &data.evaluate}) source->options["data"] = file;
+    const auto status = bench_->check_data(data);
+    ASSERT_FALSE(status) << file;
+    EXPECT_EQ(status.error().code, code) << status.error().text();
+    EXPECT_EQ(status.error().message.rfind("Data for calibration, training, evaluation: ", 0), 0u) << status.error().text();
+    ASSERT_TRUE(bench_->set_data(data));
+    const auto run = bench_->evaluate_float(0, job_);
+    ASSERT_FALSE(run);
+    EXPECT_EQ(run.error().code, code) << run.error().text();
+    EXPECT_EQ(run.error().text().find("Declare a data set for"), std::string::npos) << run.error().text();
+  }
+  data.calibrate = testing::data_settings().calibrate;
+  EXPECT_TRUE(bench_->check_data(data)) << "the others are as they were";
+}
+
 TEST_F(WorkbenchTest, WiderIsNoWorseOnTheWhole) {
   ASSERT_NO_FATAL_FAILURE(open());
   double last = -100;

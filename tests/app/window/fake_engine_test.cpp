@@ -1,0 +1,131 @@
+// The window in front of an engine that the test steers: what it says and asks when the disk is full, what it starts.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <QMessageBox>
+#include <QPushButton>
+#include <QTest>
+#include <QTimer>
+
+#include "app/session/session.h"
+#include "app/window/main_window.h"
+#include "app/window/wiring.h"
+#include "tests/app/session/fake_engine.h"
+#include "widgets/panels/train_dialog.h"
+
+namespace quanvas {
+namespace {
+
+using testing::HasSubstr;
+
+template <class Fn>
+bool wait_for(Fn fn) {
+  return QTest::qWaitFor(fn, 20000);
+}
+
+class SteeredWindow : public testing::Test {
+ protected:
+  void open() {
+    Backend backend = test::fake_backend(world_);
+    backend.catalog = [] {
+      json pass = {{"id", "qat"}, {"title", "QAT"}, {"doc", ""}, {"stage", "training"}};
+      return json{{"passes", json::array({pass})}};
+    };
+    server_ = std::make_unique<Server>(std::move(backend), [] {});
+    ASSERT_TRUE(server_->listen(folder_.address()));
+    session_ = std::make_unique<Session>(QString::fromStdString(folder_.address()));
+    window_ = std::make_unique<MainWindow>(session_->undo_stack());
+    window_->keep_layout(false);
+    wiring_ = std::make_unique<Wiring>(session_.get(), window_.get());
+    window_->show();
+    session_->start();
+    Q_EMIT window_->open_wanted(QStringLiteral("net.onnx"));
+    ASSERT_TRUE(wait_for([&] { return window_->shows_project() && session_->facts().size() == 3; }));
+  }
+  Recipe changed(int bits, SiteKind kind = SiteKind::kWeight) const {
+    QuantSpec spec;
+    spec.bits = bits;
+    return with_assignment(session_->recipe(), *session_->graph(), {{0, kind, 0}}, spec);
+  }
+  // Closes the window and answers the question with the button of this role; whether there was one.
+  bool close_and_answer(QMessageBox::ButtonRole role) {
+    bool asked = false;
+    QTimer::singleShot(200, window_.get(), [&] {
+      auto* box = window_->findChild<QMessageBox*>(QStringLiteral("unstored-question"));
+      if (!box) return;
+      asked = true;
+      for (auto* button : box->buttons())
+        if (box->buttonRole(button) == role) return button->click();
+    });
+    window_->close();
+    QTest::qWait(250);
+    return asked;
+  }
+  bool can(const char* action) { return window_->actions().at(QLatin1String(action))->isEnabled(); }
+
+  test::FakeWorld world_;
+  test::SocketFolder folder_;
+  std::unique_ptr<Server> server_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<MainWindow> window_;
+  std::unique_ptr<Wiring> wiring_;
+};
+
+TEST_F(SteeredWindow, EditsThatAreNotStoredAreSaidAndAskedAboutAtTheEnd) {
+  open();
+  world_.disk_full = true;
+  session_->edit_recipe(changed(3), "Set fc1 to 3 bit");
+  ASSERT_TRUE(wait_for([&] { return window_->banner()->text().contains(QStringLiteral("disk is full")); }));
+  EXPECT_TRUE(close_and_answer(QMessageBox::RejectRole));
+  EXPECT_TRUE(window_->isVisible());
+  world_.disk_full = false;
+  Q_EMIT window_->banner()->action_triggered(QStringLiteral("unstored"));
+  ASSERT_TRUE(wait_for([&] { return session_->unstored().isEmpty(); }));
+  EXPECT_FALSE(window_->banner()->text().contains(QStringLiteral("disk is full")));
+  EXPECT_FALSE(close_and_answer(QMessageBox::RejectRole));
+  EXPECT_FALSE(window_->isVisible());
+}
+
+TEST_F(SteeredWindow, AnEditThatFailsWhileTheWindowClosesIsAskedAbout) {
+  open();
+  world_.disk_full = true;
+  session_->edit_recipe(changed(3), "Set fc1 to 3 bit");
+  EXPECT_TRUE(close_and_answer(QMessageBox::DestructiveRole));
+  EXPECT_FALSE(window_->isVisible());
+}
+
+TEST_F(SteeredWindow, ACopyThatCannotBeWrittenIsSaid) {
+  open();
+  session_->save_copy(QStringLiteral("copy.quanvas"));
+  EXPECT_TRUE(wait_for([&] { return window_->banner()->text().contains(QStringLiteral("Cannot write 'copy.quanvas'")); }));
+}
+
+TEST_F(SteeredWindow, WeightsAreQuantizedWithoutData) {
+  open();
+  session_->edit_recipe(changed(4), "weights");
+  EXPECT_TRUE(can("run"));
+  EXPECT_FALSE(can("calibrate"));
+  EXPECT_FALSE(can("evaluate-float"));
+  session_->edit_recipe(changed(4, SiteKind::kInput), "inputs");
+  EXPECT_FALSE(can("run"));
+  EXPECT_EQ(window_->actions().at(QStringLiteral("run"))->toolTip(), QStringLiteral("Declare a data set first (Model, Data set)."));
+}
+
+TEST_F(SteeredWindow, TrainingLeavesTheRecipeAsItIs) {
+  world_.data_status.ready = world_.data_status.can_train = world_.data_status.can_evaluate = true;
+  open();
+  window_->actions().at(QStringLiteral("train"))->trigger();
+  auto* dialog = window_->findChild<TrainDialog*>();
+  ASSERT_TRUE(dialog);
+  const Recipe before = session_->recipe();
+  dialog->accept();
+  ASSERT_TRUE(wait_for([&] { return session_->runs().size() == 1; }));
+  ASSERT_EQ(world_.asked.size(), 1u);
+  ASSERT_EQ(world_.asked[0].passes.size(), before.passes.size() + 1);
+  EXPECT_EQ(world_.asked[0].passes.back().id, "qat");
+  EXPECT_TRUE(session_->recipe() == before);
+  EXPECT_EQ(session_->undo_stack()->count(), 0);
+}
+
+}  // namespace
+}  // namespace quanvas
