@@ -13,6 +13,7 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <QApplication>
@@ -94,12 +95,14 @@ class Rounds {
       wait_for([] { return false; }, static_cast<int>(random() % (whole + 1)));
       ::kill(std::stoi(session_.engine_versions().at("pid")), SIGKILL);
       const bool bad = !wait_for([&] { return !lost_sentence_.isEmpty(); }, 20000);
-      // After several ends within a minute the session waits for a word of the user.
-      const bool gave_up = lost_sentence_.contains(QLatin1String("not started again"));
-      untold += bad || !(gave_up || lost_sentence_.contains(QLatin1String("killed")));
-      if (gave_up) session_.start();
+      untold += bad || !lost_sentence_.contains(QLatin1String("killed"));
       std::string problem = bad ? "the window did not hear of it" : "";
-      if (!wait_for([&] { return session_.engine_is_ready() && session_.has_project() && wiring_.settled(); }, 60000))
+      const auto is_back = [&] {
+        // After several ends within a minute the session waits for a word of the user.
+        if (std::exchange(lost_sentence_, {}).contains(QLatin1String("not started again"))) session_.start();
+        return session_.engine_is_ready() && session_.has_project() && wiring_.settled();
+      };
+      if (!wait_for(is_back, 60000))
         problem += session_.engine_is_ready() ? ", not all facts came back" : ", no engine";
       if (!(session_.recipe() == expected)) problem += ", the window's recipe is another";
       // An edit that the dead engine had not confirmed is sent to the new one; asking the file takes a second session.
