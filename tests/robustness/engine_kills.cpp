@@ -95,7 +95,7 @@ class Rounds {
       wait_for([] { return false; }, static_cast<int>(random() % (whole + 1)));
       ::kill(std::stoi(session_.engine_versions().at("pid")), SIGKILL);
       const bool bad = !wait_for([&] { return !lost_sentence_.isEmpty(); }, 20000);
-      untold += bad || !lost_sentence_.contains(QLatin1String("killed"));
+      untold += bad || !(lost_sentence_.contains(QLatin1String("killed")) || lost_sentence_.contains(QLatin1String("not started again")));
       std::string problem = bad ? "the window did not hear of it" : "";
       const auto is_back = [&] {
         // After several ends within a minute the session waits for a word of the user.
