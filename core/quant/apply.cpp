@@ -34,6 +34,12 @@ FloatGrid Applier::float_grid() const {
   g.nan = grid_.has_nan ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
   g.is_signed = grid_.is_signed;
   g.negative_zero = grid_.negative_zero;
+  g.mantissa_bits = grid_.mantissa_bits;
+  g.sign_code = grid_.is_signed ? 1 << (grid_.exponent_bits + grid_.mantissa_bits) : 0;
+  g.special_code = (1 << (grid_.exponent_bits + grid_.mantissa_bits)) - 1;
+  g.lowest = std::ldexp(1.0f, grid_.lowest_exponent());
+  g.per_unit = std::ldexp(1.0f, grid_.mantissa_bits - grid_.lowest_exponent());
+  g.clip = grid_.largest + std::ldexp(0.5f, floor_log2(grid_.largest) - grid_.mantissa_bits);
   return g;
 }
 

@@ -24,6 +24,10 @@ struct FloatGrid {
   std::int32_t shift_bits = 0;   // from the exponent of a value to 1.5 * 2^23 of its units
   float largest = 0, overflow = 0, nan = 0;
   bool is_signed = true, negative_zero = true;
+  // Codes: exponent, mantissa and sign bits, the reciprocal of the smallest unit, and the code of what is no number.
+  std::int32_t mantissa_bits = 3, sign_code = 128, special_code = 127;
+  float lowest = 0, per_unit = 0;  // smallest normal number; 1 / distance of subnormals
+  float clip = 0;                  // beyond this magnitude a value counts as clipped
 };
 
 struct PairSums {
@@ -39,6 +43,7 @@ struct Kernels {
   void (*decode)(const Rows&, const std::int32_t* q, float* y);
   // y and the code counted from lo; returns the number of clipped elements.
   std::int64_t (*measure)(const Rows&, const float* x, float* y, std::int32_t* index);
+  std::int64_t (*measure_float)(const Rows&, const FloatGrid&, const float* x, float* y, std::int32_t* index);
   // sums: null, or one slot per row (uniform) or column (vector), overwritten.
   void (*backward)(const Rows&, const float* x, const float* dy, float* dx, double* sums, bool pass_clipped);
   PairSums (*pair_sums)(const float* x, const float* y, std::int64_t n);

@@ -8,7 +8,7 @@ namespace {
 #include "core/quant/kernels.inc"
 }  // namespace
 
-extern const Kernels kKernels_avx512 = {"avx512", fake,      fake_float, codes, decode, measure,
+extern const Kernels kKernels_avx512 = {"avx512", fake,      fake_float, codes, decode, measure, measure_float,
                                       backward, pair_sums, range, rank_error, exact_error};
 }  // namespace quanvas::quant
 #pragma GCC pop_options

@@ -5,6 +5,6 @@ namespace {
 #include "core/quant/kernels.inc"
 }  // namespace
 
-extern const Kernels kKernels_default = {"baseline", fake,      fake_float, codes, decode, measure,
+extern const Kernels kKernels_default = {"baseline", fake,      fake_float, codes, decode, measure, measure_float,
                                       backward, pair_sums, range, rank_error, exact_error};
 }  // namespace quanvas::quant

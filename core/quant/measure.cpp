@@ -70,7 +70,9 @@ double measure_kernel(const Applier& applier, const float* x, std::int64_t eleme
                       std::vector<SpanFacts>& facts) {
   return over_stripes(applier, elements, codes, [&](std::int64_t i, const Span& span, Scratch& s) {
     SpanFacts& fact = facts[static_cast<std::size_t>(i)];
-    fact.clipped = kernels().measure(applier.rows(span), x + span.offset, s.y.data(), s.index.data());
+    fact.clipped = applier.integer_kernel()
+                       ? kernels().measure(applier.rows(span), x + span.offset, s.y.data(), s.index.data())
+                       : kernels().measure_float(applier.rows(span), applier.float_grid(), x + span.offset, s.y.data(), s.index.data());
     fact.sums = kernels().pair_sums(x + span.offset, s.y.data(), span.elements());
     s.used.mark(s.index.data(), span.elements());
   });
@@ -160,7 +162,7 @@ SiteFacts measure(const QuantParams& params, const BlockLayout& layout, const fl
   const std::int64_t n = layout.elements(), codes = params.hi - params.lo + 1;
   std::vector<SpanFacts> parts(static_cast<std::size_t>(applier.plan().count()));
   if (codes > kMaxCountedCodes) facts.codes_used = measure_wide(applier, x, parts);
-  else if (applier.integer_kernel()) facts.codes_used = measure_kernel(applier, x, n, codes, parts);
+  else if (applier.integer_kernel() || applier.float_kernel()) facts.codes_used = measure_kernel(applier, x, n, codes, parts);
   else facts.codes_used = measure_elements(applier, x, n, codes, parts);
   ErrorSums sums;
   double clipped = 0;

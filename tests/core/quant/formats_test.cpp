@@ -96,8 +96,12 @@ TEST_P(Minifloats, EveryCodeDecodesToWhatEncodesToIt) {
   for (std::int32_t code = 0; code < 1 << code_bits(GetParam().spec); ++code) {
     const float v = float_value(grid, code);
     const bool other_nan = std::isnan(v) && float_code(grid, v) != code;  // IEEE has several patterns
-    if (!other_nan) EXPECT_EQ(float_code(grid, v), code) << v;
-    if (std::isfinite(v)) EXPECT_EQ(fake(unscaled(GetParam().spec), v), v) << code;
+    if (!other_nan) {
+      EXPECT_EQ(float_code(grid, v), code) << v;
+    }
+    if (std::isfinite(v)) {
+      EXPECT_EQ(fake(unscaled(GetParam().spec), v), v) << code;
+    }
   }
 }
 
@@ -131,6 +135,38 @@ TEST_P(Minifloats, RoundToTheNearestWithAllTies) {
   for (std::size_t i = 0; i < x.size(); ++i) {
     EXPECT_EQ(y[i], nearest_by_search(points, grid, x[i])) << x[i];
     EXPECT_EQ(y[i], nearest_float(grid, x[i], 0)) << "the kernel differs from the plain form at " << x[i];
+  }
+}
+
+TEST_P(Minifloats, AreMeasuredAsTheirCodesSay) {
+  for (const auto granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup}) {
+    QuantSpec spec = GetParam().spec;
+    spec.granularity = granularity;
+    spec.group_size = 8;
+    const std::vector<float> x = sample(30 * 77, 6);
+    for (const int axis : {0, 1}) {
+      const auto p = find_params(spec, {30, 77}, x.data(), axis);
+      ASSERT_TRUE(p);
+      QuantParams half = *p;  // scales that clip
+      for (float& s : half.scale) s /= 2;
+      for (const QuantParams& q : {*p, half}) {
+        const SiteFacts facts = measure(q, q.layout, x.data());
+        std::vector<std::int32_t> codes(x.size());
+        quantize_codes(q, q.layout, x.data(), codes.data());
+        const auto y = fake(q, x);
+        double dd = 0, clipped = 0;
+        const double beyond = largest_float(spec) + std::ldexp(0.5, floor_log2(static_cast<float>(largest_float(spec))) - spec.mantissa_bits);
+        for (std::size_t e = 0; e < x.size(); ++e) {
+          dd += std::pow(static_cast<double>(x[e] - y[e]), 2);
+          const double v = static_cast<double>(x[e] / q.scale[parameter_of(q.layout, static_cast<std::int64_t>(e))]);
+          clipped += (!spec.is_signed && v < 0) || std::fabs(v) > beyond;
+        }
+        std::sort(codes.begin(), codes.end());
+        EXPECT_EQ(facts.codes_used, static_cast<double>(std::unique(codes.begin(), codes.end()) - codes.begin()));
+        EXPECT_NEAR(facts.error.mse, dd / static_cast<double>(x.size()), 1e-9 * dd);
+        EXPECT_NEAR(facts.clipped_share, clipped / static_cast<double>(x.size()), 1e-12);
+      }
+    }
   }
 }
 
@@ -447,7 +483,7 @@ TEST(RandomSpecs, RunOrAreRefusedByName) {
       "statistic", "percentile", "scale", "source", "rounding", "clip", "signed", "exponent_rounding"};
   int legal = 0;
   std::map<std::string, int> refusals;
-  for (int i = 0; i < 20000; ++i) {
+  for (int i = 0; i < 12000; ++i) {
     const QuantSpec spec = random_spec(random);
     const auto again = from_json_value<QuantSpec>(to_json_value(spec));
     ASSERT_TRUE(again);
@@ -479,7 +515,7 @@ TEST(RandomSpecs, RunOrAreRefusedByName) {
     fake_quantize_backward(*p, p->layout, x.data(), dy.data(), dx.data(), dscale.data(), false);
     for (const float d : dx) ASSERT_TRUE(d == 0 || d == 1);
   }
-  EXPECT_GT(legal, 1500) << "most draws are refused; the test sees too little";
+  EXPECT_GT(legal, 1000) << "most draws are refused; the test sees too little";
   EXPECT_GT(refusals.size(), 8u);
 }
 

@@ -255,7 +255,9 @@ TEST_P(Weights, EqualTheReference) {
     const float code = static_cast<float>(codes[e]);
     if (minifloat && std::isinf(x.data[e])) {
       EXPECT_TRUE(std::isnan(out.data[e])) << e;
-      if (spec.saturate) EXPECT_EQ(std::fabs(y[e]), spec.is_signed || x.data[e] > 0 ? largest_float(spec) : 0) << e;
+      if (spec.saturate) {
+        EXPECT_EQ(std::fabs(y[e]), spec.is_signed || x.data[e] > 0 ? largest_float(spec) : 0) << e;
+      }
       continue;
     }
     if (minifloat && x.data[e] <= 0 && y[e] == 0 && (!spec.is_signed || spec.specials == kFnuz)) {
