@@ -334,9 +334,14 @@ void RecipePanel::fill_passes() {
   const bool outer = filling_;
   filling_ = true;
   const int row = current(passes_);
-  passes_->clear();
-  for (const auto& p : recipe_.passes) {
-    auto* item = new QTreeWidgetItem(passes_, {entry_title(entries_, p.id)});
+  // Items are kept: an edit comes from inside one of them, which goes on after the signal.
+  const int count = static_cast<int>(recipe_.passes.size());
+  while (passes_->topLevelItemCount() > count) delete passes_->takeTopLevelItem(count);
+  while (passes_->topLevelItemCount() < count) new QTreeWidgetItem(passes_);
+  for (int i = 0; i < count; ++i) {
+    const auto& p = recipe_.passes[static_cast<std::size_t>(i)];
+    auto* item = passes_->topLevelItem(i);
+    item->setText(0, entry_title(entries_, p.id));
     item->setCheckState(0, p.enabled ? Qt::Checked : Qt::Unchecked);
     const auto* entry = find_entry(entries_, p.id);
     item->setToolTip(0, entry ? qs(entry->doc) : tr("The engine has no pass of this name."));
