@@ -110,10 +110,7 @@ std::string check_clip(const QuantSpec& s) {
 
 std::string check_scale(const QuantSpec& s) {
   const bool constant = s.source == ScaleSource::kConstant;
-  if (constant && !s.scale_value) return "source is constant without scale_value; give the scale.";
-  if (!constant && s.scale_value)
-    return std::string("scale_value is given with source ") + enum_text(s.source) + "; it needs source constant.";
-  if (constant && !(*s.scale_value >= 1e-37 && *s.scale_value <= 1e37))
+  if (constant && s.scale_value && !(*s.scale_value >= 1e-37 && *s.scale_value <= 1e37))
     return between("scale_value", number(*s.scale_value), "1e-37", "1e37");
   if (constant && (s.clip_min || s.clip_max)) return "clip_min and clip_max have no meaning beside a constant scale.";
   if (s.source == ScaleSource::kDynamic && (s.clip_min || s.clip_max))
@@ -364,7 +361,7 @@ std::vector<Field> form_fields(SiteKind site) {
                            "statistics",
                            {{"statistics", "From statistics", "Computed anew from the tensor at every step."},
                             {"learned", "Learned", "A parameter trained by gradient (LSQ, Esser et al. 2020)."},
-                            {"constant", "Constant", "scale_value of the declaration, never changed."}}));
+                            {"constant", "Constant", "The declaration's scale_value, 1 unless given; never changed."}}));
   f.push_back(when(choice_field("rounding", "Rounding", "How x / s becomes a code.", "half-even",
                                 {{"half-even", "Half to even", "To the nearest, ties to the even one (IEEE 754)."},
                                  {"half-up", "Half up", "To the nearest, ties upward: floor(v + ½)."},
