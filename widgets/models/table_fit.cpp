@@ -44,14 +44,14 @@ void fit_columns(QTableView* table, int flexible, int least, int second, int sec
     if (c != flexible && c != second) others += width;
   }
   const int room = table->viewport()->width() - others;
-  const int wanted = table->columnWidth(flexible);
+  const int wanted = std::max(least, table->columnWidth(flexible));
   int taken = 0;
   if (second >= 0 && !table->isColumnHidden(second)) {
     const int needed = table->columnWidth(second);
     taken = std::clamp(room - wanted, std::min(second_least, needed), needed);
     table->setColumnWidth(second, taken);
   }
-  table->setColumnWidth(flexible, std::clamp(room - taken, least, std::max(wanted, least)));
+  table->setColumnWidth(flexible, std::clamp(room - taken, least, wanted));
 }
 
 }  // namespace quanvas
