@@ -32,8 +32,15 @@ struct QuantParams {
   QuantSpec spec;              // axis resolved (never empty for channel and group)
   BlockLayout layout;          // of the tensor that the parameters were found on; for activations outer
                                // (the batch) may differ at run time
-  std::vector<float> scale;    // > 0, finite; layout.parameters() values
-  std::vector<float> zero_point;  // integers as float; empty when spec.zero_point is none
+  std::vector<float> scale;    // finite, not 0; layout.parameters() values; below 0 with statistic signed-max only
+  // Integers as float, fractions (float) or the offset m itself (offset); empty when spec.zero_point is none.
+  std::vector<float> zero_point;
+  // Decoupled quantizers: q = round((x - center) / code_scale), x~ = q * scale. Empty: scale and 0; else as scale.
+  std::vector<float> code_scale, center;
+  // Learned rounding: a parameter for each element of the tensor. Empty: 0 everywhere.
+  std::vector<float> rounding;
+  // Quantized scales: the float16 of each super-block, of scales and of offsets; scale = super_scale * whole number.
+  std::vector<float> super_scale, super_offset;
   std::int64_t lo = -128, hi = 127;
 };
 
