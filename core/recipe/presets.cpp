@@ -106,7 +106,9 @@ Result<PresetLibrary> PresetLibrary::load(const std::string& directory) {
   std::vector<PresetFile> contents;
   for (const auto& file : files) {
     QUANVAS_TRY(const std::string text, read_file(file, kMaxPresetBytes));
-    QUANVAS_TRY(json content, parse_json(text, file.string()));
+    auto parsed = parse_json(text, "The preset");
+    if (!parsed) return in_file(file, parsed.error());
+    json& content = *parsed;
     if (!content.is_object()) return fail(ErrorCode::kInvalidArgument, file.string() + ": a preset is a map of fields.");
     contents.push_back({file, std::move(content)});
   }
