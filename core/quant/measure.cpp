@@ -149,11 +149,15 @@ void add_sizes(const QuantParams& params, std::int64_t n, SiteFacts& facts) {
 
 double stored_bytes(const QuantParams& params, double elements) {
   const double bits = code_bits(params.spec);
-  const double zero_bits = params.spec.zero_point == ZeroPointType::kFloat ? 32 : bits;
+  // An offset is stored as its scale is.
+  const double zero_bits = params.spec.zero_point == ZeroPointType::kFloat    ? 32
+                           : params.spec.zero_point == ZeroPointType::kOffset ? 8 * scale_bytes(params.spec)
+                                                                              : bits;
   double bytes = (elements * bits + static_cast<double>(params.zero_point.size()) * zero_bits) / 8;
   // A bias at the accumulator's scale needs none of its own.
   if (params.spec.scale_from_accumulator) return bytes;
   bytes += static_cast<double>(params.scale.size()) * scale_bytes(params.spec);
+  bytes += 2 * static_cast<double>(params.super_scale.size() + params.super_offset.size());  // float16
   return bytes + (params.spec.scale == ScaleType::kFloat8 ? 4 : 0);
 }
 
