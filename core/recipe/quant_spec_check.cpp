@@ -212,20 +212,40 @@ std::string check_forms(const QuantSpec& s) {
   return {};
 }
 
+// Of a batch less is kept than of all samples together.
+std::string check_batches(const QuantSpec& s) {
+  const std::string beside = std::string(" with batches ") + enum_text(s.batches);
+  if (s.granularity != Granularity::kTensor)
+    return std::string("granularity is ") + enum_text(s.granularity) + beside + "; batches are kept per tensor.";
+  if (s.statistic == Statistic::kPercentile) {
+    for (const double kept : {99.0, 99.9, 99.99, 99.999, 100.0})
+      if (s.percentile == kept) return {};
+    return "percentile is " + number(s.percentile) + beside + "; kept of a batch are 99, 99.9, 99.99, 99.999 and 100.";
+  }
+  if (s.statistic == Statistic::kAbsMax || s.statistic == Statistic::kMinMax || s.statistic == Statistic::kMaxMean) return {};
+  return std::string("statistic is ") + enum_text(s.statistic) + beside + "; use absmax, minmax, percentile or max-mean.";
+}
+
 std::string check_activation(const QuantSpec& s) {
-  if (s.source == ScaleSource::kDynamic) return "source is dynamic; networks are run with static scales.";
+  if (s.source == ScaleSource::kDynamic) {
+    if (s.batches != BatchStatistic::kAll)
+      return std::string("batches is ") + enum_text(s.batches) + " with source dynamic; such a scale comes from one sample.";
+    if (s.axis && *s.axis == 0) return "axis is 0 with source dynamic; that axis is the batch, and each sample has scales of its own.";
+    return {};
+  }
   if (s.granularity == Granularity::kGroup || s.granularity == Granularity::kRow)
     return std::string("granularity is ") + enum_text(s.granularity) +
-           "; the static scales of an activation are per tensor or per channel.";
+           "; the static scales of an activation are per tensor or per channel. Use source dynamic.";
   if (s.granularity == Granularity::kChannel &&
       (s.zero_point != ZeroPointType::kNone || s.statistic != Statistic::kAbsMax) && s.source != ScaleSource::kConstant)
     return "granularity is channel; of an activation's channels calibration keeps only the largest magnitude, so "
            "zero_point must be none and statistic absmax.";
   constexpr Statistic kKept[] = {Statistic::kAbsMax, Statistic::kMinMax, Statistic::kPercentile, Statistic::kMse,
-                                 Statistic::kMean,   Statistic::kMeanSigma, Statistic::kKl};
+                                 Statistic::kMean,   Statistic::kMeanSigma, Statistic::kKl,
+                                 Statistic::kMaxMean};
   if (std::find(std::begin(kKept), std::end(kKept), s.statistic) == std::end(kKept))
     return std::string("statistic is ") + enum_text(s.statistic) + "; it is defined for weights only.";
-  return {};
+  return s.batches == BatchStatistic::kAll ? std::string() : check_batches(s);
 }
 
 std::string check_bias(const QuantSpec& s) {
@@ -258,6 +278,7 @@ std::string accumulator_problem(const QuantSpec* input, const QuantSpec* weight)
   if (weight->granularity == Granularity::kGroup || weight->granularity == Granularity::kRow)
     return "the weight has one scale per group";
   if (weight->format != "int" || input->format != "int") return "input and weight are not both integers";
+  if (input->source == ScaleSource::kDynamic) return "the input's scale is found anew from each sample";
   if (input->granularity != Granularity::kTensor) return "the input has more than one scale";
   return {};
 }
