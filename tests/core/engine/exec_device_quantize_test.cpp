@@ -42,6 +42,11 @@ std::vector<Case> cases() {
   add("unsigned", [](QuantSpec& s) { s.is_signed = false; });
   add("16 bit", [](QuantSpec& s) { s.bits = 16; });
   add("24 bit", [](QuantSpec& s) { s.bits = 24; });
+  add("offset", [&](QuantSpec& s) { asymmetric(s); s.zero_point = ZeroPointType::kOffset; });
+  add("offset floor", [&](QuantSpec& s) { asymmetric(s); s.zero_point = ZeroPointType::kOffset; s.rounding = Rounding::kFloor; });
+  add("signed-max", [](QuantSpec& s) { s.statistic = Statistic::kSignedMax; });
+  add("decoupled", [](QuantSpec& s) { s.decoupled = Decoupling::kL2; });
+  for (const Codebook& book : codebooks()) add(book.id, [&](QuantSpec& s) { s.format = book.id; });
   add("ternary", [](QuantSpec& s) { s.format = "ternary"; });
   add("binary", [](QuantSpec& s) { s.format = "binary"; });
   struct Mini {
@@ -53,7 +58,7 @@ std::vector<Case> cases() {
   for (const Mini& f : {Mini{"e5m2", 5, 2, FloatSpecials::kIeee, true, true}, {"e5m2 open", 5, 2, FloatSpecials::kIeee, true, false},
                         {"e4m3 open", 4, 3, FloatSpecials::kNan, true, false}, {"e4m3 fnuz", 4, 3, FloatSpecials::kFnuz, true, true},
                         {"e3m2", 3, 2, FloatSpecials::kNone, true, true}, {"e2m1", 2, 1, FloatSpecials::kNone, true, true},
-                        {"e8m0", 8, 0, FloatSpecials::kNan, false, true}, {"e4m4 unsigned", 4, 4, FloatSpecials::kNone, false, true}})
+                        {"e5m0", 5, 0, FloatSpecials::kNan, false, true}, {"e4m4 unsigned", 4, 4, FloatSpecials::kNone, false, true}})
     add(f.name, [&](QuantSpec& s) {
       s.format = "float";
       s.exponent_bits = f.e;

@@ -4,6 +4,7 @@
 namespace quanvas {
 namespace {
 
+namespace fs = std::filesystem;
 using testing::WorkbenchTest;
 
 Recipe dynamic_recipe(const json& more = json::object()) {
