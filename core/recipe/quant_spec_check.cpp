@@ -131,6 +131,8 @@ std::string check_scale(const QuantSpec& s) {
       return text;
     if (s.granularity == Granularity::kTensor)
       return "scale is quantized with granularity tensor; a second level needs several scales.";
+    if (s.zero_point == ZeroPointType::kOffset && !s.zero_in_range)
+      return "scale is quantized with zero_point offset and zero_in_range false; offsets of two levels are at or below 0.";
     if (s.source == ScaleSource::kLearned)
       return "scale is quantized with source learned; scales of two levels come from statistics.";
     if (s.source == ScaleSource::kConstant) return "scale is quantized with source constant; a constant is what it is.";
