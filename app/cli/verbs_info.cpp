@@ -16,6 +16,20 @@ std::string format_of(const Plan& plan, NodeId node, SiteKind kind) {
   return "";
 }
 
+// The name that sites with one quantizer share; "node" for the inputs of a layer.
+std::string share_of(const Plan& plan, NodeId node, SiteKind kind) {
+  for (const auto& site : plan.sites)
+    if (site.site.node == node && site.site.kind == kind && site.spec)
+      return site.share.starts_with("#") ? "node" : site.share;
+  return "";
+}
+
+// For the table: "A8 (shared: in)".
+std::string format_text(const Plan& plan, NodeId node, SiteKind kind) {
+  const std::string share = share_of(plan, node, kind);
+  return format_of(plan, node, kind) + (share.empty() ? "" : " (shared: " + share + ")");
+}
+
 std::string output_shape(const Graph& graph, const Node& node) {
   if (node.outputs.empty() || node.outputs[0] == kNoTensor) return "?";
   const auto& shape = graph.tensor(node.outputs[0]).shape;
@@ -55,6 +69,8 @@ json node_json(const Graph& graph, const Node& node, const Plan& plan) {
               {"weight_bytes", cost.weight_bytes},
               {"weight_format", format_of(plan, node.id, SiteKind::kWeight)},
               {"input_format", format_of(plan, node.id, SiteKind::kInput)}};
+  for (const auto& [key, kind] : {std::pair{"weight_share", SiteKind::kWeight}, {"input_share", SiteKind::kInput}})
+    if (const std::string share = share_of(plan, node.id, kind); !share.empty()) out[key] = share;
   if (!node.opaque_reason.empty()) out["opaque_reason"] = node.opaque_reason;
   return out;
 }
@@ -69,8 +85,8 @@ void print_graph(const Graph& graph, const ProjectState& state, const Plan& plan
     macs += cost.macs;
     table.row({node.name, node.opaque_reason.empty() ? node.op : node.op + " (not executed)",
                output_shape(graph, node), cost.parameters > 0 ? thousands(cost.parameters) : "",
-               cost.macs > 0 ? thousands(cost.macs) : "", format_of(plan, node.id, SiteKind::kWeight),
-               format_of(plan, node.id, SiteKind::kInput)});
+               cost.macs > 0 ? thousands(cost.macs) : "", format_text(plan, node.id, SiteKind::kWeight),
+               format_text(plan, node.id, SiteKind::kInput)});
   }
   print(header_text(graph, state) + "\n" + table.text());
   print("\n" + thousands(static_cast<double>(graph.nodes().size())) + " nodes, " + thousands(parameters) +

@@ -1,6 +1,7 @@
 #include "core/exec/rebuild.h"
 
 #include "core/quant/params.h"
+#include "core/quant/shared.h"
 
 namespace quanvas::exec {
 namespace {
@@ -15,12 +16,43 @@ Result<quant::QuantParams> from_initializer(const Model& model, TensorId id, con
   return params;
 }
 
+// Weights with one quantizer: found on all of them, each once.
+Status rebuild_shared(const Model& model, const std::string& share, QuantizerMap& quantizers) {
+  const std::vector<Layer> layers = find_layers(*model.graph);
+  std::map<TensorId, std::vector<float>> weights;
+  std::vector<quant::QuantParams*> users;
+  for (auto& [site, params] : quantizers) {
+    const Layer* layer = site.kind == SiteKind::kWeight && params.share == share ? find_layer(layers, site.node) : nullptr;
+    const TensorId id = layer ? site_tensor(*layer, site) : kNoTensor;
+    if (id == kNoTensor) continue;
+    const TensorData* data = model.weights->find(model.graph->tensor(id).name);
+    if (!data) return fail(ErrorCode::kCorrupt, "The model holds no data for '" + model.graph->tensor(id).name + "'.");
+    users.push_back(&params);
+    weights.try_emplace(id, data->to_floats());
+  }
+  std::vector<quant::Values> values;
+  for (const auto& [id, floats] : weights) values.emplace_back(floats.data(), static_cast<std::int64_t>(floats.size()));
+  if (users.empty()) return {};
+  QUANVAS_TRY(const quant::QuantParams found, quant::find_shared_params(users[0]->spec, values));
+  for (quant::QuantParams* user : users) {
+    user->scale = found.scale;
+    user->zero_point = found.zero_point;
+  }
+  return {};
+}
+
 }  // namespace
 
 int site_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind) {
   if (kind == SiteKind::kBias) return layer.bias_axis;
   if (kind != SiteKind::kWeight) return 1;
   return spec.granularity == Granularity::kGroup ? layer.reduction_axis : layer.channel_axis;
+}
+
+int site_axis(const Layer& layer, const Node& node, const QuantSpec& spec, SiteKind kind) {
+  const bool activation = kind == SiteKind::kInput || kind == SiteKind::kOutput;
+  const bool picture = node.op.starts_with("Conv") || node.op == "BatchNormalization" || layer.kind == LayerKind::kPool;
+  return activation && spec.granularity == Granularity::kGroup && !picture ? -1 : site_axis(layer, spec, kind);
 }
 
 Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& layer, const QuantSpec& spec,
@@ -44,6 +76,7 @@ Status rebuild_weight(const Model& model, const Layer& layer, QuantizerMap& quan
   const auto it = quantizers.find({layer.node, SiteKind::kWeight, 0});
   if (it == quantizers.end() || layer.weight == kNoTensor) return {};
   const QuantSpec spec = it->second.spec;
+  if (!it->second.share.empty()) return rebuild_shared(model, it->second.share, quantizers);
   QUANVAS_TRY(it->second, from_initializer(model, layer.weight, spec, site_axis(layer, spec, SiteKind::kWeight)));
   return {};
 }

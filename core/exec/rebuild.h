@@ -9,11 +9,14 @@ namespace quanvas::exec {
 // Axis that a spec without one uses at a site: of weights the layer's channels, or what groups divide; of
 // activations 1.
 int site_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind);
+// The same of a site of `node`: groups of an activation run along the channels of a convolution, a pool or a batch
+// normalization (axis 1), else along the last axis.
+int site_axis(const Layer& layer, const Node& node, const QuantSpec& spec, SiteKind kind);
 // The quantizer of a bias at the accumulator's scale. kUnsupported, with the reason, when it has no such scale.
 Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& layer, const QuantSpec& spec,
                                             const QuantizerMap& quantizers);
 // The weight quantizer of `layer` from the weight in `model`; fixed clip limits stay. Nothing when the layer's
-// weight is float.
+// weight is float. A quantizer that several weights share is found on all of them, for all of them.
 Status rebuild_weight(const Model& model, const Layer& layer, QuantizerMap& quantizers);
 // The bias quantizer: input scale x weight scale, or from the bias itself when its spec says so. A bias whose
 // accumulator scale no longer exists loses its quantizer.

@@ -85,9 +85,18 @@ class Runner {
 std::string unsupported_reason(const Node& node);
 std::vector<std::string> supported_operators();
 
-// y = fake_quantize(x) on CPU (own kernels) or through ATen on other devices.
+// y = fake_quantize(x) on CPU (own kernels) or through ATen on other devices; sample by sample when the quantizer is
+// dynamic (dynamic.h). Throws std::runtime_error with a sentence.
 at::Tensor fake_quantize(const at::Tensor& x, const quant::QuantParams& params);
-// With gradient by the straight-through estimator; scale may require grad (learned), see params.h.
+// What is trained of a quantizer: leaves on the CPU, float32; undefined: constant. scale replaces the scales of the
+// parameters; zero_point (as many values) and bits (one) only receive gradients (gradient.h), their values are those
+// of the parameters.
+struct LearnedParams {
+  at::Tensor scale, zero_point, bits;
+};
+// With gradient by the straight-through estimator, see params.h; of a dynamic quantizer the scale is a constant.
+at::Tensor fake_quantize_ste(const at::Tensor& x, const LearnedParams& learned, const quant::QuantParams& params,
+                             bool pass_clipped);
 at::Tensor fake_quantize_ste(const at::Tensor& x, const at::Tensor& scale, const quant::QuantParams& params,
                              bool pass_clipped);
 

@@ -144,11 +144,10 @@ double Training::rate_at(std::int64_t step) const {
 }
 
 at::Tensor Training::quantize(int shard, const Site& site, const at::Tensor& x) {
-  const auto it = state_->activations().find(site);
-  if (it == state_->activations().end()) return x;
-  const TrainedActivation& a = it->second;
-  return fake_quantize_ste(x, a.scales.empty() ? at::Tensor() : a.scales[static_cast<std::size_t>(shard)],
-                           a.quantizer.params, /*pass_clipped=*/false);
+  const TrainedActivation* a = state_->activation(site);
+  if (!a || !a->quantizer.active(state_->steps())) return x;
+  return fake_quantize_ste(x, a->leaves.empty() ? LearnedParams() : a->leaves[static_cast<std::size_t>(shard)],
+                           a->quantizer.params, a->quantizer.passes_clipped(false));
 }
 
 void Training::flip(Chunk& chunk) const {
@@ -229,13 +228,21 @@ Result<double> Training::step(const Samples& batch) {
   const StepRule weights{adam, s_.learning_rate * factor, s_.weight_decay, step_ + 1};
   const StepRule scales{adam, s_.scale_learning_rate * factor, 0, step_ + 1};
   std::vector<Status> done(state_->weights().size());
-  crew_.run(kTrainShards, [&](int task) {
-    for (std::size_t i = static_cast<std::size_t>(task); i < done.size(); i += kTrainShards)
-      done[i] = guarded("optimizer", [&] { return state_->step_weight(i, weights, scales); });
-  });
-  for (const auto& status : done)
-    if (!status) return diverged("a weight cannot be quantized (" + status.error().message + ")");
-  state_->step_activations(scales);
+  const auto each_weight = [&](const std::function<Status(std::size_t)>& work) -> Status {
+    crew_.run(kTrainShards, [&](int task) {
+      for (std::size_t i = static_cast<std::size_t>(task); i < done.size(); i += kTrainShards)
+        done[i] = guarded("optimizer", [&] { return work(i); });
+    });
+    for (const Status& status : done) QUANVAS_CHECK(status);
+    return {};
+  };
+  const auto update = [&]() -> Status {
+    QUANVAS_CHECK(each_weight([&](std::size_t i) -> Status { state_->step_weight(i, weights); return {}; }));
+    QUANVAS_CHECK(guarded("optimizer", [&] { return state_->step_quantizers(scales); }));
+    return each_weight([&](std::size_t i) { return state_->quantize_weight(i); });
+  };
+  if (const Status status = update(); !status)
+    return diverged("a weight cannot be quantized (" + status.error().message + ")");
   ++step_;
   return loss;
 }

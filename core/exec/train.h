@@ -22,7 +22,7 @@ struct TrainSettings {
   int batch = 128;
   std::string optimizer = "adam";   // "adam", "sgd" (momentum 0.9)
   double learning_rate = 1e-3;
-  double scale_learning_rate = 2e-2;  // of learned scales (log2 domain)
+  double scale_learning_rate = 2e-2;  // of what is learned of quantizers, in its units (trained_quantizer.h)
   double weight_decay = 0;          // decoupled, of weights of rank 2 and more
   std::string schedule = "cosine";  // "cosine" (to 0), "constant"
   std::int64_t seed = 0;            // order of samples
@@ -46,11 +46,14 @@ struct TrainResult {
 // of a normalization, PRelu's slope, or the constant of an Add behind MatMul, Gemm or Conv. Loss: cross-entropy
 // of the first output (of what enters its Softmax) against the labels, averaged over the batch.
 // Quantized: weights go through their quantizer with a straight-through gradient that also passes clipped
-// values; activations start from the quantizers' scales, zero points stay. A scale is
-//   learned (in the log2 domain, LSQ's gradient) when its spec or force_learned says so; learned weight scales
-//     of at most 3 bits start at the least squared error; a quantizer of the network's own input stays as it is;
+// values unless their spec's clip_gradient says otherwise; activations start from the quantizers' scales. A scale is
+//   learned (LSQ's gradient; in the spec's scale_domain, log2 where only force_learned says so) when its spec or
+//     force_learned says so, and its zero point and width with it when the spec does; learned weight scales of at
+//     most 3 bits start at the least squared error; a quantizer of the network's own input stays as it is;
 //   else recomputed from the weight at each step (absmax, minmax), or left as it is (percentile, mse, fixed
-//     clip limits, activations).
+//     clip limits, constants, activations). Dynamic scales are constants of the graph.
+// With spec.delay a tensor stays float for so many optimizer steps; a weight's quantizer is then found on the weight
+// as it is. Validation always quantizes. Quantizers with one `share` are one, with the sum of the gradients.
 // Biases are trained in float and get their quantizer again at each validation and at the end.
 // BatchNormalization: batch statistics and running averages (momentum 0.1) in float training, frozen in
 // quantized training. A loss that is not finite is an error. partial("train-step", TrainPoint) is sent at most

@@ -7,13 +7,13 @@
 #include <ATen/ATen.h>
 
 #include "core/exec/rebuild.h"
+#include "core/quant/gradient.h"
+#include "core/quant/shared.h"
 
 namespace quanvas::exec {
 namespace {
 
 using Source = TrainedQuantizer::Source;
-
-constexpr float kLowestTheta = -33, kHighestTheta = 60;  // scales of about 1e-10 and 1e18
 
 bool is_float(DataType type) {
   return type == DataType::kFloat || type == DataType::kFloat16 || type == DataType::kBfloat16 ||
@@ -50,31 +50,17 @@ int readers(const Graph& graph, TensorId id) {
   return count;
 }
 
+std::vector<float> floats_of(const at::Tensor& t) {
+  const at::Tensor g = t.to(at::kCPU, at::kFloat).contiguous();
+  return {g.data_ptr<float>(), g.data_ptr<float>() + g.numel()};
+}
+
 at::Tensor leaf_of(const at::Tensor& value, const std::string& device) {
   at::Tensor leaf = device == "cpu" ? value.detach() : value.to(at::Device(device));
   return leaf.requires_grad_(true);
 }
 
 }  // namespace
-
-void TrainedQuantizer::scale_from_theta() {
-  const bool power_of_two = params.spec.scale == ScaleType::kPowerOfTwo;
-  for (std::size_t i = 0; i < theta.size(); ++i)
-    params.scale[i] = std::exp2(power_of_two ? std::nearbyint(theta[i]) : theta[i]);
-}
-
-void TrainedQuantizer::step(const StepRule& rule, const float* dscale, std::int64_t elements) {
-  constexpr float kLn2 = 0.69314718f;
-  // LSQ's factor 1/sqrt(N * hi) balances scale and weight gradients for SGD; Adam does not see it.
-  const auto per_scale = static_cast<double>(elements) / static_cast<double>(std::max<std::size_t>(1, theta.size()));
-  const double hi = static_cast<double>(std::max<std::int64_t>({1, params.hi, -params.lo}));
-  const float factor = rule.adam ? 1.0f : static_cast<float>(1 / std::sqrt(std::max(1.0, per_scale * hi)));
-  std::vector<float> gradient(theta.size());
-  for (std::size_t i = 0; i < theta.size(); ++i) gradient[i] = dscale[i] * params.scale[i] * kLn2 * factor;
-  moments.update(rule, gradient.data(), theta.data(), static_cast<std::int64_t>(theta.size()));
-  for (auto& t : theta) t = std::clamp(t, kLowestTheta, kHighestTheta);
-  scale_from_theta();
-}
 
 Result<TrainState> TrainState::create(ModelPtr model, const QuantizerMap* quantizers, const TrainSettings& settings,
                                       const std::string& device) {
@@ -85,35 +71,52 @@ Result<TrainState> TrainState::create(ModelPtr model, const QuantizerMap* quanti
   if (quantizers) s.initial_ = *quantizers;
   s.layers_ = find_layers(*s.model_->graph);
   QUANVAS_CHECK(s.add_weights(settings));
-  for (const auto& [site, params] : s.initial_) {
-    if (site.kind != SiteKind::kInput && site.kind != SiteKind::kOutput) continue;
-    TrainedActivation a;
-    a.quantizer.site = site;
-    a.quantizer.params = params;
-    // The network's own input keeps its scale: its gradient would cost a backward pass of the first layer through
-    // to the data, which float training does without.
-    const Layer* layer = find_layer(s.layers_, site.node);
-    const TensorId tensor = layer ? site_tensor(*layer, site) : kNoTensor;
-    const bool is_data = std::count(s.model_->graph->inputs().begin(), s.model_->graph->inputs().end(), tensor) > 0;
-    if (!is_data && s.source_of(params, settings) == Source::kLearned) {
-      a.quantizer.source = Source::kLearned;
-      for (const float scale : params.scale) a.quantizer.theta.push_back(std::log2(scale));
-      const auto n = static_cast<std::int64_t>(params.scale.size());
-      for (int shard = 0; shard < kTrainShards; ++shard)
-        a.scales.push_back(at::tensor(params.scale, at::kFloat).reshape({n}).requires_grad_(true));
-    }
-    s.activations_.emplace(site, std::move(a));
-  }
+  QUANVAS_CHECK(s.start_weight_quantizers());
+  s.add_activations(settings);
   return s;
 }
 
-TrainedQuantizer::Source TrainState::source_of(const quant::QuantParams& params, const TrainSettings& settings) const {
-  const QuantSpec& spec = params.spec;
-  if (spec.clip_min || spec.clip_max) return Source::kFixed;
-  if (settings.learn_scales && (settings.force_learned || spec.source == ScaleSource::kLearned)) return Source::kLearned;
-  // Searching for percentiles or the least squared error at each step costs more than the step.
-  const bool cheap = spec.statistic == Statistic::kAbsMax || spec.statistic == Statistic::kMinMax;
-  return cheap ? Source::kRecomputed : Source::kFixed;
+void TrainState::add_activations(const TrainSettings& settings) {
+  std::map<std::string, std::size_t> shared;
+  for (const auto& [site, params] : initial_) {
+    if (site.kind != SiteKind::kInput && site.kind != SiteKind::kOutput) continue;
+    const auto known = params.share.empty() ? shared.end() : shared.find(params.share);
+    if (known != shared.end()) {
+      activation_of_[site] = known->second;
+    } else {
+      if (!params.share.empty()) shared[params.share] = activations_.size();
+      activation_of_[site] = activations_.size();
+      TrainedActivation a;
+      a.quantizer.site = site;
+      a.quantizer.params = params;
+      if (a.quantizer.source_of(params, settings) == Source::kLearned) a.quantizer.source = Source::kLearned;
+      activations_.push_back(std::move(a));
+    }
+    TrainedActivation& a = activations_[activation_of_[site]];
+    a.elements += params.layout.elements();
+    // The network's own input keeps its scale: its gradient would cost a backward pass of the first layer through
+    // to the data, which float training does without.
+    const Layer* layer = find_layer(layers_, site.node);
+    const TensorId tensor = layer ? site_tensor(*layer, site) : kNoTensor;
+    if (std::count(model_->graph->inputs().begin(), model_->graph->inputs().end(), tensor) > 0) a.quantizer.source = Source::kFixed;
+  }
+  for (TrainedActivation& a : activations_) {
+    if (!a.quantizer.learned()) continue;
+    a.quantizer.begin();
+    const auto n = static_cast<std::int64_t>(a.quantizer.params.scale.size());
+    for (int shard = 0; shard < kTrainShards; ++shard) {
+      LearnedParams leaf;
+      leaf.scale = at::tensor(a.quantizer.params.scale, at::kFloat).reshape({n}).requires_grad_(true);
+      if (a.quantizer.learns_zero_point()) leaf.zero_point = at::zeros({n}, at::kFloat).requires_grad_(true);
+      if (a.quantizer.learns_bits()) leaf.bits = at::zeros({1}, at::kFloat).requires_grad_(true);
+      a.leaves.push_back(std::move(leaf));
+    }
+  }
+}
+
+const TrainedActivation* TrainState::activation(const Site& site) const {
+  const auto it = activation_of_.find(site);
+  return it == activation_of_.end() ? nullptr : &activations_[it->second];
 }
 
 Status TrainState::add_weights(const TrainSettings& settings) {
@@ -154,25 +157,61 @@ Status TrainState::add_weight(TensorId id, const Layer* layer, const TrainSettin
     QUANVAS_TRY(w.quantizer, quantizer_of(id, settings));
   }
   if (w.quantizer >= 0) {
-    TrainedQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
-    if (q.params.layout.elements() != w.master.numel())
+    WeightQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
+    const quant::QuantParams& own = initial_.at(quantized_site(id));
+    w.layout = own.layout;
+    if (w.layout.elements() != w.master.numel())
       return fail(ErrorCode::kInvalidArgument, "The quantizer of '" + name + "' was made for another shape.");
-    w.default_axis = site_axis(*layer, q.params.spec, SiteKind::kWeight);
+    w.default_axis = site_axis(*layer, own.spec, SiteKind::kWeight);
     w.value = at::empty_like(w.master);
-    // At few bits the largest magnitude is a poor place to start learning from.
-    if (q.source == Source::kLearned && code_bits(q.params.spec) <= 3 && q.params.spec.statistic != Statistic::kMse) {
-      QuantSpec start = q.params.spec;
-      start.statistic = Statistic::kMse;
-      QUANVAS_TRY(q.params, quant::find_params(start, data->shape, w.master.data_ptr<float>(), w.default_axis));
-      q.params.spec.statistic = initial_.at(q.site).spec.statistic;
-    }
-    if (q.source == Source::kLearned)
-      for (const float scale : q.params.scale) q.theta.push_back(std::log2(scale));
-    QUANVAS_CHECK(quantize_weight(w));
+    q.users.push_back(weights_.size());
+    q.elements += w.master.numel();
   }
-  for (int shard = 0; shard < kTrainShards; ++shard) w.leaves.push_back(leaf_of(w.value, device_));
   weights_.push_back(std::move(w));
   return {};
+}
+
+// The first site of a weight that has a quantizer; quantizer_of() has made sure that all agree.
+Site TrainState::quantized_site(TensorId id) const {
+  for (const Layer& layer : layers_)
+    if (const Site site{layer.node, SiteKind::kWeight, 0}; layer.weight == id && initial_.count(site)) return site;
+  return {};
+}
+
+Status TrainState::start_weight_quantizers() {
+  for (WeightQuantizer& q : weight_quantizers_) {
+    q.waits = !q.active(0);
+    // At few bits the largest magnitude is a poor place to start learning from.
+    if (q.learned() && code_bits(q.params.spec) <= 3 && q.params.spec.statistic != Statistic::kMse) {
+      QUANVAS_TRY(q.params, found_on_weights(q, /*to_begin=*/true));
+    }
+    q.begin();
+  }
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    QUANVAS_CHECK(quantize_weight(i));
+    for (int shard = 0; shard < kTrainShards; ++shard) weights_[i].leaves.push_back(leaf_of(weights_[i].value, device_));
+  }
+  return {};
+}
+
+// Parameters from the masters as they are now. to_begin: where learning is to start.
+Result<quant::QuantParams> TrainState::found_on_weights(const WeightQuantizer& q, bool to_begin) const {
+  QuantSpec spec = q.params.spec;
+  if (to_begin && code_bits(spec) <= 3) spec.statistic = Statistic::kMse;
+  Result<quant::QuantParams> found = fail(ErrorCode::kInternal, "A quantizer without a weight.");
+  if (q.users.size() == 1) {
+    const TrainedWeight& w = weights_[q.users[0]];
+    found = quant::find_params(spec, w.master.sizes().vec(), w.master.data_ptr<float>(), w.default_axis);
+  } else {
+    std::vector<quant::Values> values;
+    for (const std::size_t user : q.users) values.emplace_back(weights_[user].master.data_ptr<float>(), weights_[user].master.numel());
+    found = quant::find_shared_params(spec, values);
+  }
+  if (!found) return found;
+  found->spec.statistic = q.params.spec.statistic;
+  found->rounding = q.params.rounding;
+  found->share = q.params.share;
+  return found;
 }
 
 // One tensor has one quantizer in training: nodes that share a weight must agree on its format.
@@ -196,23 +235,35 @@ Result<int> TrainState::quantizer_of(TensorId id, const TrainSettings& settings)
                 "Weight '" + model_->graph->tensor(id).name + "' is shared by " + std::to_string(all) +
                     " nodes that give it different formats, which cannot be trained.",
                 "Give it the same format everywhere, or leave it float.");
-  TrainedQuantizer q;
+  if (!found->share.empty())
+    for (std::size_t i = 0; i < weight_quantizers_.size(); ++i)
+      if (weight_quantizers_[i].params.share == found->share) return static_cast<int>(i);
+  WeightQuantizer q;
   q.site = where;
   q.params = *found;
-  q.source = source_of(*found, settings);
+  q.source = TrainedQuantizer::source_of(*found, settings);
   weight_quantizers_.push_back(std::move(q));
   return static_cast<int>(weight_quantizers_.size()) - 1;
 }
 
-Status TrainState::quantize_weight(TrainedWeight& w) {
-  TrainedQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
-  if (q.source == Source::kRecomputed) {
-    const QuantSpec spec = q.params.spec;
-    QUANVAS_TRY(q.params, quant::find_params(spec, w.master.sizes().vec(), w.master.data_ptr<float>(), w.default_axis));
-  } else if (q.source == Source::kLearned) {
-    q.scale_from_theta();
+Status TrainState::quantize_weight(std::size_t index) {
+  TrainedWeight& w = weights_[index];
+  if (w.quantizer >= 0) {
+    WeightQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
+    if (q.waits) {
+      w.value.copy_(w.master);
+    } else {
+      // One that several weights share was found in step_quantizers().
+      if (q.source == Source::kRecomputed && q.users.size() == 1) {
+        QUANVAS_TRY(q.params, found_on_weights(q, false));
+      }
+      quant::fake_quantize(q.params, w.layout, w.master.data_ptr<float>(), w.value.data_ptr<float>());
+    }
   }
-  quant::fake_quantize(q.params, q.params.layout, w.master.data_ptr<float>(), w.value.data_ptr<float>());
+  if (device_ != "cpu") {
+    at::NoGradGuard no_grad;
+    for (at::Tensor& leaf : w.leaves) leaf.copy_(w.value);
+  }
   return {};
 }
 
@@ -225,11 +276,14 @@ Environment TrainState::environment(int shard) const {
 void TrainState::clear_gradients(int shard) {
   const auto s = static_cast<std::size_t>(shard);
   for (TrainedWeight& w : weights_) w.leaves[s].mutable_grad().reset();
-  for (auto& [site, a] : activations_)
-    if (!a.scales.empty()) a.scales[s].mutable_grad().reset();
+  for (TrainedActivation& a : activations_) {
+    if (a.leaves.empty()) continue;
+    for (const at::Tensor& leaf : {a.leaves[s].scale, a.leaves[s].zero_point, a.leaves[s].bits})
+      if (leaf.defined()) leaf.mutable_grad().reset();
+  }
 }
 
-Status TrainState::step_weight(std::size_t index, const StepRule& rule, const StepRule& scales) {
+void TrainState::step_weight(std::size_t index, const StepRule& rule) {
   TrainedWeight& w = weights_[index];
   const std::int64_t n = w.master.numel();
   w.gradient.assign(static_cast<std::size_t>(n), 0.0f);
@@ -243,39 +297,69 @@ Status TrainState::step_weight(std::size_t index, const StepRule& rule, const St
   StepRule own = rule;
   if (!w.decays) own.weight_decay = 0;
   if (w.quantizer >= 0) {
-    TrainedQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
-    if (q.source == Source::kLearned) {
-      w.dscale.assign(q.params.scale.size(), 0.0f);
-      w.scratch.resize(static_cast<std::size_t>(n));
-      // Clipped weights keep their gradient, so that they can come back.
-      quant::fake_quantize_backward(q.params, q.params.layout, master, w.gradient.data(), w.scratch.data(),
-                                    w.dscale.data(), /*pass_clipped=*/true);
-      q.step(scales, w.dscale.data(), n);
+    const WeightQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
+    // Clipped weights keep their gradient unless the recipe says otherwise, so that they can come back.
+    const bool pass = q.passes_clipped(true);
+    QuantizerGradients& d = w.quantizer_gradients;
+    if (!q.waits && (q.learned() || !pass)) {
+      d = {};
+      d.scale.resize(q.params.scale.size());
+      w.clipped.resize(static_cast<std::size_t>(n));
+      quant::fake_quantize_backward(q.params, w.layout, master, w.gradient.data(), w.clipped.data(),
+                                    q.learned() ? d.scale.data() : nullptr, pass);
+      if (q.learns_zero_point()) {
+        d.zero_point.resize(q.params.scale.size());
+        quant::zero_point_gradient(q.params, w.layout, master, w.gradient.data(), d.zero_point.data());
+      }
+      if (q.learns_bits()) d.bits = quant::width_gradient(q.params, w.layout, master, w.gradient.data());
+      if (!pass) w.gradient.swap(w.clipped);
     }
   }
   w.moments.update(own, w.gradient.data(), master, n);
-  if (w.quantizer >= 0) QUANVAS_CHECK(quantize_weight(w));
-  if (device_ != "cpu") {
-    at::NoGradGuard no_grad;
-    for (at::Tensor& leaf : w.leaves) leaf.copy_(w.value);
-  }
-  return {};
 }
 
-void TrainState::step_activations(const StepRule& scales) {
-  for (auto& [site, a] : activations_) {
-    if (a.scales.empty()) continue;
-    TrainedQuantizer& q = a.quantizer;
-    std::vector<float> dscale(q.theta.size(), 0.0f);
-    for (const at::Tensor& leaf : a.scales) {
-      if (!leaf.grad().defined()) continue;
-      const at::Tensor g = leaf.grad().to(at::kCPU, at::kFloat).contiguous();
-      for (std::size_t i = 0; i < dscale.size(); ++i) dscale[i] += g.data_ptr<float>()[i];
+Status TrainState::step_quantizers(const StepRule& rule) {
+  ++steps_;
+  const auto add = [](std::vector<float>& sum, const std::vector<float>& part) {
+    sum.resize(std::max(sum.size(), part.size()));
+    for (std::size_t i = 0; i < part.size(); ++i) sum[i] += part[i];
+  };
+  for (WeightQuantizer& q : weight_quantizers_) {
+    if (q.waits) {
+      if (!q.active(steps_)) continue;
+      q.waits = false;
+      if (q.source == Source::kFixed) continue;
+      QUANVAS_TRY(q.params, found_on_weights(q, q.learned()));
+      q.begin();
+    } else if (q.learned()) {
+      QuantizerGradients sum;
+      for (const std::size_t user : q.users) {
+        const QuantizerGradients& part = weights_[user].quantizer_gradients;
+        add(sum.scale, part.scale);
+        add(sum.zero_point, part.zero_point);
+        sum.bits += part.bits;
+      }
+      q.step(rule, sum, q.elements);
+    } else if (q.source == Source::kRecomputed && q.users.size() > 1) {
+      QUANVAS_TRY(q.params, found_on_weights(q, false));
     }
-    q.step(scales, dscale.data(), q.params.layout.elements());
-    for (at::Tensor& leaf : a.scales)
-      std::copy(q.params.scale.begin(), q.params.scale.end(), leaf.data_ptr<float>());
   }
+  for (TrainedActivation& a : activations_) {
+    if (a.leaves.empty() || !a.quantizer.active(steps_ - 1)) continue;
+    const auto n = a.quantizer.params.scale.size();
+    QuantizerGradients sum;
+    sum.scale.resize(n);
+    if (a.quantizer.learns_zero_point()) sum.zero_point.resize(n);
+    for (const LearnedParams& leaf : a.leaves) {
+      if (leaf.scale.grad().defined()) add(sum.scale, floats_of(leaf.scale.grad()));
+      if (leaf.zero_point.defined() && leaf.zero_point.grad().defined()) add(sum.zero_point, floats_of(leaf.zero_point.grad()));
+      if (leaf.bits.defined() && leaf.bits.grad().defined()) sum.bits += static_cast<double>(floats_of(leaf.bits.grad())[0]);
+    }
+    a.quantizer.step(rule, sum, a.elements);
+    for (LearnedParams& leaf : a.leaves)
+      std::copy(a.quantizer.params.scale.begin(), a.quantizer.params.scale.end(), leaf.scale.data_ptr<float>());
+  }
+  return {};
 }
 
 void TrainState::update_running(const Node& batch_norm, const at::Tensor& mean, const at::Tensor& variance) {
@@ -310,12 +394,21 @@ Result<TrainState::Network> TrainState::network() const {
   out.model = std::make_shared<const Model>(Model{model_->graph, store, model_->source});
   if (!quantized_) return out;
   out.quantizers = initial_;
-  for (const auto& [site, a] : activations_) out.quantizers[site] = a.quantizer.params;
-  for (const TrainedWeight& w : weights_) {
-    if (w.quantizer < 0) continue;
-    const TrainedQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
-    for (const Layer& layer : layers_)
-      if (layer.weight == w.id) out.quantizers[{layer.node, SiteKind::kWeight, 0}] = q.params;
+  const auto put_params = [&](const Site& site, const quant::QuantParams& params) {
+    quant::QuantParams& to = out.quantizers[site];
+    const quant::BlockLayout own = to.layout;  // of several that share one each has its own
+    to = params;
+    to.layout = own;
+  };
+  for (const auto& [site, index] : activation_of_) put_params(site, activations_[index].quantizer.params);
+  for (const WeightQuantizer& q : weight_quantizers_) {
+    quant::QuantParams params = q.params;
+    if (q.waits && q.source != Source::kFixed) {
+      QUANVAS_TRY(params, found_on_weights(q, q.learned()));
+    }
+    for (const std::size_t user : q.users)
+      for (const Layer& layer : layers_)
+        if (layer.weight == weights_[user].id) put_params({layer.node, SiteKind::kWeight, 0}, params);
   }
   for (const Layer& layer : layers_) QUANVAS_CHECK(rebuild_bias(*out.model, layer, out.quantizers));
   return out;

@@ -1,4 +1,4 @@
-// Quanvas - what a training changes: master weights, learned scales, running averages. Internal to core/exec.
+// Quanvas - what a training changes: master weights, learned quantizers, running averages. Internal to core/exec.
 // Owned by one training; its methods may run on one worker per parameter as said.
 #pragma once
 
@@ -9,41 +9,38 @@
 
 #include "core/exec/optimizer.h"
 #include "core/exec/train.h"
+#include "core/exec/trained_quantizer.h"
 #include "core/graph/layers.h"
 #include "core/quant/params.h"
 
 namespace quanvas::exec {
-
-// A quantizer in training. Learned scales are trained as theta = log2(scale): steps do not depend on the scale's
-// magnitude and it stays positive (quantizers.md). Power-of-two scales use 2^rint(theta), straight through.
-struct TrainedQuantizer {
-  enum class Source { kFixed, kRecomputed, kLearned };
-  Site site;
-  quant::QuantParams params;
-  Source source = Source::kFixed;
-  std::vector<float> theta;
-  Moments moments;
-
-  void scale_from_theta();
-  // Gradient step from d loss / d scale; elements: values that share the quantizer.
-  void step(const StepRule& rule, const float* dscale, std::int64_t elements);
-};
 
 struct TrainedWeight {
   TensorId id = kNoTensor;
   at::Tensor master;              // float32, CPU
   at::Tensor value;               // what the nodes see; the master itself when it is not quantized
   std::vector<at::Tensor> leaves; // one per shard, sharing `value` on the CPU
-  int quantizer = -1;             // index into weight_quantizers
+  int quantizer = -1;             // index into weight quantizers
   int default_axis = 0;
+  quant::BlockLayout layout;      // of its values under the quantizer
   bool decays = false;
   Moments moments;
-  std::vector<float> gradient, dscale, scratch;
+  std::vector<float> gradient, clipped;
+  QuantizerGradients quantizer_gradients;
 };
 
+// A quantizer of one weight, or of several that share it.
+struct WeightQuantizer : TrainedQuantizer {
+  std::vector<std::size_t> users;  // indices of weights
+  bool waits = false;              // until its delay is over
+  std::int64_t elements = 0;
+};
+
+// A quantizer of one activation site, or of several that share it.
 struct TrainedActivation {
   TrainedQuantizer quantizer;
-  std::vector<at::Tensor> scales;  // one leaf per shard when learned, else undefined
+  std::int64_t elements = 0;
+  std::vector<LearnedParams> leaves;  // one per shard when learned
 };
 
 class TrainState {
@@ -52,15 +49,19 @@ class TrainState {
                                    const std::string& device);
 
   std::vector<TrainedWeight>& weights() { return weights_; }
-  std::map<Site, TrainedActivation>& activations() { return activations_; }
+  // Null: this site is float.
+  const TrainedActivation* activation(const Site& site) const;
   bool quantized() const { return quantized_; }
+  std::int64_t steps() const { return steps_; }  // optimizer steps done
 
   // Overrides of the runner for one shard.
   Environment environment(int shard) const;
   void clear_gradients(int shard);
-  // Sums the shards' gradients in their order, steps and quantizes anew. Different weights in parallel.
-  Status step_weight(std::size_t index, const StepRule& weights, const StepRule& scales);
-  void step_activations(const StepRule& scales);
+  // An optimizer step, in three parts. First, different weights in parallel: sums the shards' gradients in their order
+  // and steps the master. Then once: steps quantizers. Last, different weights in parallel: quantizes anew.
+  void step_weight(std::size_t index, const StepRule& rule);
+  Status step_quantizers(const StepRule& rule);
+  Status quantize_weight(std::size_t index);
   void update_running(const Node& batch_norm, const at::Tensor& mean, const at::Tensor& variance);
 
   // The state as a network: quantizers with their present scales, biases by the accumulator rule.
@@ -71,20 +72,24 @@ class TrainState {
   Result<Network> network() const;
 
  private:
+  void add_activations(const TrainSettings& settings);
   Status add_weights(const TrainSettings& settings);
   Status add_weight(TensorId id, const Layer* layer, const TrainSettings& settings);
   Result<int> quantizer_of(TensorId id, const TrainSettings& settings);
-  Status quantize_weight(TrainedWeight& w);
-  TrainedQuantizer::Source source_of(const quant::QuantParams& params, const TrainSettings& settings) const;
+  Site quantized_site(TensorId id) const;
+  Status start_weight_quantizers();
+  Result<quant::QuantParams> found_on_weights(const WeightQuantizer& q, bool to_begin) const;
 
   ModelPtr model_;
   std::string device_;
   bool quantized_ = false;
+  std::int64_t steps_ = 0;
   QuantizerMap initial_;
   std::vector<Layer> layers_;
   std::vector<TrainedWeight> weights_;
-  std::vector<TrainedQuantizer> weight_quantizers_;
-  std::map<Site, TrainedActivation> activations_;
+  std::vector<WeightQuantizer> weight_quantizers_;
+  std::vector<TrainedActivation> activations_;
+  std::map<Site, std::size_t> activation_of_;
   std::map<TensorId, at::Tensor> running_;
 };
 

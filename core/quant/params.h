@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/base/result.h"
@@ -42,6 +43,8 @@ struct QuantParams {
   // Quantized scales: the float16 of each super-block, of scales and of offsets; scale = super_scale * whole number.
   std::vector<float> super_scale, super_offset;
   std::int64_t lo = -128, hi = 127;
+  // Quantizers of a network with the same text here have one scale and zero point; empty: on its own.
+  std::string share;
 };
 
 // Layout of a tensor for a spec; default_axis is the layer's channel axis (channel) or reduction axis (group).

@@ -7,6 +7,7 @@
 
 #include "core/quant/kernels.h"
 #include "core/quant/key_table.h"
+#include "core/quant/order.h"
 #include "core/quant/parallel.h"
 #include "core/quant/spans.h"
 
@@ -183,6 +184,50 @@ void TensorStatistics::add(const float* x, const Shape& shape) {
 
 void TensorStatistics::merge(const TensorStatistics& other) {
   if (&other == this) return merge(TensorStatistics(other));
+  merge_values(other);
+  batches_.insert(batches_.end(), other.batches_.begin(), other.batches_.end());
+}
+
+void TensorStatistics::join(const TensorStatistics& other) {
+  if (&other == this) return;
+  const bool fits = batches_.size() == other.batches_.size();
+  merge_values(other);
+  if (!fits) batches_.clear();
+  for (std::size_t b = 0; b < batches_.size(); ++b) {
+    BatchRecord& own = batches_[b];
+    const BatchRecord& from = other.batches_[b];
+    own.lowest = std::min(own.lowest, from.lowest);
+    own.highest = std::max(own.highest, from.highest);
+    own.mean_of_maxima = std::max(own.mean_of_maxima, from.mean_of_maxima);
+    for (std::size_t i = 0; i < kBatchPercentiles.size(); ++i) {
+      own.absolute[i] = std::max(own.absolute[i], from.absolute[i]);
+      own.low[i] = std::min(own.low[i], from.low[i]);
+      own.high[i] = std::max(own.high[i], from.high[i]);
+    }
+  }
+}
+
+void TensorStatistics::close_batch() {
+  batches_.clear();
+  if (count_ == 0) return;
+  BatchRecord batch;
+  batch.lowest = static_cast<float>(min_);
+  batch.highest = static_cast<float>(max_);
+  double sum = 0;
+  for (const float v : channel_absmax_) sum += static_cast<double>(v);
+  batch.mean_of_maxima = channel_absmax_.empty() ? std::max(std::fabs(batch.lowest), std::fabs(batch.highest))
+                                                 : static_cast<float>(sum / static_cast<double>(channel_absmax_.size()));
+  const std::vector<Bin> ascending = bins(), by_size = sorted_by_size(ascending);
+  for (std::size_t i = 0; i < kBatchPercentiles.size(); ++i) {
+    const std::int64_t upper = upper_rank(kBatchPercentiles[i], count_);
+    batch.absolute[i] = static_cast<float>(rank_in(by_size, upper, true));
+    batch.high[i] = static_cast<float>(rank_in(ascending, upper, false));
+    batch.low[i] = static_cast<float>(rank_in(ascending, lower_rank(kBatchPercentiles[i], count_), false));
+  }
+  batches_.push_back(batch);
+}
+
+void TensorStatistics::merge_values(const TensorStatistics& other) {
   if (other.count_ > 0) widen(count_ > 0, other.min_, other.max_);
   count_ += other.count_;
   non_finite_ += other.non_finite_;
@@ -240,13 +285,20 @@ double TensorStatistics::stddev() const {
   return std::sqrt(sum / count_);
 }
 
+std::vector<TensorStatistics::Bin> TensorStatistics::sorted_by_size(std::vector<Bin> bins) {
+  for (Bin& b : bins) b.mean = std::fabs(b.mean);
+  std::sort(bins.begin(), bins.end(), [](const Bin& a, const Bin& b) { return a.mean < b.mean; });
+  return bins;
+}
+
 double TensorStatistics::at_rank(std::int64_t rank, bool absolute) const {
   if (count_ == 0) return 0;
-  std::vector<Bin> sorted = bins();
+  return rank_in(absolute ? sorted_by_size(bins()) : bins(), rank, absolute);
+}
+
+double TensorStatistics::rank_in(const std::vector<Bin>& sorted, std::int64_t rank, bool absolute) const {
   double least = min_, most = max_;
   if (absolute) {
-    for (Bin& b : sorted) b.mean = std::fabs(b.mean);
-    std::sort(sorted.begin(), sorted.end(), [](const Bin& a, const Bin& b) { return a.mean < b.mean; });
     most = std::max(std::fabs(min_), std::fabs(max_));
     least = min_ <= 0 && max_ >= 0 ? 0 : std::min(std::fabs(min_), std::fabs(max_));
   }

@@ -13,6 +13,16 @@
 
 namespace quanvas::quant {
 
+// What is kept of one batch of the calibration (a chunk of samples): 60 bytes, whatever its size.
+inline constexpr std::array<double, 4> kBatchPercentiles = {99, 99.9, 99.99, 99.999};
+struct BatchRecord {
+  float lowest = 0, highest = 0;
+  float mean_of_maxima = 0;  // mean over the channels (axis 1) of their largest magnitude; the largest of all without channels
+  // Percentiles of |x|, and of x from below and from above, in the order of kBatchPercentiles; as at_rank() has them.
+  std::array<float, 4> absolute{}, low{}, high{};
+  bool operator==(const BatchRecord&) const = default;
+};
+
 // Histogram by the top 16 bits of the float32 (sign, exponent, 7 bits of mantissa): relative resolution 2^-7 at
 // any magnitude. Per bin: count, sum and sum of squares of the remaining 16 bits, all as integers, so that
 // merging is exact in any order and mean and standard deviation are those of the values themselves. Bins come
@@ -24,7 +34,17 @@ class TensorStatistics {
   // channels: per-channel absolute maxima of axis 1 for rank >= 2 tensors (else none); they are dropped when
   // tensors with different numbers of channels are added or merged.
   void add(const float* x, const Shape& shape);
+  // other's batches come after those that are there.
   void merge(const TensorStatistics& other);
+  // Another tensor's statistics of the same samples, for a quantizer that both share: as merge(), but batch by batch.
+  // A batch's percentiles become the wider ones of the two, a mean of maxima the larger one. Statistics with other
+  // numbers of batches leave none.
+  void join(const TensorStatistics& other);
+  // What was added since the beginning becomes one batch. Called once per chunk, on statistics of that chunk alone;
+  // nothing happens when there is no finite value.
+  void close_batch();
+  // In the order of the samples; empty when nobody closed one (files of earlier versions).
+  const std::vector<BatchRecord>& batches() const { return batches_; }
 
   double count() const { return count_; }
   double minimum() const { return min_; }
@@ -41,7 +61,7 @@ class TensorStatistics {
   std::vector<double> rebin(double lo, double hi, int bins) const;
 
   std::string serialize() const;  // sparse, little endian
-  // Refuses anything that serialize() cannot have written.
+  // Refuses anything that serialize() of this or an earlier version cannot have written; those kept no batches.
   static Result<TensorStatistics> deserialize(const std::string& bytes);
 
   // Non-empty bin: values spread evenly over mean +- half_width (0: all equal).
@@ -61,7 +81,10 @@ class TensorStatistics {
   const Cell* find(std::uint32_t key) const;
   void take(struct KeyTable& table);
   void widen(bool had_values, double lowest, double highest);
+  void merge_values(const TensorStatistics& other);
   void merge_channels(std::int64_t channels, const std::vector<float>& absmax);
+  static std::vector<Bin> sorted_by_size(std::vector<Bin> bins);
+  double rank_in(const std::vector<Bin>& sorted, std::int64_t rank, bool absolute) const;
   std::vector<std::uint32_t> keys() const;  // of the non-empty cells, ascending by value
 
   std::vector<std::int16_t> page_of_;  // 512 (sign, exponent) -> index in pages_, -1: none
@@ -69,9 +92,12 @@ class TensorStatistics {
   double count_ = 0, min_ = 0, max_ = 0, non_finite_ = 0;
   std::int64_t channels_ = -1;  // -1: nothing added yet, 0: none or not the same everywhere
   std::vector<float> channel_absmax_;
+  std::vector<BatchRecord> batches_;
 };
 
-// Parameters of an activation quantizer from its statistics. Per channel needs channel_absmax.
+// Parameters of an activation quantizer from its statistics. Per channel needs channel_absmax. Of batches mean and ema
+// the ends of each batch's range are averaged, the first batch begins the moving average; kUnsupported for what a
+// batch does not keep: statistics other than absmax, minmax, percentile (kBatchPercentiles and 100) and max-mean.
 Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const TensorStatistics& statistics,
                                 int default_axis);
 

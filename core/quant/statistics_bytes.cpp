@@ -1,4 +1,5 @@
-// TensorStatistics as bytes: "QVS1", then little-endian doubles and variable-length integers (7 bits per byte).
+// TensorStatistics as bytes: "QVS2", then little-endian doubles and variable-length integers (7 bits per byte).
+// "QVS1" is the same without the batches at the end.
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -8,10 +9,11 @@
 namespace quanvas::quant {
 namespace {
 
-constexpr char kMagic[] = "QVS1";
+constexpr char kMagic[] = "QVS2", kWithoutBatches[] = "QVS1";
 constexpr std::size_t kMagicSize = 4;
 constexpr std::uint64_t kMaxCount = std::uint64_t{1} << 40;
 constexpr std::uint64_t kMaxChannels = std::uint64_t{1} << 32;
+constexpr std::uint64_t kMaxBatches = std::uint64_t{1} << 32;
 
 struct Writer {
   std::string out;
@@ -79,6 +81,35 @@ struct StatisticsBytes {
       w.whole(c.sum);
       w.whole(c.squares);
     }
+    w.whole(s.batches_.size());
+    for (const BatchRecord& b : s.batches_) {
+      for (const float v : {b.lowest, b.highest, b.mean_of_maxima}) w.real(v);
+      for (const auto* list : {&b.absolute, &b.low, &b.high})
+        for (const float v : *list) w.real(v);
+    }
+  }
+
+  static Status read_batches(Reader& r, TensorStatistics& s) {
+    constexpr std::uint64_t kFloats = 3 + 3 * kBatchPercentiles.size();
+    const std::uint64_t batches = r.whole();
+    if (!r.good || batches > kMaxBatches) return corrupt("the number of batches makes no sense");
+    if (batches * kFloats * 4 > r.in.size() - r.at) return corrupt("they end too early");
+    for (std::uint64_t i = 0; i < batches; ++i) {
+      BatchRecord b;
+      b.lowest = r.real32();
+      b.highest = r.real32();
+      b.mean_of_maxima = r.real32();
+      bool fits = b.lowest <= b.highest && b.mean_of_maxima >= 0 && static_cast<double>(b.lowest) >= s.min_ &&
+                  static_cast<double>(b.highest) <= s.max_ && std::isfinite(b.mean_of_maxima);
+      for (auto* list : {&b.absolute, &b.low, &b.high})
+        for (float& v : *list) {
+          v = r.real32();
+          fits = fits && std::isfinite(v);
+        }
+      if (!fits) return corrupt("a batch makes no sense");
+      s.batches_.push_back(b);
+    }
+    return {};
   }
 
   static Status read_channels(Reader& r, TensorStatistics& s) {
@@ -120,7 +151,7 @@ struct StatisticsBytes {
     return {};
   }
 
-  static Result<TensorStatistics> read(Reader& r) {
+  static Result<TensorStatistics> read(Reader& r, bool with_batches) {
     TensorStatistics s;
     s.min_ = r.real();
     s.max_ = r.real();
@@ -131,6 +162,7 @@ struct StatisticsBytes {
       return corrupt("the range makes no sense");
     QUANVAS_CHECK(read_channels(r, s));
     QUANVAS_CHECK(read_cells(r, s));
+    if (with_batches) QUANVAS_CHECK(read_batches(r, s));
     if (r.at != r.in.size()) return corrupt("bytes follow their end");
     if (s.count_ > static_cast<double>(kMaxCount)) return corrupt("the number of values makes no sense");
     const bool used = s.count_ > 0 || s.non_finite_ > 0;
@@ -158,10 +190,11 @@ std::string TensorStatistics::serialize() const {
 }
 
 Result<TensorStatistics> TensorStatistics::deserialize(const std::string& bytes) {
-  if (bytes.compare(0, kMagicSize, kMagic) != 0) return corrupt("they do not begin as statistics do");
+  const bool with_batches = bytes.compare(0, kMagicSize, kMagic) == 0;
+  if (!with_batches && bytes.compare(0, kMagicSize, kWithoutBatches) != 0) return corrupt("they do not begin as statistics do");
   Reader r{bytes};
   r.at = kMagicSize;
-  return StatisticsBytes::read(r);
+  return StatisticsBytes::read(r, with_batches);
 }
 
 }  // namespace quanvas::quant

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/quant/affine.h"
+#include "core/quant/divergence.h"
 #include "core/quant/order.h"
 #include "core/quant/search.h"
 #include "core/quant/statistics.h"
@@ -37,14 +38,92 @@ double histogram_error(const std::vector<TensorStatistics::Bin>& bins, double sc
   return total * scale * scale;
 }
 
-Range statistic_range(const QuantSpec& spec, const Grid& grid, const TensorStatistics& s) {
+// The range that one batch asks for.
+Range batch_range(const QuantSpec& spec, const BatchRecord& b, std::size_t percentile) {
+  if (spec.statistic == Statistic::kMaxMean) return {0.0f, b.mean_of_maxima};
+  if (spec.statistic != Statistic::kPercentile || percentile >= kBatchPercentiles.size())
+    return extreme_range(spec, b.lowest, b.highest);
+  if (is_symmetric(spec)) return {0.0f, b.absolute[percentile]};
+  return {std::min(0.0f, b.low[percentile]), std::max(0.0f, b.high[percentile])};
+}
+
+Result<Range> averaged_range(const QuantSpec& spec, const TensorStatistics& s) {
+  const auto kept = static_cast<std::size_t>(std::find(kBatchPercentiles.begin(), kBatchPercentiles.end(), spec.percentile) -
+                                             kBatchPercentiles.begin());
+  const bool absent = spec.statistic == Statistic::kPercentile && kept == kBatchPercentiles.size() && spec.percentile != 100;
+  const bool known = spec.statistic == Statistic::kAbsMax || spec.statistic == Statistic::kMinMax ||
+                     spec.statistic == Statistic::kPercentile || spec.statistic == Statistic::kMaxMean;
+  if (absent || !known || spec.granularity != Granularity::kTensor)
+    return fail(ErrorCode::kUnsupported,
+                std::string("batches is ") + enum_text(spec.batches) +
+                    "; of a batch calibration keeps the extremes, the mean of the channels' maxima and the percentiles 99, "
+                    "99.9, 99.99, 99.999 and 100, all per tensor.",
+                "Use one of these, or batches all.");
+  if (s.batches().empty())
+    return fail(ErrorCode::kUnsupported,
+                std::string("batches is ") + enum_text(spec.batches) +
+                    ", but the statistics at hand keep no batches: they were gathered by an earlier version.",
+                "Calibrate again, or use batches all.");
+  double lo = 0, hi = 0, seen = 0;
+  for (const BatchRecord& b : s.batches()) {
+    const Range r = batch_range(spec, b, kept);
+    // The mean as 1 / n times the newest; the first batch begins either of them.
+    const double share = spec.batches == BatchStatistic::kMean ? 1 / (seen + 1) : seen == 0 ? 1 : spec.momentum;
+    lo += share * (static_cast<double>(r.lo) - lo);
+    hi += share * (static_cast<double>(r.hi) - hi);
+    seen += 1;
+  }
+  return Range{static_cast<float>(lo), static_cast<float>(hi)};
+}
+
+Result<Range> mean_of_maxima(const TensorStatistics& s) {
+  const std::vector<float>& maxima = s.channel_absmax();
+  if (maxima.empty())
+    return fail(ErrorCode::kUnsupported, "statistic is max-mean, but calibration saw no channels (axis 1) of this tensor, or "
+                                         "not the same number everywhere.",
+                "Use statistic absmax.");
+  double sum = 0;
+  for (const float v : maxima) sum += static_cast<double>(v);
+  return Range{0.0f, static_cast<float>(sum / static_cast<double>(maxima.size()))};
+}
+
+// Mean of |x| and k unbiased standard deviations of it, as find.cpp has it of a tensor. No bin holds both signs.
+double mean_and_sigma(const TensorStatistics& s, double k) {
+  double sum = 0, squares = 0;
+  const auto bins = s.bins();
+  for (const auto& b : bins) sum += b.count * std::fabs(b.mean);
+  const double mean = sum / s.count();
+  if (k == 0) return mean;
+  for (const auto& b : bins) {
+    const double d = std::fabs(b.mean) - mean;
+    squares += b.count * (d * d + b.half_width * b.half_width / 3);
+  }
+  return mean + k * std::sqrt((s.count() > 1 ? squares / (s.count() - 1) : 0) + 1e-8);
+}
+
+double divergence_threshold(const Grid& grid, const TensorStatistics& s, double extreme) {
+  constexpr int kBins = 2048;
+  std::vector<double> counts = s.rebin(0, extreme, kBins);
+  if (counts.empty()) return extreme;
+  const std::vector<double> negative = grid.is_signed ? s.rebin(-extreme, 0, kBins) : std::vector<double>();
+  for (std::size_t i = 0; i < negative.size(); ++i) counts[i] += negative[negative.size() - 1 - i];
+  return kl_threshold(grid, counts, extreme);
+}
+
+Result<Range> statistic_range(const QuantSpec& spec, const Grid& grid, const TensorStatistics& s) {
+  if (spec.batches != BatchStatistic::kAll) return averaged_range(spec, s);
+  if (spec.statistic == Statistic::kMaxMean) return mean_of_maxima(s);
   const Range extreme = extreme_range(spec, static_cast<float>(s.minimum()), static_cast<float>(s.maximum()));
   if (spec.statistic == Statistic::kPercentile) {
     const std::int64_t high = upper_rank(spec.percentile, s.count());
-    if (is_symmetric(spec)) return {0.0f, static_cast<float>(s.at_rank(high, true))};
-    return {std::min(0.0f, static_cast<float>(s.at_rank(lower_rank(spec.percentile, s.count()), false))),
-            std::max(0.0f, static_cast<float>(s.at_rank(high, false)))};
+    if (is_symmetric(spec)) return Range{0.0f, static_cast<float>(s.at_rank(high, true))};
+    return Range{std::min(0.0f, static_cast<float>(s.at_rank(lower_rank(spec.percentile, s.count()), false))),
+                 std::max(0.0f, static_cast<float>(s.at_rank(high, false)))};
   }
+  if (spec.statistic == Statistic::kMean) return Range{0.0f, static_cast<float>(mean_and_sigma(s, 0))};
+  if (spec.statistic == Statistic::kMeanSigma) return Range{0.0f, static_cast<float>(mean_and_sigma(s, spec.sigma))};
+  if (spec.statistic == Statistic::kKl)
+    return Range{0.0f, static_cast<float>(divergence_threshold(grid, s, static_cast<double>(extreme.hi)))};
   if (spec.statistic != Statistic::kMse) return extreme;
   const auto bins = s.bins();
   return search_range(spec, grid, extreme, kMaxSearchSteps, 1,
@@ -96,7 +175,12 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
     return per_channel(spec, shape, statistics, default_axis);
   QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
   const Grid grid = grid_of(spec);
-  QUANVAS_TRY(const Range range, clipped_range(spec, fixed ? Range{} : statistic_range(spec, grid, statistics)));
+  Range found;
+  // A constant scale looks at nothing.
+  if (!fixed && spec.source != ScaleSource::kConstant) {
+    QUANVAS_TRY(found, statistic_range(spec, grid, statistics));
+  }
+  QUANVAS_TRY(const Range range, clipped_range(spec, found));
   return params_from_range(spec, layout, {range.lo}, {range.hi});
 }
 

@@ -1,4 +1,5 @@
 #include "core/recipe/plan.h"
+#include "core/recipe/plan_settle.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -158,48 +159,21 @@ std::string join(const std::vector<std::string>& items, const std::string& betwe
   return out;
 }
 
-// A bias that takes its scale from the accumulator stays float where there is no such scale.
-void settle_bias(std::vector<SitePlan>& sites, std::size_t begin, std::size_t end) {
-  const QuantSpec *weight = nullptr, *input = nullptr;
-  for (std::size_t i = begin; i < end; ++i) {
-    const QuantSpec* spec = sites[i].spec ? &*sites[i].spec : nullptr;
-    if (sites[i].site.kind == SiteKind::kWeight) weight = spec;
-    if (sites[i].site.kind == SiteKind::kInput && sites[i].site.operand == 0) input = spec;
-  }
-  for (std::size_t i = begin; i < end; ++i) {
-    SitePlan& s = sites[i];
-    if (s.site.kind != SiteKind::kBias || !s.spec || !s.spec->scale_from_accumulator) continue;
-    const std::string problem = accumulator_problem(input, weight);
-    if (problem.empty()) continue;
-    s.spec.reset();
-    s.why += "; float, because its scale would be input scale × weight scale and " + problem;
-  }
-}
-
-void settle_biases(std::vector<SitePlan>& sites) {
-  for (std::size_t begin = 0; begin < sites.size();) {
-    std::size_t end = begin + 1;
-    while (end < sites.size() && sites[end].site.node == sites[begin].site.node) ++end;
-    settle_bias(sites, begin, end);
-    begin = end;
-  }
-}
-
 // One rule after the other writes the sites that it matches; the last one stays.
 class Resolver {
  public:
   Resolver(const Graph& graph, const Recipe& recipe, const PresetLibrary& presets)
-      : view_(graph), recipe_(recipe), presets_(presets) {
+      : graph_(graph), view_(graph), recipe_(recipe), presets_(presets) {
     for (const LayerView& v : view_.all()) {
       first_site_[v.layer] = plan_.sites.size();
-      for (const Site& site : v.layer->sites()) plan_.sites.push_back({site, {}, -1, {}});
+      for (const Site& site : v.layer->sites()) plan_.sites.push_back({site, {}, -1, {}, {}});
     }
   }
 
   Result<Plan> run() {
     for (std::size_t i = 0; i < recipe_.rules.size(); ++i) QUANVAS_CHECK(apply(i));
     for (SitePlan& s : plan_.sites) finish(s);
-    settle_biases(plan_.sites);
+    settle(graph_, recipe_, plan_);
     return std::move(plan_);
   }
 
@@ -274,6 +248,7 @@ class Resolver {
     return it->second;
   }
 
+  const Graph& graph_;
   GraphView view_;
   const Recipe& recipe_;
   const PresetLibrary& presets_;

@@ -16,6 +16,7 @@ struct SitePlan {
   std::optional<QuantSpec> spec;  // none: float
   int rule = -1;                  // index into Recipe::rules; -1: no rule matched
   std::string why;                // "rule 3: compute layers, weight" or the reason for float
+  std::string share = {};         // sites with the same text have one scale; empty: its own. "#7" is the node 7's own
 };
 template <class V>
 void visit_fields(V& v, SitePlan& s) {
@@ -23,6 +24,7 @@ void visit_fields(V& v, SitePlan& s) {
   v("spec", s.spec);
   v("rule", s.rule);
   v("why", s.why);
+  v("share", s.share);
 }
 
 struct Plan {

@@ -16,6 +16,10 @@ std::vector<Choice> granularity_choices(SiteKind site) {
       {"channel", "Per channel",
        is_activation(site) ? "One scale for each channel (axis 1). Symmetric only."
                            : "One scale for each output channel: no cost at run time on most targets."}};
+  if (is_activation(site)) {
+    out.push_back({"group", "Per group", "One scale for each block of group_size values along the axis. Dynamic scales only."});
+    out.push_back({"row", "Per row (token)", "One scale for each line along the last axis. Dynamic scales only."});
+  }
   if (site != SiteKind::kWeight) return out;
   out.push_back({"group", "Per group",
                  "One scale for each block of group_size consecutive weights along the reduction axis."});
@@ -33,8 +37,8 @@ std::vector<Choice> statistic_choices(SiteKind site) {
       {"kl", "Least KL divergence", "The threshold whose quantized histogram diverges least (Migacz 2017). Symmetric."},
       {"mean", "Mean magnitude", "t = mean |x|. Symmetric; the best scale of a binary format."},
       {"mean-sigma", "Mean + k σ", "t = mean |x| + k · standard deviation of |x|. Symmetric."}};
-  if (is_activation(site)) return out;
   out.push_back({"max-mean", "Mean of channel maxima", "t = mean over the channels of max |x|. Per tensor."});
+  if (is_activation(site)) return out;
   out.push_back({"l1", "L1 norm", "t = Σ |x|. Symmetric."});
   out.push_back({"l2", "L2 norm", "t = √Σ x². Symmetric."});
   out.push_back({"he", "He initialization", "t = √(2 / fan in), from the shape alone (He et al. 2015). Symmetric."});
@@ -89,7 +93,7 @@ std::vector<Field> form_fields(SiteKind site) {
                    "format", {kIntOnly}));
   f.push_back(choice_field("granularity", "Granularity", "How many scales the tensor has.",
                            site == SiteKind::kWeight ? "channel" : "tensor", granularity_choices(site)));
-  if (site == SiteKind::kWeight)
+  if (site != SiteKind::kBias)
     f.push_back(when(integer_field("group_size", "Group size", "Values that share a scale; the last group may be shorter.",
                                    32, 1, kMaxGroup, "elements"),
                      "granularity", {"group"}));
@@ -136,6 +140,8 @@ std::vector<Field> form_fields(SiteKind site) {
                            {{"statistics", "From statistics", "Computed anew from the tensor at every step."},
                             {"learned", "Learned", "A parameter trained by gradient (LSQ, Esser et al. 2020)."},
                             {"constant", "Constant", "A number that is given; never changed."}}));
+  if (activation)
+    f.back().choices.push_back({"dynamic", "Dynamic", "Found from each sample at run time; needs no calibration."});
   f.push_back(when(real_field("scale_value", "Scale value", "The constant scale.", 1, 1e-37, 1e37), "source", {"constant"}));
   f.push_back(when(choice_field("scale_domain", "Trained as", "What the gradient changes.", "linear",
                                 {{"linear", "Scale", "The scale itself."},

@@ -45,6 +45,9 @@ struct Rule {
   std::string preset;  // id of a preset; empty: defaults of QuantSpec, or float when is_float
   json override_fields = json::object();  // QuantSpec fields that replace the preset's
   bool is_float = false;                  // the site stays float
+  // Sites with the same name here have one scale and zero point, found on all of them together; empty: each its own.
+  // "node": the inputs of each layer share, so that an integer addition needs no rescaling.
+  std::string share;
   std::string note;
   bool operator==(const Rule&) const = default;
 };
@@ -54,6 +57,7 @@ void visit_fields(V& v, Rule& r) {
   v("preset", r.preset);
   v("set", r.override_fields);
   v("float", r.is_float);
+  v("share", r.share);
   v("note", r.note);
 }
 

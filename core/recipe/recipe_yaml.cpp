@@ -49,6 +49,10 @@ Status check_rule(const Rule& rule, const std::string& where) {
   if (rule.is_float && (!rule.preset.empty() || !rule.override_fields.empty()))
     return fail(ErrorCode::kInvalidArgument,
                 "'" + where + ".float' is true beside a preset or 'set'; a site is float or has a format.");
+  if (rule.is_float && !rule.share.empty())
+    return fail(ErrorCode::kInvalidArgument, "'" + where + ".share' is '" + rule.share + "' beside float; there is nothing to share.");
+  if (rule.share.starts_with("#"))
+    return fail(ErrorCode::kInvalidArgument, "'" + where + ".share' is '" + rule.share + "'; a name does not begin with '#'.");
   return {};
 }
 
@@ -157,7 +161,8 @@ void emit_rule(YAML::Emitter& out, const Rule& r) {
                    {"select", without_defaults(to_json_value(r.select), to_json_value(Selector{})), json::object()},
                    {"preset", r.preset, ""},
                    {"set", r.override_fields, json::object()},
-                   {"float", r.is_float, false}});
+                   {"float", r.is_float, false},
+                   {"share", r.share, ""}});
 }
 
 void emit_pass(YAML::Emitter& out, const PassEntry& p) {

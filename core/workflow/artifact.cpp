@@ -1,10 +1,12 @@
 // Quanvas - artifacts: what a run changed, in the safetensors container (8-byte little-endian length, JSON
 // header, data), so that other tools can look at it too. Tensors "weight/<name>" are the changed weights,
-// "scale/<site>" and "zero_point/<site>" the quantizers; "__metadata__" holds plan and quantizers as JSON.
+// "scale/<site>", "zero_point/<site>" and the others of kVectors the quantizers; "__metadata__" holds plan and
+// quantizers as JSON.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "core/quant/dynamic.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -101,6 +103,7 @@ struct StoredQuantizer {
   Site site;
   QuantSpec spec;
   std::int64_t outer = 1, dim = 1, inner = 1, group = 1, lo = 0, hi = 0;
+  std::string share;
 };
 template <class V>
 void visit_fields(V& v, StoredQuantizer& q) {
@@ -112,7 +115,21 @@ void visit_fields(V& v, StoredQuantizer& q) {
   v("group", q.group);
   v("lo", q.lo);
   v("hi", q.hi);
+  v("share", q.share);
 }
+
+// The vectors of a quantizer and their names in a file; empty ones are not stored.
+struct Vector {
+  const char* name;
+  std::vector<float> quant::QuantParams::* values;
+};
+constexpr Vector kVectors[] = {{"scale", &quant::QuantParams::scale},
+                               {"zero_point", &quant::QuantParams::zero_point},
+                               {"code_scale", &quant::QuantParams::code_scale},
+                               {"center", &quant::QuantParams::center},
+                               {"rounding", &quant::QuantParams::rounding},
+                               {"super_scale", &quant::QuantParams::super_scale},
+                               {"super_offset", &quant::QuantParams::super_offset}};
 
 // What the kernels rely on, so that a damaged file is an error and not a wrong network or a crash.
 bool is_usable(const quant::QuantParams& q) {
@@ -123,20 +140,31 @@ bool is_usable(const quant::QuantParams& q) {
   const auto elements = static_cast<__int128>(l.outer) * l.dim * l.inner;
   if (l.group < 1 || l.group > kMost || elements > kMost || q.spec.bits < 1 || q.spec.bits > 32) return false;
   if (q.lo > q.hi || q.lo < -kMostCodes || q.hi > kMostCodes) return false;
+  for (const Vector& v : kVectors)
+    if (!std::all_of((q.*v.values).begin(), (q.*v.values).end(), [](float x) { return std::isfinite(x); })) return false;
+  if (quant::is_dynamic(q))  // nothing but the declaration
+    return std::all_of(std::begin(kVectors), std::end(kVectors), [&](const Vector& v) { return (q.*v.values).empty(); });
   const auto n = static_cast<std::size_t>(l.parameters());
   if (q.scale.size() != n) return false;
   if (q.zero_point.size() != (q.spec.zero_point == ZeroPointType::kNone ? 0 : n)) return false;
-  const auto good_scale = [](float s) { return std::isfinite(s) && s > 0; };
+  const auto none_or = [](const std::vector<float>& v, std::size_t count) { return v.empty() || v.size() == count; };
+  if (!none_or(q.code_scale, n) || !none_or(q.center, n) || !none_or(q.rounding, static_cast<std::size_t>(elements))) return false;
+  // There is a float16 for several scales, so never more than there are scales.
+  if (q.super_scale.size() > n || q.super_offset.size() > n) return false;
+  const auto good_scale = [&](float s) { return q.spec.statistic == Statistic::kSignedMax ? s != 0 : s > 0; };
   const auto good_zero = [&](float z) {
-    return z == std::nearbyint(z) && z >= static_cast<float>(q.lo) && z <= static_cast<float>(q.hi);
+    return q.spec.zero_point != ZeroPointType::kInteger ||
+           (z == std::nearbyint(z) && z >= static_cast<float>(q.lo) && z <= static_cast<float>(q.hi));
   };
   return std::all_of(q.scale.begin(), q.scale.end(), good_scale) &&
+         std::all_of(q.code_scale.begin(), q.code_scale.end(), [](float s) { return s != 0; }) &&
          std::all_of(q.zero_point.begin(), q.zero_point.end(), good_zero);
 }
 
 std::string site_key(const Site& s) {
   return std::to_string(s.node) + "/" + enum_text(s.kind) + "/" + std::to_string(s.operand);
 }
+std::string vector_key(const Vector& v, const Site& s) { return std::string(v.name) + '/' + site_key(s); }
 
 }  // namespace
 
@@ -152,11 +180,13 @@ std::string pack_artifact(const QuantizedModel& network, const Model& base) {
   }
   std::vector<StoredQuantizer> stored;
   for (const auto& [site, q] : network.quantizers) {
-    stored.push_back({site, q.spec, q.layout.outer, q.layout.dim, q.layout.inner, q.layout.group, q.lo, q.hi});
-    const auto n = static_cast<std::int64_t>(q.scale.size());
-    entries.push_back({"scale/" + site_key(site), "F32", {n}, q.scale.data(), q.scale.size() * 4});
-    if (!q.zero_point.empty())
-      entries.push_back({"zero_point/" + site_key(site), "F32", {n}, q.zero_point.data(), q.zero_point.size() * 4});
+    stored.push_back({site, q.spec, q.layout.outer, q.layout.dim, q.layout.inner, q.layout.group, q.lo, q.hi, q.share});
+    for (const Vector& v : kVectors) {
+      const std::vector<float>& values = q.*v.values;
+      if (!values.empty())
+        entries.push_back({vector_key(v, site), "F32", {static_cast<std::int64_t>(values.size())}, values.data(),
+                           values.size() * 4});
+    }
   }
   return write_container(entries, {{"format", "quanvas-network-1"},
                                    {"plan", to_json_text(network.plan)},
@@ -196,13 +226,13 @@ Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr&
     quant::QuantParams q;
     q.spec = s.spec;
     q.layout = {s.spec.granularity, s.outer, s.dim, s.inner, s.group};
+    if (s.spec.granularity == Granularity::kRow) q.layout.granularity = Granularity::kGroup;  // as make_layout() has it
     q.lo = s.lo;
     q.hi = s.hi;
-    const auto scale = parameters.find("scale/" + site_key(s.site));
-    if (scale == parameters.end()) return damaged();
-    q.scale = scale->second.to_floats();
-    if (const auto z = parameters.find("zero_point/" + site_key(s.site)); z != parameters.end())
-      q.zero_point = z->second.to_floats();
+    q.share = s.share;
+    for (const Vector& v : kVectors)
+      if (const auto found = parameters.find(vector_key(v, s.site)); found != parameters.end())
+        q.*v.values = found->second.to_floats();
     if (!is_usable(q)) return damaged();
     out.quantizers[s.site] = std::move(q);
   }

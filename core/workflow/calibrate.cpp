@@ -34,6 +34,12 @@ void warn_non_finite(const quant::Statistics& statistics, JobContext& job) {
                  " values were NaN or infinite in calibration and were left out of its statistics.", ""});
 }
 
+bool keep_batches(const quant::Statistics& statistics) {
+  for (const auto& [name, s] : statistics.tensors)
+    if (s.count() > 0 && s.batches().empty()) return false;
+  return true;
+}
+
 using ChunkStatistics = std::map<TensorId, quant::TensorStatistics>;
 
 }  // namespace
@@ -59,10 +65,14 @@ quant::StatisticsPtr WorkbenchState::known_statistics(const Prepared& prepared, 
 }
 
 Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& prepared,
-                                                               const CalibrationSettings& settings, JobContext& job) {
+                                                               const CalibrationSettings& settings, JobContext& job,
+                                                               bool need_batches) {
   if (auto known = known_statistics(prepared, settings)) {
-    warn_non_finite(*known, job);
-    return known;
+    if (!need_batches || keep_batches(*known)) {
+      warn_non_finite(*known, job);
+      return known;
+    }
+    job.issue({Severity::kInfo, "Calibration", "Done again: the stored statistics are of an earlier version and keep no batches.", ""});
   }
   const Data d = data();
   if (!d.calibrate)
@@ -81,7 +91,9 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
         hooks.tap = [&](TensorId id, const at::Tensor& value) {
           if (!wanted.count(id) || !value.is_floating_point()) return;
           const at::Tensor x = value.to(at::kCPU, at::kFloat).contiguous();
-          out[id].add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()));
+          quant::TensorStatistics& s = out[id];
+          s.add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()));
+          s.close_batch();  // a chunk is a batch: the same samples for any number of threads
         };
         QUANVAS_TRY(auto outputs, prepared.runner->run({chunk.input}, hooks));
         (void)outputs;
@@ -137,7 +149,7 @@ Result<ProjectState> WorkbenchState::calibrate(JobContext& job) {
   return guarded("calibrate", [&]() -> Result<ProjectState> {
     QUANVAS_TRY(const Recipe recipe, project_->recipe());
     QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, job));
-    QUANVAS_TRY(const auto statistics, gather_statistics(*prepared, recipe.calibration, job));
+    QUANVAS_TRY(const auto statistics, gather_statistics(*prepared, recipe.calibration, job, /*need_batches=*/true));
     (void)statistics;
     QUANVAS_TRY(const auto sample, sample_for(prepared, recipe.calibration));
     (void)sample;

@@ -9,6 +9,7 @@
 #include "core/base/files.h"
 #include "core/base/guarded.h"
 #include "core/exec/chunks.h"
+#include "core/quant/dynamic.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -25,6 +26,13 @@ struct Part {
 
 void append_codes(std::vector<std::int32_t>& out, const at::Tensor& value, const quant::QuantParams& params) {
   const at::Tensor x = value.to(at::kCPU, at::kFloat).contiguous();
+  if (quant::is_dynamic(params)) {
+    std::vector<std::int32_t> codes(static_cast<std::size_t>(x.numel()));
+    const Shape shape(x.sizes().begin(), x.sizes().end());
+    if (quant::quantize_codes_samples(params, shape, x.data_ptr<float>(), codes.data()))
+      out.insert(out.end(), codes.begin(), codes.end());
+    return;
+  }
   const auto layout = quant::rebatch(params, Shape(x.sizes().begin(), x.sizes().end()));
   if (!layout) return;
   const auto begin = out.size();

@@ -37,9 +37,11 @@ double largest_difference(const at::Tensor& x, const at::Tensor& y) {
   return at::where(x.eq(y), at::zeros({}, x.options()), (x - y).abs()).max().item<double>();
 }
 
+// Dynamic ones need no calibration.
 bool has_activation_specs(const Plan& plan) {
   for (const auto& s : plan.sites)
-    if (s.spec && (s.site.kind == SiteKind::kInput || s.site.kind == SiteKind::kOutput)) return true;
+    if (s.spec && s.spec->source != ScaleSource::kDynamic && (s.site.kind == SiteKind::kInput || s.site.kind == SiteKind::kOutput))
+      return true;
   return false;
 }
 

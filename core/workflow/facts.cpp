@@ -7,6 +7,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include "core/base/guarded.h"
+#include "core/quant/dynamic.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -22,12 +23,29 @@ Plan plan_of(const Plan& plan, NodeId node) {
   return out;
 }
 
+// With the sites that share a quantizer with one of the node's.
+Plan with_mates(const Plan& plan, const Plan& own) {
+  Plan out = own;
+  std::set<std::string> shared;
+  for (const auto& site : own.sites)
+    if (!site.share.empty()) shared.insert(site.share);
+  const NodeId node = own.sites.empty() ? kNoNode : own.sites[0].site.node;
+  for (const auto& site : plan.sites)
+    if (site.site.node != node && shared.count(site.share)) out.sites.push_back(site);
+  return out;
+}
+
 Shape shape_of(const at::Tensor& t) { return Shape(t.sizes().begin(), t.sizes().end()); }
 
 Result<SiteFacts> measure_site(const Site& site, const quant::QuantParams& params, const at::Tensor& values,
                                bool from_sample) {
-  QUANVAS_TRY(const auto layout, quant::rebatch(params, shape_of(values)));
-  SiteFacts facts = quant::measure(params, layout, values.data_ptr<float>());
+  SiteFacts facts;
+  if (quant::is_dynamic(params)) {
+    QUANVAS_TRY(facts, quant::measure_samples(params, shape_of(values), values.data_ptr<float>()));
+  } else {
+    QUANVAS_TRY(const auto layout, quant::rebatch(params, shape_of(values)));
+    facts = quant::measure(params, layout, values.data_ptr<float>());
+  }
   facts.site = site;
   facts.from_sample = from_sample;
   if (from_sample) {  // no place in the file
@@ -59,7 +77,7 @@ Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node
     if (!layer) return facts;
     const Plan own = plan_of(*plan, node_id);
     const auto statistics = known_statistics(*prepared, recipe.calibration);
-    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, own, statistics.get(), quiet));
+    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, with_mates(*plan, own), statistics.get(), quiet));
     SamplePtr sample;
     if (statistics) {
       QUANVAS_TRY(sample, sample_for(prepared, recipe.calibration));
@@ -83,7 +101,14 @@ Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node
       at::Tensor values = is_weight ? weight_values(*prepared, id)
                           : sample  ? sample->tensors[static_cast<std::size_t>(id)]
                                     : at::Tensor();
-      if (!values.defined()) continue;
+      if (!values.defined()) {
+        SiteFacts missing;
+        missing.site = site;
+        missing.from_sample = !is_weight;
+        missing.missing = sample ? "Calibration never saw this tensor." : "Calibrate first.";
+        facts.sites.push_back(missing);
+        continue;
+      }
       values = values.to(at::kCPU, at::kFloat).contiguous();
       QUANVAS_TRY(SiteFacts measured, measure_site(site, found->second, values, !is_weight));
       facts.sites.push_back(std::move(measured));
@@ -159,7 +184,7 @@ Result<Histogram> WorkbenchState::histogram(const Recipe& recipe, const Site& si
       h.lo = -h.hi;
     }
     h.counts = source->rebin(h.lo, h.hi, bins);
-    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, plan_of(*plan, site.node), statistics.get(), quiet));
+    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, with_mates(*plan, plan_of(*plan, site.node)), statistics.get(), quiet));
     if (const auto q = quantizers.find(site); q != quantizers.end()) {
       const auto& p = q->second;
       const auto widest = std::max_element(p.scale.begin(), p.scale.end()) - p.scale.begin();
@@ -168,6 +193,7 @@ Result<Histogram> WorkbenchState::histogram(const Recipe& recipe, const Site& si
         h.clip_lo = h.grid.front();
         h.clip_hi = h.grid.back();
       }
+      if (quant::is_dynamic(p)) h.grid_note = "scales are found from each sample at run time";
       if (p.scale.size() > 1)
         h.grid_note = "grid of the largest of " + std::to_string(p.scale.size()) + " scales";
     }

@@ -7,6 +7,8 @@
 #include "core/base/guarded.h"
 #include "core/base/hash.h"
 #include "core/exec/rebuild.h"
+#include "core/quant/dynamic.h"
+#include "core/quant/shared.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -20,6 +22,46 @@ std::string graph_pass_key(const Recipe& recipe) {
     if (entry.enabled && pass && pass->stage() == PassStage::kGraph) h.text(entry.id).text(entry.options.dump());
   }
   return h.hex();
+}
+
+TensorId tensor_of(const Prepared& prepared, const Site& site) {
+  const Layer* layer = find_layer(prepared.layers, site.node);
+  return layer ? site_tensor(*layer, site) : kNoTensor;
+}
+
+// The parameters that all these weights have, for one of this shape. A weight that several sites read counts once.
+Result<quant::QuantParams> shared_weight_params(const Prepared& prepared, const std::vector<const SitePlan*>& sites,
+                                                const Shape& shape) {
+  std::vector<at::Tensor> keep;
+  std::vector<quant::Values> values;
+  std::set<TensorId> seen;
+  for (const SitePlan* s : sites) {
+    const TensorId id = tensor_of(prepared, s->site);
+    if (id == kNoTensor || !seen.insert(id).second) continue;
+    keep.push_back(weight_values(prepared, id));
+    if (keep.back().defined()) values.emplace_back(keep.back().data_ptr<float>(), keep.back().numel());
+  }
+  const QuantSpec& spec = *sites[0]->spec;
+  QUANVAS_TRY(quant::QuantParams params, quant::find_shared_params(spec, values));
+  QUANVAS_TRY(params.layout, quant::make_layout(spec, shape, 0));
+  return params;
+}
+
+quant::TensorStatistics joined_statistics(const Prepared& prepared, const std::vector<const SitePlan*>& sites,
+                                          const quant::Statistics& statistics) {
+  quant::TensorStatistics out;
+  bool any = false;
+  std::set<TensorId> seen;
+  for (const SitePlan* s : sites) {
+    const TensorId id = tensor_of(prepared, s->site);
+    if (id == kNoTensor || !seen.insert(id).second) continue;
+    const auto found = statistics.tensors.find(prepared.model->graph->tensor(id).name);
+    if (found == statistics.tensors.end()) continue;
+    if (any) out.join(found->second);
+    else out = found->second;
+    any = true;
+  }
+  return out;
 }
 
 bool has_integer_zero_point(const quant::QuantParams& p) { return !p.zero_point.empty(); }
@@ -78,6 +120,9 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
                                                       const quant::Statistics* statistics, JobContext& job) const {
   const Graph& graph = *prepared.model->graph;
   exec::QuantizerMap out;
+  std::map<std::string, std::vector<const SitePlan*>> shared;
+  for (const auto& s : plan.sites)
+    if (s.spec && !s.share.empty()) shared[s.share].push_back(&s);
   std::vector<const SitePlan*> biases;
   for (const auto& site_plan : plan.sites) {
     if (!site_plan.spec) continue;
@@ -92,14 +137,17 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
       biases.push_back(&site_plan);
       continue;
     }
-    const int axis = exec::site_axis(*layer, *site_plan.spec, site.kind);
+    const int axis = exec::site_axis(*layer, *node, *site_plan.spec, site.kind);
     Result<quant::QuantParams> params = fail(ErrorCode::kInternal, "");
     if (tensor.is_initializer) {
       const at::Tensor values = weight_values(prepared, id);
       if (!values.defined())
         return fail(ErrorCode::kCorrupt, where + ": the model holds no data for '" + tensor.name + "'.");
-      params = quant::find_params(*site_plan.spec, Shape(values.sizes().begin(), values.sizes().end()),
-                                  values.data_ptr<float>(), axis);
+      const Shape shape(values.sizes().begin(), values.sizes().end());
+      params = site_plan.share.empty() ? quant::find_params(*site_plan.spec, shape, values.data_ptr<float>(), axis)
+                                       : shared_weight_params(prepared, shared[site_plan.share], shape);
+    } else if (site_plan.spec->source == ScaleSource::kDynamic) {
+      params = quant::dynamic_params(*site_plan.spec, axis);
     } else {
       if (!statistics) continue;
       const auto found = statistics->tensors.find(tensor.name);
@@ -107,13 +155,17 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
         job.issue({Severity::kWarning, where, "Stays float: calibration never saw '" + tensor.name + "'.", ""});
         continue;
       }
-      params = quant::find_params(*site_plan.spec, tensor.shape.value_or(Shape{}), found->second, axis);
+      params = quant::find_params(*site_plan.spec, tensor.shape.value_or(Shape{}),
+                                  site_plan.share.empty() ? found->second
+                                                          : joined_statistics(prepared, shared[site_plan.share], *statistics),
+                                  axis);
     }
     if (!params) {
       Error e = params.error();
       e.context = e.context.empty() ? where : where + ": " + e.context;
       return Failure(std::move(e));
     }
+    params->share = site_plan.share;
     out[site] = std::move(*params);
   }
   // Biases last: their scale is the product of the input's and the weight's.
@@ -148,7 +200,8 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
   // A tensor that several layers read is stored once, or once in each form that they give it.
   std::map<TensorId, std::vector<const quant::QuantParams*>> stored;
   const auto is_same = [](const quant::QuantParams* a, const quant::QuantParams* b) {
-    return a == b || (a && b && a->spec == b->spec && a->scale == b->scale && a->zero_point == b->zero_point);
+    return a == b || (a && b && a->spec == b->spec && a->scale == b->scale && a->zero_point == b->zero_point &&
+                       a->code_scale == b->code_scale && a->center == b->center && a->rounding == b->rounding);
   };
   for (const Layer& layer : layers) {
     const Node& node = *graph.find(layer.node);

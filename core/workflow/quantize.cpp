@@ -11,12 +11,18 @@ namespace {
 bool needs_statistics(const Plan& plan, const Prepared& prepared) {
   for (const auto& s : plan.sites) {
     if (!s.spec || s.site.kind == SiteKind::kWeight || s.site.kind == SiteKind::kBias) continue;
+    if (s.spec->source == ScaleSource::kDynamic) continue;
     if (find_layer(prepared.layers, s.site.node)) return true;
   }
   return false;
 }
 
 }  // namespace
+
+bool needs_batches(const Plan& plan) {
+  return std::any_of(plan.sites.begin(), plan.sites.end(),
+                     [](const SitePlan& s) { return s.spec && s.spec->batches != BatchStatistic::kAll; });
+}
 
 Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe, JobContext& job) {
   Quantized out;
@@ -38,7 +44,7 @@ Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe,
   }
   if (needs_statistics(*plan, *out.prepared)) {
     job.set_range(0, trains ? 0.1 : 0.3);
-    QUANVAS_TRY(out.statistics, gather_statistics(*out.prepared, recipe.calibration, job));
+    QUANVAS_TRY(out.statistics, gather_statistics(*out.prepared, recipe.calibration, job, needs_batches(*plan)));
   }
   out.network.model = out.prepared->model;
   out.network.plan = *plan;

@@ -93,8 +93,9 @@ class WorkbenchState final : public Workbench {
   std::string statistics_key(const Prepared& prepared, const CalibrationSettings& settings) const;
   // From memory or the project; null when this was never calibrated.
   quant::StatisticsPtr known_statistics(const Prepared& prepared, const CalibrationSettings& settings);
+  // need_batches: known ones of a version that kept no batches are gathered anew.
   Result<quant::StatisticsPtr> gather_statistics(const Prepared& prepared, const CalibrationSettings& settings,
-                                                 JobContext& job);
+                                                 JobContext& job, bool need_batches);
   // Null without calibration data.
   Result<SamplePtr> sample_for(const PreparedPtr& prepared, const CalibrationSettings& settings);
   // quantize.cpp
@@ -174,6 +175,8 @@ struct NetworkSize {
 };
 NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, const exec::QuantizerMap& quantizers);
 
+// Whether a site's range is averaged over the calibration's batches.
+bool needs_batches(const Plan& plan);
 // An initializer as contiguous float32 on the CPU (no copy when it is that already); undefined when absent.
 at::Tensor weight_values(const Prepared& prepared, TensorId id);
 TensorError tensor_error(const at::Tensor& x, const at::Tensor& y);

@@ -133,7 +133,7 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
     quant::StatisticsPtr statistics;
     if (s.activations) {
       job.set_range(0, 0.1);
-      QUANVAS_TRY(statistics, gather_statistics(*prepared, recipe.calibration, job));
+      QUANVAS_TRY(statistics, gather_statistics(*prepared, recipe.calibration, job, needs_batches(*plan)));
     }
     const Data d = data();
     const DatasetPtr source = d.evaluate ? d.evaluate : d.calibrate;

@@ -5,6 +5,7 @@
 #include <sstream>
 #include <utility>
 
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_opset.h"
 #include "plugins/exporters/onnx_sites.h"
 #include "plugins/exporters/onnx_write.h"
@@ -34,6 +35,8 @@ bool in_storage(const Question& q, std::int64_t code) {
 }
 
 std::string wrong_format(const Question& q) { return q.p.spec.format == "int" ? "" : q.p.spec.format; }
+
+std::string wrong_source(const Question& q) { return quant::is_dynamic(q.p) ? "found from each sample at run time" : ""; }
 
 std::string wrong_granularity(const Question& q) {
   if (q.p.spec.granularity == Granularity::kRow) return "per row";
@@ -70,7 +73,13 @@ std::string wrong_zero_place(const Question& q) {
   return inside ? "added before the rounding" : "";
 }
 
+// The nodes know (q - z) s only.
+std::string wrong_offset(const Question& q) {
+  return q.p.spec.zero_point == ZeroPointType::kOffset ? "a real number that is added to code times scale" : "";
+}
+
 std::string wrong_scale(const Question& q) {
+  if (quant::is_dynamic(q.p)) return {};  // has a refusal of its own
   if (q.p.scale.empty()) return "no scale";
   for (const float s : q.p.scale)
     if (!std::isfinite(s) || s <= 0) return "scale " + number(s);
@@ -80,6 +89,7 @@ std::string wrong_scale(const Question& q) {
 std::string wrong_zero_point(const Question& q) {
   if (!q.p.zero_point.empty() && q.p.zero_point.size() != q.p.scale.size())
     return std::to_string(q.p.zero_point.size()) + " zero points for " + std::to_string(q.p.scale.size()) + " scales";
+  if (q.p.spec.zero_point == ZeroPointType::kOffset) return {};  // has a refusal of its own
   for (const float z : q.p.zero_point)
     if (!std::isfinite(z) || z != std::nearbyint(z) || !in_storage(q, static_cast<std::int64_t>(z)))
       return "zero point " + number(z);
@@ -88,7 +98,7 @@ std::string wrong_zero_point(const Question& q) {
 
 // A scale per index of one axis, and that axis has as many indices.
 std::string wrong_axis(const Question& q) {
-  if (q.p.spec.granularity == Granularity::kGroup) return {};
+  if (q.p.spec.granularity == Granularity::kGroup || q.p.spec.granularity == Granularity::kRow || quant::is_dynamic(q.p)) return {};
   if (q.p.spec.granularity == Granularity::kTensor)
     return q.p.scale.size() <= 1 ? "" : std::to_string(q.p.scale.size()) + " scales for a whole tensor";
   if (q.shape.empty()) return {};
@@ -113,6 +123,8 @@ struct Rule {
 };
 constexpr Rule kRules[] = {
     {"number format", wrong_format, "int", "Choose an integer format, or leave it float."},
+    {"scale source", wrong_source, "scales that are known beforehand (QuantizeLinear with constants)",
+     "Use source statistics and calibrate, or leave it float."},
     {"granularity", wrong_granularity, "per tensor, or per channel along one axis",
      "Use per channel: blocks of scales exist from opset 21 on."},
     {"bit width", wrong_bits, "1 to 8 bit (int8 and uint8 at opset 13)", "Use 8 bit or fewer."},
@@ -121,6 +133,7 @@ constexpr Rule kRules[] = {
     {"bias zero point", wrong_bias_zero, "0", "Use a symmetric bias, for example int32 with the accumulator's scale."},
     {"rounding", wrong_rounding, "half to even (QuantizeLinear)", "Use half-even rounding."},
     {"place of the zero point", wrong_zero_place, "added after the rounding", "Set zero_point_inside to false."},
+    {"offset", wrong_offset, "an integer zero point, or none", "Use zero_point integer."},
     {"scale", wrong_scale, "finite and greater than 0", "Calibrate again, or give clip limits."},
     {"zero point", wrong_zero_point, "an integer that the stored type holds, one per scale",
      "Use an integer zero point, or none."},

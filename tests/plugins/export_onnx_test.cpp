@@ -179,6 +179,12 @@ const RefusalCase kRefusals[] = {
     {"zero point -1 of uint8", SiteKind::kInput, [](auto& p) { p.zero_point = {-1}; }, "zero point"},
     {"zero point nan", SiteKind::kInput, [](auto& p) { p.zero_point = {NAN}; }, "zero point"},
     {"too few scales", SiteKind::kWeight, [](auto& p) { p.scale.pop_back(); }, "axis of scales"},
+    {"negative scale", SiteKind::kWeight, [](auto& p) { p.scale[0] = -p.scale[0]; }, "scale"},
+    {"codebook", SiteKind::kWeight, [](auto& p) { p.spec.format = "nf4"; }, "number format"},
+    {"offset", SiteKind::kWeight,
+     [](auto& p) { p.spec.zero_point = ZeroPointType::kOffset; p.zero_point.assign(p.scale.size(), 0.3f); }, "offset"},
+    {"dynamic", SiteKind::kInput,
+     [](auto& p) { p.spec.source = ScaleSource::kDynamic; p.scale.clear(); p.zero_point.clear(); }, "scale source"},
     {"axis 7", SiteKind::kWeight, [](auto& p) { p.spec.axis = 7; }, "axis of scales"},
 };
 
@@ -200,6 +206,18 @@ TEST_F(ExportTest, RefusalsNameLayerQuantizerAndRule) {
       EXPECT_FALSE(part->empty());
     EXPECT_NE(refusals[0].text().find("conv1"), std::string::npos);
   }
+}
+
+// Of a constant only codes and scale are stored, however the codes came about.
+TEST_F(ExportTest, CodesByAScaleOfTheirOwnAreAccepted) {
+  QuantizedModel model = quantize(small_net(), plain());
+  for (auto& [site, params] : model.quantizers)
+    if (site.kind == SiteKind::kWeight) {
+      params.spec.decoupled = Decoupling::kL2;
+      params.code_scale = params.scale;
+      params.center.assign(params.scale.size(), 0.0f);
+    }
+  EXPECT_TRUE(exporter("onnx-qdq").check(model, json::object()).empty());
 }
 
 TEST_F(ExportTest, RefusesQuantizersWithoutAPlaceAndFloat16) {

@@ -195,6 +195,26 @@ TEST_F(Workflow, TablesHaveUnitsAndTheProgressIsNotInThem) {
   EXPECT_TRUE(run({"quantize", "p.quanvas", "--weights", "8", "--quiet"}).err.find(" % ") == std::string::npos);
 }
 
+TEST_F(Workflow, SharedAndDynamicQuantizersComeFromARecipeFile) {
+  write("r.yaml",
+        "name: mixed\nrules:\n"
+        "  - {select: {sites: [weight]}, share: all weights, set: {bits: 6}}\n"
+        "  - {select: {kinds: [compute], sites: [input]}, set: {source: dynamic, granularity: row}}\n"
+        "  - {select: {names: [conv1], sites: [input]}, set: {batches: ema, statistic: minmax}}\n");
+  ASSERT_EQ(run({"recipe", "p.quanvas", "--set", "r.yaml"}).code, 0);
+  EXPECT_THAT(run({"info", "p.quanvas"}).out, HasSubstr("W6 (shared: all weights)"));
+  int shared = 0;
+  const json info = run_json({"info", "p.quanvas"});
+  for (const auto& node : info["nodes"]) shared += node.value("weight_share", "") == "all weights";
+  EXPECT_EQ(shared, 2);
+  EXPECT_THAT(run({"recipe", "p.quanvas"}).out, HasSubstr("share: all weights"));
+  const Answer quantized = run({"quantize", "p.quanvas"});
+  EXPECT_EQ(quantized.code, 0) << quantized.err;
+  const Answer exported = run({"export", "p.quanvas", "--target", "onnx-qdq", "--out", "q.onnx"});
+  EXPECT_NE(exported.code, 0);
+  EXPECT_THAT(exported.out + exported.err, HasSubstr("found from each sample at run time"));
+}
+
 TEST_F(Workflow, DataFilesMayBeYamlAndTheirMistakesAreNamed) {
   write("data.yaml",
         "name: from file\ncalibrate: {reader: idx, options: {images: images.idx}}\n"

@@ -1,0 +1,139 @@
+#include "core/recipe/plan_settle.h"
+
+#include <algorithm>
+#include <map>
+
+namespace quanvas {
+namespace {
+
+// A bias that takes its scale from the accumulator stays float where there is no such scale.
+void settle_bias(std::vector<SitePlan>& sites, std::size_t begin, std::size_t end) {
+  const QuantSpec *weight = nullptr, *input = nullptr;
+  for (std::size_t i = begin; i < end; ++i) {
+    const QuantSpec* spec = sites[i].spec ? &*sites[i].spec : nullptr;
+    if (sites[i].site.kind == SiteKind::kWeight) weight = spec;
+    if (sites[i].site.kind == SiteKind::kInput && sites[i].site.operand == 0) input = spec;
+  }
+  for (std::size_t i = begin; i < end; ++i) {
+    SitePlan& s = sites[i];
+    if (s.site.kind != SiteKind::kBias || !s.spec || !s.spec->scale_from_accumulator) continue;
+    const std::string problem = accumulator_problem(input, weight);
+    if (problem.empty()) continue;
+    s.spec.reset();
+    s.why += "; float, because its scale would be input scale × weight scale and " + problem;
+  }
+}
+
+// What a site's name in a sentence is: "conv1 input 2".
+std::string site_text(const Graph& graph, const Site& site) {
+  const Node* node = graph.find(site.node);
+  return (node ? node->name : std::to_string(site.node)) + " " + enum_text(site.kind) +
+         (site.operand > 0 ? " " + std::to_string(site.operand + 1) : "");
+}
+
+std::string list_text(std::vector<std::string> names) {
+  constexpr std::size_t kShown = 4;
+  const std::size_t more = names.size() > kShown ? names.size() - kShown : 0;
+  if (more) names.resize(kShown);
+  std::string out;
+  for (const auto& name : names) out += (out.empty() ? "" : ", ") + name;
+  return out + (more ? " and " + std::to_string(more) + " more" : "");
+}
+
+// Why these sites cannot have one quantizer, as a clause; empty: they can.
+std::string sharing_problem(const std::vector<const SitePlan*>& sites) {
+  const QuantSpec& spec = *sites[0]->spec;
+  const auto is_activation = [](const SitePlan* s) { return s->site.kind == SiteKind::kInput || s->site.kind == SiteKind::kOutput; };
+  for (const SitePlan* s : sites) {
+    if (s->site.kind == SiteKind::kBias) return "a bias shares nothing";
+    if (is_activation(s) != is_activation(sites[0])) return "weights and activations do not share";
+    if (!(*s->spec == spec)) return "their formats differ";
+  }
+  if (spec.granularity != Granularity::kTensor)
+    return std::string("granularity is ") + enum_text(spec.granularity) + ", which must be tensor";
+  if (spec.source == ScaleSource::kDynamic) return "source is dynamic, which finds a scale in each tensor alone";
+  if (spec.decoupled != Decoupling::kNone) return "decoupled codes have a scale for each tensor";
+  if (!is_activation(sites[0]) && (spec.statistic == Statistic::kMaxMean || spec.statistic == Statistic::kMaxRms ||
+                                   spec.statistic == Statistic::kHe))
+    return std::string("statistic is ") + enum_text(spec.statistic) + ", which looks at the shape of one tensor";
+  return {};
+}
+
+// Sites of rules with one name get one quantizer, or stay float where that cannot be.
+void settle_shares(const Graph& graph, const Recipe& recipe, Plan& plan) {
+  std::map<std::string, std::vector<SitePlan*>> groups;
+  for (SitePlan& s : plan.sites) {
+    if (!s.spec || s.rule < 0) continue;
+    const std::string& name = recipe.rules[static_cast<std::size_t>(s.rule)].share;
+    if (name.empty() || (name == "node" && s.site.kind != SiteKind::kInput)) continue;
+    s.share = name == "node" ? std::string("#") + std::to_string(s.site.node) : name;
+    groups[s.share].push_back(&s);
+  }
+  for (auto& [key, sites] : groups) {
+    if (sites.size() == 1) {
+      sites[0]->share.clear();
+      continue;
+    }
+    std::vector<std::string> names;
+    for (const SitePlan* s : sites) names.push_back(site_text(graph, s->site));
+    const std::string shown = key.starts_with("#") ? "node" : key;
+    const std::string problem = sharing_problem({sites.begin(), sites.end()});
+    for (SitePlan* s : sites) {
+      s->why += "; shares '" + shown + "' with " + std::to_string(sites.size() - 1) + " other" + (sites.size() > 2 ? "s" : "");
+      if (problem.empty()) continue;
+      s->why += "; float, because " + problem;
+      s->share.clear();
+      s->spec.reset();
+    }
+    if (!problem.empty())
+      plan.warnings.push_back(list_text(names) + " are to share '" + shown + "', but " + problem +
+                              ", so they stay float. Give them one format, or another name.");
+  }
+}
+
+// The bound of an accumulator holds for inputs within the declared codes only.
+void check_accumulators(const Graph& graph, Plan& plan) {
+  for (const SitePlan& weight : plan.sites) {
+    if (weight.site.kind != SiteKind::kWeight || !weight.spec || !weight.spec->accumulator_bits) continue;
+    const SitePlan* input = plan.find({weight.site.node, SiteKind::kInput, 0});
+    const std::string layer = graph.find(weight.site.node)->name;
+    if (!input || !input->spec || input->spec->format != "int") {
+      plan.warnings.push_back(layer + ": accumulator_bits is " + std::to_string(*weight.spec->accumulator_bits) +
+                              ", but the layer's input is " + (input && input->spec ? input->spec->format : "float") +
+                              ", so nothing is added up in integers. Give the input an integer format.");
+      continue;
+    }
+    QuantSpec declared;
+    declared.bits = weight.spec->accumulator_input_bits;
+    declared.is_signed = weight.spec->accumulator_input_signed;
+    const CodeRange allowed = code_range(declared), codes = code_range(*input->spec);
+    if (codes.lo >= allowed.lo && codes.hi <= allowed.hi) continue;
+    const bool sign = input->spec->is_signed != declared.is_signed;
+    plan.warnings.push_back(layer + ": the bound of accumulator_bits holds for input codes " + std::to_string(allowed.lo) + " to " +
+                            std::to_string(allowed.hi) + " (accumulator_input_bits " + std::to_string(declared.bits) +
+                            ", accumulator_input_signed " + (declared.is_signed ? "true" : "false") + "), and the input has " +
+                            std::to_string(codes.lo) + " to " + std::to_string(codes.hi) + ". Set accumulator_input_bits to " +
+                            std::to_string(input->spec->bits) +
+                            (sign ? std::string(" and accumulator_input_signed to ") + (input->spec->is_signed ? "true" : "false") : "") +
+                            ", or give the input fewer bits.");
+  }
+}
+
+void settle_biases(std::vector<SitePlan>& sites) {
+  for (std::size_t begin = 0; begin < sites.size();) {
+    std::size_t end = begin + 1;
+    while (end < sites.size() && sites[end].site.node == sites[begin].site.node) ++end;
+    settle_bias(sites, begin, end);
+    begin = end;
+  }
+}
+
+}  // namespace
+
+void settle(const Graph& graph, const Recipe& recipe, Plan& plan) {
+  settle_shares(graph, recipe, plan);
+  settle_biases(plan.sites);
+  check_accumulators(graph, plan);
+}
+
+}  // namespace quanvas

@@ -1,0 +1,13 @@
+// Quanvas - what sites of a plan owe to each other, once each of them has its rule. Internal to core/recipe.
+#pragma once
+
+#include "core/recipe/plan.h"
+
+namespace quanvas {
+
+// Shared quantizers, then biases at the accumulator's scale: where the sites do not go together they become float, with
+// the reason in `why` and, for shares, a warning. Accumulators whose bound does not hold for the layer's input are
+// warnings. Cheap where no rule uses these.
+void settle(const Graph& graph, const Recipe& recipe, Plan& plan);
+
+}  // namespace quanvas
