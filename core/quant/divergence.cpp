@@ -31,10 +31,11 @@ double divergence(const std::vector<double>& bins, const Prefix& prefix, std::si
   const double outliers = total - prefix.counts[used];
   const double q_total = prefix.counts[used];
   if (q_total <= 0) return HUGE_VAL;
-  // Smoothing takes as much from the filled bins as it gives to the empty ones.
-  const auto smoothed = [&](double probability, double filled) {
+  // Smoothing takes as much from the filled bins as it gives to the empty ones. Of counts, not of probabilities: there a
+  // ten-thousandth is as much as a tail of 20 values in 200,000, and the threshold of 8 bits falls far below the extreme.
+  const auto smoothed = [&](double count, double filled) {
     const double empty = static_cast<double>(used) - filled;
-    return probability > 0 ? probability - kSmooth * empty / std::max(1.0, filled) : kSmooth;
+    return count > 0 ? count - kSmooth * empty / std::max(1.0, filled) : kSmooth;
   };
   const double p_filled = prefix.filled[used] + (bins[used - 1] == 0 && outliers > 0 ? 1 : 0);
   double sum = 0;
@@ -44,8 +45,8 @@ double divergence(const std::vector<double>& bins, const Prefix& prefix, std::si
     const double each = filled > 0 ? (prefix.counts[end] - prefix.counts[begin]) / filled : 0;
     for (std::size_t i = begin; i < end; ++i) {
       const double count = bins[i] + (i + 1 == used ? outliers : 0);
-      const double p = smoothed(count / total, p_filled);
-      const double q = smoothed(bins[i] > 0 ? each / q_total : 0, prefix.filled[used]);
+      const double p = smoothed(count, p_filled) / total;
+      const double q = smoothed(bins[i] > 0 ? each : 0, prefix.filled[used]) / q_total;
       if (p > 0) sum += p * std::log(p / std::max(q, DBL_MIN));
     }
   }

@@ -9,7 +9,8 @@ namespace quanvas::quant {
 // Threshold of |x| whose quantized histogram has the least Kullback-Leibler divergence from the clipped one
 // (Migacz, "8-bit Inference with TensorRT", GTC 2017): 2048 bins up to `extreme`; candidates end at each bin from the
 // number of levels on; counts beyond the candidate go to its last bin; each level is spread evenly over its non-empty
-// bins; both are made probabilities and smoothed: an empty bin has 1e-4, taken from the others. `extreme` when there are no more bins than levels.
+// bins; counts are smoothed (an empty bin has 1e-4,
+// taken from the others) and made probabilities. `extreme` when there are no more bins than levels.
 double kl_threshold(const Grid& grid, const float* x, std::int64_t n, double extreme);
 // The same from counts of equal bins of |x| over [0, extreme].
 double kl_threshold(const Grid& grid, const std::vector<double>& counts, double extreme);

@@ -216,7 +216,7 @@ struct QuantSpec {
   bool zero_centered = false;
   Truncation truncation = Truncation::kNone;
   // Quantization-aware training.
-  ScaleDomain scale_domain = ScaleDomain::kLinear;  // of a learned scale
+  ScaleDomain scale_domain = ScaleDomain::kLog;  // of a learned scale
   bool learn_zero_point = false;
   bool learn_bits = false;     // the width is trained, 2 bits at least; starts from `bits`
   // No gradient where x is clipped; default: for activations.

@@ -208,8 +208,6 @@ std::string check_forms(const QuantSpec& s) {
   if (s.soft_rounding && s.rounding != Rounding::kLearned) return "soft_rounding is true without rounding learned.";
   if (s.learn_bits && s.source != ScaleSource::kLearned)
     return std::string("learn_bits is true with source ") + enum_text(s.source) + "; a learned width needs a learned scale.";
-  if (s.scale_domain == ScaleDomain::kLog && s.source != ScaleSource::kLearned)
-    return std::string("scale_domain is log with source ") + enum_text(s.source) + "; it is how a learned scale is trained.";
   if (s.delay < 0) return between("delay", std::to_string(s.delay), "0", "2147483647");
   return {};
 }

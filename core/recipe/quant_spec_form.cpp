@@ -143,7 +143,7 @@ std::vector<Field> form_fields(SiteKind site) {
   if (activation)
     f.back().choices.push_back({"dynamic", "Dynamic", "Found from each sample at run time; needs no calibration."});
   f.push_back(when(real_field("scale_value", "Scale value", "The constant scale.", 1, 1e-37, 1e37), "source", {"constant"}));
-  f.push_back(when(choice_field("scale_domain", "Trained as", "What the gradient changes.", "linear",
+  f.push_back(when(choice_field("scale_domain", "Trained as", "What the gradient changes.", "log",
                                 {{"linear", "Scale", "The scale itself."},
                                  {"log", "log2 of the scale", "Steps are relative to the scale, which stays positive."}}),
                    "source", {"learned"}));

@@ -123,7 +123,7 @@ std::string describe(const QuantSpec& spec) {
   if (spec.batches != BatchStatistic::kAll)
     out += spec.batches == BatchStatistic::kMean ? ", mean of the batches" : ", moving average of the batches";
   if (spec.source == ScaleSource::kLearned)
-    out += std::string(", learned in training") + (spec.scale_domain == ScaleDomain::kLog ? " (log2)" : "") +
+    out += std::string(", learned in training") + (spec.scale_domain == ScaleDomain::kLinear ? " (linear)" : "") +
            (spec.learn_bits ? ", width learned" : "");
   if (spec.delay > 0) out += ", from step " + std::to_string(spec.delay);
   if (spec.source == ScaleSource::kDynamic) out += ", dynamic";
