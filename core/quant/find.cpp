@@ -5,6 +5,7 @@
 #include "core/quant/affine.h"
 #include "core/quant/apply.h"
 #include "core/quant/divergence.h"
+#include "core/quant/find_tiles.h"
 #include "core/quant/order.h"
 #include "core/quant/parallel.h"
 #include "core/quant/search.h"
@@ -54,22 +55,6 @@ Extremes find_extremes(const BlockLayout& layout, const float* x) {
     extremes.highest.push_back(empty ? 0.0f : from_order_key(most[p]));
   }
   return extremes;
-}
-
-Failure non_finite(const Shape& shape, const float* x, std::int64_t n) {
-  std::int64_t i = 0;
-  while (i < n && std::isfinite(x[i])) ++i;
-  std::string index;
-  std::int64_t rest = i;
-  for (auto d = shape.rbegin(); d != shape.rend(); ++d) {
-    const std::int64_t size = std::max<std::int64_t>(1, *d);
-    index = std::to_string(rest % size) + (index.empty() ? "" : ", ") + index;
-    rest /= size;
-  }
-  const char* const what = std::isnan(x[i]) ? "NaN" : x[i] > 0 ? "inf" : "-inf";
-  return fail(ErrorCode::kInvalidArgument,
-              "The tensor of shape " + shape_text(shape) + " holds " + what + " at index [" + index + "].",
-              "Only finite values can be quantized.");
 }
 
 // Where the elements of parameter p lie: `rows` runs of `run` elements, `stride` apart.
@@ -232,17 +217,43 @@ double he_threshold(const QuantSpec& spec, const Shape& shape, int default_axis)
 
 }  // namespace
 
-Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
-  if (spec.scale_from_accumulator)
-    return fail(ErrorCode::kInvalidArgument,
-                "scale_from_accumulator is true; such a scale comes from input and weight, not from the tensor.");
-  QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
+Failure non_finite(const Shape& shape, const float* x, std::int64_t n) {
+  std::int64_t i = 0;
+  while (i < n && std::isfinite(x[i])) ++i;
+  std::string index;
+  std::int64_t rest = i;
+  for (auto d = shape.rbegin(); d != shape.rend(); ++d) {
+    const std::int64_t size = std::max<std::int64_t>(1, *d);
+    index = std::to_string(rest % size) + (index.empty() ? "" : ", ") + index;
+    rest /= size;
+  }
+  const char* const what = std::isnan(x[i]) ? "NaN" : x[i] > 0 ? "inf" : "-inf";
+  return fail(ErrorCode::kInvalidArgument,
+              "The tensor of shape " + shape_text(shape) + " holds " + what + " at index [" + index + "].",
+              "Only finite values can be quantized.");
+}
+
+QuantSpec with_axis(const QuantSpec& spec, const Shape& shape, int default_axis) {
   QuantSpec resolved = spec;
   if (spec.granularity != Granularity::kTensor) {
     const int axis = spec.axis.value_or(spec.granularity == Granularity::kRow ? -1 : default_axis);
     resolved.axis = axis < 0 ? axis + static_cast<int>(shape.size()) : axis;
   }
+  return resolved;
+}
+
+Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
+  if (spec.scale_from_accumulator)
+    return fail(ErrorCode::kInvalidArgument,
+                "scale_from_accumulator is true; such a scale comes from input and weight, not from the tensor.");
+  QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
+  const QuantSpec resolved = with_axis(spec, shape, default_axis);
   if (spec.source == ScaleSource::kConstant) return params_from_range(resolved, layout, {}, {});
+  if (scales_from_tiles(spec, layout)) {
+    QuantParams params;
+    if (!find_in_tiles(resolved, layout, x, nullptr, nullptr, params)) return non_finite(shape, x, layout.elements());
+    return params;
+  }
   const Extremes extremes = find_extremes(layout, x);
   if (!extremes.finite) return non_finite(shape, x, layout.elements());
   const Grid grid = grid_of(spec);

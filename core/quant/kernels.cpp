@@ -21,6 +21,12 @@ const Kernels& kernels() {
   return best;
 }
 
+void stream_fence() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  _mm_sfence();
+#endif
+}
+
 float from_order_key(std::int32_t key) {
   const std::int32_t bits = order_key(key);
   float value;
