@@ -140,7 +140,7 @@ void over_spans(const Applier& applier, std::int64_t elements, const Integer& in
 
 // Large results: make(piece, buffer) piece by piece in the first-level cache, from where they are streamed.
 template <class Make>
-void streamed(const Applier& applier, std::int64_t elements, float* y, const Make& make) {
+void streamed(const Applier& applier, std::int64_t elements, const float* x, float* y, const Make& make) {
   const SpanPlan& plan = applier.plan();
   parallel_stripes(plan.count(), threads_for(elements), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     alignas(64) float buffer[kPiece];
@@ -148,7 +148,8 @@ void streamed(const Applier& applier, std::int64_t elements, float* y, const Mak
       if (const Span span = plan.span(i); span.rows > 0)
         plan.cut(span, kPiece, false, [&](const Span& piece) {
           make(piece, buffer);
-          kernels().stream(buffer, y + piece.offset, piece.elements(), nullptr, 0);
+          const std::int64_t next = std::min(elements, piece.offset + kAhead);
+          kernels().stream(buffer, y + piece.offset, piece.elements(), x + next, elements - next);
         });
     stream_fence();
   });
@@ -163,7 +164,7 @@ void fake_quantize(const QuantParams& params, const BlockLayout& layout, const f
     else kernels().fake_float(applier.rows(s), applier.float_grid(), x + s.offset, to);
   };
   if (x != y && layout.elements() >= kStreamElements && (applier.integer_kernel() || applier.float_kernel()))
-    return streamed(applier, layout.elements(), y, fake);
+    return streamed(applier, layout.elements(), x, y, fake);
   over_spans(
       applier, layout.elements(), [&](const Span& s) { fake(s, y + s.offset); },
       [&](const Span& s) { fake(s, y + s.offset); },
@@ -200,7 +201,7 @@ void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout
                        pass_clipped);
   };
   if (applier.integer_kernel() && dx != dy && dx != x && layout.elements() >= kStreamElements) {
-    streamed(applier, layout.elements(), dx, gradient);
+    streamed(applier, layout.elements(), x, dx, gradient);
   } else {
     over_spans(
         applier, layout.elements(),

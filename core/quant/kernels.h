@@ -69,6 +69,9 @@ struct Kernels {
   // Copies n floats past the caches and asks for `ahead` floats at `next`, which need not exist, to be brought in.
   // stream_fence() before another thread may look.
   void (*stream)(const float* from, float* to, std::int64_t n, const float* next, std::int64_t ahead);
+  // See packing.h; n codes of a multiple of 8 bits in all. False, and nothing done: a width without a loop of its own.
+  bool (*pack)(const std::int32_t* codes, std::int64_t n, int bits, std::uint8_t* out);
+  bool (*unpack)(const std::uint8_t* in, std::int64_t n, int bits, bool is_signed, std::int32_t* codes);
 };
 void stream_fence();
 

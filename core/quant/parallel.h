@@ -11,8 +11,8 @@ namespace quanvas::quant {
 inline constexpr std::int64_t kParallelElements = 128 * 1024;
 // From this many elements on results go past the caches (Kernels::stream): they would not stay there anyway.
 inline constexpr std::int64_t kStreamElements = 4 * 1024 * 1024;
-// Elements that are made in the first-level cache before they are streamed.
-inline constexpr std::int64_t kPiece = 2048;
+// Elements that are made in the first-level cache before they are streamed, and how far ahead of them x is asked for.
+inline constexpr std::int64_t kPiece = 512, kAhead = 2048;
 
 inline int threads_for(std::int64_t elements) { return elements < kParallelElements ? 1 : kernel_threads(); }
 
