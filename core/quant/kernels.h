@@ -76,6 +76,7 @@ struct Kernels {
 void stream_fence();
 
 const Kernels& kernels();                        // the best set that this processor has
+void use_kernels(const Kernels* set);            // this one from now on, null: the best again; for tests
 std::vector<const Kernels*> available_kernels();  // all that it has, plainest first (tests compare them)
 
 // Float32 bits as an integer of the same order: NaN and infinities lie outside the keys of finite values.
