@@ -19,32 +19,68 @@ struct Extremes {
   bool finite = true;
 };
 
-Extremes find_extremes(const BlockLayout& layout, const float* x) {
-  const SpanPlan plan(layout);
+Rows rows_of(const SpanPlan& plan, const Span& span) {
+  Rows rows;
+  rows.rows = span.rows;
+  rows.length = span.length;
+  rows.last = span.last;
+  rows.vector = plan.vector_rows();
+  return rows;
+}
+
+// Order keys of the extremes of each parameter.
+struct Keys {
+  explicit Keys(std::size_t count) : least(count, INT32_MAX), most(count, INT32_MIN) {}
+  std::vector<std::int32_t> least, most;
+  void merge(std::size_t p, std::int32_t low, std::int32_t high) {
+    least[p] = std::min(least[p], low);
+    most[p] = std::max(most[p], high);
+  }
+};
+
+// Columns: each thread has blocks of its own, or of a single block extremes of its own.
+void column_keys(const SpanPlan& plan, const float* x, int threads, Keys& keys) {
+  const auto take = [&](std::int64_t begin, std::int64_t end, Keys& into) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const Span span = plan.span(i);
+      const auto p = static_cast<std::size_t>(span.param);
+      if (span.rows > 0) kernels().range(rows_of(plan, span), x + span.offset, &into.least[p], &into.most[p]);
+    }
+  };
+  const std::int64_t spans = plan.block_spans(), blocks = plan.count() / spans;
+  if (blocks > 1)
+    return parallel_for(blocks, threads, [&](std::int64_t b) { take(b * spans, (b + 1) * spans, keys); });
+  std::vector<Keys> parts(static_cast<std::size_t>(threads), keys);
+  parallel_stripes(plan.count(), threads, [&](std::int64_t t, std::int64_t begin, std::int64_t end) {
+    take(begin, end, parts[static_cast<std::size_t>(t)]);
+  });
+  for (const Keys& part : parts)
+    for (std::size_t p = 0; p < part.least.size(); ++p) keys.merge(p, part.least[p], part.most[p]);
+}
+
+void row_keys(const SpanPlan& plan, const float* x, int threads, Keys& keys) {
   const auto slots = static_cast<std::size_t>(plan.results());
   std::vector<std::int32_t> low(slots), high(slots);
-  parallel_for(plan.count(), threads_for(layout.elements()), [&](std::int64_t i) {
+  parallel_for(plan.count(), threads, [&](std::int64_t i) {
     const Span span = plan.span(i);
-    if (span.rows == 0) return;
-    Rows rows;
-    rows.rows = span.rows;
-    rows.length = span.length;
-    rows.last = span.last;
-    rows.vector = plan.vector_rows();
-    kernels().range(rows, x + span.offset, low.data() + span.result, high.data() + span.result);
+    if (span.rows > 0)
+      kernels().range(rows_of(plan, span), x + span.offset, low.data() + span.result, high.data() + span.result);
   });
-  const auto count = static_cast<std::size_t>(std::max<std::int64_t>(0, layout.parameters()));
-  std::vector<std::int32_t> least(count, INT32_MAX), most(count, INT32_MIN);
   for (std::int64_t i = 0; i < plan.count(); ++i) {
     const Span span = plan.span(i);
-    if (span.rows == 0) continue;
-    for (std::int64_t k = 0; k < plan.slots(span); ++k) {
-      const auto p = static_cast<std::size_t>(plan.parameter(span, k));
+    for (std::int64_t k = 0; span.rows > 0 && k < plan.slots(span); ++k) {
       const auto slot = static_cast<std::size_t>(span.result + k);
-      least[p] = std::min(least[p], low[slot]);
-      most[p] = std::max(most[p], high[slot]);
+      keys.merge(static_cast<std::size_t>(plan.parameter(span, k)), low[slot], high[slot]);
     }
   }
+}
+
+Extremes find_extremes(const BlockLayout& layout, const float* x) {
+  const SpanPlan plan(layout);
+  const auto count = static_cast<std::size_t>(std::max<std::int64_t>(0, layout.parameters()));
+  Keys keys(count);
+  if (plan.count() > 0) (plan.vector_rows() ? column_keys : row_keys)(plan, x, threads_for(layout.elements()), keys);
+  const auto &least = keys.least, &most = keys.most;
   Extremes extremes;
   extremes.lowest.reserve(count);
   extremes.highest.reserve(count);

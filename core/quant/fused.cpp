@@ -1,5 +1,6 @@
 #include "core/quant/fused.h"
 
+#include <algorithm>
 #include <atomic>
 #include <vector>
 
@@ -85,6 +86,10 @@ class Tiles {
     const auto at = static_cast<std::size_t>(tile.param);
     const Rows rows = applier_.rows(tile);
     std::int32_t *const least = extremes, *const most = extremes + slots;
+    if (applier_.plan().vector_rows()) {
+      std::fill_n(least, slots, INT32_MAX);
+      std::fill_n(most, slots, rule_.absolute() ? 0 : INT32_MIN);
+    }
     if (rule_.absolute()) {
       kernels().absmax(rows, x_ + tile.offset, most);
       if (!within(most, slots, 0)) return false;

@@ -53,9 +53,9 @@ struct Kernels {
   // dx may be dy. sums: null, or one slot per row (uniform) or column (vector), added to.
   void (*backward)(const Rows&, const float* x, const float* dy, float* dx, double* sums, bool pass_clipped);
   PairSums (*pair_sums)(const float* x, const float* y, std::int64_t n);
-  // Smallest and largest order key (see order_key) per row or column, overwritten.
+  // Smallest and largest order key (see order_key) per row, overwritten, or per column, with what is there already.
   void (*range)(const Rows&, const float* x, std::int32_t* lowest, std::int32_t* highest);
-  // Bits of the largest magnitude per row or column, overwritten; above kLargestFiniteKey: not finite.
+  // Bits of the largest magnitude, likewise; above kLargestFiniteKey: not finite.
   void (*absmax)(const Rows&, const float* x, std::int32_t* largest);
   // Sums of squared errors of `count` candidates on at most kRankBlock finite elements, in units of each one's step,
   // by reciprocal and in float32: for ranking them. Each candidate's bits do not depend on the others.

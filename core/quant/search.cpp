@@ -42,6 +42,7 @@ class Ranking {
     std::array<int, kMaxSearchSteps> order{};
     std::iota(order.begin(), order.begin() + count, 0);
     std::fill_n(errors, count, 0.0);
+    if (units_ == 1) return only_unit(candidates, order.data(), count, errors);
     // All of them on the first units say which to look at first.
     const std::int64_t first = std::max<std::int64_t>(1, units_ / 16);
     for (int c = 0; c < count; c += kTogether)
@@ -60,6 +61,13 @@ class Ranking {
     return error * (static_cast<double>(a.scale) * static_cast<double>(a.scale));
   }
 
+  // Too few elements for anything to be given up.
+  void only_unit(const Affine* candidates, const int* order, int count, double* errors) const {
+    for (int c = 0; c < count; c += kTogether)
+      unit_errors(candidates, order + c, std::min(kTogether, count - c), x_, n_, errors + c);
+    for (int c = 0; c < count; ++c) errors[c] = scaled(candidates[c], errors[c]);
+  }
+
   // The chosen candidates on units [begin, end).
   void add(const Affine* candidates, const int* chosen, int count, std::int64_t begin, std::int64_t end, double* errors) {
     parts_.resize(static_cast<std::size_t>((end - begin) * kTogether));
@@ -72,7 +80,7 @@ class Ranking {
   }
 
   void finish(const Affine* candidates, int* chosen, int count, std::int64_t begin, double* errors) {
-    const std::int64_t wave = std::max<std::int64_t>(1, units_ / 8);
+    const std::int64_t wave = std::max<std::int64_t>(1, units_ / 4);
     for (std::int64_t u = begin; u < units_ && count > 0; u += wave) {
       int kept = 0;
       for (int c = 0; c < count; ++c) {

@@ -29,6 +29,8 @@ class SpanPlan {
 
   std::int64_t count() const { return count_; }
   Span span(std::int64_t index) const;
+  // Spans of a block (a group in columns; else the whole tensor): none of its parameters is another block's.
+  std::int64_t block_spans() const { return spans_per_block_; }
   bool vector_rows() const { return vector_; }
   std::int64_t period() const { return period_; }
   std::int64_t results() const;  // slots that all spans together need
