@@ -132,12 +132,16 @@ void add_tensor(CLI::App& app, Options& o) {
   sub->add_option("--codes", o.codes, "Codes (.npy, int32); of minifloats their bit patterns")->type_name("FILE");
   sub->add_option("--scale", o.scale_out, "Scales (.npy)")->type_name("FILE");
   sub->add_option("--zero-point", o.zero_point_out, "Zero points (.npy)")->type_name("FILE");
-  sub->add_option("--calib", o.calib, "Samples that the range of an activation comes from (.npy)")->type_name("FILE");
-  sub->add_option("--kind", o.kind, "What the array is")->check(CLI::IsMember({"weight", "activation", "bias"}));
+  sub->add_option("--calib", o.calib, "Batch of samples that the range of an activation comes from (.npy); several may be given")->type_name("FILE");
+  sub->add_option("--kind", o.kind, "What the array is")->check(CLI::IsMember({"weight", "activation", "bias", "trunc"}));
   sub->add_option("--layer", o.layer, "Layer of a weight; decides the axis of channels and groups")
       ->check(CLI::IsMember({"linear", "conv", "conv-transpose"}));
   sub->add_option("--axis", o.axis, "Axis of channels, groups or rows instead of the layer's")->check(CLI::Range(-8, 7));
-  sub->add_option("--input-scale", o.input_scale, "Scale of the input, for a bias (.npy)")->type_name("FILE");
+  sub->add_option("--input-scale", o.input_scale, "Scale of the input, for a bias; of the array itself, for a truncation (.npy)")
+      ->type_name("FILE");
+  sub->add_option("--input-bits", o.input_bits, "Width of the array's integers, for a truncation")->check(CLI::Range(1, 32));
+  sub->add_option("--param", o.params, "A trained parameter instead of what the array gives: scale, zero-point or round (.npy)")
+      ->type_name("NAME=FILE");
   sub->add_option("--weight-scale", o.weight_scale, "Scales of the weight, for a bias (.npy)")->type_name("FILE");
 }
 

@@ -69,6 +69,8 @@ struct Options {
   std::string kind = "weight", layer = "linear";
   std::vector<std::string> calib;
   std::string input_scale, weight_scale;
+  int input_bits = 0;
+  std::vector<std::string> params;
   std::optional<int> axis;
 };
 

@@ -55,15 +55,42 @@ float allowed_scale(const QuantSpec& spec, float scale) {
   return spec.scale == ScaleType::kFloat16 ? float16_up(scale) : std::max(scale, FLT_MIN);
 }
 
+// The float16 nearest to v, half to even.
+float nearest_float16(float v) {
+  const float a = std::fabs(v);
+  if (!(a < 65520)) return std::copysign(65504.0f, v);
+  const float unit = std::ldexp(1.0f, std::max(a > 0 ? floor_log2(a) : -14, -14) - 10);
+  return std::nearbyintf(v / unit) * unit;
+}
+
+// The value of the largest magnitude takes the lowest code, or the codebook's farthest value.
+float signed_scale(const QuantSpec& spec, const Grid& grid, float value) {
+  const float v = tame(value);
+  const bool below = grid.family != Family::kCodebook || -grid.values->front() >= grid.values->back();
+  const float far = grid.family != Family::kCodebook ? static_cast<float>(grid.lo)
+                    : below                          ? grid.values->front()
+                                                     : grid.values->back();
+  const float magnitude = allowed_scale(spec, at_least_smallest(std::fabs(v)) / std::fabs(far));
+  return (v < 0) == below ? magnitude : -magnitude;
+}
+
 float symmetric_scale(const QuantSpec& spec, const Grid& grid, float threshold) {
+  if (spec.statistic == Statistic::kSignedMax) return signed_scale(spec, grid, threshold);
   const float t = at_least_smallest(std::fabs(tame(threshold)));
   if (spec.scale == ScaleType::kPowerOfTwo) return power_of_two_scale(spec, grid, t);
   return allowed_scale(spec, t / static_cast<float>(full_scale(grid)));
 }
 
+float zero_of(const QuantSpec& spec, const Grid& grid, float lo, float scale) {
+  if (spec.zero_point == ZeroPointType::kFloat) return -lo / scale + static_cast<float>(grid.lo);
+  // In double: lo - min / s is a whole number plus at most 2^32.
+  const double zero = std::nearbyint(grid.lo - static_cast<double>(lo / scale));
+  return static_cast<float>(std::clamp(zero, grid.lo, grid.hi));
+}
+
 Affine asymmetric(const QuantSpec& spec, const Grid& grid, Range range) {
-  // Without zero_in_range only the lower end is made to reach 0, as Brevitas has it.
-  const float lo = std::min(tame(range.lo), 0.0f);
+  // Without zero_in_range only the lower end is made to reach 0, as Brevitas has it; an offset needs neither.
+  const float lo = grid.offset && !spec.zero_in_range ? tame(range.lo) : std::min(tame(range.lo), 0.0f);
   const float hi = spec.zero_in_range ? std::max(tame(range.hi), 0.0f) : tame(range.hi);
   const auto steps = static_cast<float>(std::max(1.0, grid.hi - grid.lo));
   const float width = std::fabs(hi - lo);
@@ -74,13 +101,11 @@ Affine asymmetric(const QuantSpec& spec, const Grid& grid, Range range) {
     result.scale = at_least_smallest(width) / steps;
   if (spec.scale == ScaleType::kPowerOfTwo) result.scale = std::ldexp(1.0f, ceil_log2(result.scale));
   else result.scale = allowed_scale(spec, result.scale);
-  if (spec.zero_point == ZeroPointType::kFloat) {
-    result.zero = -lo / result.scale + static_cast<float>(grid.lo);
+  if (grid.offset) {
+    result.zero = spec.scale == ScaleType::kFloat16 ? nearest_float16(lo) : lo;
     return result;
   }
-  // In double: lo - min / s is a whole number plus at most 2^32.
-  const double zero = std::nearbyint(grid.lo - static_cast<double>(lo / result.scale));
-  result.zero = static_cast<float>(std::clamp(zero, grid.lo, grid.hi));
+  result.zero = zero_of(spec, grid, lo, result.scale);
   return result;
 }
 
@@ -91,9 +116,47 @@ void two_level_scales(std::vector<float>& scale) {
   QuantSpec e4m3;
   e4m3.format = "float";
   const Grid grid = grid_of(e4m3);
-  const float tensor = *std::max_element(scale.begin(), scale.end()) / grid.largest;
+  float most = 0;
+  for (const float s : scale) most = std::max(most, std::fabs(s));
+  const float tensor = most / grid.largest;
   const float least = float_value(grid, 1);
-  for (float& s : scale) s = std::max(least, nearest_float(grid, s / tensor, 0)) * tensor;
+  for (float& s : scale) s = std::copysign(std::max(least, nearest_float(grid, std::fabs(s) / tensor, 0)) * tensor, s);
+}
+
+// Two levels of integers: blocks that follow each other along the axis share a float16 that makes the largest of them
+// the highest code; codes of scales run from 1, so that none becomes 0, of signed ones to both sides, of offsets from 0.
+// Offsets reach 0 or below (zero_in_range) and are stored by their magnitude.
+void quantize_scales(QuantParams& params, const BlockLayout& layout) {
+  const QuantSpec& spec = params.spec;
+  const bool is_signed = spec.statistic == Statistic::kSignedMax;
+  const double most = is_signed ? std::ldexp(1.0, spec.scale_bits - 1) - 1 : std::ldexp(1.0, spec.scale_bits) - 1;
+  const bool groups = layout.granularity == Granularity::kGroup;
+  const std::int64_t line = groups ? (layout.dim + layout.group - 1) / layout.group : layout.dim;
+  const std::int64_t inner = groups ? layout.inner : 1, outer = groups ? layout.outer : 1;
+  const std::int64_t together = spec.scale_group > 0 ? std::min<std::int64_t>(spec.scale_group, line) : line;
+  for (std::int64_t o = 0; o < outer; ++o)
+    for (std::int64_t first = 0; first < line; first += together)
+      for (std::int64_t i = 0; i < inner; ++i) {
+        const std::int64_t end = std::min(line, first + together);
+        const auto at = [&](std::int64_t g) { return static_cast<std::size_t>((o * line + g) * inner + i); };
+        float scale = 0, offset = 0;
+        for (std::int64_t g = first; g < end; ++g) {
+          scale = std::max(scale, std::fabs(params.scale[at(g)]));
+          if (!params.zero_point.empty()) offset = std::max(offset, -params.zero_point[at(g)]);
+        }
+        const float unit = float16_up(static_cast<float>(static_cast<double>(scale) / most));
+        const float unit_offset = offset > 0 ? float16_up(static_cast<float>(static_cast<double>(offset) / most)) : 0.0f;
+        for (std::int64_t g = first; g < end; ++g) {
+          float& s = params.scale[at(g)];
+          const double code = std::clamp(std::nearbyint(static_cast<double>(std::fabs(s) / unit)), 1.0, most);
+          s = std::copysign(static_cast<float>(code) * unit, s);
+          if (params.zero_point.empty() || unit_offset == 0) continue;
+          float& m = params.zero_point[at(g)];
+          m = -static_cast<float>(std::clamp(std::nearbyint(static_cast<double>(-m / unit_offset)), 0.0, most)) * unit_offset;
+        }
+        params.super_scale.push_back(unit);
+        if (!params.zero_point.empty()) params.super_offset.push_back(unit_offset);
+      }
 }
 
 }  // namespace
@@ -105,7 +168,12 @@ Affine affine(const QuantSpec& spec, const Grid& grid, Range range) {
 }
 
 Range extreme_range(const QuantSpec& spec, float lowest, float highest) {
-  if (!is_symmetric(spec)) return {std::min(lowest, 0.0f), spec.zero_in_range ? std::max(highest, 0.0f) : highest};
+  if (!is_symmetric(spec)) {
+    const bool free = spec.zero_point == ZeroPointType::kOffset && !spec.zero_in_range;
+    return {free ? lowest : std::min(lowest, 0.0f), spec.zero_in_range ? std::max(highest, 0.0f) : highest};
+  }
+  if (spec.statistic == Statistic::kSignedMax)
+    return {0.0f, std::fabs(lowest) > std::fabs(highest) ? lowest : highest};
   // Unsigned codes cannot show the negative side: minmax does not spend range on it, absmax does.
   const bool positive_only = !spec.is_signed && spec.statistic == Statistic::kMinMax;
   return {0.0f, std::max(positive_only ? 0.0f : std::fabs(lowest), positive_only ? highest : std::fabs(highest))};
@@ -146,7 +214,14 @@ QuantParams params_from_range(const QuantSpec& spec, const BlockLayout& layout, 
     params.scale[i] = a.scale;
     if (!is_symmetric(spec)) params.zero_point[i] = a.zero;
   }
-  if (spec.scale == ScaleType::kFloat8 && spec.source != ScaleSource::kConstant) two_level_scales(params.scale);
+  if (spec.source == ScaleSource::kConstant) return params;
+  if (spec.scale == ScaleType::kFloat8) two_level_scales(params.scale);
+  else if (spec.scale == ScaleType::kQuantized) quantize_scales(params, layout);
+  else return params;
+  // The zero point that belongs to the scale as it is now.
+  if (spec.zero_point == ZeroPointType::kInteger || spec.zero_point == ZeroPointType::kFloat)
+    for (std::size_t i = 0; i < n; ++i)
+      params.zero_point[i] = zero_of(spec, grid, i < lo.size() ? std::min(tame(lo[i]), 0.0f) : 0.0f, params.scale[i]);
   return params;
 }
 

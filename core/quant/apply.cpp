@@ -15,7 +15,8 @@ Applier::Applier(const QuantParams& params, const BlockLayout& layout)
   grid_.hi = static_cast<double>(params.hi);
   const bool to_nearest = grid_.rounding == Rounding::kHalfEven;
   float_ = grid_.family == Family::kFloat && to_nearest;
-  if (grid_.family == Family::kInteger && to_nearest && !grid_.inside) {
+  if (grid_.family == Family::kInteger && to_nearest && !grid_.inside && !grid_.offset && params.code_scale.empty() &&
+      params.center.empty()) {
     float most = std::max(std::fabs(static_cast<float>(params.lo)), std::fabs(static_cast<float>(params.hi)));
     for (const float z : params.zero_point)
       most = std::max({most, std::fabs(static_cast<float>(params.lo) - z), std::fabs(static_cast<float>(params.hi) - z)});
@@ -58,25 +59,36 @@ Rows Applier::rows(const Span& span) const {
   return rows;
 }
 
+double ElementQuantizer::round(float v, std::int64_t element, bool soft) const {
+  if (grid.rounding == Rounding::kLearned) return learned_round(grid.learned, soft, v, rounding);
+  const double random = grid.rounding == Rounding::kStochastic ? element_random(grid.seed, element) : 0;
+  return round_to_whole(grid.rounding, static_cast<double>(v), random);
+}
 double ElementQuantizer::point(float x, std::int64_t element) const {
   switch (grid.family) {
     case Family::kBinary: return x < 0 ? -1 : 1;
     case Family::kTernary: return std::fabs(x) > grid.threshold * scale ? (x < 0 ? -1 : 1) : 0;
     case Family::kFloat: return nearest_float(grid, x / scale, element);
+    case Family::kCodebook: return nearest_in(*grid.values, x / scale);
     case Family::kInteger: break;
   }
-  float v = x / scale;
+  float v = in_steps(x);
   if (std::isnan(v)) v = 0;
-  const double random = grid.rounding == Rounding::kStochastic ? element_random(grid.seed, element) : 0;
   // The sum in float32, as those who add inside the rounding have it.
-  const double q = grid.inside ? round_to_whole(grid.rounding, static_cast<double>(v + static_cast<float>(zero)), random)
-                               : round_to_whole(grid.rounding, static_cast<double>(v), random) + zero;
+  const double q = grid.inside ? round(v + static_cast<float>(zero), element, grid.soft)
+                               : round(v, element, grid.soft) + shift();
   return std::clamp(q, grid.lo, grid.hi);
 }
 float ElementQuantizer::value(double p) const {
+  if (grid.family == Family::kCodebook) return (*grid.values)[static_cast<std::size_t>(p)] * scale;
+  if (grid.offset) return static_cast<float>(p) * scale + static_cast<float>(zero);
   return static_cast<float>(grid.family == Family::kInteger ? p - zero : p) * scale;
 }
 std::int32_t ElementQuantizer::code(float x, std::int64_t element) const {
+  if (grid.family == Family::kInteger && grid.soft) {
+    const float v = in_steps(x);
+    return static_cast<std::int32_t>(std::clamp(round(std::isnan(v) ? 0.0f : v, element, false) + shift(), grid.lo, grid.hi));
+  }
   const double p = point(x, element);
   if (grid.family == Family::kFloat) return float_code(grid, static_cast<float>(p));
   return static_cast<std::int32_t>(static_cast<std::int64_t>(p));  // an unsigned 32-bit code keeps its bits
@@ -86,12 +98,18 @@ float ElementQuantizer::decode(std::int32_t code) const {
   return value(grid.lo >= 0 && code < 0 ? static_cast<double>(static_cast<std::uint32_t>(code)) : static_cast<double>(code));
 }
 bool ElementQuantizer::clipped(float x) const {
-  const double v = static_cast<double>(x / scale);
+  const double v = static_cast<double>(in_steps(x));
   switch (grid.family) {
-    case Family::kInteger: return v < grid.lo - zero - 0.5 || v > grid.hi - zero + 0.5;
+    case Family::kInteger: return v < grid.lo - shift() - 0.5 || v > grid.hi - shift() + 0.5;
     case Family::kFloat: {
       const double half = std::ldexp(0.5, floor_log2(grid.largest) - grid.mantissa_bits);
       return (!grid.is_signed && v < 0) || std::fabs(v) > static_cast<double>(grid.largest) + half;
+    }
+    case Family::kCodebook: {
+      // Half the distance of the two outermost values beyond them.
+      const std::vector<float>& c = *grid.values;
+      const std::size_t n = c.size();
+      return v < c[0] - (c[1] - c[0]) / 2 || v > c[n - 1] + (c[n - 1] - c[n - 2]) / 2;
     }
     case Family::kTernary:
     case Family::kBinary: return std::fabs(v) > 1.5;
@@ -99,25 +117,30 @@ bool ElementQuantizer::clipped(float x) const {
   return false;
 }
 bool ElementQuantizer::passes(float x) const {
-  const float v = x / scale;
+  const float v = in_steps(x);
   switch (grid.family) {
     case Family::kInteger: {
-      const double q = std::isnan(v) ? zero
-                       : grid.inside ? round_to_whole(grid.rounding, static_cast<double>(v + static_cast<float>(zero)), 0.5)
-                                     : round_to_whole(grid.rounding, static_cast<double>(v), 0.5) + zero;
+      const Rounding rounding_mode = grid.rounding == Rounding::kLearned ? Rounding::kHalfEven : grid.rounding;
+      const double q = std::isnan(v) ? shift()
+                       : grid.inside ? round_to_whole(rounding_mode, static_cast<double>(v + static_cast<float>(zero)), 0.5)
+                                     : round_to_whole(rounding_mode, static_cast<double>(v), 0.5) + shift();
       return q >= grid.lo && q <= grid.hi;
     }
     case Family::kFloat: return (grid.is_signed || !(v < 0)) && !(std::fabs(v) > grid.largest);
+    case Family::kCodebook: return !(v < grid.values->front()) && !(v > grid.values->back());
     case Family::kTernary:
     case Family::kBinary: return !(std::fabs(v) > 1);
   }
   return true;
 }
 double ElementQuantizer::scale_term(float x, std::int64_t element) const {
-  const double v = std::isnan(x) ? 0.0 : static_cast<double>(x / scale);
-  const double p = point(x, element), u = grid.family == Family::kInteger ? p - zero : p;
-  // A binary or ternary grid is a multiple of the scale whatever x is.
-  if (grid.family == Family::kTernary || grid.family == Family::kBinary) return u;
+  const double p = point(x, element);
+  const double u = grid.family == Family::kCodebook  ? static_cast<double>((*grid.values)[static_cast<std::size_t>(p)])
+                   : grid.family == Family::kInteger ? p - shift()
+                                                     : p;
+  // A binary or ternary grid is a multiple of the scale whatever x is; so are the codes of a scale of their own.
+  if (grid.family == Family::kTernary || grid.family == Family::kBinary || code_scale != scale) return u;
+  const double v = std::isnan(x) ? 0.0 : static_cast<double>(in_steps(x));
   return passes(x) ? u - v : u;
 }
 

@@ -1,6 +1,7 @@
 // Quanvas - a quantizer on a layout, as the kernels take it. Private to core/quant.
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "core/quant/grid.h"
@@ -10,13 +11,19 @@
 namespace quanvas::quant {
 
 // One parameter of any quantizer, element by element: for what the vectorized kernels leave out (codes that float32
-// cannot hold, roundings other than half to even, a zero point inside the rounding, ternary and binary formats).
+// cannot hold, roundings other than half to even, a zero point inside the rounding, offsets, decoupled scales, ternary
+// and binary formats, codebooks).
 struct ElementQuantizer {
   const Grid& grid;
   float scale = 1;
   double zero = 0;
+  float code_scale = 1, center = 0;  // decoupled; scale and 0 otherwise
+  // Parameter of a learned rounding; NaN: there is none, so to the nearest.
+  float rounding = std::numeric_limits<float>::quiet_NaN();
 
-  // Code of an integer, ternary or binary format; of a minifloat the value in units of the scale.
+  ElementQuantizer(const Grid& g, float s, double z) : grid(g), scale(s), zero(z), code_scale(s) {}
+
+  // Code of every format but a minifloat (soft learned rounding: a fraction), of which the value in units of the scale.
   double point(float x, std::int64_t element) const;
   float value(double point) const;
   std::int32_t code(float x, std::int64_t element) const;
@@ -25,6 +32,15 @@ struct ElementQuantizer {
   // Gradient with respect to the scale, of x~ with the rounding taken as the identity inside the grid.
   double scale_term(float x, std::int64_t element) const;
   bool passes(float x) const;  // the gradient with respect to x
+
+ private:
+  // What is rounded.
+  float in_steps(float x) const {
+    return (x - (grid.offset ? static_cast<float>(zero) : center)) / code_scale;
+  }
+  // Added to the rounded steps: the zero point, as far as it is one.
+  double shift() const { return grid.offset ? 0.0 : zero; }
+  double round(float v, std::int64_t element, bool soft) const;
 };
 
 class Applier {
@@ -50,7 +66,11 @@ class Applier {
         const std::int64_t slot = plan_.vector_rows() ? i : r;
         const auto p = static_cast<std::size_t>(plan_.parameter(span, slot));
         const double zero = params_.zero_point.empty() ? 0.0 : params_.zero_point[p];
-        f(ElementQuantizer{grid_, params_.scale[p], zero}, element, span.result + slot);
+        ElementQuantizer q(grid_, params_.scale[p], zero);
+        if (!params_.code_scale.empty()) q.code_scale = params_.code_scale[p];
+        if (!params_.center.empty()) q.center = params_.center[p];
+        if (!params_.rounding.empty()) q.rounding = params_.rounding[static_cast<std::size_t>(element)];
+        f(q, element, span.result + slot);
       }
     }
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "core/quant/apply.h"
@@ -57,12 +58,6 @@ double shrink(double d, double beta, double p) {
   return std::copysign(std::max(0.0, a - std::pow(a, p - 1) / beta), d);
 }
 
-double mean_error(const ElementQuantizer& q, const float* x, std::int64_t n) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < n; ++i) sum += std::fabs(static_cast<double>(x[i] - q.value(q.point(x[i], i))));
-  return sum / static_cast<double>(n);
-}
-
 }  // namespace
 
 double kl_threshold(const Grid& grid, const std::vector<double>& counts, double extreme) {
@@ -92,42 +87,50 @@ double kl_threshold(const Grid& grid, const float* x, std::int64_t n, double ext
   return kl_threshold(grid, counts, extreme);
 }
 
-void refine_half_quadratic(const Grid& grid, const float* x, std::int64_t n, QuantParams& params, std::size_t index) {
-  if (n == 0) return;
-  const bool zero_point = !params.zero_point.empty();
-  const double p = zero_point ? 0.5 : 0.7;
-  double beta = zero_point ? 1 : 1e5;
-  const auto quantizer = [&](float scale, float zero) { return ElementQuantizer{grid, scale, static_cast<double>(zero)}; };
-  float scale = params.scale[index], zero = zero_point ? params.zero_point[index] : 0.0f;
-  double least = mean_error(quantizer(scale, zero), x, n);
-  std::vector<double> ratios;
-  for (int step = 0; step < 1000; ++step, beta *= 1.01) {
+HalfQuadratic::HalfQuadratic(const Grid& grid, QuantParams& params)
+    : grid_(grid), params_(params), zero_point_(!params.zero_point.empty()), power_(zero_point_ ? 0.5 : 0.7),
+      beta_(zero_point_ ? 1 : 1e5), scale_(params.scale), zero_(params.zero_point), errors_(params.scale.size()) {}
+
+void HalfQuadratic::step(std::size_t index, const float* x, std::int64_t n) {
+  const auto quantizer = [&](float scale, float zero) { return ElementQuantizer(grid_, scale, static_cast<double>(zero)); };
+  float& scale = scale_[index];
+  float none = 0;
+  float& zero = zero_point_ ? zero_[index] : none;
+  if (steps_ > 0) {
     const ElementQuantizer q = quantizer(scale, zero);
     double sum = 0;
-    ratios.clear();
+    std::vector<double> ratios;
     for (std::int64_t i = 0; i < n; ++i) {
       const double code = q.point(x[i], i), error = static_cast<double>(x[i] - q.value(code));
-      const double target = static_cast<double>(x[i]) - shrink(error, beta, p);
-      if (zero_point) sum += code - target / static_cast<double>(scale);
+      const double target = static_cast<double>(x[i]) - shrink(error, beta_, power_);
+      if (zero_point_) sum += code - target / static_cast<double>(scale);
       else if (code != 0) ratios.push_back(target / code);
     }
-    float next_scale = scale, next_zero = zero;
-    if (zero_point) {
-      next_zero = static_cast<float>(sum / static_cast<double>(n));
-      if (params.spec.zero_point == ZeroPointType::kInteger) next_zero = std::nearbyintf(next_zero);
+    if (zero_point_ && n > 0) {
+      zero = static_cast<float>(sum / static_cast<double>(n));
+      if (params_.spec.zero_point == ZeroPointType::kInteger) zero = std::nearbyintf(zero);
     } else if (!ratios.empty()) {
       const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>((ratios.size() - 1) / 2);
       std::nth_element(ratios.begin(), middle, ratios.end());
-      next_scale = std::max(FLT_MIN, static_cast<float>(*middle));
+      scale = std::max(FLT_MIN, static_cast<float>(*middle));
     }
-    const double found = mean_error(quantizer(next_scale, next_zero), x, n);
-    if (!(found < least)) break;
-    least = found;
-    scale = next_scale;
-    zero = next_zero;
   }
-  params.scale[index] = scale;
-  if (zero_point) params.zero_point[index] = zero;
+  const ElementQuantizer q = quantizer(scale, zero);
+  double sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += std::fabs(static_cast<double>(x[i] - q.value(q.point(x[i], i))));
+  errors_[index] = sum;
+}
+
+bool HalfQuadratic::advance() {
+  const double found = std::accumulate(errors_.begin(), errors_.end(), 0.0);
+  if (steps_ > 0) {
+    if (!(found < least_)) return false;
+    params_.scale = scale_;
+    params_.zero_point = zero_;
+    if (steps_ > 1) beta_ *= kGrowth;
+  }
+  least_ = found;
+  return steps_++ < kMostSteps;
 }
 
 }  // namespace quanvas::quant

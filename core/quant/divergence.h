@@ -14,9 +14,26 @@ double kl_threshold(const Grid& grid, const float* x, std::int64_t n, double ext
 // The same from counts of equal bins of |x| over [0, extreme].
 double kl_threshold(const Grid& grid, const std::vector<double>& counts, double extreme);
 
-// Half-quadratic splitting (Badri and Shaji 2023, "Half-Quadratic Quantization") of one parameter on its elements:
-// of the zero point where there is one (l_p with p = 0.5, beta = 1), else of the scale (p = 0.7, beta = 1e5); beta
-// grows by 1.01 a step, at most 1000 steps, ended when the mean absolute error does not fall. The best is kept.
-void refine_half_quadratic(const Grid& grid, const float* x, std::int64_t n, QuantParams& params, std::size_t index);
+// Half-quadratic splitting (Badri and Shaji 2023, "Half-Quadratic Quantization"): of the zero points where there are
+// some (l_p with p = 0.5, beta = 1), else of the scales (p = 0.7, beta = 1e5); beta grows by 1.01 a step, at most 1000
+// steps, ended when the mean absolute error of the whole tensor does not fall. The best is kept in params.
+//   do { step(p, ...) for each parameter p, in any order and thread } while (advance());
+class HalfQuadratic {
+ public:
+  HalfQuadratic(const Grid& grid, QuantParams& params);  // keeps both
+  void step(std::size_t index, const float* x, std::int64_t n);  // x: the parameter's elements
+  bool advance();
+
+ private:
+  static constexpr int kMostSteps = 1000;
+  static constexpr double kGrowth = 1.01;
+  const Grid& grid_;
+  QuantParams& params_;
+  bool zero_point_;
+  double power_, beta_, least_ = 0;
+  int steps_ = 0;
+  std::vector<float> scale_, zero_;
+  std::vector<double> errors_;
+};
 
 }  // namespace quanvas::quant

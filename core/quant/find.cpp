@@ -4,6 +4,7 @@
 
 #include "core/quant/affine.h"
 #include "core/quant/apply.h"
+#include "core/quant/decouple.h"
 #include "core/quant/divergence.h"
 #include "core/quant/find_tiles.h"
 #include "core/quant/order.h"
@@ -223,22 +224,28 @@ bool looks_at_elements(const QuantSpec& spec) {
     case Statistic::kAbsMax:
     case Statistic::kMinMax:
     case Statistic::kMaxMean:
+    case Statistic::kMaxRms:
+    case Statistic::kSignedMax:
     case Statistic::kHe:
     case Statistic::kHqo: return false;
     default: return true;
   }
 }
 
-// Mean over the channels of their largest magnitude.
+// Mean, or root mean square, over the channels of their largest magnitude.
 Result<double> mean_of_maxima(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
   QuantSpec channels = spec;
   channels.granularity = Granularity::kChannel;
   QUANVAS_TRY(const BlockLayout layout, make_layout(channels, shape, default_axis));
   const Extremes e = find_extremes(layout, x);
+  const bool squares = spec.statistic == Statistic::kMaxRms;
   double sum = 0;
-  for (std::size_t i = 0; i < e.lowest.size(); ++i)
-    sum += static_cast<double>(std::max(std::fabs(e.lowest[i]), std::fabs(e.highest[i])));
-  return e.lowest.empty() ? 0.0 : sum / static_cast<double>(e.lowest.size());
+  for (std::size_t i = 0; i < e.lowest.size(); ++i) {
+    const double most = static_cast<double>(std::max(std::fabs(e.lowest[i]), std::fabs(e.highest[i])));
+    sum += squares ? most * most : most;
+  }
+  const double mean = e.lowest.empty() ? 0.0 : sum / static_cast<double>(e.lowest.size());
+  return squares ? std::sqrt(mean) : mean;
 }
 
 // He et al. 2015: the standard deviation that keeps a ReLU network's activations; fan in: the elements of a channel.
@@ -278,18 +285,13 @@ QuantSpec with_axis(const QuantSpec& spec, const Shape& shape, int default_axis)
   return resolved;
 }
 
-Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
+Result<Ranges> find_ranges(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
   if (spec.scale_from_accumulator)
     return fail(ErrorCode::kInvalidArgument,
                 "scale_from_accumulator is true; such a scale comes from input and weight, not from the tensor.");
   QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
   const QuantSpec resolved = with_axis(spec, shape, default_axis);
-  if (spec.source == ScaleSource::kConstant) return params_from_range(resolved, layout, {}, {});
-  if (scales_from_tiles(spec, layout)) {
-    QuantParams params;
-    if (!find_in_tiles(resolved, layout, x, nullptr, nullptr, params)) return non_finite(shape, x, layout.elements());
-    return params;
-  }
+  if (spec.source == ScaleSource::kConstant) return Ranges{{}, {}, layout, resolved};
   const Extremes extremes = find_extremes(layout, x);
   if (!extremes.finite) return non_finite(shape, x, layout.elements());
   const Grid grid = grid_of(spec);
@@ -302,7 +304,7 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
   }
   const bool all_limits_given =
       has_clip(spec) && (is_symmetric(spec) || (spec.clip_min.has_value() && spec.clip_max.has_value()));
-  if (spec.statistic == Statistic::kMaxMean && !all_limits_given) {
+  if ((spec.statistic == Statistic::kMaxMean || spec.statistic == Statistic::kMaxRms) && !all_limits_given) {
     QUANVAS_TRY(const double mean, mean_of_maxima(spec, shape, x, default_axis));
     hi.assign(count, static_cast<float>(mean));
   }
@@ -325,11 +327,51 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
     lo.assign(count, r.lo);
     hi.assign(count, r.hi);
   }
-  QuantParams params = params_from_range(resolved, layout, lo, hi);
-  if (spec.statistic == Statistic::kHqo && !has_clip(spec))
+  return Ranges{std::move(lo), std::move(hi), layout, resolved};
+}
+
+Ranges combine_ranges(const QuantSpec& spec, const std::vector<Ranges>& batches) {
+  Ranges all = batches.front();
+  const auto combine = [&](std::vector<float> Ranges::*end) {
+    for (std::size_t p = 0; p < (all.*end).size(); ++p) {
+      double value = static_cast<double>((all.*end)[p]);
+      for (std::size_t b = 1; b < batches.size(); ++b) {
+        const double share = spec.batches == BatchStatistic::kEma ? spec.momentum : 1 / static_cast<double>(b + 1);
+        value += share * (static_cast<double>((batches[b].*end)[p]) - value);
+      }
+      (all.*end)[p] = static_cast<float>(value);
+    }
+  };
+  combine(&Ranges::lo);
+  combine(&Ranges::hi);
+  return all;
+}
+
+Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
+  if (const auto tiled = make_layout(spec, shape, default_axis); tiled && scales_from_tiles(spec, *tiled)) {
+    QuantParams params;
+    if (!find_in_tiles(with_axis(spec, shape, default_axis), *tiled, x, nullptr, nullptr, params))
+      return non_finite(shape, x, tiled->elements());
+    return params;
+  }
+  QUANVAS_TRY(const Ranges ranges, find_ranges(spec, shape, x, default_axis));
+  QuantParams params = params_from_range(ranges.resolved, ranges.layout, ranges.lo, ranges.hi);
+  const BlockLayout& layout = ranges.layout;
+  const Grid grid = grid_of(spec);
+  if (spec.statistic == Statistic::kHqo && !has_clip(spec)) {
+    HalfQuadratic search(grid, params);
+    do {
+      for_each_block(layout, x, [&](std::int64_t p, const float* data, std::int64_t n) {
+        search.step(static_cast<std::size_t>(p), data, n);
+      });
+    } while (search.advance());
+  }
+  if (spec.decoupled != Decoupling::kNone) {
+    prepare_decoupling(params);
     for_each_block(layout, x, [&](std::int64_t p, const float* data, std::int64_t n) {
-      refine_half_quadratic(grid, data, n, params, static_cast<std::size_t>(p));
+      decouple(params, static_cast<std::size_t>(p), data, n);
     });
+  }
   return params;
 }
 

@@ -143,14 +143,19 @@ class Tiles {
 
 }  // namespace
 
+// Both name what they know, so that whatever is new goes the long way.
 bool scales_from_tiles(const QuantSpec& spec, const BlockLayout& layout) {
-  return (spec.statistic == Statistic::kAbsMax || spec.statistic == Statistic::kMinMax) && !has_clip(spec) &&
-         !spec.scale_from_accumulator && spec.source != ScaleSource::kConstant && spec.scale != ScaleType::kFloat8 &&
-         layout.elements() > 0 && SpanPlan(layout).whole();
+  const bool extremes = spec.statistic == Statistic::kAbsMax || spec.statistic == Statistic::kMinMax;
+  const bool one_level = spec.scale == ScaleType::kFloat32 || spec.scale == ScaleType::kPowerOfTwo ||
+                         spec.scale == ScaleType::kFloat16;
+  return extremes && one_level && !has_clip(spec) && !spec.scale_from_accumulator &&
+         spec.source != ScaleSource::kConstant && spec.decoupled == Decoupling::kNone && layout.elements() > 0 &&
+         SpanPlan(layout).whole();
 }
 
 bool values_from_tiles(const QuantSpec& spec, const BlockLayout& layout) {
-  if (!scales_from_tiles(spec, layout) || spec.zero_point == ZeroPointType::kFloat) return false;
+  if (!scales_from_tiles(spec, layout)) return false;
+  if (spec.zero_point != ZeroPointType::kNone && spec.zero_point != ZeroPointType::kInteger) return false;
   const CodeRange codes = code_range(spec);
   if (codes.hi - codes.lo >= kMaxCountedCodes) return false;
   const QuantParams params = [&] {

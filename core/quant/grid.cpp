@@ -25,12 +25,18 @@ Grid grid_of(const QuantSpec& spec) {
   g.lo = static_cast<double>(codes.lo);
   g.hi = static_cast<double>(codes.hi);
   g.inside = spec.zero_point_inside;
+  g.offset = spec.zero_point == ZeroPointType::kOffset;
+  g.learned = spec.learned_rounding;
+  g.soft = spec.soft_rounding;
   g.is_signed = spec.is_signed;
   if (spec.format == "ternary") {
     g.family = Family::kTernary;
     g.threshold = static_cast<float>(spec.ternary_threshold);
   } else if (spec.format == "binary") {
     g.family = Family::kBinary;
+  } else if (const Codebook* book = find_codebook(spec.format)) {
+    g.family = Family::kCodebook;
+    g.values = &book->values;
   } else if (spec.format == "float") {
     g.family = Family::kFloat;
     g.exponent_bits = std::clamp(spec.exponent_bits, 1, 8);
@@ -50,6 +56,7 @@ double full_scale(const Grid& g) {
   switch (g.family) {
     case Family::kInteger: return std::max(1.0, g.is_signed ? -g.lo : g.hi);
     case Family::kFloat: return static_cast<double>(g.largest);
+    case Family::kCodebook: return static_cast<double>(std::min(-g.values->front(), g.values->back()));
     case Family::kTernary:
     case Family::kBinary: return 1;
   }
@@ -81,8 +88,29 @@ double round_to_whole(Rounding rounding, double v, double random) {
     case Rounding::kTowardZero: return std::trunc(v);
     case Rounding::kDpu: return v < 0 && v - std::floor(v) == 0.5 ? std::ceil(v) : std::nearbyint(v);
     case Rounding::kStochastic: return std::floor(v) + (random < v - std::floor(v) ? 1 : 0);
+    case Rounding::kLearned: return std::nearbyint(v);  // without its parameter: see learned_round()
   }
   return v;
+}
+
+std::int32_t nearest_in(const std::vector<float>& values, float v) {
+  if (std::isnan(v)) v = 0;
+  const auto above = std::lower_bound(values.begin(), values.end(), v);
+  if (above == values.begin()) return 0;
+  if (above == values.end()) return static_cast<std::int32_t>(values.size()) - 1;
+  const auto index = static_cast<std::int32_t>(above - values.begin());
+  return *above - v < v - *(above - 1) ? index : index - 1;
+}
+
+double learned_round(LearnedRounding kind, bool soft, float v, float p) {
+  if (std::isnan(p)) return static_cast<double>(std::nearbyintf(v));
+  if (kind == LearnedRounding::kIdentity)
+    return static_cast<double>(std::nearbyintf(v + std::clamp(p, -0.5f, 0.5f)));
+  const float sigmoid = 1.0f / (1.0f + std::exp(-p));
+  const float added = kind == LearnedRounding::kSigmoid ? sigmoid : std::clamp(sigmoid * 1.2f - 0.1f, 0.0f, 1.0f);
+  const double below = static_cast<double>(std::floor(v));
+  if (!soft) return below + (added > 0.5f ? 1 : 0);
+  return static_cast<double>(static_cast<float>(below) + added);
 }
 
 double element_random(std::uint32_t seed, std::int64_t element) {
@@ -144,7 +172,8 @@ float float_value(const Grid& g, std::int32_t code) {
 
 std::int64_t code_count(const Grid& g) {
   switch (g.family) {
-    case Family::kInteger: return static_cast<std::int64_t>(g.hi - g.lo) + 1;
+    case Family::kInteger:
+    case Family::kCodebook: return static_cast<std::int64_t>(g.hi - g.lo) + 1;
     case Family::kTernary: return 3;
     case Family::kBinary: return 2;
     case Family::kFloat: break;

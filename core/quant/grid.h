@@ -9,12 +9,15 @@
 
 namespace quanvas::quant {
 
-enum class Family { kInteger, kFloat, kTernary, kBinary };
+enum class Family { kInteger, kFloat, kTernary, kBinary, kCodebook };
 
 struct Grid {
   Family family = Family::kInteger;
   Rounding rounding = Rounding::kHalfEven;
   bool inside = false;            // integers: z is added before the rounding
+  bool offset = false;            // integers: "zero" is a real number, x~ = q s + zero
+  LearnedRounding learned = LearnedRounding::kHardSigmoid;
+  bool soft = false;              // learned rounding: what is added to floor(v) is not rounded itself
   double lo = -128, hi = 127;     // integers: codes
   // Minifloats
   int exponent_bits = 4, mantissa_bits = 3, bias = 7;
@@ -22,6 +25,7 @@ struct Grid {
   float largest = 448;            // finite
   float overflow = 0;             // what values beyond it become, when they do not saturate
   float threshold = 0.5f;         // ternary
+  const std::vector<float>* values = nullptr;  // codebook: ascending, lives as long as the program
   std::uint32_t seed = 0;         // stochastic rounding
 
   // Exponent of the leading bit of the smallest normal number.
@@ -31,7 +35,7 @@ struct Grid {
 Grid grid_of(const QuantSpec& spec);
 
 // What the threshold is divided by for the scale: the magnitude of the lowest signed or highest unsigned code, the
-// largest minifloat, 1.
+// largest minifloat, the nearer end of a codebook, 1.
 double full_scale(const Grid& grid);
 // The same for power-of-two scales: the exponent e in threshold = 2^e. Of an integer the number of magnitude bits.
 int full_exponent(const Grid& grid, const QuantSpec& spec);
@@ -40,6 +44,11 @@ int full_exponent(const Grid& grid, const QuantSpec& spec);
 int floor_log2(float v);
 int ceil_log2(float v);
 
+// Index of the value nearest to v; of two equally near the lower one. NaN counts as 0.
+std::int32_t nearest_in(const std::vector<float>& values, float v);
+// v rounded as the parameter p of its element says (see LearnedRounding); soft: not to a whole number. p NaN: to the
+// nearest.
+double learned_round(LearnedRounding kind, bool soft, float v, float p);
 // v rounded to a whole number; `random` in [0, 1) is used by stochastic rounding only.
 double round_to_whole(Rounding rounding, double v, double random);
 // Uniform in [0, 1), a function of seed and element: 24 bits of a mixed counter (splitmix64, Steele et al. 2014).

@@ -109,6 +109,7 @@ std::vector<double> grid_points(const QuantParams& params, std::int64_t index, s
   if (grid.family == Family::kFloat) listed = float_points(grid);
   if (grid.family == Family::kTernary) listed = {-1, 0, 1};
   if (grid.family == Family::kBinary) listed = {-1, 1};
+  if (grid.family == Family::kCodebook) listed.assign(grid.values->begin(), grid.values->end());
   const auto total = listed.empty() ? static_cast<std::uint64_t>(params.hi - params.lo) + 1 : listed.size();
   const std::uint64_t kept = std::min<std::uint64_t>(total, most);
   std::vector<double> points;
@@ -117,10 +118,15 @@ std::vector<double> grid_points(const QuantParams& params, std::int64_t index, s
     // Both ends are kept, the others are spread evenly.
     const std::uint64_t step =
         kept == 1 ? 0 : static_cast<std::uint64_t>(static_cast<unsigned __int128>(k) * (total - 1) / (kept - 1));
+    if (grid.offset) {
+      points.push_back(static_cast<double>(static_cast<float>(params.lo + static_cast<std::int64_t>(step)) * params.scale[i] + zero));
+      continue;
+    }
     const float unit = listed.empty() ? static_cast<float>(params.lo + static_cast<std::int64_t>(step)) - zero
                                       : static_cast<float>(listed[step]);
     points.push_back(static_cast<double>(unit * params.scale[i]));
   }
+  if (params.scale[i] < 0) std::reverse(points.begin(), points.end());
   return points;
 }
 

@@ -77,6 +77,7 @@ double scale_bytes(const QuantSpec& spec) {
     case ScaleType::kFloat16: return 2;
     case ScaleType::kPowerOfTwo: return 1;  // its exponent, as E8M0
     case ScaleType::kFloat8: return 1;
+    case ScaleType::kQuantized: return spec.scale_bits / 8.0;
   }
   return 4;
 }

@@ -32,8 +32,15 @@ struct QuantParams {
   QuantSpec spec;              // axis resolved (never empty for channel and group)
   BlockLayout layout;          // of the tensor that the parameters were found on; for activations outer
                                // (the batch) may differ at run time
-  std::vector<float> scale;    // > 0, finite; layout.parameters() values
-  std::vector<float> zero_point;  // integers as float; empty when spec.zero_point is none
+  std::vector<float> scale;    // finite, not 0; layout.parameters() values; below 0 with statistic signed-max only
+  // Integers as float, fractions (float) or the offset m itself (offset); empty when spec.zero_point is none.
+  std::vector<float> zero_point;
+  // Decoupled quantizers: q = round((x - center) / code_scale), x~ = q * scale. Empty: scale and 0; else as scale.
+  std::vector<float> code_scale, center;
+  // Learned rounding: a parameter for each element of the tensor. Empty: to the nearest.
+  std::vector<float> rounding;
+  // Quantized scales: the float16 of each super-block, of scales and of offsets; scale = super_scale * whole number.
+  std::vector<float> super_scale, super_offset;
   std::int64_t lo = -128, hi = 127;
 };
 
@@ -46,6 +53,17 @@ Result<BlockLayout> rebatch(const QuantParams& params, const Shape& shape);
 // zeros has a scale; NaN and infinities are refused with the tensor's first bad index. x may be null when the
 // shape has no elements.
 Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis);
+// The ranges alone that find_params() makes its scales from: one [lo, hi] (asymmetric) or threshold (symmetric: hi) per
+// parameter. `layout` and `resolved` (the spec with its axis) belong to params_from_range(), which follows.
+struct Ranges {
+  std::vector<float> lo, hi;
+  BlockLayout layout;
+  QuantSpec resolved;
+};
+Result<Ranges> find_ranges(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis);
+// The ranges of several batches as one: their mean, or the moving average spec.momentum * newest + (1 - momentum) *
+// before, from the first on. All of one layout; not empty.
+Ranges combine_ranges(const QuantSpec& spec, const std::vector<Ranges>& batches);
 // From known thresholds: one [lo, hi] (asymmetric) or |threshold| (symmetric: hi) per parameter.
 QuantParams params_from_range(const QuantSpec& spec, const BlockLayout& layout, const std::vector<float>& lo,
                               const std::vector<float>& hi);

@@ -15,7 +15,7 @@ namespace quanvas::quant {
 namespace {
 
 double exact_tile_error(const Affine& a, const Grid& grid, const float* x, std::int64_t n) {
-  const ElementQuantizer q{grid, a.scale, static_cast<double>(a.zero)};
+  const ElementQuantizer q(grid, a.scale, static_cast<double>(a.zero));
   double total = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     const double d = static_cast<double>(x[i] - q.value(q.point(x[i], i)));
@@ -26,7 +26,7 @@ double exact_tile_error(const Affine& a, const Grid& grid, const float* x, std::
 
 // Whether the kernels that know integers only hold.
 bool has_kernel(const Grid& grid) {
-  return grid.family == Family::kInteger && grid.rounding == Rounding::kHalfEven && !grid.inside;
+  return grid.family == Family::kInteger && grid.rounding == Rounding::kHalfEven && !grid.inside && !grid.offset;
 }
 
 // Squared errors of candidates, by the fast kernel where it holds, summed unit by unit in order. A candidate whose sum

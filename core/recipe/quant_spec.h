@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/base/json.h"
 #include "core/base/schema.h"
@@ -40,8 +41,10 @@ inline const EnumNames<FloatSpecials>& enum_names(FloatSpecials) {
 // What the clip threshold (and so the scale) is computed from.
 // kMean: mean of |x|; kMeanSigma: mean of |x| + sigma standard deviations of |x|; kMaxMean: mean over the channels of
 // their largest magnitude; kHe: sqrt(2 / fan in), from the shape alone; kKl: least Kullback-Leibler divergence;
-// kHqo: half-quadratic optimization (docs/quantizers.md).
-enum class Statistic { kAbsMax, kMinMax, kPercentile, kMse, kMean, kMeanSigma, kMaxMean, kL1, kL2, kHe, kKl, kHqo };
+// kHqo: half-quadratic optimization (docs/quantizers.md). kMaxRms: root mean square over the channels of their largest
+// magnitude. kSignedMax: the value of the largest magnitude itself, which gets the lowest code; the scale has its sign.
+enum class Statistic { kAbsMax, kMinMax, kPercentile, kMse, kMean, kMeanSigma, kMaxMean, kL1, kL2, kHe, kKl, kHqo,
+                       kMaxRms, kSignedMax };
 inline const EnumNames<Statistic>& enum_names(Statistic) {
   static const EnumNames<Statistic> names = {{Statistic::kAbsMax, "absmax"},
                                              {Statistic::kMinMax, "minmax"},
@@ -54,18 +57,22 @@ inline const EnumNames<Statistic>& enum_names(Statistic) {
                                              {Statistic::kL2, "l2"},
                                              {Statistic::kHe, "he"},
                                              {Statistic::kKl, "kl"},
-                                             {Statistic::kHqo, "hqo"}};
+                                             {Statistic::kHqo, "hqo"},
+                                             {Statistic::kMaxRms, "max-rms"},
+                                             {Statistic::kSignedMax, "signed-max"}};
   return names;
 }
 
 // kFloat16: rounded up to a float16, so that nothing more is clipped. kFloat8: two levels, a float32 for the tensor
-// and an e4m3 for each block (NVFP4).
-enum class ScaleType { kFloat32, kPowerOfTwo, kFloat16, kFloat8 };
+// and an e4m3 for each block (NVFP4). kQuantized: an integer of scale_bits bits times a float16 that scale_group blocks
+// share; an offset likewise (the super-blocks of GGUF's K formats).
+enum class ScaleType { kFloat32, kPowerOfTwo, kFloat16, kFloat8, kQuantized };
 inline const EnumNames<ScaleType>& enum_names(ScaleType) {
   static const EnumNames<ScaleType> names = {{ScaleType::kFloat32, "float32"},
                                              {ScaleType::kPowerOfTwo, "power-of-two"},
                                              {ScaleType::kFloat16, "float16"},
-                                             {ScaleType::kFloat8, "float8"}};
+                                             {ScaleType::kFloat8, "float8"},
+                                             {ScaleType::kQuantized, "quantized"}};
   return names;
 }
 
@@ -85,22 +92,26 @@ inline const EnumNames<ExponentRounding>& enum_names(ExponentRounding) {
   return names;
 }
 
-enum class ZeroPointType { kNone, kInteger, kFloat };  // kNone: symmetric, zero point 0
+// kNone: symmetric, zero point 0. kOffset: a real number m instead of a zero point, x~ = q s + m.
+enum class ZeroPointType { kNone, kInteger, kFloat, kOffset };
 inline const EnumNames<ZeroPointType>& enum_names(ZeroPointType) {
   static const EnumNames<ZeroPointType> names = {{ZeroPointType::kNone, "none"},
                                                  {ZeroPointType::kInteger, "integer"},
-                                                 {ZeroPointType::kFloat, "float"}};
+                                                 {ZeroPointType::kFloat, "float"},
+                                                 {ZeroPointType::kOffset, "offset"}};
   return names;
 }
 
 // kDpu: ties of negative values upward, of positive ones to even (Xilinx DPU). kStochastic: up with the probability
-// of the fraction, from a counter-based generator: the same for any number of threads.
-enum class Rounding { kHalfEven, kHalfUp, kHalfAway, kCeil, kFloor, kTowardZero, kDpu, kStochastic };
+// of the fraction, from a counter-based generator: the same for any number of threads. kLearned: by a parameter of each
+// element, see LearnedRounding.
+enum class Rounding { kHalfEven, kHalfUp, kHalfAway, kCeil, kFloor, kTowardZero, kDpu, kStochastic, kLearned };
 inline const EnumNames<Rounding>& enum_names(Rounding) {
   static const EnumNames<Rounding> names = {{Rounding::kHalfEven, "half-even"},   {Rounding::kHalfUp, "half-up"},
                                             {Rounding::kHalfAway, "half-away"},   {Rounding::kCeil, "ceil"},
                                             {Rounding::kFloor, "floor"},          {Rounding::kTowardZero, "toward-zero"},
-                                            {Rounding::kDpu, "dpu"},              {Rounding::kStochastic, "stochastic"}};
+                                            {Rounding::kDpu, "dpu"},              {Rounding::kStochastic, "stochastic"},
+                                            {Rounding::kLearned, "learned"}};
   return names;
 }
 
@@ -115,8 +126,55 @@ inline const EnumNames<ScaleSource>& enum_names(ScaleSource) {
   return names;
 }
 
+// How the parameter p of an element rounds v = x / s (AdaRound, Nagel et al. 2020, eq. 23, and variants):
+//   hard-sigmoid  floor(v) + clamp(1.2 sigmoid(p) - 0.1, 0, 1)     sigmoid  floor(v) + sigmoid(p)
+//   identity      rint(v + clamp(p, -0.5, 0.5))
+// Frozen (soft_rounding false), what is added to floor(v) is 1 where it is above a half and 0 elsewhere.
+enum class LearnedRounding { kHardSigmoid, kSigmoid, kIdentity };
+inline const EnumNames<LearnedRounding>& enum_names(LearnedRounding) {
+  static const EnumNames<LearnedRounding> names = {{LearnedRounding::kHardSigmoid, "hard-sigmoid"},
+                                                   {LearnedRounding::kSigmoid, "sigmoid"},
+                                                   {LearnedRounding::kIdentity, "identity"}};
+  return names;
+}
+
+// How calibration batches count: kAll: one statistic of all samples together. kMean: the mean of the batches'
+// statistics. kEma: an exponential moving average, momentum times the newest.
+enum class BatchStatistic { kAll, kMean, kEma };
+inline const EnumNames<BatchStatistic>& enum_names(BatchStatistic) {
+  static const EnumNames<BatchStatistic> names = {
+      {BatchStatistic::kAll, "all"}, {BatchStatistic::kMean, "mean"}, {BatchStatistic::kEma, "ema"}};
+  return names;
+}
+
+// A scale for the codes that is not the scale of the values: q = round(x / pre), x~ = q s, pre = s norm(x) / g
+// (weight normalization, Salimans and Kingma 2016) with a norm of each scale's elements and g the norm itself unless
+// training or accumulator_bits make it smaller.
+enum class Decoupling { kNone, kL1, kL2, kInf };
+inline const EnumNames<Decoupling>& enum_names(Decoupling) {
+  static const EnumNames<Decoupling> names = {
+      {Decoupling::kNone, "none"}, {Decoupling::kL1, "l1"}, {Decoupling::kL2, "l2"}, {Decoupling::kInf, "inf"}};
+  return names;
+}
+
+// Whether a learned scale is trained as itself or as its base-2 logarithm.
+enum class ScaleDomain { kLinear, kLog };
+inline const EnumNames<ScaleDomain>& enum_names(ScaleDomain) {
+  static const EnumNames<ScaleDomain> names = {{ScaleDomain::kLinear, "linear"}, {ScaleDomain::kLog, "log"}};
+  return names;
+}
+
+// Removal of the low bits of integers that have a scale already: q' = round(q / t), s' = s t. kMsb: t = 2^(bits in -
+// bits out). kStatistic: the power of two that the statistic asks for, between 1 and that.
+enum class Truncation { kNone, kMsb, kStatistic };
+inline const EnumNames<Truncation>& enum_names(Truncation) {
+  static const EnumNames<Truncation> names = {
+      {Truncation::kNone, "none"}, {Truncation::kMsb, "msb"}, {Truncation::kStatistic, "statistic"}};
+  return names;
+}
+
 struct QuantSpec {
-  std::string format = "int";  // id of a number format: int, float, ternary, binary
+  std::string format = "int";  // id of a number format: int, float, ternary, binary or a codebook (codebooks())
   int bits = 8;                // int: 1..32; 1 bit signed is {-1, 0} (wide). The others have a width of their own:
                                // code_bits()
   bool is_signed = true;
@@ -139,10 +197,31 @@ struct QuantSpec {
   double sigma = 3;            // mean-sigma: standard deviations; 0..100
   ScaleType scale = ScaleType::kFloat32;
   ExponentRounding exponent_rounding = ExponentRounding::kCeil;  // power-of-two
+  int scale_bits = 6;          // quantized: 2..8
+  int scale_group = 8;         // quantized: blocks along the axis that share a float16; 0: all of a line
   ScaleSource source = ScaleSource::kStatistics;
   std::optional<double> scale_value;  // constant: the scale itself
+  BatchStatistic batches = BatchStatistic::kAll;
+  double momentum = 0.1;       // batches ema: share of the newest; above 0, up to 1
   Rounding rounding = Rounding::kHalfEven;
   int seed = 0;                // stochastic rounding
+  LearnedRounding learned_rounding = LearnedRounding::kHardSigmoid;
+  bool soft_rounding = false;  // learned rounding: the parameter's value itself, as during its training
+  Decoupling decoupled = Decoupling::kNone;
+  // Least width of a signed accumulator that no input can overflow (A2Q, Colbert et al. 2023, eq. 15; zero_centered:
+  // A2Q+, Colbert et al. 2024): the norm l1 of each channel's codes is bounded. 4..32.
+  std::optional<int> accumulator_bits;
+  int accumulator_input_bits = 8;     // of the input's codes
+  bool accumulator_input_signed = false;
+  bool zero_centered = false;
+  Truncation truncation = Truncation::kNone;
+  // Quantization-aware training.
+  ScaleDomain scale_domain = ScaleDomain::kLinear;  // of a learned scale
+  bool learn_zero_point = false;
+  bool learn_bits = false;     // the width is trained, 2 bits at least; starts from `bits`
+  // No gradient where x is clipped; default: for activations.
+  std::optional<bool> clip_gradient;
+  int delay = 0;               // training steps before quantization begins
   // Fixed clip limits, as dragged in the histogram or typed; replace the statistic. Per tensor only.
   std::optional<double> clip_min, clip_max;
   // Bias only: scale = input scale x weight scale (int32 accumulator), no statistic.
@@ -173,14 +252,39 @@ void visit_fields(V& v, QuantSpec& s) {
   v("sigma", s.sigma);
   v("scale", s.scale);
   v("exponent_rounding", s.exponent_rounding);
+  v("scale_bits", s.scale_bits);
+  v("scale_group", s.scale_group);
   v("source", s.source);
   v("scale_value", s.scale_value);
+  v("batches", s.batches);
+  v("momentum", s.momentum);
   v("rounding", s.rounding);
   v("seed", s.seed);
+  v("learned_rounding", s.learned_rounding);
+  v("soft_rounding", s.soft_rounding);
+  v("decoupled", s.decoupled);
+  v("accumulator_bits", s.accumulator_bits);
+  v("accumulator_input_bits", s.accumulator_input_bits);
+  v("accumulator_input_signed", s.accumulator_input_signed);
+  v("zero_centered", s.zero_centered);
+  v("truncation", s.truncation);
+  v("scale_domain", s.scale_domain);
+  v("learn_zero_point", s.learn_zero_point);
+  v("learn_bits", s.learn_bits);
+  v("clip_gradient", s.clip_gradient);
+  v("delay", s.delay);
   v("clip_min", s.clip_min);
   v("clip_max", s.clip_max);
   v("scale_from_accumulator", s.scale_from_accumulator);
 }
+
+// A number format that is a list of values, ascending, in units of the scale.
+struct Codebook {
+  std::string id, title, doc;
+  std::vector<float> values;
+};
+const std::vector<Codebook>& codebooks();
+const Codebook* find_codebook(const std::string& id);  // null when there is none
 
 // Bits of one code as it is stored: `bits` of an integer, sign + exponent + mantissa of a minifloat, 2, 1.
 int code_bits(const QuantSpec& spec);

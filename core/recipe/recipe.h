@@ -101,6 +101,8 @@ struct Preset {
   std::string id, title, doc, group;  // group: heading in menus ("Weights", "Activations", "Bias")
   std::vector<SiteKind> sites;        // where it makes sense
   QuantSpec spec;
+  // Files only: the preset that 'spec' changes; its spec and, unless given, its sites and group are taken over.
+  std::string base;
 };
 template <class V>
 void visit_fields(V& v, Preset& p) {

@@ -11,6 +11,7 @@
 #include <QRegularExpression>
 #include <QSlider>
 #include <QSpinBox>
+#include <QStandardItemModel>
 #include <QStyledItemDelegate>
 #include <QToolButton>
 #include <QWheelEvent>
@@ -64,6 +65,12 @@ class BoolEditor final : public FieldEditor {
     box_->setTristate(true);
     box_->setCheckState(Qt::PartiallyChecked);
     box_->setText(tr("mixed"));
+  }
+  void mark_refused(const std::function<QString(const json&)>& refusal) override {
+    if (box_->isTristate()) return;
+    const QString why = refusal(!box_->isChecked());
+    box_->setEnabled(why.isEmpty());
+    box_->setToolTip(why.isEmpty() ? QString() : tr("Not now: %1").arg(why));
   }
   QWidget* focus_widget() const override { return box_; }
 
@@ -273,6 +280,7 @@ class ChoiceEditor final : public FieldEditor {
     combo_->setMinimumContentsLength(8);
     combo_->setItemDelegate(new QStyledItemDelegate(combo_));  // the one that the style sheet reaches
     for (const auto& c : field.choices) {
+      docs_ << qs(c.doc);
       combo_->addItem(qs(c.title.empty() ? c.value : c.title), qs(c.value));
       if (!c.doc.empty()) combo_->setItemData(combo_->count() - 1, qs(c.doc), Qt::ToolTipRole);
     }
@@ -290,10 +298,19 @@ class ChoiceEditor final : public FieldEditor {
     combo_->setPlaceholderText(tr("mixed"));
     combo_->setCurrentIndex(-1);
   }
+  void mark_refused(const std::function<QString(const json&)>& refusal) override {
+    const auto* items = qobject_cast<QStandardItemModel*>(combo_->model());
+    for (int i = 0; items && i < combo_->count(); ++i) {
+      const QString why = i == combo_->currentIndex() ? QString() : refusal(combo_->itemData(i).toString().toStdString());
+      items->item(i)->setEnabled(why.isEmpty());
+      combo_->setItemData(i, why.isEmpty() ? docs_[i] : tr("Not now: %1").arg(why), Qt::ToolTipRole);
+    }
+  }
   QWidget* focus_widget() const override { return combo_; }
 
  private:
   QComboBox* combo_;
+  QStringList docs_;
   json default_;
 };
 

@@ -1,6 +1,8 @@
 // Quanvas - editors of one option: the control that fits a Field of a Schema. GUI thread; the parent owns them.
 #pragma once
 
+#include <functional>
+
 #include <QWidget>
 
 #include "core/base/schema.h"
@@ -19,6 +21,9 @@ class FieldEditor : public QWidget {
   virtual void set_value(const json& value) = 0;
   // Several values at once: the control says "mixed" until it is edited.
   virtual void set_mixed(bool mixed) = 0;
+  // Why a value cannot be taken now (a sentence), or nothing. Choices that are refused cannot be picked and show the
+  // sentence; other editors take every value and leave it to whoever listens. The function is asked at once and not kept.
+  virtual void mark_refused(const std::function<QString(const json&)>& /*refusal*/) {}
   // The control that takes the focus and carries the accessible name.
   virtual QWidget* focus_widget() const = 0;
 

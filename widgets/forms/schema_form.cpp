@@ -116,6 +116,11 @@ SchemaForm::Row* SchemaForm::row(const std::string& key) {
   return it == rows_.end() ? nullptr : &*it;
 }
 
+void SchemaForm::set_refusal(Refusal refusal) {
+  refusal_ = std::move(refusal);
+  update_enabled();
+}
+
 void SchemaForm::set_hide_disabled(bool hide) {
   hide_disabled_ = hide;
   update_enabled();
@@ -149,6 +154,8 @@ void SchemaForm::update_enabled() {
     r.label->setToolTip(tip);
     const bool no_choice = r.field.type == FieldType::kChoice && r.field.choices.size() < 2;
     const bool shown = !hide_disabled_ || (enabled && !no_choice);
+    if (refusal_ && enabled && shown)
+      r.editor->mark_refused([&](const json& value) { return refusal_(r.field.key, value); });
     r.editor->setVisible(shown);
     r.label->setVisible(shown);
   }

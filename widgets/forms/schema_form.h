@@ -2,6 +2,7 @@
 // every edit out as a signal; the form holds no truth of its own. GUI thread.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -36,6 +37,10 @@ class SchemaForm : public QWidget {
   // together with choices that have only one value.
   void set_hide_disabled(bool hide);
   bool hides_disabled() const { return hide_disabled_; }
+  // Says why a field cannot take a value beside the others as they are; nothing when it can. Asked whenever values
+  // change, once for each choice that is shown. Without it every choice can be made.
+  using Refusal = std::function<QString(const std::string& key, const json& value)>;
+  void set_refusal(Refusal refusal);
   // Sentence under a field; empty removes it. A key that the form lacks is ignored.
   void set_error(const std::string& key, const QString& sentence);
   void clear_errors();
@@ -66,6 +71,7 @@ class SchemaForm : public QWidget {
   json values_ = json::object();
   std::vector<std::string> mixed_;
   bool filled_ = false;
+  Refusal refusal_;
   std::vector<Row> rows_;
   QGridLayout* grid_;
   bool hide_disabled_ = false;

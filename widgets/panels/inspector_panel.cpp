@@ -44,11 +44,28 @@ void drop_replaced_limits(json& spec, const std::string& key) {
   spec.erase("clip_max");
 }
 
-Result<QuantSpec> edited_spec(const QuantSpec& from, const std::string& key, const json& value) {
+// Takes away what only the value that `key` had can have: of a minifloat the narrow range and the zero point.
+void drop_dependents(json& spec, SiteKind kind, const std::string& key) {
+  static const json plain = to_json_value(QuantSpec{});
+  for (const Field& field : quant_spec_schema(kind).fields) {
+    if (!field.enabled_if || field.enabled_if->key != key) continue;
+    const auto& values = field.enabled_if->values;
+    if (std::find(values.begin(), values.end(), spec[key]) != values.end()) continue;
+    if (plain.contains(field.key)) spec[field.key] = plain[field.key];
+    else spec.erase(field.key);
+    drop_dependents(spec, kind, field.key);
+  }
+}
+
+Result<QuantSpec> edited_spec(const QuantSpec& from, SiteKind kind, const std::string& key, const json& value) {
   json j = to_json_value(from);
   drop_replaced_limits(j, key);
   j[key] = value;
-  return from_json_value<QuantSpec>(j);
+  const auto spec = from_json_value<QuantSpec>(j);
+  if (!spec || check(*spec, kind).empty()) return spec;
+  drop_dependents(j, kind, key);
+  const auto without = from_json_value<QuantSpec>(j);
+  return without && check(*without, kind).empty() ? without : spec;
 }
 
 QString value_text(const Field& field, const json& value) {
@@ -137,6 +154,12 @@ void InspectorPanel::build() {
   top_row->addWidget(float_);
   form_ = new SchemaForm(content_);
   form_->set_hide_disabled(true);
+  form_->set_refusal([this](const std::string& key, const json& value) {
+    const InspectorTab* t = tab();
+    if (!t || t->specs.empty()) return QString();
+    const auto spec = edited_spec(t->specs.front().value_or(default_spec(t->kind)), t->kind, key, value);
+    return spec ? qs(check(*spec, t->kind)) : qs(spec.error().text());
+  });
   auto* preset_row = build_preset_row();
   tensor_ = text_label(content_, "muted");
   clip_ = text_label(content_, "muted");
@@ -304,7 +327,7 @@ void InspectorPanel::take_edit(const QString& key, const json& value, bool conti
   if (!t) return;
   std::vector<Assignment> assignments;
   for (std::size_t i = 0; i < t->sites.size(); ++i) {
-    const auto spec = edited_spec(t->specs[i].value_or(default_spec(t->kind)), key.toStdString(), value);
+    const auto spec = edited_spec(t->specs[i].value_or(default_spec(t->kind)), t->kind, key.toStdString(), value);
     if (!spec) return show_problem(qs(spec.error().text()), key);
     if (const auto problem = check(*spec, t->kind); !problem.empty()) return show_problem(qs(problem), key);
     add_assignment(assignments, t->sites[i], *spec);

@@ -1,0 +1,73 @@
+#include "core/quant/decouple.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+#include "core/quant/apply.h"
+
+namespace quanvas::quant {
+namespace {
+
+double norm_of(Decoupling kind, const float* x, std::int64_t n, float center) {
+  double sum = 0, most = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double a = std::fabs(static_cast<double>(x[i] - center));
+    sum += kind == Decoupling::kL2 ? a * a : a;
+    most = std::max(most, a);
+  }
+  return kind == Decoupling::kInf ? most : kind == Decoupling::kL2 ? std::sqrt(sum) : sum;
+}
+
+}  // namespace
+
+double code_norm_bound(const QuantSpec& spec) {
+  const int bits = spec.accumulator_bits.value_or(32), input = spec.accumulator_input_bits;
+  if (spec.zero_centered) return (std::ldexp(1.0, bits) - 2) / (std::ldexp(1.0, input) - 1);
+  return std::ldexp(std::ldexp(1.0, bits - 1) - 1, (spec.accumulator_input_signed ? 1 : 0) - input);
+}
+
+bool fits_accumulator(const QuantSpec& spec, double positive, double negative) {
+  const int input = spec.accumulator_input_bits;
+  const double most = std::ldexp(1.0, spec.accumulator_bits.value_or(32) - 1) - 1;
+  const double high = spec.accumulator_input_signed ? std::ldexp(1.0, input - 1) - 1 : std::ldexp(1.0, input) - 1;
+  const double low = spec.accumulator_input_signed ? std::ldexp(1.0, input - 1) : 0;  // magnitude of the lowest
+  return positive * high + negative * low <= most && negative * high + positive * low <= most;
+}
+
+void prepare_decoupling(QuantParams& params) {
+  params.code_scale = params.scale;
+  if (params.spec.zero_centered) params.center.assign(params.scale.size(), 0.0f);
+}
+
+void decouple(QuantParams& params, std::size_t index, const float* x, std::int64_t n) {
+  const QuantSpec& spec = params.spec;
+  if (!spec.accumulator_bits || n == 0) return;  // g is the norm: both scales are the same
+  float center = 0;
+  if (spec.zero_centered) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]);
+    center = params.center[index] = static_cast<float>(sum / static_cast<double>(n));
+  }
+  const double scale = static_cast<double>(params.scale[index]);
+  const double norm = norm_of(spec.decoupled, x, n, center);
+  if (norm <= 0) return;
+  const double g = std::min(norm, scale * code_norm_bound(spec));
+  float& code_scale = params.code_scale[index];
+  code_scale = std::clamp(static_cast<float>(scale * norm / g), FLT_MIN, FLT_MAX);
+  // Divisions in float32 may round a quotient up to a whole number.
+  const Grid grid = grid_of(spec);
+  for (bool fits = false; !fits; code_scale = fits ? code_scale : std::nextafter(code_scale, FLT_MAX)) {
+    ElementQuantizer q(grid, params.scale[index], 0);
+    q.code_scale = code_scale;
+    q.center = center;
+    double positive = 0, negative = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double code = q.point(x[i], i);
+      (code > 0 ? positive : negative) += std::fabs(code);
+    }
+    fits = fits_accumulator(spec, positive, negative) || code_scale >= FLT_MAX;
+  }
+}
+
+}  // namespace quanvas::quant
