@@ -161,14 +161,36 @@ void over_spans(const Applier& applier, std::int64_t elements, const Integer& in
   });
 }
 
+// Large results: make(piece, buffer) piece by piece in the first-level cache, from where they are streamed.
+template <class Make>
+void streamed(const Applier& applier, std::int64_t elements, const float* x, float* y, const Make& make) {
+  const SpanPlan& plan = applier.plan();
+  parallel_stripes(plan.count(), threads_for(elements), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    alignas(64) float buffer[kPiece];
+    for (std::int64_t i = begin; i < end; ++i)
+      if (const Span span = plan.span(i); span.rows > 0)
+        plan.cut(span, kPiece, false, [&](const Span& piece) {
+          make(piece, buffer);
+          const std::int64_t next = std::min(elements, piece.offset + kAhead);
+          kernels().stream(buffer, y + piece.offset, piece.elements(), x + next, elements - next);
+        });
+    stream_fence();
+  });
+}
+
 }  // namespace
 
 void fake_quantize(const QuantParams& params, const BlockLayout& layout, const float* x, float* y) {
   const Applier applier(params, layout);
+  const auto fake = [&](const Span& s, float* to) {
+    if (applier.integer_kernel()) kernels().fake(applier.rows(s), x + s.offset, to);
+    else kernels().fake_float(applier.rows(s), applier.float_grid(), x + s.offset, to);
+  };
+  if (x != y && layout.elements() >= kStreamElements && (applier.integer_kernel() || applier.float_kernel()))
+    return streamed(applier, layout.elements(), x, y, fake);
   over_spans(
-      applier, layout.elements(),
-      [&](const Span& s) { kernels().fake(applier.rows(s), x + s.offset, y + s.offset); },
-      [&](const Span& s) { kernels().fake_float(applier.rows(s), applier.float_grid(), x + s.offset, y + s.offset); },
+      applier, layout.elements(), [&](const Span& s) { fake(s, y + s.offset); },
+      [&](const Span& s) { fake(s, y + s.offset); },
       [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.value(q.point(x[i], i)); });
 }
 
@@ -197,18 +219,23 @@ void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout
   const Applier applier(params, layout);
   const SpanPlan& plan = applier.plan();
   std::vector<double> sums(dscale ? static_cast<std::size_t>(plan.results()) : 0);
-  const auto slots = [&](const Span& s) { return dscale ? sums.data() + s.result : nullptr; };
-  over_spans(
-      applier, layout.elements(),
-      [&](const Span& s) {
-        kernels().backward(applier.rows(s), x + s.offset, dy + s.offset, dx + s.offset, slots(s), pass_clipped);
-      },
-      nullptr,
-      [&](const ElementQuantizer& q, std::int64_t i, std::int64_t slot) {
-        const float g = dy[i];
-        if (dscale) sums[static_cast<std::size_t>(slot)] += static_cast<double>(g) * q.scale_term(x[i], i);
-        dx[i] = pass_clipped || q.passes(x[i]) ? g : 0.0f;
-      });
+  const auto gradient = [&](const Span& s, float* to) {
+    kernels().backward(applier.rows(s), x + s.offset, dy + s.offset, to, dscale ? sums.data() + s.result : nullptr,
+                       pass_clipped);
+  };
+  if (applier.integer_kernel() && dx != dy && dx != x && layout.elements() >= kStreamElements) {
+    streamed(applier, layout.elements(), x, dx, gradient);
+  } else {
+    over_spans(
+        applier, layout.elements(),
+        // In the same pieces as streamed ones, so that the sums are the same in place.
+        [&](const Span& s) { plan.cut(s, kPiece, false, [&](const Span& p) { gradient(p, dx + p.offset); }); }, nullptr,
+        [&](const ElementQuantizer& q, std::int64_t i, std::int64_t slot) {
+          const float g = dy[i];
+          if (dscale) sums[static_cast<std::size_t>(slot)] += static_cast<double>(g) * q.scale_term(x[i], i);
+          dx[i] = pass_clipped || q.passes(x[i]) ? g : 0.0f;
+        });
+  }
   if (!dscale) return;
   std::vector<double> total(params.scale.size());
   for (std::int64_t i = 0; i < plan.count(); ++i) {

@@ -3,6 +3,11 @@
 
 #include "core/quant/kernels.h"
 
+// Before the target of a set is switched on, see kernels.inc.
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
+
 namespace quanvas::quant {
 
 extern const Kernels kKernels_default;

@@ -1,5 +1,7 @@
 #include "core/quant/kernels.h"
 
+#include <atomic>
+
 #include "core/quant/kernel_sets.h"
 
 namespace quanvas::quant {
@@ -16,9 +18,21 @@ std::vector<const Kernels*> available_kernels() {
   return sets;
 }
 
+namespace {
+std::atomic<const Kernels*> chosen{nullptr};
+}
+
 const Kernels& kernels() {
+  if (const Kernels* const set = chosen.load(std::memory_order_relaxed)) return *set;
   static const Kernels& best = *available_kernels().back();
   return best;
+}
+void use_kernels(const Kernels* set) { chosen = set; }
+
+void stream_fence() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  _mm_sfence();
+#endif
 }
 
 float from_order_key(std::int32_t key) {

@@ -1,5 +1,5 @@
 // Quanvas - the inner loops, compiled once per instruction set and chosen at run time. Element by element all
-// sets give the same bits (no reciprocal, no fused multiply-add); sums may differ in the last places of a double.
+// sets give the same bits (true division, no fused multiply-add); sums may differ in the last places of a double.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,12 @@ struct PairSums {
   float max_abs = 0;
 };
 
+// One candidate of the search for the least squared error: steps from the zero point between a and b.
+struct Candidate {
+  float inverse_scale = 1, a = 0, b = 0;
+};
+inline constexpr std::int64_t kRankBlock = 1024;  // elements whose squared errors are summed in float32
+
 struct Kernels {
   const char* name;
   void (*fake)(const Rows&, const float* x, float* y);
@@ -44,18 +50,33 @@ struct Kernels {
   // y and the code counted from lo; returns the number of clipped elements.
   std::int64_t (*measure)(const Rows&, const float* x, float* y, std::int32_t* index);
   std::int64_t (*measure_float)(const Rows&, const FloatGrid&, const float* x, float* y, std::int32_t* index);
-  // sums: null, or one slot per row (uniform) or column (vector), overwritten.
+  // dx may be dy. sums: null, or one slot per row (uniform) or column (vector), added to.
   void (*backward)(const Rows&, const float* x, const float* dy, float* dx, double* sums, bool pass_clipped);
   PairSums (*pair_sums)(const float* x, const float* y, std::int64_t n);
-  // Smallest and largest order key (see order_key) per row or column, overwritten.
+  // Smallest and largest order key (see order_key) per row, overwritten, or per column, with what is there already.
   void (*range)(const Rows&, const float* x, std::int32_t* lowest, std::int32_t* highest);
-  // Sum of squared errors in units of the step, by reciprocal and in float32 blocks: for ranking candidates.
-  double (*rank_error)(const float* x, std::int64_t n, float inverse_scale, float a, float b);
+  // Bits of the largest magnitude, likewise; above kLargestFiniteKey: not finite.
+  void (*absmax)(const Rows&, const float* x, std::int32_t* largest);
+  // Sums of squared errors of `count` candidates on at most kRankBlock finite elements, in units of each one's step,
+  // by reciprocal and in float32: for ranking them. Each candidate's bits do not depend on the others.
+  void (*rank_errors)(const float* x, std::int64_t n, const Candidate*, int count, float* sums);
   // Sum of squared errors as fake() makes them.
   double (*exact_error)(const float* x, std::int64_t n, float scale, float a, float b);
+  // Keys (order keys, or with `absolute` bits of the magnitude) from lo to hi, in order, into `out` (room for n);
+  // returns their number and adds to `below` that of those below lo.
+  std::int64_t (*between)(const float* x, std::int64_t n, bool absolute, std::int32_t lo, std::int32_t hi,
+                          std::int32_t* out, std::int64_t* below);
+  // Copies n floats past the caches and asks for `ahead` floats at `next`, which need not exist, to be brought in.
+  // stream_fence() before another thread may look.
+  void (*stream)(const float* from, float* to, std::int64_t n, const float* next, std::int64_t ahead);
+  // See packing.h; n codes of a multiple of 8 bits in all. False, and nothing done: a width without a loop of its own.
+  bool (*pack)(const std::int32_t* codes, std::int64_t n, int bits, std::uint8_t* out);
+  bool (*unpack)(const std::uint8_t* in, std::int64_t n, int bits, bool is_signed, std::int32_t* codes);
 };
+void stream_fence();
 
 const Kernels& kernels();                        // the best set that this processor has
+void use_kernels(const Kernels* set);            // this one from now on, null: the best again; for tests
 std::vector<const Kernels*> available_kernels();  // all that it has, plainest first (tests compare them)
 
 // Float32 bits as an integer of the same order: NaN and infinities lie outside the keys of finite values.

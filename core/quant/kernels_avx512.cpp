@@ -6,10 +6,12 @@
 namespace quanvas::quant {
 namespace {
 #include "core/quant/kernels.inc"
+#include "core/quant/kernels_find.inc"
+#include "core/quant/kernels_pack.inc"
+#include "core/quant/kernels_table.inc"
 }  // namespace
 
-extern const Kernels kKernels_avx512 = {"avx512", fake,      fake_float, codes, decode, measure, measure_float,
-                                      backward, pair_sums, range, rank_error, exact_error};
+extern const Kernels kKernels_avx512 = QUANVAS_KERNELS("avx512");
 }  // namespace quanvas::quant
 #pragma GCC pop_options
 #endif

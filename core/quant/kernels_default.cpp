@@ -3,8 +3,10 @@
 namespace quanvas::quant {
 namespace {
 #include "core/quant/kernels.inc"
+#include "core/quant/kernels_find.inc"
+#include "core/quant/kernels_pack.inc"
+#include "core/quant/kernels_table.inc"
 }  // namespace
 
-extern const Kernels kKernels_default = {"baseline", fake,      fake_float, codes, decode, measure, measure_float,
-                                      backward, pair_sums, range, rank_error, exact_error};
+extern const Kernels kKernels_default = QUANVAS_KERNELS("baseline");
 }  // namespace quanvas::quant

@@ -4,12 +4,11 @@
 #include <limits>
 
 #include "core/quant/apply.h"
+#include "core/quant/measure_spans.h"
 #include "core/quant/parallel.h"
 
 namespace quanvas::quant {
 namespace {
-
-constexpr std::int64_t kMaxCountedCodes = 65536;
 
 void add(ErrorSums& sums, const PairSums& part, std::int64_t n) {
   sums.xx += part.xx;
@@ -20,62 +19,17 @@ void add(ErrorSums& sums, const PairSums& part, std::int64_t n) {
   sums.n += static_cast<double>(n);
 }
 
-struct SpanFacts {
-  PairSums sums;
-  std::int64_t clipped = 0;
-};
-
-// Codes that occur, one byte each so that a store marks them; all_used ends the marking early.
-struct UsedCodes {
-  std::vector<std::uint8_t> seen;
-  bool all = false;
-  void mark(const std::int32_t* index, std::int64_t n) {
-    if (all) return;
-    for (std::int64_t i = 0; i < n; ++i) seen[static_cast<std::size_t>(index[i])] = 1;
-    all = seen.size() <= 4096 && std::find(seen.begin(), seen.end(), 0) == seen.end();
-  }
-};
-
-// Buffers of one thread.
-struct Scratch {
-  std::vector<float> y;
-  std::vector<std::int32_t> index;
-  UsedCodes used;
-};
-
 // As many stripes as threads, each with its own buffers; what a span gives does not depend on its stripe.
 template <class Work>
 double over_stripes(const Applier& applier, std::int64_t elements, std::int64_t codes, const Work& work) {
   const SpanPlan& plan = applier.plan();
   const int threads = threads_for(elements);
-  std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
-  const auto tile = static_cast<std::size_t>(std::min(kTile, elements));  // no span is larger
-  for (Scratch& s : scratch) {
-    s.y.resize(tile);
-    s.index.resize(tile);
-    s.used.seen.resize(static_cast<std::size_t>(codes));
-  }
-  parallel_for(threads, threads, [&](std::int64_t stripe) {
-    for (std::int64_t i = plan.count() * stripe / threads; i < plan.count() * (stripe + 1) / threads; ++i)
+  std::vector<Scratch> scratch(static_cast<std::size_t>(threads), Scratch(elements, codes));
+  parallel_stripes(plan.count(), threads, [&](std::int64_t stripe, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
       if (const Span span = plan.span(i); span.rows > 0) work(i, span, scratch[static_cast<std::size_t>(stripe)]);
   });
-  double used = 0;
-  for (std::int64_t c = 0; c < codes; ++c)
-    used += std::any_of(scratch.begin(), scratch.end(),
-                        [&](const Scratch& s) { return s.used.seen[static_cast<std::size_t>(c)] != 0; });
-  return used;
-}
-
-double measure_kernel(const Applier& applier, const float* x, std::int64_t elements, std::int64_t codes,
-                      std::vector<SpanFacts>& facts) {
-  return over_stripes(applier, elements, codes, [&](std::int64_t i, const Span& span, Scratch& s) {
-    SpanFacts& fact = facts[static_cast<std::size_t>(i)];
-    fact.clipped = applier.integer_kernel()
-                       ? kernels().measure(applier.rows(span), x + span.offset, s.y.data(), s.index.data())
-                       : kernels().measure_float(applier.rows(span), applier.float_grid(), x + span.offset, s.y.data(), s.index.data());
-    fact.sums = kernels().pair_sums(x + span.offset, s.y.data(), span.elements());
-    s.used.mark(s.index.data(), span.elements());
-  });
+  return used_codes(scratch);
 }
 
 double measure_elements(const Applier& applier, const float* x, std::int64_t elements, std::int64_t codes,
@@ -147,6 +101,48 @@ void add_sizes(const QuantParams& params, std::int64_t n, SiteFacts& facts) {
 
 }  // namespace
 
+Scratch::Scratch(std::int64_t elements, std::int64_t codes)
+    : y(static_cast<std::size_t>(std::min(kTile, elements))), index(y.size()) {
+  used.seen.resize(static_cast<std::size_t>(codes));
+}
+
+void UsedCodes::mark(const std::int32_t* index, std::int64_t n) {
+  if (all) return;
+  for (std::int64_t i = 0; i < n; ++i) seen[static_cast<std::size_t>(index[i])] = 1;
+  all = seen.size() <= 4096 && std::find(seen.begin(), seen.end(), 0) == seen.end();
+}
+
+double used_codes(const std::vector<Scratch>& scratch) {
+  double used = 0;
+  for (std::size_t c = 0; c < scratch[0].used.seen.size(); ++c)
+    used += std::any_of(scratch.begin(), scratch.end(), [&](const Scratch& s) { return s.used.seen[c] != 0; });
+  return used;
+}
+
+SpanFacts measure_span(const Applier& applier, const Span& span, const float* x, Scratch& s) {
+  SpanFacts fact;
+  const float* const from = x + span.offset;
+  fact.clipped = applier.integer_kernel()
+                     ? kernels().measure(applier.rows(span), from, s.y.data(), s.index.data())
+                     : kernels().measure_float(applier.rows(span), applier.float_grid(), from, s.y.data(), s.index.data());
+  fact.sums = kernels().pair_sums(from, s.y.data(), span.elements());
+  s.used.mark(s.index.data(), span.elements());
+  return fact;
+}
+
+void finish_facts(const QuantParams& params, std::int64_t n, const std::vector<SpanFacts>& parts, SiteFacts& facts) {
+  ErrorSums sums;
+  double clipped = 0;
+  for (const SpanFacts& part : parts) {
+    add(sums, part.sums, 0);
+    clipped += static_cast<double>(part.clipped);
+  }
+  sums.n = static_cast<double>(n);
+  facts.error = sums.result();
+  facts.clipped_share = n > 0 ? clipped / static_cast<double>(n) : 0;
+  add_sizes(params, n, facts);
+}
+
 double stored_bytes(const QuantParams& params, double elements) {
   const double bits = code_bits(params.spec);
   // An offset is stored as its scale is.
@@ -167,18 +163,12 @@ SiteFacts measure(const QuantParams& params, const BlockLayout& layout, const fl
   const std::int64_t n = layout.elements(), codes = params.hi - params.lo + 1;
   std::vector<SpanFacts> parts(static_cast<std::size_t>(applier.plan().count()));
   if (codes > kMaxCountedCodes) facts.codes_used = measure_wide(applier, x, parts);
-  else if (applier.integer_kernel() || applier.float_kernel()) facts.codes_used = measure_kernel(applier, x, n, codes, parts);
+  else if (applier.integer_kernel() || applier.float_kernel())
+    facts.codes_used = over_stripes(applier, n, codes, [&](std::int64_t i, const Span& span, Scratch& scratch) {
+      parts[static_cast<std::size_t>(i)] = measure_span(applier, span, x, scratch);
+    });
   else facts.codes_used = measure_elements(applier, x, n, codes, parts);
-  ErrorSums sums;
-  double clipped = 0;
-  for (const SpanFacts& part : parts) {
-    add(sums, part.sums, 0);
-    clipped += static_cast<double>(part.clipped);
-  }
-  sums.n = static_cast<double>(n);
-  facts.error = sums.result();
-  facts.clipped_share = n > 0 ? clipped / static_cast<double>(n) : 0;
-  add_sizes(params, n, facts);
+  finish_facts(params, n, parts, facts);
   return facts;
 }
 

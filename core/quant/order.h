@@ -7,7 +7,8 @@
 namespace quanvas::quant {
 
 // The values of the given ranks (1-based, clamped to 1 .. n; ascending) of x or of |x|. n > 0; finite x.
-// Two histograms over the order keys, first their upper, then their lower 16 bits; small n are selected directly.
+// A sample says between which values the one of the rank lies; one pass keeps those and counts the ones below. Small n
+// are selected directly. Where the sample misleads, two histograms over the order keys decide.
 std::vector<float> order_statistics(const float* x, std::int64_t n, bool absolute,
                                     const std::vector<std::int64_t>& ranks, int threads);
 

@@ -45,6 +45,25 @@ std::int64_t SpanPlan::results() const {
   return vector_ ? count_ * std::min(length_, kTile) : blocks_ * rows_ * pieces_;
 }
 
+bool SpanPlan::whole() const {
+  if (pieces_ > 1) return false;
+  if (vector_) return spans_per_block_ == 1;
+  return layout_.granularity == Granularity::kTensor || blocks_ * rows_ == layout_.parameters();
+}
+
+Span SpanPlan::part(const Span& span, std::int64_t row, std::int64_t rows) const {
+  Span s = span;
+  s.offset += row * span.length;
+  s.rows = rows;
+  s.last = row + rows == span.rows ? span.last : span.length;
+  if (rows == 1) s.length = s.last;
+  if (!vector_) {
+    s.param = (span.param + row) % period_;
+    s.result += row;
+  }
+  return s;
+}
+
 Span SpanPlan::span(std::int64_t index) const {
   const std::int64_t block = index / spans_per_block_, within = index % spans_per_block_;
   const std::int64_t row = within / pieces_ * rows_per_span_, piece = within % pieces_;

@@ -1,0 +1,24 @@
+// Quanvas - the pass that finds scales tile by tile and uses them while the tile is in the cache. Private to core/quant.
+#pragma once
+
+#include <string>
+
+#include "core/quant/params.h"
+
+namespace quanvas::quant {
+
+// Whether find_in_tiles() holds: scales from the extremes of elements that lie in one span.
+bool scales_from_tiles(const QuantSpec& spec, const BlockLayout& layout);
+// Whether it can write y and facts, too: there are kernels for the quantizer.
+bool values_from_tiles(const QuantSpec& spec, const BlockLayout& layout);
+
+// spec: axis resolved. y, facts: see find_and_quantize(), null unless values_from_tiles(). False: not all elements are
+// finite.
+bool find_in_tiles(const QuantSpec& spec, const BlockLayout& layout, const float* x, float* y, SiteFacts* facts,
+                   QuantParams& params);
+
+// Of find_params(): the axis as a number from 0 on, and the refusal of a tensor that is not finite.
+QuantSpec with_axis(const QuantSpec& spec, const Shape& shape, int default_axis);
+Failure non_finite(const Shape& shape, const float* x, std::int64_t n);
+
+}  // namespace quanvas::quant
