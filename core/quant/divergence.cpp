@@ -11,7 +11,6 @@
 namespace quanvas::quant {
 namespace {
 
-constexpr std::size_t kBins = 2048;
 constexpr double kSmooth = 1e-4;
 
 // Prefix sums, so that a level costs nothing however many bins it has.
@@ -53,6 +52,11 @@ double divergence(const std::vector<double>& bins, const Prefix& prefix, std::si
   return sum;
 }
 
+// Levels of one sign: of 8 signed bits 128.
+std::size_t levels_of(const Grid& grid) {
+  return static_cast<std::size_t>(std::max(1.0, grid.is_signed ? std::floor((grid.hi - grid.lo + 2) / 2) : grid.hi + 1));
+}
+
 double shrink(double d, double beta, double p) {
   const double a = std::fabs(d);
   if (a == 0) return 0;
@@ -61,9 +65,10 @@ double shrink(double d, double beta, double p) {
 
 }  // namespace
 
+std::size_t kl_bins(const Grid& grid) { return std::min<std::size_t>(2048, 16 * levels_of(grid)); }
+
 double kl_threshold(const Grid& grid, const std::vector<double>& counts, double extreme) {
-  // Levels of one sign: of 8 signed bits 128.
-  const auto levels = static_cast<std::size_t>(std::max(1.0, grid.is_signed ? std::floor((grid.hi - grid.lo + 2) / 2) : grid.hi + 1));
+  const std::size_t levels = levels_of(grid);
   if (levels >= counts.size() || extreme <= 0) return extreme;
   const Prefix prefix(counts);
   double least = HUGE_VAL, best = extreme;
@@ -78,12 +83,12 @@ double kl_threshold(const Grid& grid, const std::vector<double>& counts, double 
 
 double kl_threshold(const Grid& grid, const float* x, std::int64_t n, double extreme) {
   if (extreme <= 0) return extreme;
-  std::vector<double> counts(kBins);
-  const double scale = static_cast<double>(kBins) / extreme;
+  std::vector<double> counts(kl_bins(grid));
+  const double scale = static_cast<double>(counts.size()) / extreme;
   for (std::int64_t i = 0; i < n; ++i) {
     const double a = std::fabs(static_cast<double>(x[i]));
     if (!grid.is_signed && x[i] < 0) continue;
-    counts[std::min(kBins - 1, static_cast<std::size_t>(a * scale))] += 1;
+    counts[std::min(counts.size() - 1, static_cast<std::size_t>(a * scale))] += 1;
   }
   return kl_threshold(grid, counts, extreme);
 }

@@ -7,11 +7,13 @@
 namespace quanvas::quant {
 
 // Threshold of |x| whose quantized histogram has the least Kullback-Leibler divergence from the clipped one
-// (Migacz, "8-bit Inference with TensorRT", GTC 2017): 2048 bins up to `extreme`; candidates end at each bin from the
+// (Migacz, "8-bit Inference with TensorRT", GTC 2017): kl_bins() up to `extreme`; candidates end at each bin from the
 // number of levels on; counts beyond the candidate go to its last bin; each level is spread evenly over its non-empty
 // bins; counts are smoothed (an empty bin has 1e-4,
 // taken from the others) and made probabilities. `extreme` when there are no more bins than levels.
 double kl_threshold(const Grid& grid, const float* x, std::int64_t n, double extreme);
+// 16 for each level, as 2048 are for the 128 of 8 bits; no more than that. More for fewer levels is noise.
+std::size_t kl_bins(const Grid& grid);
 // The same from counts of equal bins of |x| over [0, extreme].
 double kl_threshold(const Grid& grid, const std::vector<double>& counts, double extreme);
 

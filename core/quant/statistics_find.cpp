@@ -102,10 +102,10 @@ double mean_and_sigma(const TensorStatistics& s, double k) {
 }
 
 double divergence_threshold(const Grid& grid, const TensorStatistics& s, double extreme) {
-  constexpr int kBins = 2048;
-  std::vector<double> counts = s.rebin(0, extreme, kBins);
+  const auto bins = static_cast<int>(kl_bins(grid));
+  std::vector<double> counts = s.rebin(0, extreme, bins);
   if (counts.empty()) return extreme;
-  const std::vector<double> negative = grid.is_signed ? s.rebin(-extreme, 0, kBins) : std::vector<double>();
+  const std::vector<double> negative = grid.is_signed ? s.rebin(-extreme, 0, bins) : std::vector<double>();
   for (std::size_t i = 0; i < negative.size(); ++i) counts[i] += negative[negative.size() - 1 - i];
   return kl_threshold(grid, counts, extreme);
 }

@@ -47,7 +47,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadRow{"bits_text", kRule + "      bits: four\n", "r.yaml:5: 'rules[0].set.bits' must be a whole number"},
         BadRow{"bits_huge", kRule + "      bits: 4294967300\n", "r.yaml:5: 'rules[0].set.bits' is 4294967300"},
         BadRow{"unknown_field", kRule + "      bit: 4\n", "r.yaml:5: Unknown key 'rules[0].set.bit'"},
-        BadRow{"bad_word", kRule + "      statistic: median\n", "Use one of: absmax, minmax, percentile, mse, mean, mean-sigma, max-mean, l1, l2, he, kl, hqo."},
+        BadRow{"bad_word", kRule + "      statistic: median\n", "Use one of: absmax, minmax, percentile, mse, mean, mean-sigma, max-mean, l1, l2, he, kl, hqo, max-rms, signed-max."},
         BadRow{"bad_site", "rules:\n  - select:\n      sites:\n        - weight\n        - gradient\n",
                "r.yaml:5: 'rules[0].select.sites[1]' is 'gradient'"},
         BadRow{"bad_position", "rules:\n  - select: {position: middle}\n", "r.yaml:2: 'rules[0].select.position' is 'middle'"},
