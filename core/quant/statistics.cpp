@@ -185,6 +185,9 @@ void TensorStatistics::add(const float* x, const Shape& shape) {
 void TensorStatistics::merge(const TensorStatistics& other) {
   if (&other == this) return merge(TensorStatistics(other));
   merge_values(other);
+  if (batches_.empty()) channel_sums_ = other.channel_sums_;
+  else if (channel_sums_.size() != other.channel_sums_.size()) channel_sums_.clear();
+  else for (std::size_t c = 0; c < channel_sums_.size(); ++c) channel_sums_[c] += other.channel_sums_[c];
   batches_.insert(batches_.end(), other.batches_.begin(), other.batches_.end());
 }
 
@@ -192,6 +195,7 @@ void TensorStatistics::join(const TensorStatistics& other) {
   if (&other == this) return;
   const bool fits = batches_.size() == other.batches_.size();
   merge_values(other);
+  channel_sums_.clear();
   if (!fits) batches_.clear();
   for (std::size_t b = 0; b < batches_.size(); ++b) {
     BatchRecord& own = batches_[b];
@@ -209,7 +213,9 @@ void TensorStatistics::join(const TensorStatistics& other) {
 
 void TensorStatistics::close_batch() {
   batches_.clear();
+  channel_sums_.clear();
   if (count_ == 0) return;
+  channel_sums_.assign(channel_absmax_.begin(), channel_absmax_.end());
   BatchRecord batch;
   batch.lowest = static_cast<float>(min_);
   batch.highest = static_cast<float>(max_);

@@ -45,6 +45,8 @@ class TensorStatistics {
   void close_batch();
   // In the order of the samples; empty when nobody closed one (files of earlier versions).
   const std::vector<BatchRecord>& batches() const { return batches_; }
+  // Per channel the sum over the batches of its largest magnitude; empty when there are no channels.
+  const std::vector<double>& channel_sums() const { return channel_sums_; }
 
   double count() const { return count_; }
   double minimum() const { return min_; }
@@ -93,11 +95,13 @@ class TensorStatistics {
   std::int64_t channels_ = -1;  // -1: nothing added yet, 0: none or not the same everywhere
   std::vector<float> channel_absmax_;
   std::vector<BatchRecord> batches_;
+  std::vector<double> channel_sums_;
 };
 
 // Parameters of an activation quantizer from its statistics. Per channel needs channel_absmax. Of batches mean and ema
 // the ends of each batch's range are averaged, the first batch begins the moving average; kUnsupported for what a
-// batch does not keep: statistics other than absmax, minmax, percentile (kBatchPercentiles and 100) and max-mean.
+// batch does not keep: statistics other than absmax, minmax, percentile (kBatchPercentiles and 100) and max-mean. Per
+// channel absmax and mean only.
 Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const TensorStatistics& statistics,
                                 int default_axis);
 

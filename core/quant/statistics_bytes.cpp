@@ -87,6 +87,8 @@ struct StatisticsBytes {
       for (const auto* list : {&b.absolute, &b.low, &b.high})
         for (const float v : *list) w.real(v);
     }
+    w.whole(s.channel_sums_.size());
+    for (const double v : s.channel_sums_) w.real(v);
   }
 
   static Status read_batches(Reader& r, TensorStatistics& s) {
@@ -108,6 +110,13 @@ struct StatisticsBytes {
         }
       if (!fits) return corrupt("a batch makes no sense");
       s.batches_.push_back(b);
+    }
+    const std::uint64_t channels = r.whole();
+    if (!r.good || channels > kMaxChannels) return corrupt("the number of channels makes no sense");
+    if (channels * 8 > r.in.size() - r.at) return corrupt("they end too early");
+    for (std::uint64_t c = 0; c < channels; ++c) {
+      s.channel_sums_.push_back(r.real());
+      if (!std::isfinite(s.channel_sums_.back()) || s.channel_sums_.back() < 0) return corrupt("a channel's sum makes no sense");
     }
     return {};
   }

@@ -151,6 +151,17 @@ Result<QuantParams> per_channel(QuantSpec spec, const Shape& shape, const Tensor
                 std::string("statistic is ") + enum_text(spec.statistic) +
                     "; of an activation's channels calibration keeps only the largest magnitude.",
                 "Use statistic absmax, or granularity tensor.");
+  if (spec.batches != BatchStatistic::kAll) {
+    if (spec.batches != BatchStatistic::kMean || spec.statistic != Statistic::kAbsMax || !is_symmetric(spec) ||
+        static_cast<std::int64_t>(s.channel_sums().size()) != layout.dim)
+      return fail(ErrorCode::kUnsupported,
+                  std::string("batches is ") + enum_text(spec.batches) +
+                      " with granularity channel; of a batch's channels calibration keeps the mean of the largest magnitudes.",
+                  "Use batches mean with statistic absmax, and calibrate again if that is given, or batches all.");
+    std::vector<float> mean;
+    for (const double sum : s.channel_sums()) mean.push_back(static_cast<float>(sum / static_cast<double>(s.batches().size())));
+    return params_from_range(spec, layout, std::vector<float>(mean.size()), mean);
+  }
   // With a zero point: each channel from -max|x| (0 when nothing was negative) to max|x|.
   const std::vector<float>& hi = s.channel_absmax();
   std::vector<float> lo(hi.size());

@@ -215,8 +215,8 @@ std::string check_forms(const QuantSpec& s) {
 // Of a batch less is kept than of all samples together.
 std::string check_batches(const QuantSpec& s) {
   const std::string beside = std::string(" with batches ") + enum_text(s.batches);
-  if (s.granularity != Granularity::kTensor)
-    return std::string("granularity is ") + enum_text(s.granularity) + beside + "; batches are kept per tensor.";
+  if (s.granularity == Granularity::kChannel && s.batches != BatchStatistic::kMean)
+    return "granularity is channel" + beside + "; of a batch's channels only the mean is kept.";
   if (s.statistic == Statistic::kPercentile) {
     for (const double kept : {99.0, 99.9, 99.99, 99.999, 100.0})
       if (s.percentile == kept) return {};

@@ -128,8 +128,9 @@ TEST(ExecDeviceQuantize, IsTheKernelsBitForBit) {
         at::Tensor sums;
         EXPECT_TRUE(exec::device_backward(finite, dy, *p, p->layout, pass, &sums).equal(dx)) << what;
         const at::Tensor want = at::tensor(dscale, at::kFloat);
-        if (want.isfinite().all().item().toBool())
+        if (want.isfinite().all().item().toBool()) {
           EXPECT_LT(testing::relative_difference(sums, want), 1e-3) << what;
+        }
       }
     }
 }

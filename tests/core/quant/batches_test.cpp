@@ -138,6 +138,33 @@ TEST(Batches, AreAveragedInTheirOrder) {
       }
 }
 
+TEST(Batches, ChannelsAreAveragedToo) {
+  const auto all = batches();
+  const TensorStatistics s = gathered(all);
+  QuantSpec spec;
+  spec.granularity = Granularity::kChannel;
+  spec.batches = BatchStatistic::kMean;
+  ASSERT_EQ(check(spec, SiteKind::kInput), "");
+  const auto again = TensorStatistics::deserialize(s.serialize());
+  ASSERT_TRUE(again);
+  for (const TensorStatistics* from : {&s, &*again}) {
+    const auto params = find_params(spec, kShape, *from, 1);
+    ASSERT_TRUE(params) << params.error().text();
+    for (int c = 0; c < 5; ++c) {
+      double sum = 0;
+      for (const auto& x : all) {
+        float most = 0;
+        for (int n = 0; n < 6; ++n)
+          for (int i = 0; i < 40; ++i) most = std::max(most, std::fabs(x[static_cast<std::size_t>((n * 5 + c) * 40 + i)]));
+        sum += static_cast<double>(most);
+      }
+      EXPECT_FLOAT_EQ(params->scale[static_cast<std::size_t>(c)], static_cast<float>(sum / 7) / 128);
+    }
+  }
+  spec.batches = BatchStatistic::kEma;
+  EXPECT_FALSE(find_params(spec, kShape, s, 1));
+}
+
 TEST(Batches, MomentumOneIsTheLastBatch) {
   const auto all = batches();
   QuantSpec spec;
@@ -165,8 +192,10 @@ TEST(Batches, SurviveTheFileAndOldFilesAreStillRead) {
   const auto all = batches();
   for (const auto& x : all) plain.add(x.data(), kShape);
   std::string old = plain.serialize();
-  ASSERT_EQ(old.back(), '\0') << "no batches";
-  old.pop_back();
+  for (const char* what : {"no channels", "no batches"}) {
+    ASSERT_EQ(old.back(), '\0') << what;
+    old.pop_back();
+  }
   old[3] = '1';
   const auto read = TensorStatistics::deserialize(old);
   ASSERT_TRUE(read) << read.error().text();

@@ -1,0 +1,170 @@
+// The quantizers of a training: how they begin, step and are applied.
+#include <algorithm>
+
+#include <ATen/ATen.h>
+
+#include "core/exec/train_state.h"
+#include "core/quant/shared.h"
+
+namespace quanvas::exec {
+namespace {
+
+using Source = TrainedQuantizer::Source;
+
+std::vector<float> floats_of(const at::Tensor& t) {
+  const at::Tensor g = t.to(at::kCPU, at::kFloat).contiguous();
+  return {g.data_ptr<float>(), g.data_ptr<float>() + g.numel()};
+}
+
+at::Tensor leaf_of(const at::Tensor& value, const std::string& device) {
+  at::Tensor leaf = device == "cpu" ? value.detach() : value.to(at::Device(device));
+  return leaf.requires_grad_(true);
+}
+
+}  // namespace
+
+void TrainState::add_activations(const TrainSettings& settings) {
+  std::map<std::string, std::size_t> shared;
+  for (const auto& [site, params] : initial_) {
+    if (site.kind != SiteKind::kInput && site.kind != SiteKind::kOutput) continue;
+    const auto known = params.share.empty() ? shared.end() : shared.find(params.share);
+    if (known != shared.end()) {
+      activation_of_[site] = known->second;
+    } else {
+      if (!params.share.empty()) shared[params.share] = activations_.size();
+      activation_of_[site] = activations_.size();
+      TrainedActivation a;
+      a.quantizer.site = site;
+      a.quantizer.params = params;
+      if (a.quantizer.source_of(params, settings) == Source::kLearned) a.quantizer.source = Source::kLearned;
+      activations_.push_back(std::move(a));
+    }
+    TrainedActivation& a = activations_[activation_of_[site]];
+    a.elements += params.layout.elements();
+    // The network's own input keeps its scale: its gradient would cost a backward pass of the first layer through
+    // to the data, which float training does without.
+    const Layer* layer = find_layer(layers_, site.node);
+    const TensorId tensor = layer ? site_tensor(*layer, site) : kNoTensor;
+    if (std::count(model_->graph->inputs().begin(), model_->graph->inputs().end(), tensor) > 0) a.quantizer.source = Source::kFixed;
+  }
+  for (TrainedActivation& a : activations_) {
+    if (!a.quantizer.learned()) continue;
+    a.quantizer.begin();
+    const auto n = static_cast<std::int64_t>(a.quantizer.params.scale.size());
+    for (int shard = 0; shard < kTrainShards; ++shard) {
+      LearnedParams leaf;
+      leaf.scale = at::tensor(a.quantizer.params.scale, at::kFloat).reshape({n}).requires_grad_(true);
+      if (a.quantizer.learns_zero_point()) leaf.zero_point = at::zeros({n}, at::kFloat).requires_grad_(true);
+      if (a.quantizer.learns_bits()) leaf.bits = at::zeros({1}, at::kFloat).requires_grad_(true);
+      a.leaves.push_back(std::move(leaf));
+    }
+  }
+}
+
+const TrainedActivation* TrainState::activation(const Site& site) const {
+  const auto it = activation_of_.find(site);
+  return it == activation_of_.end() ? nullptr : &activations_[it->second];
+}
+
+Status TrainState::start_weight_quantizers() {
+  for (WeightQuantizer& q : weight_quantizers_) {
+    q.waits = !q.active(0);
+    // At few bits the largest magnitude is a poor place to start learning from.
+    if (q.learned() && code_bits(q.params.spec) <= 3 && q.params.spec.statistic != Statistic::kMse) {
+      QUANVAS_TRY(q.params, found_on_weights(q, /*to_begin=*/true));
+    }
+    q.begin();
+  }
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    QUANVAS_CHECK(quantize_weight(i));
+    for (int shard = 0; shard < kTrainShards; ++shard) weights_[i].leaves.push_back(leaf_of(weights_[i].value, device_));
+  }
+  return {};
+}
+
+// Parameters from the masters as they are now. to_begin: where learning is to start.
+Result<quant::QuantParams> TrainState::found_on_weights(const WeightQuantizer& q, bool to_begin) const {
+  QuantSpec spec = q.params.spec;
+  if (to_begin && code_bits(spec) <= 3) spec.statistic = Statistic::kMse;
+  Result<quant::QuantParams> found = fail(ErrorCode::kInternal, "A quantizer without a weight.");
+  if (q.users.size() == 1) {
+    const TrainedWeight& w = weights_[q.users[0]];
+    found = quant::find_params(spec, w.master.sizes().vec(), w.master.data_ptr<float>(), w.default_axis);
+  } else {
+    std::vector<quant::Values> values;
+    for (const std::size_t user : q.users) values.emplace_back(weights_[user].master.data_ptr<float>(), weights_[user].master.numel());
+    found = quant::find_shared_params(spec, values);
+  }
+  if (!found) return found;
+  found->spec.statistic = q.params.spec.statistic;
+  found->rounding = q.params.rounding;
+  found->share = q.params.share;
+  return found;
+}
+
+Status TrainState::quantize_weight(std::size_t index) {
+  TrainedWeight& w = weights_[index];
+  if (w.quantizer >= 0) {
+    WeightQuantizer& q = weight_quantizers_[static_cast<std::size_t>(w.quantizer)];
+    if (q.waits) {
+      w.value.copy_(w.master);
+    } else {
+      // One that several weights share was found in step_quantizers().
+      if (q.source == Source::kRecomputed && q.users.size() == 1) {
+        QUANVAS_TRY(q.params, found_on_weights(q, false));
+      }
+      quant::fake_quantize(q.params, w.layout, w.master.data_ptr<float>(), w.value.data_ptr<float>());
+    }
+  }
+  if (device_ != "cpu") {
+    at::NoGradGuard no_grad;
+    for (at::Tensor& leaf : w.leaves) leaf.copy_(w.value);
+  }
+  return {};
+}
+
+Status TrainState::step_quantizers(const StepRule& rule) {
+  ++steps_;
+  const auto add = [](std::vector<float>& sum, const std::vector<float>& part) {
+    sum.resize(std::max(sum.size(), part.size()));
+    for (std::size_t i = 0; i < part.size(); ++i) sum[i] += part[i];
+  };
+  for (WeightQuantizer& q : weight_quantizers_) {
+    if (q.waits) {
+      if (!q.active(steps_)) continue;
+      q.waits = false;
+      if (q.source == Source::kFixed) continue;
+      QUANVAS_TRY(q.params, found_on_weights(q, q.learned()));
+      q.begin();
+    } else if (q.learned()) {
+      QuantizerGradients sum;
+      for (const std::size_t user : q.users) {
+        const QuantizerGradients& part = weights_[user].quantizer_gradients;
+        add(sum.scale, part.scale);
+        add(sum.zero_point, part.zero_point);
+        sum.bits += part.bits;
+      }
+      q.step(rule, sum, q.elements);
+    } else if (q.source == Source::kRecomputed && q.users.size() > 1) {
+      QUANVAS_TRY(q.params, found_on_weights(q, false));
+    }
+  }
+  for (TrainedActivation& a : activations_) {
+    if (a.leaves.empty() || !a.quantizer.active(steps_ - 1)) continue;
+    const auto n = a.quantizer.params.scale.size();
+    QuantizerGradients sum;
+    sum.scale.resize(n);
+    if (a.quantizer.learns_zero_point()) sum.zero_point.resize(n);
+    for (const LearnedParams& leaf : a.leaves) {
+      if (leaf.scale.grad().defined()) add(sum.scale, floats_of(leaf.scale.grad()));
+      if (leaf.zero_point.defined() && leaf.zero_point.grad().defined()) add(sum.zero_point, floats_of(leaf.zero_point.grad()));
+      if (leaf.bits.defined() && leaf.bits.grad().defined()) sum.bits += static_cast<double>(floats_of(leaf.bits.grad())[0]);
+    }
+    a.quantizer.step(rule, sum, a.elements);
+    for (LearnedParams& leaf : a.leaves)
+      std::copy(a.quantizer.params.scale.begin(), a.quantizer.params.scale.end(), leaf.scale.data_ptr<float>());
+  }
+  return {};
+}
+
+}  // namespace quanvas::exec
