@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
 #include "core/quant/apply.h"
 #include "core/quant/parallel.h"
@@ -155,8 +154,7 @@ void over_spans(const Applier& applier, std::int64_t elements, const Integer& in
     const Span span = plan.span(i);
     if (span.rows == 0) return;
     if (applier.integer_kernel()) return integer(span);
-    if constexpr (!std::is_same_v<Float, std::nullptr_t>)
-      if (applier.float_kernel()) return minifloat(span);
+    if (applier.float_kernel()) return minifloat(span);
     applier.each(span, element);
   });
 }
@@ -196,18 +194,34 @@ void fake_quantize(const QuantParams& params, const BlockLayout& layout, const f
 
 void quantize_codes(const QuantParams& params, const BlockLayout& layout, const float* x, std::int32_t* codes) {
   const Applier applier(params, layout);
+  const auto element = [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { codes[i] = q.code(x[i], i); };
   over_spans(
       applier, layout.elements(),
-      [&](const Span& s) { kernels().codes(applier.rows(s), x + s.offset, codes + s.offset); }, nullptr,
-      [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { codes[i] = q.code(x[i], i); });
+      [&](const Span& s) { kernels().codes(applier.rows(s), x + s.offset, codes + s.offset); },
+      [&](const Span& s) {
+        const FloatGrid g = applier.float_grid();
+        if (g.has_codes()) kernels().codes_float(applier.rows(s), g, x + s.offset, codes + s.offset);
+        else applier.each(s, element);
+      },
+      element);
 }
 
 void dequantize_codes(const QuantParams& params, const BlockLayout& layout, const std::int32_t* codes, float* y) {
   const Applier applier(params, layout);
+  const auto element = [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.decode(codes[i]); };
+  // The values of all patterns, where there are few beside the elements.
+  std::vector<float> table;
+  const int bits = code_bits(params.spec);
+  if (applier.float_kernel() && (std::int64_t{1} << bits) <= layout.elements())
+    for (std::int32_t c = 0; c < 1 << bits; ++c) table.push_back(float_value(applier.grid(), c));
   over_spans(
       applier, layout.elements(),
-      [&](const Span& s) { kernels().decode(applier.rows(s), codes + s.offset, y + s.offset); }, nullptr,
-      [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.decode(codes[i]); });
+      [&](const Span& s) { kernels().decode(applier.rows(s), codes + s.offset, y + s.offset); },
+      [&](const Span& s) {
+        if (table.empty()) return applier.each(s, element);
+        kernels().look_up(applier.rows(s), table.data(), (1 << bits) - 1, codes + s.offset, y + s.offset);
+      },
+      element);
 }
 
 void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout, const float* x, const float* dy,
@@ -218,23 +232,27 @@ void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout
   }
   const Applier applier(params, layout);
   const SpanPlan& plan = applier.plan();
-  std::vector<double> sums(dscale ? static_cast<std::size_t>(plan.results()) : 0);
+  std::vector<double> sums(dscale || applier.float_kernel() ? static_cast<std::size_t>(plan.results()) : 0);
   const auto gradient = [&](const Span& s, float* to) {
-    kernels().backward(applier.rows(s), x + s.offset, dy + s.offset, to, dscale ? sums.data() + s.result : nullptr,
-                       pass_clipped);
+    double* const into = sums.empty() ? nullptr : sums.data() + s.result;
+    const float *const from = x + s.offset, *const g = dy + s.offset;
+    if (applier.integer_kernel()) kernels().backward(applier.rows(s), from, g, to, into, pass_clipped);
+    else kernels().backward_float(applier.rows(s), applier.float_grid(), from, g, to, into, pass_clipped);
   };
-  if (applier.integer_kernel() && dx != dy && dx != x && layout.elements() >= kStreamElements) {
+  const bool has_kernel = applier.integer_kernel() || applier.float_kernel();
+  if (has_kernel && dx != dy && dx != x && layout.elements() >= kStreamElements) {
     streamed(applier, layout.elements(), x, dx, gradient);
   } else {
-    over_spans(
-        applier, layout.elements(),
-        // In the same pieces as streamed ones, so that the sums are the same in place.
-        [&](const Span& s) { plan.cut(s, kPiece, false, [&](const Span& p) { gradient(p, dx + p.offset); }); }, nullptr,
-        [&](const ElementQuantizer& q, std::int64_t i, std::int64_t slot) {
-          const float g = dy[i];
-          if (dscale) sums[static_cast<std::size_t>(slot)] += static_cast<double>(g) * q.scale_term(x[i], i);
-          dx[i] = pass_clipped || q.passes(x[i]) ? g : 0.0f;
-        });
+    // In the same pieces as streamed ones, so that the sums are the same in place.
+    const auto pieces = [&](const Span& s) {
+      plan.cut(s, kPiece, false, [&](const Span& p) { gradient(p, dx + p.offset); });
+    };
+    over_spans(applier, layout.elements(), pieces, pieces,
+               [&](const ElementQuantizer& q, std::int64_t i, std::int64_t slot) {
+                 const float g = dy[i];
+                 if (dscale) sums[static_cast<std::size_t>(slot)] += static_cast<double>(g) * q.scale_term(x[i], i);
+                 dx[i] = pass_clipped || q.passes(x[i]) ? g : 0.0f;
+               });
   }
   if (!dscale) return;
   std::vector<double> total(params.scale.size());

@@ -1,8 +1,6 @@
 // Quanvas - the pass that finds scales tile by tile and uses them while the tile is in the cache. Private to core/quant.
 #pragma once
 
-#include <string>
-
 #include "core/quant/params.h"
 
 namespace quanvas::quant {
@@ -17,8 +15,7 @@ bool values_from_tiles(const QuantSpec& spec, const BlockLayout& layout);
 bool find_in_tiles(const QuantSpec& spec, const BlockLayout& layout, const float* x, float* y, SiteFacts* facts,
                    QuantParams& params);
 
-// Of find_params(): the axis as a number from 0 on, and the refusal of a tensor that is not finite.
+// The spec with its axis as a number from 0 on.
 QuantSpec with_axis(const QuantSpec& spec, const Shape& shape, int default_axis);
-Failure non_finite(const Shape& shape, const float* x, std::int64_t n);
 
 }  // namespace quanvas::quant

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <vector>
 
+#include "core/quant/extremes.h"
 #include "core/quant/find_tiles.h"
 #include "core/quant/measure_spans.h"
 #include "core/quant/parallel.h"

@@ -28,6 +28,8 @@ struct FloatGrid {
   std::int32_t mantissa_bits = 3, sign_code = 128, special_code = 127;
   float lowest = 0, per_unit = 0;  // smallest normal number; 1 / distance of subnormals
   float clip = 0;                  // beyond this magnitude a value counts as clipped
+  // No infinities, and the code of NaN, if there is one, is special_code.
+  bool has_codes() const { return overflow == largest && (negative_zero || !is_signed); }
 };
 
 struct PairSums {
@@ -46,12 +48,19 @@ struct Kernels {
   void (*fake)(const Rows&, const float* x, float* y);
   void (*fake_float)(const Rows&, const FloatGrid&, const float* x, float* y);
   void (*codes)(const Rows&, const float* x, std::int32_t* q);
+  // Of minifloats that codes can be made of by the bits alone: FloatGrid::has_codes().
+  void (*codes_float)(const Rows&, const FloatGrid&, const float* x, std::int32_t* q);
   void (*decode)(const Rows&, const std::int32_t* q, float* y);
+  // table[q & mask] times the scale.
+  void (*look_up)(const Rows&, const float* table, std::int32_t mask, const std::int32_t* q, float* y);
   // y and the code counted from lo; returns the number of clipped elements.
   std::int64_t (*measure)(const Rows&, const float* x, float* y, std::int32_t* index);
   std::int64_t (*measure_float)(const Rows&, const FloatGrid&, const float* x, float* y, std::int32_t* index);
   // dx may be dy. sums: null, or one slot per row (uniform) or column (vector), added to.
   void (*backward)(const Rows&, const float* x, const float* dy, float* dx, double* sums, bool pass_clipped);
+  // The same for minifloats; sums not null.
+  void (*backward_float)(const Rows&, const FloatGrid&, const float* x, const float* dy, float* dx, double* sums,
+                         bool pass_clipped);
   PairSums (*pair_sums)(const float* x, const float* y, std::int64_t n);
   // Smallest and largest order key (see order_key) per row, overwritten, or per column, with what is there already.
   void (*range)(const Rows&, const float* x, std::int32_t* lowest, std::int32_t* highest);

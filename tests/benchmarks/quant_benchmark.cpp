@@ -216,11 +216,12 @@ int main_program(int argc, char** argv) {
   std::memcpy(d.dy.get(), d.x.get(), static_cast<std::size_t>(kElements) * sizeof(float));
   const std::vector<Row> all = rows(d);
   std::printf("%-28s %6s", "4096 x 4096 float32", "asked");
-  for (const int threads : {1, 2}) std::printf(" | %d thread%s: %8s %6s %6s", threads, threads > 1 ? "s" : " ", "ms", "ratio", "chain");
+  for (const int threads : {1, 2})
+    std::printf(" | %d thread%s: %8s %6s %6s", threads, threads > 1 ? "s" : " ", "ms", "ratio", "chain");
   std::puts("");
   for (const Row& row : all) {
     if (row.name.find(only) == std::string::npos) continue;
-    std::printf("%-28s %6s", row.name.c_str(), row.asked > 0 ? std::to_string(row.asked).substr(0, 3).c_str() : "");
+    std::printf("%-28s %6s", row.name.c_str(), row.asked > 0 ? std::to_string(row.asked).substr(0, row.asked < 10 ? 3 : 2).c_str() : "");
     const std::function<void()> chain = chain_of(row.name, d.x.get(), kRows, kColumns);
     for (const int threads : {1, 2}) {
       set_kernel_threads(threads);

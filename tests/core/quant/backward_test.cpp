@@ -2,6 +2,9 @@
 // functions that it is the gradient of.
 #include <gtest/gtest.h>
 
+#include <limits>
+
+#include "core/quant/grid.h"
 #include "tests/core/quant/reference.h"
 
 namespace quanvas::quant::test {
@@ -87,6 +90,61 @@ TEST(Gradient, TheLargestWeightKeepsItsGradient) {
     fake_quantize_backward(*params, params->layout, &x, &one, &dx, nullptr, false);
     EXPECT_EQ(dx, 1.0f);
   }
+}
+
+// Formats of every kind of special value, with values beyond the largest and no numbers among them.
+std::vector<QuantSpec> minifloats() {
+  std::vector<QuantSpec> all;
+  for (const auto& [exponent, mantissa] : {std::pair{4, 3}, {5, 2}, {2, 1}, {3, 2}, {5, 0}})
+    for (const FloatSpecials specials : {FloatSpecials::kNone, FloatSpecials::kNan, FloatSpecials::kIeee, FloatSpecials::kFnuz})
+      for (const bool saturate : {true, false})
+        for (const bool is_signed : {true, false}) {
+          QuantSpec s;
+          s.format = "float";
+          s.exponent_bits = exponent;
+          s.mantissa_bits = mantissa;
+          s.specials = specials;
+          s.saturate = saturate;
+          s.is_signed = is_signed;
+          if (check(s).empty()) all.push_back(s);
+        }
+  return all;
+}
+
+TEST(Minifloats, CodesValuesAndGradientsEqualThoseOfSingleElements) {
+  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  std::vector<float> x = sample(3000), dy = sample(3000, 4);
+  for (const float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 1e30f, -1e30f, kInf, -kInf}) x.push_back(v);
+  dy.resize(x.size(), 0.5f);
+  const auto n = static_cast<std::int64_t>(x.size());
+  ASSERT_GT(minifloats().size(), 30u);
+  for (const QuantSpec& spec : minifloats())
+    for (const float threshold : {4.0f, 100.0f})
+      for (const bool with_nan : {false, true}) {
+        const QuantParams params = params_from_range(spec, *make_layout(spec, {n}, 0), {0}, {threshold});
+        const Grid grid = grid_of(spec);
+        const float s = params.scale[0];
+        x[7] = with_nan ? kNan : 1.0f;
+        std::vector<std::int32_t> codes(x.size());
+        std::vector<float> decoded(x.size()), dx(x.size());
+        quantize_codes(params, params.layout, x.data(), codes.data());
+        dequantize_codes(params, params.layout, codes.data(), decoded.data());
+        float ds = 0;
+        fake_quantize_backward(params, params.layout, x.data(), dy.data(), dx.data(), &ds, false);
+        double sum = 0, size = 0;
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          const volatile float v = x[i] / s;
+          const float u = nearest_float(grid, v, 0), value = float_value(grid, codes[i]) * s;
+          ASSERT_EQ(codes[i], float_code(grid, u)) << x[i];
+          ASSERT_TRUE(decoded[i] == value || (std::isnan(decoded[i]) && std::isnan(value))) << x[i];
+          const bool passes = (spec.is_signed || !(v < 0)) && !(std::fabs(v) > grid.largest);
+          ASSERT_EQ(dx[i], passes ? dy[i] : 0.0f) << x[i];
+          const double term = static_cast<double>(u) - (passes && !std::isnan(x[i]) ? static_cast<double>(v) : 0.0);
+          sum += static_cast<double>(dy[i]) * term;
+          size += std::fabs(static_cast<double>(dy[i]) * term);
+        }
+        EXPECT_TRUE(std::isfinite(size) ? std::fabs(ds - sum) <= 1e-6 * size : !std::isfinite(ds)) << ds << " " << sum;
+      }
 }
 
 }  // namespace
