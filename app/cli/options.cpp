@@ -130,6 +130,8 @@ void add_tensor(CLI::App& app, Options& o) {
   sub->add_option("--in", o.in, "Array to quantize (.npy)")->required()->type_name("FILE");
   sub->add_option("--out", o.out, "Quantized values (.npy, float32)")->type_name("FILE");
   sub->add_option("--codes", o.codes, "Codes (.npy, int32); of minifloats their bit patterns")->type_name("FILE");
+  sub->add_option("--packed", o.packed, "Codes without gaps, lowest bits first (raw bytes)")->type_name("FILE");
+  sub->add_flag("--on-grid", o.on_grid, "Refuse an array whose values are not on the quantizer's grid already");
   sub->add_option("--scale", o.scale_out, "Scales (.npy)")->type_name("FILE");
   sub->add_option("--zero-point", o.zero_point_out, "Zero points (.npy)")->type_name("FILE");
   sub->add_option("--calib", o.calib, "Batch of samples that the range of an activation comes from (.npy); several may be given")->type_name("FILE");

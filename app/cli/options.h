@@ -70,6 +70,8 @@ struct Options {
   std::vector<std::string> calib;
   std::string input_scale, weight_scale;
   int input_bits = 0;
+  std::string packed;
+  bool on_grid = false;
   std::vector<std::string> params;
   std::optional<int> axis;
 };

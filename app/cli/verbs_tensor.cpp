@@ -9,6 +9,7 @@
 #include "core/base/files.h"
 #include "core/data/npy.h"
 #include "core/quant/params.h"
+#include "core/quant/qtensor.h"
 #include "core/quant/truncate.h"
 
 namespace quanvas::cli {
@@ -233,7 +234,7 @@ Status tensor(Work& work) {
                 "Use --kind trunc.");
   QUANVAS_TRY(const FloatArray x, read_npy(o.in));
   std::vector<float> y(x.values.size());
-  std::vector<std::int32_t> codes(o.codes.empty() ? 0 : x.values.size());
+  std::vector<std::int32_t> codes(o.codes.empty() && o.packed.empty() ? 0 : x.values.size());
   QuantParams params;
   SiteFacts facts;
   if (o.kind == "trunc") {
@@ -250,6 +251,14 @@ Status tensor(Work& work) {
     quant::fake_quantize(params, layout, x.values.data(), y.data());
     if (!codes.empty()) quant::quantize_codes(params, layout, x.values.data(), codes.data());
     facts = quant::measure(params, layout, x.values.data());
+  }
+  if (o.on_grid) {
+    QUANVAS_TRY([[maybe_unused]] const auto valid, quant::QTensor::from_values(params, x.shape, x.values));
+  }
+  if (!o.packed.empty()) {
+    QUANVAS_TRY(const auto packed, quant::QTensor::from_codes(params, x.shape, codes));
+    const std::vector<std::uint8_t> bytes = packed.packed();
+    QUANVAS_CHECK(write_file_atomically(o.packed, std::string(bytes.begin(), bytes.end())));
   }
   if (!o.out.empty()) QUANVAS_CHECK(write_npy(o.out, x.shape, y));
   if (!o.codes.empty()) QUANVAS_CHECK(write_npy(o.codes, x.shape, codes));

@@ -78,13 +78,15 @@ Result<const Kind*> Registry<Kind>::get(const std::string& id, const std::string
 // Here and nowhere else, so that the program and its modules share one registry of each kind.
 template class Registry<Importer>;
 template class Registry<DatasetReader>;
-template class Registry<NumberFormat>;
 template class Registry<Pass>;
 template class Registry<Exporter>;
 
 json plugin_catalog() {
+  json formats = json::array();
+  for (const Choice& format : quant_spec_schema(SiteKind::kWeight).find("format")->choices)
+    formats.push_back({{"id", format.value}, {"title", format.title}, {"doc", format.doc}});
   return {{"importers", entries<Importer>()},
-          {"formats", entries<NumberFormat>()},
+          {"formats", std::move(formats)},
           {"passes", entries<Pass>()},
           {"exporters", entries<Exporter>()},
           {"datasets", entries<DatasetReader>()}};

@@ -1,7 +1,7 @@
 // Quanvas - the plug-in kinds and where they register. One .cpp in plugins/ = one plug-in:
 //
-//   class MyFormat final : public NumberFormat { ... };
-//   QUANVAS_PLUGIN(NumberFormat, MyFormat)
+//   class MyPass final : public Pass { ... };
+//   QUANVAS_PLUGIN(Pass, MyPass)
 //
 // ids are persisted in recipes and projects and never renamed. Registries are filled before main (or by
 // load_plugins for modules in QUANVAS_PLUGIN_PATH) and read-only afterwards; plug-ins are stateless and
@@ -51,15 +51,6 @@ class Importer : public Plugin {
 class DatasetReader : public Plugin {
  public:
   virtual Result<std::unique_ptr<RawDataset>> open(const json& options, const std::string& base) const = 0;
-};
-
-// A number format: codes, values, and how parameters are found. QuantSpec::format names it.
-class NumberFormat : public Plugin {
- public:
-  // Empty when the spec is legal for this format, else the sentence that names the field.
-  virtual std::string check(const QuantSpec& spec) const = 0;
-  virtual CodeRange codes(const QuantSpec& spec) const = 0;
-  virtual double bits_per_element(const QuantSpec& spec) const = 0;
 };
 
 // A network with its frozen quantizers: what passes produce, runs store, evaluation runs and exporters write.
@@ -121,7 +112,8 @@ struct Registrar {
 // Opens every lib*.so in the folders of QUANVAS_PLUGIN_PATH (':' separated); a module that does not load is
 // an Issue, not an error.
 void load_plugins(JobContext& job);
-// {"importers":[{id,title,doc,schema}], "formats":..., "passes":..., "exporters":..., "datasets":...}
+// {"importers":[{id,title,doc,schema}], "passes":..., "exporters":..., "datasets":...}, and "formats": the number formats
+// of a QuantSpec as {id,title,doc}.
 json plugin_catalog();
 
 // Imports with the importer that is most sure of itself. Errors name the file and the known types.

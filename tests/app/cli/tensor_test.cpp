@@ -17,6 +17,54 @@ TEST_F(Tensor, SaysWhatItMeasured) {
   EXPECT_EQ(run_json({"tensor", "--spec", "int4-weight-per-channel", "--set", "bits=8", "--in", "x.npy"}).at("spec").at("bits"), 8);
 }
 
+TEST_F(Tensor, PacksCodesWithoutGaps) {
+  write("x.npy", npy("<f4", "(3,)", bytes_of({1, 2, 3})));
+  const std::vector<std::string> at = {"tensor", "--spec", "int4-weight-per-tensor", "--set", "source=constant", "--in", "x.npy"};
+  auto arguments = at;
+  arguments.insert(arguments.end(), {"--packed", "p.bin", "--on-grid"});
+  const Answer answer = run(arguments);
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ(slurp(folder_ / "p.bin"), std::string("\x21\x03", 2));
+  write("x.npy", npy("<f4", "(3,)", bytes_of({1, 2.25f, 3})));
+  const Answer off = run(arguments);
+  EXPECT_EQ(off.code, 2);
+  EXPECT_THAT(off.err, HasSubstr("of element 1 is not on the quantizer's grid"));
+}
+
+TEST_F(Tensor, TakesTrainedParameters) {
+  write("x.npy", npy("<f4", "(2, 2)", bytes_of({1, 2, 3, 4})));
+  write("s.npy", npy("<f4", "(2,)", bytes_of({0.5f, 1})));
+  write("one.npy", npy("<f4", "(1,)", bytes_of({0.5f})));
+  write("zero.npy", npy("<f4", "(2,)", bytes_of({0, 1})));
+  const std::vector<std::string> at = {"tensor", "--spec", "Int8WeightPerChannelFloat", "--in", "x.npy", "--scale", "out.npy"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    auto arguments = at;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments);
+  };
+  EXPECT_EQ(with({"--param", "scale=s.npy"}).code, 0);
+  EXPECT_EQ(read_array(folder_ / "out.npy").floats(), std::vector<float>({0.5f, 1}));
+  EXPECT_THAT(with({"--param", "scale=one.npy"}).err, HasSubstr("holds 1 numbers; 2 are needed"));
+  EXPECT_THAT(with({"--param", "scale=zero.npy"}).err, HasSubstr("holds a number that is 0"));
+  EXPECT_THAT(with({"--param", "zero-point=s.npy"}).err, HasSubstr("has no zero point"));
+  EXPECT_THAT(with({"--param", "round=s.npy"}).err, HasSubstr("rounding is not learned"));
+  EXPECT_THAT(with({"--param", "size=s.npy"}).err, HasSubstr("write scale=FILE"));
+  EXPECT_THAT(with({"--set", "rounding=learned"}).err, HasSubstr("--param round=FILE is missing"));
+  EXPECT_THAT(with({"--kind", "trunc"}).err, HasSubstr("truncation is none"));
+  const Answer trunc = run({"tensor", "--spec", "TruncTo8bit", "--in", "x.npy", "--kind", "trunc"});
+  EXPECT_THAT(trunc.err, HasSubstr("--input-scale is missing"));
+  EXPECT_THAT(run({"tensor", "--spec", "TruncTo8bit", "--in", "x.npy"}).err, HasSubstr("Use --kind trunc"));
+}
+
+TEST_F(Tensor, LayersDeclarations) {
+  write("x.npy", npy("<f4", "(2, 2)", bytes_of({1, 2, 3, 4})));
+  write("spec.json", R"({"base": "Int8WeightPerChannelFloat", "bit_width": 4, "narrow_range": false})");
+  const json spec = run_json({"tensor", "--spec", "spec.json", "--in", "x.npy"}).at("spec");
+  EXPECT_EQ(spec.at("bits"), 4);
+  EXPECT_EQ(spec.at("narrow"), false);
+  EXPECT_EQ(spec.at("granularity"), "channel");
+}
+
 TEST_F(Tensor, RefusesInASentence) {
   const std::string data = bytes_of(std::vector<float>(8, 1.5f));
   write("x.npy", npy("<f4", "(2, 4)", data));
