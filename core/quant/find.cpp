@@ -90,6 +90,17 @@ Range percentile_range(const QuantSpec& spec, const float* x, std::int64_t n, Ra
   return {std::min(values[0], 0.0f), std::max(values[1], 0.0f)};
 }
 
+// A symmetric range of the whole tensor from a high percentile, without a pass for the extremes.
+std::optional<HighMagnitude> high_percentile(const QuantSpec& spec, const BlockLayout& layout, const float* x) {
+  const std::int64_t n = layout.elements();
+  if (spec.statistic != Statistic::kPercentile || spec.granularity != Granularity::kTensor || !is_symmetric(spec) ||
+      has_clip(spec) || n == 0)
+    return std::nullopt;
+  const std::int64_t rank = upper_rank(spec.percentile, static_cast<double>(n));
+  if (rank == n) return std::nullopt;
+  return high_magnitude(x, n, rank, threads_for(n));
+}
+
 // Sums of |x| and x^2 in double, tile by tile, so that threads do not matter.
 struct Moments {
   double absolute = 0, squares = 0;
@@ -197,6 +208,10 @@ Result<Ranges> find_ranges(const QuantSpec& spec, const Shape& shape, const floa
   QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
   const QuantSpec resolved = with_axis(spec, shape, default_axis);
   if (spec.source == ScaleSource::kConstant) return Ranges{{}, {}, layout, resolved};
+  if (const auto high = high_percentile(spec, layout, x)) {
+    if (!high->finite) return non_finite(shape, x, layout.elements());
+    return Ranges{{0.0f}, {high->value}, layout, resolved};
+  }
   const Extremes extremes = find_extremes(layout, x);
   if (!extremes.finite) return non_finite(shape, x, layout.elements());
   const Grid grid = grid_of(spec);

@@ -55,9 +55,10 @@ Bracket bracket(std::vector<std::int32_t>& sample, std::int64_t rank, std::int64
   return b;
 }
 
-// The key of the rank when it lies in the bracket: one pass counts what is below and keeps what is inside.
+// The key of the rank when it lies in the bracket: one pass counts what is below and keeps what is inside. largest: of
+// what is inside.
 std::optional<std::int32_t> select_between(const float* x, std::int64_t n, bool absolute, Bracket b, std::int64_t rank,
-                                           int threads) {
+                                           int threads, std::int32_t* largest = nullptr) {
   struct Part {
     std::vector<std::int32_t> keys;
     std::int64_t below = 0;
@@ -78,6 +79,7 @@ std::optional<std::int32_t> select_between(const float* x, std::int64_t n, bool 
     parts[0].keys.insert(parts[0].keys.end(), parts[t].keys.begin(), parts[t].keys.end());
   }
   const std::int64_t inside = rank - parts[0].below;
+  if (largest && !parts[0].keys.empty()) *largest = *std::max_element(parts[0].keys.begin(), parts[0].keys.end());
   if (inside < 1 || inside > static_cast<std::int64_t>(parts[0].keys.size())) return std::nullopt;
   return select(parts[0].keys, inside);
 }
@@ -125,6 +127,17 @@ std::int64_t lower_rank(double percent, double n) {
   // 100 - 99.999 is not .001 in binary; without rounding, whole products would go up by one.
   const double low = std::round((100 - percent) * 1e9) / 1e9;
   return static_cast<std::int64_t>(std::clamp(std::ceil(.01 * low * n), 1.0, std::max(1.0, n)));
+}
+
+std::optional<HighMagnitude> high_magnitude(const float* x, std::int64_t n, std::int64_t rank, int threads) {
+  if (n <= kDirect) return std::nullopt;
+  std::vector<std::int32_t> keys = sampled_keys(x, n, true);
+  const Bracket b = bracket(keys, rank, n);
+  if (b.hi != INT32_MAX) return std::nullopt;
+  std::int32_t largest = 0;
+  const auto key = select_between(x, n, true, b, rank, threads, &largest);
+  if (!key) return std::nullopt;
+  return HighMagnitude{from_order_key(*key), largest <= kLargestFiniteKey};
 }
 
 std::vector<float> order_statistics(const float* x, std::int64_t n, bool absolute,

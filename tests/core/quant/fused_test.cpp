@@ -81,6 +81,11 @@ std::vector<Case> fused_cases() {
            {"constant", {9, 64}, constant},
            {"clipped", {9, 64}, clipped},
            {"percentile", {40000}, with(spec_of(8), Statistic::kPercentile)},
+           {"percentile_inside", {40000}, [] {
+              QuantSpec s = with(spec_of(8), Statistic::kPercentile);
+              s.percentile = 99.9;
+              return s;
+            }()},
            {"mse_channels", {9, 2100}, with(spec_of(4, kChannel), Statistic::kMse)},
            {"past_the_caches", {1030, 4096}, narrow(spec_of(8, kChannel))},
            {"groups_past_the_caches", {1030, 4096}, mx(group(4, 1, 32))},
@@ -345,6 +350,25 @@ TEST(OrderStatistics, EqualSorting) {
           EXPECT_EQ(found[i], sorted[static_cast<std::size_t>(std::max<std::int64_t>(1, ranks[i]) - 1)]) << ranks[i];
       }
     }
+}
+
+TEST(OrderStatistics, HighMagnitudesComeWithWhatIsNotFinite) {
+  std::vector<float> x = sample(100'003), sorted = x;
+  for (float& v : sorted) v = std::fabs(v);
+  std::sort(sorted.begin(), sorted.end());
+  const auto n = static_cast<std::int64_t>(x.size());
+  for (const std::int64_t rank : {n - 1, n - 10, n - 50})
+    for (const int threads : {1, 7}) {
+      const auto found = high_magnitude(x.data(), n, rank, threads);
+      ASSERT_TRUE(found) << rank;
+      EXPECT_TRUE(found->finite);
+      EXPECT_EQ(found->value, sorted[static_cast<std::size_t>(rank - 1)]);
+    }
+  EXPECT_FALSE(high_magnitude(x.data(), n, n / 2, 1)) << "larger ones are not all seen";
+  x[70'000] = -std::numeric_limits<float>::infinity();
+  EXPECT_FALSE(high_magnitude(x.data(), n, n - 10, 1)->finite);
+  x[70'000] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_FALSE(high_magnitude(x.data(), n, n - 10, 2)->finite);
 }
 
 }  // namespace
