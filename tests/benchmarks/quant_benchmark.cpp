@@ -1,13 +1,14 @@
 // Speed of the quantizer kernels beside a parallel copy of the same 4096 x 4096 float32 tensor.
-//   ms      of one call, the least of many; with one thread processor time
+//   best_ms  of one call, the least of many; with one thread processor time
 //   ratio   that time over the time of the copy: lower is better, 1 is the speed of memory
 //   asked   the ratio that docs/benchmarks.md asks for
 //   chain   how many times longer LibTorch's tensor operations take for the same (the program with _aten only)
 // Copy and kernel take turns, so that both meet the same neighbours on the machine. All results go into buffers that
 // have been written before.
+#include <benchmark/benchmark.h>
+
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -185,65 +186,53 @@ std::vector<Row> rows(Data& d) {
   return all;
 }
 
-struct Times {
-  double work = 1e9, copy = 1e9;
-};
-
-Times measured(const Data& d, const std::function<void()>& work, double limit, int least) {
-  Times t;
-  const double start = seconds();
-  for (int i = 0; i < least || seconds() - start < limit; ++i) {
+// The copy before each call of the work; the least of both.
+void run(benchmark::State& state, const Row& row, const Data& d, int threads) {
+  set_kernel_threads(threads);
+  set_chain_threads(threads);
+  double work = 1e9, copy = 1e9, chain = 1e9;
+  for (auto _ : state) {
     const double a = seconds();
     parallel_copy(d.x.get(), d.copy.get());
     const double b = seconds();
-    work();
+    row.work();
     const double c = seconds();
-    t.copy = std::min(t.copy, b - a);
-    t.work = std::min(t.work, c - b);
+    copy = std::min(copy, b - a);
+    work = std::min(work, c - b);
+    state.SetIterationTime(c - b);
   }
-  return t;
-}
-
-int main_program(int argc, char** argv) {
-  std::string only;
-  double limit = 2;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    if (std::string(argv[i]) == "--only") only = argv[i + 1];
-    else if (std::string(argv[i]) == "--seconds") limit = std::atof(argv[i + 1]);
+  state.counters["best_ms"] = work * 1e3;
+  state.counters["ratio"] = work / copy * 8 / row.bytes;
+  if (row.asked > 0) state.counters["asked"] = row.asked;
+  const std::function<void()> tensor_operations = chain_of(row.name, d.x.get(), kRows, kColumns);
+  if (!tensor_operations) return;
+  for (int i = 0; i < 3; ++i) {
+    const double begin = seconds();
+    tensor_operations();
+    chain = std::min(chain, seconds() - begin);
   }
-  if (argc % 2 == 0) {
-    std::puts("--only TEXT: rows whose name holds it.  --seconds S: for each row and number of threads, default 2.");
-    return 2;
-  }
-  Data d;
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  for (std::int64_t i = 0; i < kElements; ++i) d.x.get()[i] = normal(random);
-  std::memcpy(d.dy.get(), d.x.get(), static_cast<std::size_t>(kElements) * sizeof(float));
-  const std::vector<Row> all = rows(d);
-  std::printf("%-28s %6s", "4096 x 4096 float32", "asked");
-  for (const int threads : {1, 2})
-    std::printf(" | %d thread%s: %8s %6s %6s", threads, threads > 1 ? "s" : " ", "ms", "ratio", "chain");
-  std::puts("");
-  for (const Row& row : all) {
-    if (row.name.find(only) == std::string::npos) continue;
-    std::printf("%-28s %6s", row.name.c_str(), row.asked > 0 ? std::to_string(row.asked).substr(0, row.asked < 10 ? 3 : 2).c_str() : "");
-    const std::function<void()> chain = chain_of(row.name, d.x.get(), kRows, kColumns);
-    for (const int threads : {1, 2}) {
-      set_kernel_threads(threads);
-      set_chain_threads(threads);
-      const Times t = measured(d, row.work, limit, 5);
-      std::printf(" | %19.2f %6.2f", t.work * 1e3, t.work / t.copy * 8 / row.bytes);
-      if (chain) std::printf(" %6.1f", measured(d, chain, limit / 2, 2).work / t.work);
-      else std::printf(" %6s", "");
-      std::fflush(stdout);
-    }
-    std::puts("");
-  }
-  return 0;
+  state.counters["chain"] = chain / work;
 }
 
 }  // namespace
 }  // namespace quanvas::benchmarks
 
-int main(int argc, char** argv) { return quanvas::benchmarks::main_program(argc, argv); }
+int main(int argc, char** argv) {
+  using namespace quanvas::benchmarks;
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  Data data;
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (std::int64_t i = 0; i < kElements; ++i) data.x.get()[i] = normal(random);
+  std::memcpy(data.dy.get(), data.x.get(), static_cast<std::size_t>(kElements) * sizeof(float));
+  for (const Row& row : rows(data))
+    for (const int threads : {1, 2})
+      benchmark::RegisterBenchmark((row.name + "/threads:" + std::to_string(threads)).c_str(),
+                                   [row, threads, &data](benchmark::State& state) { run(state, row, data, threads); })
+          ->UseManualTime()
+          ->MinTime(1)
+          ->Unit(benchmark::kMillisecond);
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}
