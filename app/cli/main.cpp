@@ -2,11 +2,17 @@
 #include <cstdio>
 
 #include "app/cli/options.h"
+#include "app/cli/print.h"
+#include "app/cli/tensor.h"
 #include "app/engine/launch.h"
+#include "core/base/guarded.h"
 
 int main(int argc, char** argv) {
   quanvas::cli::Options options;
   if (const auto code = quanvas::cli::parse(argc, argv, options)) return *code;
+  // Without the runtime, which takes half a second to load.
+  if (options.verb == "tensor")
+    return quanvas::cli::finish(quanvas::guarded("", [&] { return quanvas::cli::tensor(options); }), options, false);
   const auto entry = quanvas::load_runtime("quanvas_cli_main");
   if (!entry) {
     std::fprintf(stderr, "quanvas-cli: %s\n", entry.error().text().c_str());

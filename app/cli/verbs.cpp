@@ -22,8 +22,7 @@ constexpr VerbRow kVerbs[] = {
     {"calibrate", calibrate, true}, {"quantize", quantize, true}, {"run", quantize, true},
     {"evaluate", evaluate, true}, {"train", train, true},      {"sweep", sweep, true},
     {"compare", compare_runs, true}, {"export", export_model, true}, {"runs", runs, true},
-    {"dump", dump, true},         {"recipe", recipe, true},     {"tensor", tensor, false},
-    {"catalog", catalog, false},
+    {"dump", dump, true},         {"recipe", recipe, true},         {"catalog", catalog, false},
 };
 
 // Ctrl-C asks the verb to stop, so that what was measured is stored; the second one ends the process.
@@ -80,20 +79,7 @@ int run(const Options& options) {
   ProgressLine line(options.quiet);
   const Status status = guarded("", [&] { return carry_out(options, interrupt.token(), line); });
   line.clear();
-  if (status && std::fflush(stdout) != 0) {
-    std::fprintf(stderr, "quanvas-cli: Cannot write to standard output.\n");
-    return exit_code(ErrorCode::kIo);
-  }
-  // Stopped, although there was something to store and to show.
-  if (status) return interrupt.token().stop_requested() ? exit_code(ErrorCode::kCancelled) : 0;
-  const Error& error = status.error();
-  std::fprintf(stderr, "quanvas-cli: %s\n", error.text().c_str());
-  if (options.json)
-    print_json({{"error",
-                 {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint},
-                  {"context", error.context}}}});
-  std::fflush(stdout);
-  return exit_code(error.code);
+  return finish(status, options, interrupt.token().stop_requested());
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "core/exec/train_state.h"
+#include "core/quant/fused.h"
 #include "core/quant/shared.h"
 
 namespace quanvas::exec {
@@ -110,10 +111,18 @@ Status TrainState::quantize_weight(std::size_t index) {
       w.value.copy_(w.master);
     } else {
       // One that several weights share was found in step_quantizers().
-      if (q.source == Source::kRecomputed && q.users.size() == 1) {
-        QUANVAS_TRY(q.params, found_on_weights(q, false));
+      const float* const master = w.master.data_ptr<float>();
+      float* const value = w.value.data_ptr<float>();
+      if (q.source == Source::kRecomputed && q.users.size() == 1 && q.params.rounding.empty()) {
+        QUANVAS_TRY(auto found, quant::find_and_quantize(q.params.spec, w.master.sizes().vec(), master, w.default_axis, value, nullptr));
+        found.share = q.params.share;
+        q.params = std::move(found);
+      } else {
+        if (q.source == Source::kRecomputed && q.users.size() == 1) {
+          QUANVAS_TRY(q.params, found_on_weights(q, false));
+        }
+        quant::fake_quantize(q.params, w.layout, master, value);
       }
-      quant::fake_quantize(q.params, w.layout, w.master.data_ptr<float>(), w.value.data_ptr<float>());
     }
   }
   if (device_ != "cpu") {

@@ -5,29 +5,42 @@
 #include <limits>
 #include <unordered_set>
 
+#include "core/quant/fused.h"
+
 namespace quanvas::quant {
 namespace {
+
+struct Samples {
+  Shape shape;  // of one
+  std::int64_t count = 1, elements = 0;
+  int axis = 0;  // channels that a statistic averages over, where the granularity names no axis
+
+  explicit Samples(const Shape& all) : shape(all), count(all.empty() ? 1 : all[0]) {
+    if (!shape.empty()) shape[0] = 1;
+    elements = element_count(shape);
+    if (elements <= 0) count = 0;
+    axis = std::min<int>(1, std::max<int>(0, static_cast<int>(all.size()) - 1));
+  }
+};
+
+bool all_finite(const float* x, std::int64_t n) {
+  return std::all_of(x, x + n, [](float v) { return std::isfinite(v); });
+}
 
 // f(parameters, layout, first element) for each sample; parameters null: the sample has no range.
 template <class F>
 Status over_samples(const QuantParams& declared, const Shape& shape, const float* x, const F& f) {
-  Shape one = shape;
-  const std::int64_t samples = shape.empty() ? 1 : shape[0];
-  if (!one.empty()) one[0] = 1;
-  const std::int64_t n = element_count(one);
-  if (n <= 0) return {};
-  // Channels that a statistic averages over, where the granularity names no axis.
-  const int axis = std::min<int>(1, std::max<int>(0, static_cast<int>(shape.size()) - 1));
-  for (std::int64_t s = 0; s < samples; ++s) {
-    const std::int64_t first = s * n;
-    auto params = find_params(declared.spec, one, x + first, axis);
+  const Samples samples(shape);
+  for (std::int64_t s = 0; s < samples.count; ++s) {
+    const std::int64_t first = s * samples.elements;
+    auto params = find_params(declared.spec, samples.shape, x + first, samples.axis);
     if (params) {
       f(&*params, params->layout, first);
       continue;
     }
-    if (std::all_of(x + first, x + first + n, [](float v) { return std::isfinite(v); })) return Failure(params.error());
+    if (all_finite(x + first, samples.elements)) return Failure(params.error());
     BlockLayout whole;
-    whole.inner = n;
+    whole.inner = samples.elements;
     f(static_cast<const QuantParams*>(nullptr), whole, first);
   }
   return {};
@@ -54,10 +67,16 @@ Result<QuantParams> dynamic_params(const QuantSpec& spec, int default_axis) {
 }
 
 Status fake_quantize_samples(const QuantParams& declared, const Shape& shape, const float* x, float* y) {
-  return over_samples(declared, shape, x, [&](const QuantParams* params, const BlockLayout& layout, std::int64_t first) {
-    if (params) fake_quantize(*params, layout, x + first, y + first);
-    else std::fill_n(y + first, layout.elements(), std::numeric_limits<float>::quiet_NaN());
-  });
+  const Samples samples(shape);
+  for (std::int64_t s = 0; s < samples.count; ++s) {
+    const std::int64_t first = s * samples.elements;
+    const auto params = find_and_quantize(declared.spec, samples.shape, x + first, samples.axis, y + first, nullptr);
+    if (params) continue;
+    // What is not finite has not been written over.
+    if (all_finite(x + first, samples.elements)) return Failure(params.error());
+    std::fill_n(y + first, samples.elements, std::numeric_limits<float>::quiet_NaN());
+  }
+  return {};
 }
 
 Status quantize_codes_samples(const QuantParams& declared, const Shape& shape, const float* x, std::int32_t* codes) {

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstdio>
 
-#include "app/cli/verbs.h"
+#include "app/cli/options.h"
+#include "app/cli/print.h"
+#include "core/report/report.h"
 
 namespace quanvas::cli {
 namespace {
@@ -99,6 +101,22 @@ void ProgressLine::issue(const Issue& issue) {
 void ProgressLine::clear() {
   if (shown_) std::fprintf(stderr, "\r\033[K");
   shown_ = false;
+}
+
+int finish(const Status& status, const Options& options, bool stopped) {
+  if (status && std::fflush(stdout) != 0) {
+    std::fprintf(stderr, "quanvas-cli: Cannot write to standard output.\n");
+    return exit_code(ErrorCode::kIo);
+  }
+  if (status) return stopped ? exit_code(ErrorCode::kCancelled) : 0;
+  const Error& error = status.error();
+  std::fprintf(stderr, "quanvas-cli: %s\n", error.text().c_str());
+  if (options.json)
+    print_json({{"error",
+                 {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint},
+                  {"context", error.context}}}});
+  std::fflush(stdout);
+  return exit_code(error.code);
 }
 
 }  // namespace quanvas::cli

@@ -1,16 +1,18 @@
-// tensor: quantizes an array of a file with any declaration, without a model.
-#include "app/cli/verbs.h"
+// tensor: quantizes an array of a file with any declaration, without a model and so without LibTorch.
+#include "app/cli/tensor.h"
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <set>
 
+#include "app/cli/print.h"
 #include "core/base/files.h"
 #include "core/data/npy.h"
 #include "core/quant/params.h"
 #include "core/quant/qtensor.h"
 #include "core/quant/truncate.h"
+#include "core/recipe/recipe.h"
 
 namespace quanvas::cli {
 namespace {
@@ -166,9 +168,6 @@ Result<quant::TruncationInput> truncation_input(const Options& o) {
 
 Result<QuantParams> truncation(const Options& o, const QuantSpec& spec, const FloatArray& x,
                                const quant::TruncationInput& input) {
-  if (spec.truncation == Truncation::kNone)
-    return fail(ErrorCode::kInvalidArgument, "--kind is trunc, but the declaration's truncation is none.",
-                "Use a preset such as TruncTo8bit, or --set truncation=msb.");
   float threshold = 0;
   if (spec.truncation == Truncation::kStatistic) {
     QuantSpec plain = spec;
@@ -222,13 +221,15 @@ void report(const Options& o, const QuantSpec& spec, const Shape& shape, const S
 
 }  // namespace
 
-Status tensor(Work& work) {
-  const Options& o = work.options;
+Status tensor(const Options& o) {
   quant::set_kernel_threads(o.threads);
   QUANVAS_TRY(const QuantSpec spec, spec_of(o));
   if (spec.scale_from_accumulator && o.kind != "bias")
     return fail(ErrorCode::kInvalidArgument, "The declaration takes its scale from the accumulator; --kind is " + o.kind + ".",
                 "Use --kind bias.");
+  if (spec.truncation == Truncation::kNone && o.kind == "trunc")
+    return fail(ErrorCode::kInvalidArgument, "--kind is trunc, but the declaration's truncation is none.",
+                "Use a preset such as TruncTo8bit, or --set truncation=msb.");
   if (spec.truncation != Truncation::kNone && o.kind != "trunc")
     return fail(ErrorCode::kInvalidArgument, "The declaration truncates integers that have a scale; --kind is " + o.kind + ".",
                 "Use --kind trunc.");
