@@ -121,6 +121,11 @@ void SchemaForm::set_refusal(Refusal refusal) {
   update_enabled();
 }
 
+void SchemaForm::set_advanced(std::set<std::string> keys) {
+  advanced_ = std::move(keys);
+  update_enabled();
+}
+
 void SchemaForm::set_hide_disabled(bool hide) {
   hide_disabled_ = hide;
   update_enabled();
@@ -153,7 +158,9 @@ void SchemaForm::update_enabled() {
     r.editor->setToolTip(tip);
     r.label->setToolTip(tip);
     const bool no_choice = r.field.type == FieldType::kChoice && r.field.choices.size() < 2;
-    const bool shown = !hide_disabled_ || (enabled && !no_choice);
+    const bool plain = advanced_.count(r.field.key) && values_.contains(r.field.key) &&
+                       values_[r.field.key] == r.field.default_value;
+    const bool shown = !hide_disabled_ || (enabled && !no_choice && !plain);
     if (refusal_ && enabled && shown)
       r.editor->mark_refused([&](const json& value) { return refusal_(r.field.key, value); });
     r.editor->setVisible(shown);

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,8 @@ class SchemaForm : public QWidget {
   // change, once for each choice that is shown. Without it every choice can be made.
   using Refusal = std::function<QString(const std::string& key, const json& value)>;
   void set_refusal(Refusal refusal);
+  // Fields that are shown only together with the disabled ones, or when they are not at their default.
+  void set_advanced(std::set<std::string> keys);
   // Sentence under a field; empty removes it. A key that the form lacks is ignored.
   void set_error(const std::string& key, const QString& sentence);
   void clear_errors();
@@ -72,6 +75,7 @@ class SchemaForm : public QWidget {
   std::vector<std::string> mixed_;
   bool filled_ = false;
   Refusal refusal_;
+  std::set<std::string> advanced_;
   std::vector<Row> rows_;
   QGridLayout* grid_;
   bool hide_disabled_ = false;

@@ -61,10 +61,18 @@ std::vector<Rule> without_site(const Rule& rule, const std::string& name, SiteKi
 
 }  // namespace
 
+bool named_after_other_tool(const Preset& preset) { return preset.group == "Brevitas" || preset.group == "GGUF"; }
+
 std::string preset_of(const QuantSpec& spec, SiteKind kind, const PresetLibrary& presets) {
-  for (const auto& p : presets.all())
-    if (p.spec == spec && (p.sites.empty() || contains(p.sites, kind))) return p.id;
-  return {};
+  // The same declaration may have several names; our own tells what it is, those of other tools where it comes from.
+  const Preset* found = nullptr;
+  for (const auto& p : presets.all()) {
+    if (p.spec != spec || !contains(p.sites, kind)) continue;
+    const bool own = !named_after_other_tool(p);
+    if (!found || own) found = &p;
+    if (own) break;
+  }
+  return found ? found->id : std::string();
 }
 
 Rule rule_for(const Selector& select, const std::optional<QuantSpec>& spec, SiteKind kind,

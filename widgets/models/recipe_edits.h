@@ -22,7 +22,9 @@ struct Assignment {
 // A rule that says `spec`: by the preset it equals, else by the fields that differ from QuantSpec's defaults.
 Rule rule_for(const Selector& select, const std::optional<QuantSpec>& spec, SiteKind kind,
               const PresetLibrary& presets);
-// Id of the preset for this kind of site that equals the spec; empty when none does.
+// Presets under the names that other tools have for them.
+bool named_after_other_tool(const Preset& preset);
+// Id of the preset for this kind of site that equals the spec, our own first; empty when none does.
 std::string preset_of(const QuantSpec& spec, SiteKind kind, const PresetLibrary& presets);
 
 Recipe with_assignments(const Recipe& recipe, const Graph& graph, const std::vector<Assignment>& assignments);

@@ -154,6 +154,8 @@ void InspectorPanel::build() {
   top_row->addWidget(float_);
   form_ = new SchemaForm(content_);
   form_->set_hide_disabled(true);
+  // Rarely touched; they would push the error measures out of sight.
+  form_->set_advanced({"delay", "decoupled", "zero_point_inside", "learn_zero_point", "learn_bits", "scale_domain", "batches"});
   form_->set_refusal([this](const std::string& key, const json& value) {
     const InspectorTab* t = tab();
     if (!t || t->specs.empty()) return QString();
@@ -171,7 +173,7 @@ void InspectorPanel::build() {
   all_fields_->setText(tr("All fields"));
   all_fields_->setCheckable(true);
   all_fields_->setProperty("flat", true);
-  all_fields_->setToolTip(tr("Also show the fields that do not apply now, with the reason"));
+  all_fields_->setToolTip(tr("Also show rare fields, and those that do not apply now with the reason"));
   add_header_widget(all_fields_);
 
   auto* layout = new QVBoxLayout(content_);

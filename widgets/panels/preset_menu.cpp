@@ -2,26 +2,30 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include <QComboBox>
 #include <QStandardItemModel>
 
 #include "widgets/common/format.h"
 #include "widgets/common/theme.h"
+#include "widgets/models/recipe_edits.h"
 
 namespace quanvas {
 
 std::vector<PresetGroup> preset_groups(const PresetLibrary& library, SiteKind kind) {
-  std::map<int, PresetGroup, std::greater<>> groups;
+  // Our own by width, widest first; then those that go by the names of other tools.
+  std::map<std::pair<std::string, int>, PresetGroup> groups;
   for (const auto& p : library.all()) {
-    if (!p.sites.empty() && std::find(p.sites.begin(), p.sites.end(), kind) == p.sites.end()) continue;
+    if (std::find(p.sites.begin(), p.sites.end(), kind) == p.sites.end()) continue;
     const int bits = code_bits(p.spec);
-    auto& group = groups[bits];
-    group.title = bits_text(bits);
+    const bool own = !named_after_other_tool(p);
+    auto& group = groups[own ? std::pair(std::string(), -bits) : std::pair(p.group, 0)];
+    group.title = own ? bits_text(bits) : QString::fromStdString(p.group);
     group.presets.push_back(&p);
   }
   std::vector<PresetGroup> out;
-  for (auto& [bits, group] : groups) out.push_back(std::move(group));
+  for (auto& [key, group] : groups) out.push_back(std::move(group));
   return out;
 }
 
