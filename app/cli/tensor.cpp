@@ -149,6 +149,15 @@ Status take_parameters(const Options& o, const FloatArray& x, QuantParams& param
       if (!std::isfinite(v) || (name == "scale" && v == 0))
         return fail(ErrorCode::kInvalidArgument, "--param " + name + " holds a number that is " +
                                                      (v == 0 ? "0" : "not finite") + ".");
+    const bool two_levels = !params.code_scale.empty() || !params.super_scale.empty();
+    if (name == "scale" && two_levels)
+      return fail(ErrorCode::kInvalidArgument, "--param scale is given, but the declaration has scales of two kinds.");
+    if (name == "zero-point" && params.spec.zero_point == ZeroPointType::kInteger)
+      for (const float v : values.values)
+        if (v != std::nearbyint(v) || v < static_cast<float>(params.lo) || v > static_cast<float>(params.hi))
+          return fail(ErrorCode::kInvalidArgument, "--param zero-point holds " + std::to_string(v) +
+                                                       "; it must be a whole number from " + std::to_string(params.lo) + " to " +
+                                                       std::to_string(params.hi) + ".");
     rounds |= round;
     (round ? params.rounding : name == "scale" ? params.scale : params.zero_point) = std::move(values.values);
   }

@@ -142,9 +142,10 @@ Status TrainState::step_quantizers(const StepRule& rule) {
     if (q.waits) {
       if (!q.active(steps_)) continue;
       q.waits = false;
-      if (q.source == Source::kFixed) continue;
+      const QuantSpec& spec = q.params.spec;
+      if (spec.source == ScaleSource::kConstant || (spec.clip_min && spec.clip_max)) continue;
       QUANVAS_TRY(q.params, found_on_weights(q, q.learned()));
-      q.begin();
+      if (q.learned()) q.begin();
     } else if (q.learned()) {
       QuantizerGradients sum;
       for (const std::size_t user : q.users) {

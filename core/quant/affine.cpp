@@ -52,7 +52,7 @@ float float16_up(float v) {
 }
 
 float allowed_scale(const QuantSpec& spec, float scale) {
-  return spec.scale == ScaleType::kFloat16 ? float16_up(scale) : std::max(scale, FLT_MIN);
+  return spec.scale == ScaleType::kFloat16 ? float16_up(scale) : std::clamp(scale, FLT_MIN, FLT_MAX);
 }
 
 // The float16 nearest to v, half to even.
@@ -99,7 +99,7 @@ Affine asymmetric(const QuantSpec& spec, const Grid& grid, Range range) {
     result.scale = static_cast<float>((static_cast<double>(hi) - lo) / static_cast<double>(steps));
   else
     result.scale = at_least_smallest(width) / steps;
-  if (spec.scale == ScaleType::kPowerOfTwo) result.scale = std::ldexp(1.0f, ceil_log2(result.scale));
+  if (spec.scale == ScaleType::kPowerOfTwo) result.scale = std::ldexp(1.0f, std::isinf(result.scale) ? 127 : std::clamp(ceil_log2(result.scale), -126, 127));
   else result.scale = allowed_scale(spec, result.scale);
   if (grid.offset) {
     result.zero = spec.scale == ScaleType::kFloat16 ? nearest_float16(lo) : lo;
@@ -128,7 +128,7 @@ void two_level_scales(std::vector<float>& scale) {
 // Offsets reach 0 or below (zero_in_range) and are stored by their magnitude.
 void quantize_scales(QuantParams& params, const BlockLayout& layout) {
   const QuantSpec& spec = params.spec;
-  const bool is_signed = spec.statistic == Statistic::kSignedMax;
+  const bool is_signed = spec.statistic == Statistic::kSignedMax, offsets = spec.zero_point == ZeroPointType::kOffset;
   const double most = is_signed ? std::ldexp(1.0, spec.scale_bits - 1) - 1 : std::ldexp(1.0, spec.scale_bits) - 1;
   const bool groups = layout.granularity == Granularity::kGroup;
   const std::int64_t line = groups ? (layout.dim + layout.group - 1) / layout.group : layout.dim;
@@ -142,7 +142,7 @@ void quantize_scales(QuantParams& params, const BlockLayout& layout) {
         float scale = 0, offset = 0;
         for (std::int64_t g = first; g < end; ++g) {
           scale = std::max(scale, std::fabs(params.scale[at(g)]));
-          if (!params.zero_point.empty()) offset = std::max(offset, -params.zero_point[at(g)]);
+          if (offsets) offset = std::max(offset, -params.zero_point[at(g)]);
         }
         const float unit = float16_up(static_cast<float>(static_cast<double>(scale) / most));
         const float unit_offset = offset > 0 ? float16_up(static_cast<float>(static_cast<double>(offset) / most)) : 0.0f;
@@ -150,12 +150,12 @@ void quantize_scales(QuantParams& params, const BlockLayout& layout) {
           float& s = params.scale[at(g)];
           const double code = std::clamp(std::nearbyint(static_cast<double>(std::fabs(s) / unit)), 1.0, most);
           s = std::copysign(static_cast<float>(code) * unit, s);
-          if (params.zero_point.empty() || unit_offset == 0) continue;
+          if (!offsets || unit_offset == 0) continue;
           float& m = params.zero_point[at(g)];
           m = -static_cast<float>(std::clamp(std::nearbyint(static_cast<double>(-m / unit_offset)), 0.0, most)) * unit_offset;
         }
         params.super_scale.push_back(unit);
-        if (!params.zero_point.empty()) params.super_offset.push_back(unit_offset);
+        if (offsets) params.super_offset.push_back(unit_offset);
       }
 }
 
@@ -247,8 +247,11 @@ Result<QuantParams> bias_params(const QuantSpec& spec, float input_scale, const 
   params.hi = codes.hi;
   QUANVAS_TRY(params.layout, make_layout(params.spec, shape, axis));
   params.scale.resize(static_cast<std::size_t>(params.layout.parameters()));
-  for (std::size_t i = 0; i < params.scale.size(); ++i)
-    params.scale[i] = std::clamp(input_scale * weight_scale[i % weight_scale.size()], FLT_MIN, FLT_MAX);
+  for (std::size_t i = 0; i < params.scale.size(); ++i) {
+    // With the sign of the weight's: those of signed-max may be below 0.
+    const float product = input_scale * weight_scale[i % weight_scale.size()];
+    params.scale[i] = std::copysign(std::clamp(std::fabs(product), FLT_MIN, FLT_MAX), product);
+  }
   return params;
 }
 

@@ -36,6 +36,7 @@ bool fits_accumulator(const QuantSpec& spec, double positive, double negative) {
 }
 
 void prepare_decoupling(QuantParams& params) {
+  if (params.spec.decoupled == Decoupling::kNone) return;
   params.code_scale = params.scale;
   if (params.spec.zero_centered) params.center.assign(params.scale.size(), 0.0f);
 }
@@ -49,25 +50,38 @@ void decouple(QuantParams& params, std::size_t index, const float* x, std::int64
     for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]);
     center = params.center[index] = static_cast<float>(sum / static_cast<double>(n));
   }
-  const double scale = static_cast<double>(params.scale[index]);
-  const double norm = norm_of(spec.decoupled, x, n, center);
-  if (norm <= 0) return;
-  const double g = std::min(norm, scale * code_norm_bound(spec));
-  float& code_scale = params.code_scale[index];
-  code_scale = std::clamp(static_cast<float>(scale * norm / g), FLT_MIN, FLT_MAX);
-  // Divisions in float32 may round a quotient up to a whole number.
   const Grid grid = grid_of(spec);
-  for (bool fits = false; !fits; code_scale = fits ? code_scale : std::nextafter(code_scale, FLT_MAX)) {
-    ElementQuantizer q(grid, params.scale[index], 0);
-    q.code_scale = code_scale;
+  const auto fits = [&](float code_scale) {
+    ElementQuantizer q(grid, code_scale, 0);
     q.center = center;
     double positive = 0, negative = 0;
     for (std::int64_t i = 0; i < n; ++i) {
       const double code = q.point(x[i], i);
       (code > 0 ? positive : negative) += std::fabs(code);
     }
-    fits = fits_accumulator(spec, positive, negative) || code_scale >= FLT_MAX;
+    return fits_accumulator(spec, positive, negative);
+  };
+  const double scale = static_cast<double>(params.scale[index]);
+  const double norm = norm_of(Decoupling::kL1, x, n, center);
+  if (norm <= 0) return;
+  const double bound = code_norm_bound(spec);
+  if (spec.decoupled == Decoupling::kNone) {
+    // Twice the bound's scale fits with any rounding: no code is more than twice x / s. Between, by bisection.
+    if (fits(params.scale[index])) return;
+    float low = params.scale[index], high = std::max(low, static_cast<float>(std::min<double>(FLT_MAX, 2.001 * norm / bound)));
+    while (!fits(high) && high < FLT_MAX / 2) high *= 2;
+    for (int step = 0; step < 20; ++step) {
+      const float middle = low + (high - low) / 2;
+      (fits(middle) ? high : low) = middle;
+    }
+    params.scale[index] = high;
+    return;
   }
+  float& code_scale = params.code_scale[index];
+  code_scale = std::clamp(static_cast<float>(scale * norm / std::min(norm, scale * bound)), FLT_MIN, FLT_MAX);
+  // Divisions in float32 may round a quotient up to a whole number.
+  for (float growth = 1e-7f; !fits(code_scale) && code_scale < FLT_MAX / 4; growth = std::min(2 * growth, 1.0f))
+    code_scale = std::max(std::nextafter(code_scale, FLT_MAX), code_scale * (1 + growth));
 }
 
 }  // namespace quanvas::quant

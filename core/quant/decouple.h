@@ -15,10 +15,11 @@ double code_norm_bound(const QuantSpec& spec);
 // Whether sums of the codes with any input fit the accumulator: their positive and negative parts, each >= 0.
 bool fits_accumulator(const QuantSpec& spec, double positive, double negative);
 
-// code_scale (and center) of the size of scale.
+// code_scale (and center) of the size of scale; nothing without a scale of the codes' own.
 void prepare_decoupling(QuantParams& params);
 // Of the parameter `index` from its elements x: code_scale = scale norm / g with g = norm, or the bound times the scale
-// where that is less. With accumulator_bits the codes of x fit the accumulator, exactly: the scale grows until they do.
+// where that is less. With accumulator_bits the codes of x fit the accumulator, exactly: code_scale grows until they do,
+// or the one scale, when the quantizer is not decoupled.
 void decouple(QuantParams& params, std::size_t index, const float* x, std::int64_t n);
 
 }  // namespace quanvas::quant

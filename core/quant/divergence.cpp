@@ -65,7 +65,10 @@ double shrink(double d, double beta, double p) {
 
 }  // namespace
 
-std::size_t kl_bins(const Grid& grid) { return std::min<std::size_t>(2048, 16 * levels_of(grid)); }
+std::size_t kl_bins(const Grid& grid, double values) {
+  const auto bins = static_cast<double>(std::min<std::size_t>(2048, 16 * levels_of(grid)));
+  return static_cast<std::size_t>(std::max(1.0, std::min(bins, values)));
+}
 
 double kl_threshold(const Grid& grid, const std::vector<double>& counts, double extreme) {
   const std::size_t levels = levels_of(grid);
@@ -83,7 +86,7 @@ double kl_threshold(const Grid& grid, const std::vector<double>& counts, double 
 
 double kl_threshold(const Grid& grid, const float* x, std::int64_t n, double extreme) {
   if (extreme <= 0) return extreme;
-  std::vector<double> counts(kl_bins(grid));
+  std::vector<double> counts(kl_bins(grid, static_cast<double>(n)));
   const double scale = static_cast<double>(counts.size()) / extreme;
   for (std::int64_t i = 0; i < n; ++i) {
     const double a = std::fabs(static_cast<double>(x[i]));
@@ -114,7 +117,8 @@ void HalfQuadratic::step(std::size_t index, const float* x, std::int64_t n) {
     }
     if (zero_point_ && n > 0) {
       zero = static_cast<float>(sum / static_cast<double>(n));
-      if (params_.spec.zero_point == ZeroPointType::kInteger) zero = std::nearbyintf(zero);
+      if (params_.spec.zero_point == ZeroPointType::kInteger)
+        zero = std::clamp(std::nearbyintf(zero), static_cast<float>(grid_.lo), static_cast<float>(grid_.hi));
     } else if (!ratios.empty()) {
       const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>((ratios.size() - 1) / 2);
       std::nth_element(ratios.begin(), middle, ratios.end());

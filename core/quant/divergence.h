@@ -12,8 +12,9 @@ namespace quanvas::quant {
 // bins; counts are smoothed (an empty bin has 1e-4,
 // taken from the others) and made probabilities. `extreme` when there are no more bins than levels.
 double kl_threshold(const Grid& grid, const float* x, std::int64_t n, double extreme);
-// 16 for each level, as 2048 are for the 128 of 8 bits; no more than that. More for fewer levels is noise.
-std::size_t kl_bins(const Grid& grid);
+// 16 for each level, as 2048 are for the 128 of 8 bits; no more than that. More for fewer levels is noise,
+// and so are more bins than values.
+std::size_t kl_bins(const Grid& grid, double values);
 // The same from counts of equal bins of |x| over [0, extreme].
 double kl_threshold(const Grid& grid, const std::vector<double>& counts, double extreme);
 

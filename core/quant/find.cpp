@@ -87,7 +87,7 @@ Range percentile_range(const QuantSpec& spec, const float* x, std::int64_t n, Ra
   }
   if (high == n && low == 1) return found;
   const auto values = order_statistics(x, n, false, {low, high}, threads);
-  return {std::min(values[0], 0.0f), std::max(values[1], 0.0f)};
+  return extreme_range(spec, values[0], values[1]);
 }
 
 // A symmetric range of the whole tensor from a high percentile, without a pass for the extremes.
@@ -286,7 +286,7 @@ Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const
       });
     } while (search.advance());
   }
-  if (spec.decoupled != Decoupling::kNone) {
+  if (spec.decoupled != Decoupling::kNone || spec.accumulator_bits) {
     prepare_decoupling(params);
     for_each_block(layout, x, [&](std::int64_t p, const float* data, std::int64_t n) {
       decouple(params, static_cast<std::size_t>(p), data, n);

@@ -150,7 +150,7 @@ bool scales_from_tiles(const QuantSpec& spec, const BlockLayout& layout) {
   const bool one_level = spec.scale == ScaleType::kFloat32 || spec.scale == ScaleType::kPowerOfTwo ||
                          spec.scale == ScaleType::kFloat16;
   return extremes && one_level && !has_clip(spec) && !spec.scale_from_accumulator &&
-         spec.source != ScaleSource::kConstant && spec.decoupled == Decoupling::kNone && layout.elements() > 0 &&
+         spec.source != ScaleSource::kConstant && spec.decoupled == Decoupling::kNone && !spec.accumulator_bits && layout.elements() > 0 &&
          SpanPlan(layout).whole();
 }
 

@@ -61,7 +61,8 @@ double measure_wide(const Applier& applier, const float* x, std::vector<SpanFact
     y.clear();
     applier.each(span, [&](const ElementQuantizer& q, std::int64_t e, std::int64_t) {
       const double p = q.point(x[e], e);
-      codes.push_back(static_cast<std::int64_t>(p));
+      codes.push_back(applier.grid().family == Family::kFloat ? float_code(applier.grid(), static_cast<float>(p))
+                                                              : static_cast<std::int64_t>(p));
       y.push_back(q.value(p));
       facts[static_cast<std::size_t>(i)].clipped += q.clipped(x[e]);
     });

@@ -45,6 +45,17 @@ Result<QuantParams> widened(QuantParams params, std::int64_t lo, std::int64_t hi
   return params;
 }
 
+// Whether codes of both stand for the same values, scales apart.
+bool same_grid(const QuantParams& a, const QuantParams& b) {
+  const QuantSpec &s = a.spec, &t = b.spec;
+  return s.format == t.format && a.lo == b.lo && a.hi == b.hi && s.zero_point == t.zero_point &&
+         s.exponent_bits == t.exponent_bits && s.mantissa_bits == t.mantissa_bits && s.exponent_bias == t.exponent_bias &&
+         s.specials == t.specials && s.is_signed == t.is_signed;
+}
+bool same_layout(const BlockLayout& a, const BlockLayout& b) {
+  return a.granularity == b.granularity && a.outer == b.outer && a.dim == b.dim && a.inner == b.inner && a.group == b.group;
+}
+
 // What is packed: a binary code as one bit, 1 for the positive value.
 bool is_binary(const QuantParams& p) { return p.spec.format == "binary"; }
 
@@ -135,11 +146,14 @@ std::string QTensor::problem() const {
   for (std::size_t i = 0; i < params_.zero_point.size(); ++i)
     if (!std::isfinite(params_.zero_point[i]) ||
         (params_.spec.zero_point == ZeroPointType::kInteger && params_.zero_point[i] != std::nearbyint(params_.zero_point[i])))
-      return "Zero point " + std::to_string(i) + " is " + std::to_string(params_.zero_point[i]) + ", which is no integer.";
+      return "Zero point " + std::to_string(i) + " is " + std::to_string(params_.zero_point[i]) +
+             (params_.spec.zero_point == ZeroPointType::kInteger ? ", which is no integer." : ", which is not finite.");
   for (std::size_t i = 0; i < codes_.size(); ++i)
     if (const std::int64_t q = whole(params_, codes_[i]); q < params_.lo || q > params_.hi)
       return "Code " + std::to_string(q) + " of element " + std::to_string(i) + " is outside " + std::to_string(params_.lo) +
              " … " + std::to_string(params_.hi) + ".";
+    else if (is_binary(params_) && q == 0)
+      return "Code 0 of element " + std::to_string(i) + " is none of a binary format; its codes are -1 and 1.";
   return {};
 }
 
@@ -163,7 +177,7 @@ Result<QTensor> QTensor::add(const QTensor& other) const {
     return refused("Only integers add without rounding.", "Dequantize first.");
   if (shape_ != other.shape_)
     return refused("Shapes " + shape_text(shape_) + " and " + shape_text(other.shape_) + " differ.");
-  if (params_.scale != other.params_.scale || layout_.granularity != other.layout_.granularity)
+  if (params_.scale != other.params_.scale || !same_layout(layout_, other.layout_))
     return refused("The scales differ, so the sum is on neither grid.", "Let both share a scale.");
   QUANVAS_TRY(QuantParams sum, widened(params_, params_.lo + other.params_.lo, params_.hi + other.params_.hi));
   if (!other.params_.zero_point.empty()) {
@@ -238,8 +252,8 @@ Result<QTensor> QTensor::concat(const QTensor& other, int axis) const {
     if (d != at && shape_[d] != other.shape_[d])
       return refused("Shapes " + shape_text(shape_) + " and " + shape_text(other.shape_) + " differ beside axis " + std::to_string(axis) + ".");
   if (params_.scale.size() != 1 || params_.scale != other.params_.scale || params_.zero_point != other.params_.zero_point ||
-      params_.lo != other.params_.lo || params_.hi != other.params_.hi || params_.spec.format != other.params_.spec.format)
-    return refused("The tensors have not the same one scale, zero point and range of codes.", "Let both share a quantizer.");
+      !same_grid(params_, other.params_))
+    return refused("The tensors have not the same format, one scale and zero point.", "Let both share a quantizer.");
   Shape shape = shape_;
   shape[at] += other.shape_[at];
   std::int64_t outer = 1, mine = 1, theirs = 1;
@@ -254,7 +268,9 @@ Result<QTensor> QTensor::concat(const QTensor& other, int axis) const {
     codes.insert(codes.end(), codes_.begin() + o * mine, codes_.begin() + (o + 1) * mine);
     codes.insert(codes.end(), other.codes_.begin() + o * theirs, other.codes_.begin() + (o + 1) * theirs);
   }
-  return from_codes(params_, shape, std::move(codes));
+  QuantParams joined = params_;
+  joined.rounding.clear();
+  return from_codes(joined, shape, std::move(codes));
 }
 
 Result<QTensor> QTensor::reshape(const Shape& shape) const {

@@ -35,7 +35,7 @@ void ScaleRule::from_magnitudes(const std::int32_t* bits, std::int64_t n, float*
     case Form::kQuotient:
       for (std::int64_t i = 0; i < n; ++i) {
         const float t = std::bit_cast<float>(bits[i] != 0 ? bits[i] : kSmallest);
-        scale[i] = std::max(t / full_, FLT_MIN);
+        scale[i] = std::clamp(t / full_, FLT_MIN, FLT_MAX);
       }
       break;
     case Form::kExponent:

@@ -44,7 +44,7 @@ Range batch_range(const QuantSpec& spec, const BatchRecord& b, std::size_t perce
   if (spec.statistic != Statistic::kPercentile || percentile >= kBatchPercentiles.size())
     return extreme_range(spec, b.lowest, b.highest);
   if (is_symmetric(spec)) return {0.0f, b.absolute[percentile]};
-  return {std::min(0.0f, b.low[percentile]), std::max(0.0f, b.high[percentile])};
+  return extreme_range(spec, b.low[percentile], b.high[percentile]);
 }
 
 Result<Range> averaged_range(const QuantSpec& spec, const TensorStatistics& s) {
@@ -102,7 +102,7 @@ double mean_and_sigma(const TensorStatistics& s, double k) {
 }
 
 double divergence_threshold(const Grid& grid, const TensorStatistics& s, double extreme) {
-  const auto bins = static_cast<int>(kl_bins(grid));
+  const auto bins = static_cast<int>(kl_bins(grid, s.count()));
   std::vector<double> counts = s.rebin(0, extreme, bins);
   if (counts.empty()) return extreme;
   const std::vector<double> negative = grid.is_signed ? s.rebin(-extreme, 0, bins) : std::vector<double>();
@@ -117,8 +117,8 @@ Result<Range> statistic_range(const QuantSpec& spec, const Grid& grid, const Ten
   if (spec.statistic == Statistic::kPercentile) {
     const std::int64_t high = upper_rank(spec.percentile, s.count());
     if (is_symmetric(spec)) return Range{0.0f, static_cast<float>(s.at_rank(high, true))};
-    return Range{std::min(0.0f, static_cast<float>(s.at_rank(lower_rank(spec.percentile, s.count()), false))),
-                 std::max(0.0f, static_cast<float>(s.at_rank(high, false)))};
+    return extreme_range(spec, static_cast<float>(s.at_rank(lower_rank(spec.percentile, s.count()), false)),
+                         static_cast<float>(s.at_rank(high, false)));
   }
   if (spec.statistic == Statistic::kMean) return Range{0.0f, static_cast<float>(mean_and_sigma(s, 0))};
   if (spec.statistic == Statistic::kMeanSigma) return Range{0.0f, static_cast<float>(mean_and_sigma(s, spec.sigma))};

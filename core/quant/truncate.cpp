@@ -34,6 +34,9 @@ Result<QuantParams> truncation_params(const QuantSpec& spec, const Shape& shape,
   params.lo = codes.lo;
   params.hi = codes.hi;
   params.scale = {input.scale * by};
+  if (!std::isfinite(params.scale[0]))
+    return fail(ErrorCode::kInvalidArgument, "The scale of the input times 2^" + std::to_string(input.bits - spec.bits) +
+                                                 " is more than a float32 holds.");
   return params;
 }
 

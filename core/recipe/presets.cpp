@@ -58,7 +58,7 @@ class PresetLoader {
     if (content.contains("base")) {
       if (!content["base"].is_string() || !files_.count(content["base"].get<std::string>()))
         return refused(file, "'base' names no preset.");
-      if (depth > 8) return refused(file, "'base' leads back to the preset itself.");
+      if (depth > 8) return refused(file, "'base' is nested more than 8 deep, or leads back to the preset itself.");
       QUANVAS_TRY(base, load(content["base"].get<std::string>(), depth + 1));
       content.erase("base");
       for (const char* key : {"sites", "group"})

@@ -180,7 +180,7 @@ struct QuantSpec {
   bool is_signed = true;
   bool narrow = false;         // int, signed: lowest code dropped; unsigned: highest code dropped
   // float: patterns of sign, exponent and mantissa, subnormals included
-  int exponent_bits = 4;       // 1..8
+  int exponent_bits = 4;       // 1..7
   int mantissa_bits = 3;       // 0..10
   std::optional<int> exponent_bias;  // default 2^(exponent_bits - 1) - 1, of fnuz one more
   FloatSpecials specials = FloatSpecials::kNan;

@@ -41,7 +41,7 @@ std::string check_integer(const QuantSpec& s) {
 }
 
 std::string check_float(const QuantSpec& s) {
-  if (auto text = first_of(between("exponent_bits", s.exponent_bits, 1, 8), between("mantissa_bits", s.mantissa_bits, 0, 10));
+  if (auto text = first_of(between("exponent_bits", s.exponent_bits, 1, 7), between("mantissa_bits", s.mantissa_bits, 0, 10));
       !text.empty())
     return text;
   if (s.exponent_bias)
@@ -125,6 +125,8 @@ std::string check_scale(const QuantSpec& s) {
     return "scale is float8 with granularity tensor; its second level needs several scales.";
   if (s.scale == ScaleType::kFloat8 && s.source == ScaleSource::kLearned)
     return "scale is float8 with source learned; two-level scales come from statistics.";
+  if (s.scale == ScaleType::kFloat16 && s.source == ScaleSource::kLearned)
+    return "scale is float16 with source learned; a trained scale is a float32 or a power of two.";
   if (s.scale == ScaleType::kQuantized) {
     if (auto text = first_of(between("scale_bits", s.scale_bits, 2, 8), between("scale_group", s.scale_group, 0, kMaxGroup));
         !text.empty())
@@ -160,6 +162,10 @@ std::string check_statistic(const QuantSpec& s) {
   if ((s.statistic == Statistic::kMaxMean || s.statistic == Statistic::kMaxRms) && s.granularity != Granularity::kTensor)
     return std::string("statistic is ") + enum_text(s.statistic) + " with granularity " + enum_text(s.granularity) +
            "; the mean over the channels is one number, so granularity must be tensor.";
+  if (s.statistic == Statistic::kHqo && s.source == ScaleSource::kConstant)
+    return "statistic is hqo with source constant; there is nothing to find.";
+  if (s.statistic == Statistic::kHqo && s.zero_point == ZeroPointType::kNone && s.scale != ScaleType::kFloat32)
+    return std::string("statistic is hqo with scale ") + enum_text(s.scale) + "; without a zero point it finds float32 scales.";
   if (!(s.momentum > 0 && s.momentum <= 1)) return between("momentum", number(s.momentum), "0 (exclusive)", "1");
   return {};
 }
@@ -193,19 +199,40 @@ std::string check_forms(const QuantSpec& s) {
                              between("accumulator_input_bits", s.accumulator_input_bits, 1, 16));
         !text.empty())
       return text;
-    if (s.decoupled != Decoupling::kL1)
-      return std::string("accumulator_bits needs decoupled l1, not ") + enum_text(s.decoupled) +
+    if (s.decoupled != Decoupling::kL1 && s.decoupled != Decoupling::kNone)
+      return std::string("accumulator_bits needs decoupled l1 or none, not ") + enum_text(s.decoupled) +
              "; it bounds the l1 norm of a channel's codes.";
-    if (!s.is_signed) return "accumulator_bits needs signed true.";
-    if (s.rounding != Rounding::kTowardZero)
+    if (s.format != "int" || !s.is_signed) return "accumulator_bits needs format int and signed true.";
+    if (s.decoupled == Decoupling::kNone) {
+      if (s.zero_centered) return "zero_centered is true with decoupled none; the mean is taken off the codes of a second scale.";
+      if (s.zero_point != ZeroPointType::kNone || s.scale != ScaleType::kFloat32 || s.source != ScaleSource::kStatistics)
+        return "accumulator_bits with decoupled none needs zero_point none, scale float32 and source statistics; the scale "
+               "grows until the codes fit.";
+      if (s.rounding == Rounding::kStochastic || s.rounding == Rounding::kLearned || s.rounding == Rounding::kCeil ||
+          s.rounding == Rounding::kFloor)
+        return std::string("accumulator_bits with rounding ") + enum_text(s.rounding) +
+               "; no scale bounds its codes. Use rounding to the nearest or toward-zero.";
+      if (s.clip_min || s.clip_max) return "clip_min and clip_max have no meaning beside accumulator_bits; the scale grows.";
+    } else if (s.rounding != Rounding::kTowardZero)
       return std::string("accumulator_bits needs rounding toward-zero, not ") + enum_text(s.rounding) +
              "; another rounding can exceed the bound.";
     if (s.granularity != Granularity::kChannel && s.granularity != Granularity::kTensor)
-      return std::string("accumulator_bits needs granularity channel, not ") + enum_text(s.granularity) + ".";
+      return std::string("accumulator_bits needs granularity channel or tensor, not ") + enum_text(s.granularity) + ".";
   }
   if (s.rounding == Rounding::kLearned && s.zero_point_inside)
     return "rounding is learned with zero_point_inside true; the parameter belongs to x / s alone.";
   if (s.soft_rounding && s.rounding != Rounding::kLearned) return "soft_rounding is true without rounding learned.";
+  if (s.accumulator_bits && s.statistic == Statistic::kSignedMax)
+    return "accumulator_bits with statistic signed-max; the bound needs a scale above 0.";
+  if (s.truncation != Truncation::kNone) {
+    if (s.zero_point != ZeroPointType::kNone || s.granularity != Granularity::kTensor)
+      return "truncation needs zero_point none and granularity tensor; the integers have one scale.";
+    if (s.source == ScaleSource::kConstant || s.source == ScaleSource::kDynamic)
+      return std::string("truncation with source ") + enum_text(s.source) + "; its scale follows from that of the integers.";
+    if (s.statistic == Statistic::kSignedMax) return "truncation with statistic signed-max; a power of two has no sign.";
+  }
+  if (s.learn_bits && s.bits > 16)
+    return between("bits", std::to_string(s.bits), "2", "16") + " A width that is learned has these.";
   if (s.learn_bits && s.source != ScaleSource::kLearned)
     return std::string("learn_bits is true with source ") + enum_text(s.source) + "; a learned width needs a learned scale.";
   if (s.delay < 0) return between("delay", std::to_string(s.delay), "0", "2147483647");

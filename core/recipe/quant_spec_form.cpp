@@ -61,7 +61,7 @@ void add_format_fields(SiteKind site, std::vector<Field>& f) {
   f.push_back(when(integer_field("bits", "Bits", "Width of a code; 2^bits codes.", site == SiteKind::kBias ? 32 : 8, 1,
                                  kMaxBits, "bit"),
                    "format", {kIntOnly}));
-  f.push_back(when(integer_field("exponent_bits", "Exponent", "Exponent bits.", 4, 1, 8, "bit"), "format", {"float"}));
+  f.push_back(when(integer_field("exponent_bits", "Exponent", "Exponent bits.", 4, 1, 7, "bit"), "format", {"float"}));
   f.push_back(when(integer_field("mantissa_bits", "Mantissa", "Mantissa bits after the leading one.", 3, 0, 10, "bit"),
                    "format", {"float"}));
   f.push_back(when(choice_field("specials", "Infinity, NaN", "Patterns that are no numbers.", "nan",

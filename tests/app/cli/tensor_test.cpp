@@ -54,6 +54,11 @@ TEST_F(Tensor, TakesTrainedParameters) {
   const Answer trunc = run({"tensor", "--spec", "TruncTo8bit", "--in", "x.npy", "--kind", "trunc"});
   EXPECT_THAT(trunc.err, HasSubstr("--input-scale is missing"));
   EXPECT_THAT(run({"tensor", "--spec", "TruncTo8bit", "--in", "x.npy"}).err, HasSubstr("Use --kind trunc"));
+  EXPECT_THAT(run({"tensor", "--spec", "ShiftRoundSaturateTo8bit", "--set", "source=constant", "--in", "x.npy", "--kind", "trunc",
+                   "--input-scale", "one.npy", "--input-bits", "16"}).err,
+              HasSubstr("truncation with source constant"));
+  EXPECT_THAT(run({"tensor", "--spec", "ShiftedUint8WeightPerChannelFloat", "--in", "x.npy", "--param", "zero-point=s.npy"}).err,
+              HasSubstr("it must be a whole number from 0 to 255"));
 }
 
 TEST_F(Tensor, LayersDeclarations) {

@@ -284,6 +284,44 @@ TEST(Accumulators, NeverOverflow) {
   EXPECT_GT(broken_by_nearest, 100) << "rounding to nearest should break the bound";
 }
 
+// Without a scale of the codes' own the scale grows: as little as it must.
+TEST(Accumulators, AreKeptByOneScaleToo) {
+  int grown = 0;
+  for (const Rounding rounding : {Rounding::kHalfEven, Rounding::kTowardZero, Rounding::kDpu})
+    for (const int accumulator : {8, 12, 16, 20}) {
+      std::vector<float> x = sample(12 * 128, static_cast<unsigned>(accumulator));
+      for (std::size_t e = 0; e < 128; ++e) x[e] = 1;
+      QuantSpec spec = narrow(spec_of(8, Granularity::kChannel));
+      spec.rounding = rounding;
+      const auto plain = find_params(spec, {12, 128}, x.data(), 0);
+      spec.accumulator_bits = accumulator;
+      spec.accumulator_input_bits = 4;
+      ASSERT_EQ(check(spec, SiteKind::kWeight), "");
+      const auto p = find_params(spec, {12, 128}, x.data(), 0);
+      ASSERT_TRUE(p && plain);
+      EXPECT_TRUE(p->code_scale.empty());
+      const auto sums = [&](const QuantParams& q, std::size_t channel) {
+        const std::vector<std::int32_t> codes = codes_of(q, x);
+        double positive = 0, negative = 0;
+        for (std::size_t e = channel * 128; e < channel * 128 + 128; ++e) (codes[e] > 0 ? positive : negative) += std::abs(codes[e]);
+        return fits_accumulator(spec, positive, negative);
+      };
+      for (std::size_t channel = 0; channel < 12; ++channel) {
+        EXPECT_TRUE(sums(*p, channel)) << accumulator << ' ' << channel;
+        EXPECT_GE(p->scale[channel], plain->scale[channel]);
+        if (p->scale[channel] == plain->scale[channel]) continue;
+        ++grown;
+        QuantParams smaller = *p;
+        for (float& s : smaller.scale) s *= 0.98f;
+        // Up to jumps where several values round at once, a smaller scale does not fit.
+        QuantParams half = *p;
+        for (float& s : half.scale) s *= 0.5f;
+        EXPECT_FALSE(sums(half, channel) && sums(smaller, channel)) << accumulator << ' ' << channel;
+      }
+    }
+  EXPECT_GT(grown, 20);
+}
+
 TEST(Accumulators, WideOnesChangeNothing) {
   const std::vector<float> x = sample(8 * 64, 11);
   QuantSpec plain = narrow(spec_of(4, Granularity::kChannel));
@@ -362,6 +400,84 @@ TEST(Truncation, TakesAsManyBitsAsTheStatisticAsksFor) {
   EXPECT_FALSE(truncation_params(QuantSpec{}, {1}, {1, 10}, 0));
   EXPECT_FALSE(truncation_params(spec, {1}, {0, 10}, 0));
   EXPECT_FALSE(truncation_params(spec, {1}, {1, 40}, 0));
+}
+
+// --- ends of what float32 and the codes hold ---
+
+TEST(Limits, ZeroPointsOfASearchAreCodes) {
+  std::vector<float> x(2 * 32);
+  for (std::size_t e = 0; e < x.size(); ++e) x[e] = (e < 32 ? -1.0f : 0.2f) - 0.015f * static_cast<float>(e % 32);
+  const auto p = find_params(preset("ShiftedUint8WeightPerChannelFloatHQO"), {2, 32}, x.data(), 0);
+  ASSERT_TRUE(p);
+  for (const float z : p->zero_point) EXPECT_TRUE(z >= 0 && z <= 255 && z == std::nearbyint(z)) << z;
+}
+
+TEST(Limits, ScalesAreFiniteAndNormal) {
+  QuantSpec tiny = preset("fp4-e2m1-weight-per-channel");
+  tiny.granularity = Granularity::kTensor;
+  tiny.exponent_bias = 100;
+  QuantSpec one_bit = asym(spec_of(1)), power = po2(asym(spec_of(2))), small = po2(asym(spec_of(8)));
+  const std::pair<QuantSpec, std::vector<float>> rows[] = {
+      {tiny, {1e12f, 1}}, {one_bit, {3e38f, -3e38f}}, {power, {3.4e38f, -3.4e38f}}, {small, {0, 1e-40f}}};
+  for (const auto& [spec, x] : rows) {
+    ASSERT_EQ(check(spec), "");
+    const auto p = find_params(spec, {2}, x.data(), 0);
+    ASSERT_TRUE(p);
+    EXPECT_TRUE(std::isfinite(p->scale[0]) && p->scale[0] >= 0x1p-126f) << p->scale[0];
+  }
+  EXPECT_FALSE(truncation_params(preset("TruncTo8bit"), {1}, {1e38f, 32}, 0));
+}
+
+TEST(Limits, ABiasTakesTheSignOfItsScale) {
+  const std::vector<float> bias = {1, -0.5f};
+  const auto p = bias_params(spec_of(32), 0.1f, {-0.01f}, {2}, 0);
+  ASSERT_TRUE(p);
+  EXPECT_EQ(p->scale[0], 0.1f * -0.01f);
+  EXPECT_NEAR(fake(*p, bias)[0], 1, 0.001);
+}
+
+TEST(Limits, PercentilesKeepAwayFromZeroWhereTheyMay) {
+  std::vector<float> x(4000);
+  for (std::size_t e = 0; e < x.size(); ++e) x[e] = 10 + static_cast<float>(e) / 4000;
+  QuantSpec spec = unsigned_(spec_of(4));
+  spec.zero_point = ZeroPointType::kOffset;
+  spec.zero_in_range = false;
+  spec.statistic = Statistic::kPercentile;
+  spec.percentile = 99;
+  const auto p = find_params(spec, {4000}, x.data(), 0);
+  ASSERT_TRUE(p);
+  EXPECT_NEAR(p->zero_point[0], 10.01, 0.001);
+  EXPECT_NEAR(p->scale[0], 0.98 / 15, 1e-4);
+}
+
+TEST(Limits, CodesOfWideMinifloatsAreCountedAsCodes) {
+  QuantSpec spec;
+  spec.format = "float";
+  spec.exponent_bits = 7;
+  spec.mantissa_bits = 10;
+  spec.specials = FloatSpecials::kNone;
+  spec.exponent_bias = 63;
+  const std::vector<float> x = gaussian(1000, 21);
+  const auto p = find_params(spec, {1000}, x.data(), 0);
+  ASSERT_TRUE(p) << p.error().text();
+  std::vector<std::int32_t> codes = codes_of(*p, x);
+  std::sort(codes.begin(), codes.end());
+  const auto different = std::unique(codes.begin(), codes.end()) - codes.begin();
+  EXPECT_EQ(measure(*p, p->layout, x.data()).codes_used, static_cast<double>(different));
+}
+
+TEST(Limits, NearlyConstantWeightsFindTheirAccumulator) {
+  std::vector<float> x(4096, 1.0f);
+  x.back() = std::nextafter(1.0f, 2.0f);
+  QuantSpec spec = spec_of(16);
+  spec.source = ScaleSource::kConstant;
+  spec.scale_value = 1e-12;
+  spec.decoupled = Decoupling::kL1;
+  spec.accumulator_bits = 20;
+  spec.zero_centered = true;
+  spec.rounding = Rounding::kTowardZero;
+  ASSERT_EQ(check(spec), "");
+  EXPECT_TRUE(find_params(spec, {4096}, x.data(), 0));
 }
 
 // --- batches ---

@@ -173,6 +173,18 @@ TEST(QTensorArithmetic, SignsJoinsAndShapes) {
   }
   const QTensor grouped = quantized(group(4, 1, 16), shape, 4);
   EXPECT_THAT(grouped.reshape({60}).error().message, HasSubstr("several scales"));
+  // The same patterns of another format, the same scales along another axis.
+  QTensor e4m3 = quantized(minifloat(4, 3), {4}, 6);
+  QuantParams e5m2 = e4m3.params();
+  e5m2.spec = minifloat(5, 2);
+  EXPECT_FALSE(e4m3.concat(*QTensor::from_codes(e5m2, {4}, e4m3.codes()), 0));
+  const auto channels = [](int axis) {
+    QuantParams p = *find_params(spec_of(8, Granularity::kChannel, axis), {2, 2}, std::vector<float>{1, 2, 3, 4}.data(), axis);
+    p.scale = {1, 2};
+    return *QTensor::from_codes(p, {2, 2}, {1, 2, 3, 4});
+  };
+  EXPECT_TRUE(channels(0).add(channels(0)));
+  EXPECT_FALSE(channels(0).add(channels(1)));
   // A sum with the negated is zero, whatever was rounded before.
   const QTensor a = at_scale(spec_of(8), 0.1f, shape, 5);
   const auto nothing = a.add(*a.negate());
