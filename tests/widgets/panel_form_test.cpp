@@ -52,6 +52,35 @@ class FormTest : public testing::Test {
   std::vector<std::pair<std::string, json>> edits_;
 };
 
+TEST_F(FormTest, RefusedChoicesCannotBePickedAndSayWhy) {
+  form_.set_refusal([](const std::string& key, const json& value) {
+    return key == "how" && value == "a" ? QStringLiteral("First needs more.") : QString();
+  });
+  auto* how = control<QComboBox>("how");
+  EXPECT_FALSE(how->model()->flags(how->model()->index(0, 0)) & Qt::ItemIsEnabled);
+  EXPECT_EQ(how->itemData(0, Qt::ToolTipRole).toString(), QStringLiteral("Not now: First needs more."));
+  EXPECT_TRUE(how->model()->flags(how->model()->index(1, 0)) & Qt::ItemIsEnabled);
+  how->setFocus();
+  QTest::keyClick(how, Qt::Key_Up);
+  EXPECT_EQ(how->currentText(), QStringLiteral("Second"));
+  EXPECT_TRUE(edits_.empty());
+  form_.set_refusal([](const std::string&, const json&) { return QString(); });
+  QTest::keyClick(how, Qt::Key_Up);
+  EXPECT_EQ(how->currentText(), QStringLiteral("First"));
+}
+
+TEST_F(FormTest, RareFieldsShowWhenAskedForOrNotAtTheirDefault) {
+  form_.set_hide_disabled(true);
+  form_.set_advanced({"rate"});
+  EXPECT_FALSE(form_.editor("rate")->isVisible());
+  form_.set_values({{"rate", 0.25}});
+  EXPECT_TRUE(form_.editor("rate")->isVisible());
+  form_.set_values({});
+  EXPECT_FALSE(form_.editor("rate")->isVisible());
+  form_.set_hide_disabled(false);
+  EXPECT_TRUE(form_.editor("rate")->isVisible());
+}
+
 TEST_F(FormTest, StartsWithTheDefaults) {
   EXPECT_EQ(form_.values(), schema().defaults());
   EXPECT_EQ(control<QComboBox>("how")->currentText(), QStringLiteral("Second"));

@@ -185,6 +185,27 @@ TEST_F(InspectorTest, AnIllegalChoiceIsSaidAtItsFieldAndAsksForNothing) {
   EXPECT_THAT(field_error("granularity").toStdString(), HasSubstr("granularity is channel"));
 }
 
+TEST_F(InspectorTest, OffersOnlyWhatFitsAndSaysWhatDoesNot) {
+  select({"conv1"});
+  auto* statistic = control<QComboBox>("statistic");
+  const int row = statistic->findData(QStringLiteral("max-mean"));
+  ASSERT_GE(row, 0);
+  // conv1 is per channel; the mean over the channels is one number.
+  EXPECT_FALSE(statistic->model()->flags(statistic->model()->index(row, 0)) & Qt::ItemIsEnabled);
+  EXPECT_THAT(statistic->itemData(row, Qt::ToolTipRole).toString().toStdString(), HasSubstr("granularity must be tensor"));
+}
+
+TEST_F(InspectorTest, AnotherFormatDropsWhatOnlyTheOldOneHad) {
+  select({"conv1"});
+  auto* format = control<QComboBox>("format");
+  choose(format, format->findData(QStringLiteral("float")));
+  ASSERT_EQ(asked_.size(), 1u);
+  const QuantSpec spec = *asked_[0].assignments.at(0).spec;
+  EXPECT_EQ(spec.format, "float");
+  EXPECT_FALSE(spec.narrow);
+  EXPECT_EQ(check(spec, SiteKind::kWeight), "");
+}
+
 TEST_F(InspectorTest, PresetsAndFloat) {
   select({"conv2"});
   auto* presets = panel_.preset_combo();
