@@ -167,7 +167,7 @@ bool looks_at_elements(const QuantSpec& spec) {
 // Mean, or root mean square, over the channels of their largest magnitude.
 Result<double> mean_of_maxima(const QuantSpec& spec, const Shape& shape, const float* x, int default_axis) {
   QuantSpec channels = spec;
-  channels.granularity = Granularity::kChannel;
+  channels.granularity = shape.empty() ? Granularity::kTensor : Granularity::kChannel;  // a number is its own channel
   QUANVAS_TRY(const BlockLayout layout, make_layout(channels, shape, default_axis));
   const Extremes e = find_extremes(layout, x);
   const bool squares = spec.statistic == Statistic::kMaxRms;
