@@ -197,18 +197,24 @@ Result<Range> clipped_range(const QuantSpec& spec, Range found) {
   return range;
 }
 
-QuantParams params_from_range(const QuantSpec& spec, const BlockLayout& layout, const std::vector<float>& lo,
-                              const std::vector<float>& hi) {
+QuantParams empty_params(const QuantSpec& spec, const BlockLayout& layout) {
   QuantParams params;
   params.spec = spec;
   params.layout = layout;
   const CodeRange codes = code_range(spec);
   params.lo = codes.lo;
   params.hi = codes.hi;
-  const Grid grid = grid_of(spec);
   const auto n = static_cast<std::size_t>(std::max<std::int64_t>(0, layout.parameters()));
   params.scale.resize(n);
   if (!is_symmetric(spec)) params.zero_point.resize(n);
+  return params;
+}
+
+QuantParams params_from_range(const QuantSpec& spec, const BlockLayout& layout, const std::vector<float>& lo,
+                              const std::vector<float>& hi) {
+  QuantParams params = empty_params(spec, layout);
+  const Grid grid = grid_of(spec);
+  const std::size_t n = params.scale.size();
   for (std::size_t i = 0; i < n; ++i) {
     const Affine a = affine(spec, grid, {i < lo.size() ? lo[i] : 0.0f, i < hi.size() ? hi[i] : 0.0f});
     params.scale[i] = a.scale;

@@ -17,6 +17,8 @@ struct Affine {
 inline constexpr float kSmallestRange = 1e-10f;
 
 Affine affine(const QuantSpec& spec, const Grid& grid, Range range);
+// Parameters of a layout with room for their scales and zero points, all 0.
+QuantParams empty_params(const QuantSpec& spec, const BlockLayout& layout);
 
 inline bool is_symmetric(const QuantSpec& spec) { return spec.zero_point == ZeroPointType::kNone; }
 

@@ -16,20 +16,6 @@ namespace {
 // Elements whose scales are found before they are quantized: x stays in the first-level cache.
 constexpr std::int64_t kFindTile = 4096;
 
-// Parameters without scales yet.
-QuantParams empty_params(const QuantSpec& spec, const BlockLayout& layout) {
-  QuantParams params;
-  params.spec = spec;
-  params.layout = layout;
-  const CodeRange codes = code_range(spec);
-  params.lo = codes.lo;
-  params.hi = codes.hi;
-  const auto n = static_cast<std::size_t>(std::max<std::int64_t>(0, layout.parameters()));
-  params.scale.resize(n);
-  if (!is_symmetric(spec)) params.zero_point.resize(n);
-  return params;
-}
-
 // One call of find_in_tiles().
 class Tiles {
  public:

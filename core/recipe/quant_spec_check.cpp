@@ -166,6 +166,8 @@ std::string check_statistic(const QuantSpec& s) {
     return "statistic is hqo with source constant; there is nothing to find.";
   if (s.statistic == Statistic::kHqo && s.zero_point == ZeroPointType::kNone && s.scale != ScaleType::kFloat32)
     return std::string("statistic is hqo with scale ") + enum_text(s.scale) + "; without a zero point it finds float32 scales.";
+  if (s.statistic == Statistic::kHqo && s.batches != BatchStatistic::kAll)
+    return std::string("statistic is hqo with batches ") + enum_text(s.batches) + "; it searches all values at once.";
   if (!(s.momentum > 0 && s.momentum <= 1)) return between("momentum", number(s.momentum), "0 (exclusive)", "1");
   return {};
 }

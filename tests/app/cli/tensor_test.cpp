@@ -100,6 +100,7 @@ TEST_F(Tensor, RefusesInASentence) {
       {{"--in", "x.npy", "--set", "bitz=4"}, 2, "bitz"},
       {{"--in", "x.npy", "--set", "bits"}, 2, "write FIELD=VALUE"},
       {{"--in", "x.npy", "--kind", "activation"}, 2, "--calib is missing"},
+      {{"--in", "x.npy", "--set", "statistic=hqo", "--set", "batches=mean"}, 2, "statistic is hqo with batches mean"},
       {{"--in", "x.npy", "--out", "none/y.npy"}, 3, "none/y.npy"},
   };
   for (const Bad& row : rows) {
