@@ -63,6 +63,15 @@ inline const EnumNames<Statistic>& enum_names(Statistic) {
   return names;
 }
 
+// How the threshold of least squared error is searched for (statistic mse).
+//   grid        among 20 fractions of the extreme
+//   bracketing  among 10, then the interval around the best is divided five times into thirds on either side
+enum class Search { kGrid, kBracketing };
+inline const EnumNames<Search>& enum_names(Search) {
+  static const EnumNames<Search> names = {{Search::kGrid, "grid"}, {Search::kBracketing, "bracketing"}};
+  return names;
+}
+
 // kFloat16: rounded up to a float16, so that nothing more is clipped. kFloat8: two levels, a float32 for the tensor
 // and an e4m3 for each block (NVFP4). kQuantized: an integer of scale_bits bits times a float16 that scale_group blocks
 // share; an offset likewise (the super-blocks of GGUF's K formats).
@@ -193,6 +202,7 @@ struct QuantSpec {
   std::optional<int> axis;     // channel axis, or the axis that groups divide; default: the layer's own
   int group_size = 32;
   Statistic statistic = Statistic::kAbsMax;
+  Search search = Search::kGrid;  // mse
   double percentile = 99.999;  // of |x| (symmetric) or of both tails (asymmetric); 50..100
   double sigma = 3;            // mean-sigma: standard deviations; 0..100
   ScaleType scale = ScaleType::kFloat32;
@@ -248,6 +258,7 @@ void visit_fields(V& v, QuantSpec& s) {
   v("axis", s.axis);
   v("group_size", s.group_size);
   v("statistic", s.statistic);
+  v("search", s.search);
   v("percentile", s.percentile);
   v("sigma", s.sigma);
   v("scale", s.scale);

@@ -30,7 +30,7 @@ std::string statistic_text(const QuantSpec& s) {
     case Statistic::kAbsMax: return "absolute maximum";
     case Statistic::kMinMax: return "min/max";
     case Statistic::kPercentile: return "percentile " + number(s.percentile) + " %";
-    case Statistic::kMse: return "MSE";
+    case Statistic::kMse: return s.search == Search::kBracketing ? "MSE by bracketing" : "MSE";
     case Statistic::kMean: return "mean magnitude";
     case Statistic::kMeanSigma: return "mean + " + number(s.sigma) + " σ";
     case Statistic::kMaxMean: return "mean of the channels' maxima";

@@ -119,7 +119,8 @@ TEST(Scale, Rules) {
 
 TEST(Find, ZeroConstantAndEmptyTensors) {
   for (const QuantSpec& base : {narrow(spec_of(8)), asym(spec_of(4)), po2(spec_of(8)), unsigned_(spec_of(8))})
-    for (const Statistic statistic : {Statistic::kAbsMax, Statistic::kMinMax, Statistic::kPercentile, Statistic::kMse}) {
+    for (const Statistic statistic :
+         {Statistic::kAbsMax, Statistic::kMinMax, Statistic::kPercentile, Statistic::kMse}) {
       const QuantSpec spec = with(base, statistic);
       for (const float value : {0.0f, -0.0f, 2.5f, -3.0f, 1e-30f, 3e38f}) {
         const std::vector<float> x(100, value);
@@ -230,7 +231,8 @@ TEST_P(Statistics, PercentileIsTheOrderStatisticOfTheBlocks) {
       if (b.empty()) b = {0.0f};
       const auto n = static_cast<double>(b.size());
       const auto high = static_cast<std::size_t>(std::max(1.0, std::floor(.01 * q * n + .5)));
-      const auto low = static_cast<std::size_t>(std::max(1.0, std::ceil(.01 * std::round((100 - q) * 1e9) / 1e9 * n)));
+      const auto low =
+          static_cast<std::size_t>(std::max(1.0, std::ceil(.01 * std::round((100 - q) * 1e9) / 1e9 * n)));
       if (spec.zero_point == ZeroPointType::kNone)
         for (float& v : b) v = std::fabs(v);
       std::sort(b.begin(), b.end());
@@ -242,7 +244,8 @@ TEST_P(Statistics, PercentileIsTheOrderStatisticOfTheBlocks) {
     EXPECT_EQ(p->zero_point, expected.zero_point) << q;
     if (q != 100.0) continue;
     const bool symmetric = spec.zero_point == ZeroPointType::kNone;
-    const auto extreme = find_params(with(spec, symmetric ? Statistic::kAbsMax : Statistic::kMinMax), GetParam().shape, x.data(), 0);
+    const auto extreme =
+        find_params(with(spec, symmetric ? Statistic::kAbsMax : Statistic::kMinMax), GetParam().shape, x.data(), 0);
     EXPECT_EQ(p->scale, extreme->scale);
   }
 }
@@ -278,6 +281,51 @@ TEST_P(Statistics, MseIsTheBestOfTheGridAndNeverWorseThanTheExtremes) {
       best = std::min(best, block_error(candidate, 0, blocks[i]));
     }
     ASSERT_LE(found, best * (1 + 1e-4) + 1e-30) << i;
+  }
+}
+
+TEST_P(Statistics, BracketingIsNoWorseThanItsStartAndTheExtremes) {
+  if (size_of(GetParam().shape) > 100000) return;
+  const std::vector<float> x = sample(size_of(GetParam().shape));
+  QuantSpec spec = with(GetParam().spec, Statistic::kMse);
+  spec.search = Search::kBracketing;
+  const auto p = find_params(spec, GetParam().shape, x.data(), 0);
+  ASSERT_TRUE(p);
+  const auto extreme = find_params(with(spec, Statistic::kMinMax), GetParam().shape, x.data(), 0);
+  const auto blocks = split(p->layout, x);
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const double found = block_error(*p, i, blocks[i]);
+    if (blocks[i].empty()) continue;
+    ASSERT_LE(found, block_error(*extreme, i, blocks[i]) * (1 + 1e-9));
+    const auto [least, most] = std::minmax_element(blocks[i].begin(), blocks[i].end());
+    const bool symmetric = spec.zero_point == ZeroPointType::kNone;
+    const std::pair<float, float> whole = symmetric ? std::pair{0.0f, std::max(std::fabs(*least), std::fabs(*most))}
+                                                    : std::pair{std::min(0.0f, *least), std::max(0.0f, *most)};
+    for (int k = 1; k < 10; ++k) {
+      const float share = static_cast<float>(k) / 10;
+      const QuantParams candidate =
+          params_from_range(spec, *make_layout(spec_of(8), {1}, 0), {whole.first * share}, {whole.second * share});
+      ASSERT_LE(found, block_error(candidate, 0, blocks[i]) * (1 + 1e-4) + 1e-30) << i << " " << k;
+    }
+  }
+}
+
+TEST(Bracketing, FindsTheMinimumThatADenseSearchFinds) {
+  const std::vector<float> x = sample(20000);
+  float most = 0;
+  for (const float v : x) most = std::max(most, std::fabs(v));
+  for (const int bits : {2, 3, 4, 6, 8}) {
+    QuantSpec spec = with(narrow(spec_of(bits)), Statistic::kMse);
+    const auto grid = find_params(spec, {20000}, x.data(), 0);
+    spec.search = Search::kBracketing;
+    const auto found = find_params(spec, {20000}, x.data(), 0);
+    double dense = std::numeric_limits<double>::infinity();
+    for (int k = 20; k <= 1000; ++k) {
+      const auto candidate = params_from_range(spec, found->layout, {0}, {most * (static_cast<float>(k) / 1000)});
+      dense = std::min(dense, block_error(candidate, 0, x));
+    }
+    EXPECT_LE(block_error(*found, 0, x), dense * 1.002) << bits;
+    EXPECT_LE(block_error(*found, 0, x), block_error(*grid, 0, x) * 1.0005) << bits;
   }
 }
 

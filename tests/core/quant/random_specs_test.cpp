@@ -38,6 +38,7 @@ QuantSpec random_spec(std::mt19937& random) {
   if (chance(30)) s.axis = static_cast<int>(random() % 3) - 1;
   s.group_size = static_cast<int>(random() % 40);
   s.statistic = any_of<Statistic>(random);
+  if (chance(30)) s.search = Search::kBracketing;
   s.percentile = chance(95) ? 99 : 30;
   s.scale = any_of<ScaleType>(random);
   s.exponent_rounding = any_of<ExponentRounding>(random);

@@ -228,6 +228,9 @@ TEST(FromStatistics, MseIsAtLeastAsGoodAsTheExtremesAndNearTheSearchOnTheTensor)
     const auto searched = find_params(with(base, Statistic::kMse), {100000}, x.data(), 0);
     EXPECT_LE(error(found), error(extreme) * 1.0001) << describe(base);
     EXPECT_LE(error(found), error(searched) * 1.02) << describe(base);
+    QuantSpec bracketing = with(base, Statistic::kMse);
+    bracketing.search = Search::kBracketing;
+    EXPECT_LE(error(find_params(bracketing, {100000}, s, 0)), error(searched) * 1.02) << describe(base);
   }
 }
 
