@@ -14,48 +14,85 @@ Applier::Applier(const QuantParams& params, const BlockLayout& layout)
   grid_.hi = static_cast<double>(params.hi);
   const bool to_nearest = grid_.rounding == Rounding::kHalfEven;
   float_ = grid_.family == Family::kFloat && to_nearest;
-  if (grid_.family == Family::kInteger && to_nearest && !grid_.inside && !grid_.offset && params.code_scale.empty() &&
-      params.center.empty()) {
+  if (float_) float_grid_ = float_grid_of(grid_);
+  if (grid_.family == Family::kInteger) {
     float most = std::max(std::fabs(static_cast<float>(params.lo)), std::fabs(static_cast<float>(params.hi)));
-    for (const float z : params.zero_point)
-      most = std::max({most, std::fabs(static_cast<float>(params.lo) - z), std::fabs(static_cast<float>(params.hi) - z)});
+    bool whole = true;
+    if (!grid_.offset) {
+      for (const float z : params.zero_point) {
+        most = std::max(
+            {most, std::fabs(static_cast<float>(params.lo) - z), std::fabs(static_cast<float>(params.hi) - z)});
+        whole &= z == std::nearbyint(z);
+      }
+    }
     // One more for the gradient, which looks one code beyond each end.
-    integer_ = most + 1 <= kMaxSteps;
+    const bool holds = most + 1 <= kMaxSteps && (whole || grid_.inside);
+    integer_ =
+        holds && to_nearest && !grid_.inside && !grid_.offset && params.code_scale.empty() && params.center.empty();
+    general_ = holds && !integer_ && has_general_grid(grid_);
+  } else {
+    general_ = has_general_grid(grid_);
+  }
+  if (general_) {
+    general_grid_ = general_grid_of(grid_);
+    if (!params.code_scale.empty()) general_grid_.step = params.code_scale.data();
+    if (!params.center.empty()) general_grid_.center = params.center.data();
   }
   if (plan_.vector_rows() && params.zero_point.empty()) zeros_.assign(params.scale.size(), 0.0f);
 }
 
-FloatGrid Applier::float_grid() const {
+FloatGrid float_grid_of(const Grid& grid) {
   FloatGrid g;
-  g.lowest_bits = (grid_.lowest_exponent() + 127) << 23;
-  g.shift_bits = ((23 - grid_.mantissa_bits) << 23) | 0x400000;
-  g.largest = grid_.largest;
-  g.overflow = grid_.saturate ? grid_.largest : grid_.overflow;
-  g.nan = grid_.has_nan ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
-  g.is_signed = grid_.is_signed;
-  g.negative_zero = grid_.negative_zero;
-  g.mantissa_bits = grid_.mantissa_bits;
-  g.sign_code = grid_.is_signed ? 1 << (grid_.exponent_bits + grid_.mantissa_bits) : 0;
-  g.special_code = (1 << (grid_.exponent_bits + grid_.mantissa_bits)) - 1;
-  g.lowest = std::ldexp(1.0f, grid_.lowest_exponent());
-  g.per_unit = std::ldexp(1.0f, grid_.mantissa_bits - grid_.lowest_exponent());
-  g.clip = grid_.largest + std::ldexp(0.5f, floor_log2(grid_.largest) - grid_.mantissa_bits);
+  g.lowest_bits = (grid.lowest_exponent() + 127) << 23;
+  g.shift_bits = ((23 - grid.mantissa_bits) << 23) | 0x400000;
+  g.largest = grid.largest;
+  g.overflow = grid.saturate ? grid.largest : grid.overflow;
+  g.nan = grid.has_nan ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+  g.is_signed = grid.is_signed;
+  g.negative_zero = grid.negative_zero;
+  g.mantissa_bits = grid.mantissa_bits;
+  g.sign_code = grid.is_signed ? 1 << (grid.exponent_bits + grid.mantissa_bits) : 0;
+  g.special_code = (1 << (grid.exponent_bits + grid.mantissa_bits)) - 1;
+  g.lowest = std::ldexp(1.0f, grid.lowest_exponent());
+  g.per_unit = std::ldexp(1.0f, grid.mantissa_bits - grid.lowest_exponent());
+  g.clip = grid.largest + std::ldexp(0.5f, floor_log2(grid.largest) - grid.mantissa_bits);
   return g;
 }
 
-Rows Applier::rows(const Span& span) const {
-  Rows rows;
-  rows.rows = span.rows;
-  rows.length = span.length;
-  rows.last = span.last;
-  rows.param = span.param;
-  rows.period = plan_.period();
-  rows.vector = plan_.vector_rows();
-  rows.scale = params_.scale.data();
-  rows.zero = !params_.zero_point.empty() ? params_.zero_point.data() : zeros_.empty() ? nullptr : zeros_.data();
-  rows.lo = static_cast<float>(params_.lo);
-  rows.hi = static_cast<float>(params_.hi);
-  return rows;
+bool has_general_grid(const Grid& grid) {
+  if (grid.family == Family::kInteger)
+    return grid.rounding != Rounding::kStochastic && grid.rounding != Rounding::kLearned;
+  return grid.family != Family::kFloat;
+}
+
+GeneralGrid general_grid_of(const Grid& grid) {
+  GeneralGrid g;
+  g.rounding = static_cast<int>(grid.rounding);
+  g.inside = grid.inside;
+  g.offset = grid.offset;
+  g.signs = grid.family == Family::kTernary || grid.family == Family::kBinary;
+  g.threshold = grid.family == Family::kTernary ? grid.threshold : -1.0f;
+  if (grid.family == Family::kCodebook) {
+    g.values = grid.values->data();
+    g.limits = limits_of(*grid.values).data();
+    g.values_count = static_cast<std::int32_t>(grid.values->size());
+  }
+  return g;
+}
+
+void Applier::fake(const Span& span, const float* x, float* y) const {
+  if (integer_)
+    kernels().fake(rows(span), x, y);
+  else if (float_)
+    kernels().fake_float(rows(span), float_grid_, x, y);
+  else
+    kernels().general(rows(span), general_grid_, x, y, nullptr);
+}
+
+std::int64_t Applier::measure(const Span& span, const float* x, float* y, std::int32_t* index) const {
+  if (integer_) return kernels().measure(rows(span), x, y, index);
+  if (float_) return kernels().measure_float(rows(span), float_grid_, x, y, index);
+  return kernels().general(rows(span), general_grid_, x, y, index);
 }
 
 double ElementQuantizer::round(float v, std::int64_t element, bool soft) const {
@@ -65,17 +102,22 @@ double ElementQuantizer::round(float v, std::int64_t element, bool soft) const {
 }
 double ElementQuantizer::point(float x, std::int64_t element) const {
   switch (grid.family) {
-    case Family::kBinary: return x < 0 ? -1 : 1;
-    case Family::kTernary: return std::fabs(x) > grid.threshold * scale ? (x < 0 ? -1 : 1) : 0;
-    case Family::kFloat: return nearest_float(grid, x / scale, element);
-    case Family::kCodebook: return nearest_in(*grid.values, x / scale);
-    case Family::kInteger: break;
+    case Family::kBinary:
+      return x < 0 ? -1 : 1;
+    case Family::kTernary:
+      return std::fabs(x) > grid.threshold * scale ? (x < 0 ? -1 : 1) : 0;
+    case Family::kFloat:
+      return nearest_float(grid, x / scale, element);
+    case Family::kCodebook:
+      return nearest_in(*grid.values, x / scale);
+    case Family::kInteger:
+      break;
   }
   float v = in_steps(x);
   if (std::isnan(v)) v = 0;
   // The sum in float32, as those who add inside the rounding have it.
-  const double q = grid.inside ? round(v + static_cast<float>(zero), element, grid.soft)
-                               : round(v, element, grid.soft) + shift();
+  const double q = round(grid.inside ? v + static_cast<float>(zero) : v, element, grid.soft) +
+                   (grid.inside ? 0.0 : shift());  // adding 0 makes +0 of -0
   return std::clamp(q, grid.lo, grid.hi);
 }
 float ElementQuantizer::value(double p) const {
@@ -86,7 +128,8 @@ float ElementQuantizer::value(double p) const {
 std::int32_t ElementQuantizer::code(float x, std::int64_t element) const {
   if (grid.family == Family::kInteger && grid.soft) {
     const float v = in_steps(x);
-    return static_cast<std::int32_t>(std::clamp(round(std::isnan(v) ? 0.0f : v, element, false) + shift(), grid.lo, grid.hi));
+    return static_cast<std::int32_t>(
+        std::clamp(round(std::isnan(v) ? 0.0f : v, element, false) + shift(), grid.lo, grid.hi));
   }
   const double p = point(x, element);
   if (grid.family == Family::kFloat) return float_code(grid, static_cast<float>(p));
@@ -94,12 +137,14 @@ std::int32_t ElementQuantizer::code(float x, std::int64_t element) const {
 }
 float ElementQuantizer::decode(std::int32_t code) const {
   if (grid.family == Family::kFloat) return float_value(grid, code) * scale;
-  return value(grid.lo >= 0 && code < 0 ? static_cast<double>(static_cast<std::uint32_t>(code)) : static_cast<double>(code));
+  return value(grid.lo >= 0 && code < 0 ? static_cast<double>(static_cast<std::uint32_t>(code))
+                                        : static_cast<double>(code));
 }
 bool ElementQuantizer::clipped(float x) const {
   const double v = static_cast<double>(in_steps(x));
   switch (grid.family) {
-    case Family::kInteger: return v < grid.lo - shift() - 0.5 || v > grid.hi - shift() + 0.5;
+    case Family::kInteger:
+      return v < grid.lo - shift() - 0.5 || v > grid.hi - shift() + 0.5;
     case Family::kFloat: {
       const double half = std::ldexp(0.5, floor_log2(grid.largest) - grid.mantissa_bits);
       return (!grid.is_signed && v < 0) || std::fabs(v) > static_cast<double>(grid.largest) + half;
@@ -111,7 +156,8 @@ bool ElementQuantizer::clipped(float x) const {
       return v < c[0] - (c[1] - c[0]) / 2 || v > c[n - 1] + (c[n - 1] - c[n - 2]) / 2;
     }
     case Family::kTernary:
-    case Family::kBinary: return std::fabs(v) > 1.5;
+    case Family::kBinary:
+      return std::fabs(v) > 1.5;
   }
   return false;
 }
@@ -121,20 +167,25 @@ bool ElementQuantizer::passes(float x) const {
     case Family::kInteger: {
       const Rounding rounding_mode = grid.rounding == Rounding::kLearned ? Rounding::kHalfEven : grid.rounding;
       const double q = std::isnan(v) ? shift()
-                       : grid.inside ? round_to_whole(rounding_mode, static_cast<double>(v + static_cast<float>(zero)), 0.5)
-                                     : round_to_whole(rounding_mode, static_cast<double>(v), 0.5) + shift();
+                       : grid.inside
+                           ? round_to_whole(rounding_mode, static_cast<double>(v + static_cast<float>(zero)), 0.5)
+                           : round_to_whole(rounding_mode, static_cast<double>(v), 0.5) + shift();
       return q >= grid.lo && q <= grid.hi;
     }
-    case Family::kFloat: return (grid.is_signed || !(v < 0)) && !(std::fabs(v) > grid.largest);
-    case Family::kCodebook: return !(v < grid.values->front()) && !(v > grid.values->back());
+    case Family::kFloat:
+      return (grid.is_signed || !(v < 0)) && !(std::fabs(v) > grid.largest);
+    case Family::kCodebook:
+      return !(v < grid.values->front()) && !(v > grid.values->back());
     case Family::kTernary:
-    case Family::kBinary: return !(std::fabs(v) > 1);
+    case Family::kBinary:
+      return !(std::fabs(v) > 1);
   }
   return true;
 }
 double ElementQuantizer::scale_term(float x, std::int64_t element) const {
   const double p = point(x, element);
-  const double u = grid.family == Family::kCodebook  ? static_cast<double>((*grid.values)[static_cast<std::size_t>(p)])
+  const double u = grid.family == Family::kCodebook
+                       ? static_cast<double>((*grid.values)[static_cast<std::size_t>(p)])
                    : grid.family == Family::kInteger ? p - shift()
                                                      : p;
   // A binary or ternary grid is a multiple of the scale whatever x is; so are the codes of a scale of their own.
@@ -145,17 +196,18 @@ double ElementQuantizer::scale_term(float x, std::int64_t element) const {
 
 namespace {
 
-// Each span by the kernel that holds for the quantizer, else element by element.
-template <class Integer, class Float, class Element>
-void over_spans(const Applier& applier, std::int64_t elements, const Integer& integer, const Float& minifloat,
+// kernel(span) for each span where `holds`, else element by element.
+template <class Kernel, class Element>
+void over_spans(const Applier& applier, std::int64_t elements, bool holds, const Kernel& kernel,
                 const Element& element) {
   const SpanPlan& plan = applier.plan();
   parallel_for(plan.count(), threads_for(elements), [&](std::int64_t i) {
     const Span span = plan.span(i);
     if (span.rows == 0) return;
-    if (applier.integer_kernel()) return integer(span);
-    if (applier.float_kernel()) return minifloat(span);
-    applier.each(span, element);
+    if (holds)
+      kernel(span);
+    else
+      applier.each(span, element);
   });
 }
 
@@ -180,48 +232,49 @@ void streamed(const Applier& applier, std::int64_t elements, const float* x, flo
 
 void fake_quantize(const QuantParams& params, const BlockLayout& layout, const float* x, float* y) {
   const Applier applier(params, layout);
-  const auto fake = [&](const Span& s, float* to) {
-    if (applier.integer_kernel()) kernels().fake(applier.rows(s), x + s.offset, to);
-    else kernels().fake_float(applier.rows(s), applier.float_grid(), x + s.offset, to);
-  };
-  if (x != y && layout.elements() >= kStreamElements && (applier.integer_kernel() || applier.float_kernel()))
-    return streamed(applier, layout.elements(), x, y, fake);
+  if (x != y && layout.elements() >= kStreamElements && applier.has_kernel())
+    return streamed(applier, layout.elements(), x, y,
+                    [&](const Span& s, float* to) { applier.fake(s, x + s.offset, to); });
   over_spans(
-      applier, layout.elements(), [&](const Span& s) { fake(s, y + s.offset); },
-      [&](const Span& s) { fake(s, y + s.offset); },
+      applier, layout.elements(), applier.has_kernel(),
+      [&](const Span& s) { applier.fake(s, x + s.offset, y + s.offset); },
       [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.value(q.point(x[i], i)); });
 }
 
 void quantize_codes(const QuantParams& params, const BlockLayout& layout, const float* x, std::int32_t* codes) {
   const Applier applier(params, layout);
-  const auto element = [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { codes[i] = q.code(x[i], i); };
-  over_spans(
-      applier, layout.elements(),
-      [&](const Span& s) { kernels().codes(applier.rows(s), x + s.offset, codes + s.offset); },
-      [&](const Span& s) {
-        const FloatGrid g = applier.float_grid();
-        if (g.has_codes()) kernels().codes_float(applier.rows(s), g, x + s.offset, codes + s.offset);
-        else applier.each(s, element);
-      },
-      element);
+  const FloatGrid minifloat = applier.float_grid();
+  const auto lo = static_cast<std::int32_t>(applier.grid().lo);
+  const auto kernel = [&](const Span& span) {
+    const Rows rows = applier.rows(span);
+    if (applier.integer_kernel()) return kernels().codes(rows, x + span.offset, codes + span.offset);
+    if (applier.float_kernel()) return kernels().codes_float(rows, minifloat, x + span.offset, codes + span.offset);
+    float values[kPiece];
+    applier.plan().cut(span, kPiece, false, [&](const Span& s) {
+      applier.measure(s, x + s.offset, values, codes + s.offset);
+      for (std::int64_t i = s.offset; lo != 0 && i < s.offset + s.elements(); ++i) codes[i] += lo;
+    });
+  };
+  over_spans(applier, layout.elements(), applier.has_kernel() && (!applier.float_kernel() || minifloat.has_codes()),
+             kernel, [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { codes[i] = q.code(x[i], i); });
 }
 
 void dequantize_codes(const QuantParams& params, const BlockLayout& layout, const std::int32_t* codes, float* y) {
   const Applier applier(params, layout);
-  const auto element = [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.decode(codes[i]); };
   // The values of all patterns, where there are few beside the elements.
   std::vector<float> table;
   const int bits = code_bits(params.spec);
   if (applier.float_kernel() && (std::int64_t{1} << bits) <= layout.elements())
     for (std::int32_t c = 0; c < 1 << bits; ++c) table.push_back(float_value(applier.grid(), c));
+  const Grid& grid = applier.grid();
+  const bool whole = applier.has_kernel() && grid.family == Family::kInteger && !grid.offset;
   over_spans(
-      applier, layout.elements(),
-      [&](const Span& s) { kernels().decode(applier.rows(s), codes + s.offset, y + s.offset); },
+      applier, layout.elements(), whole || !table.empty(),
       [&](const Span& s) {
-        if (table.empty()) return applier.each(s, element);
+        if (whole) return kernels().decode(applier.rows(s), codes + s.offset, y + s.offset);
         kernels().look_up(applier.rows(s), table.data(), (1 << bits) - 1, codes + s.offset, y + s.offset);
       },
-      element);
+      [&](const ElementQuantizer& q, std::int64_t i, std::int64_t) { y[i] = q.decode(codes[i]); });
 }
 
 void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout, const float* x, const float* dy,
@@ -236,8 +289,10 @@ void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout
   const auto gradient = [&](const Span& s, float* to) {
     double* const into = sums.empty() ? nullptr : sums.data() + s.result;
     const float *const from = x + s.offset, *const g = dy + s.offset;
-    if (applier.integer_kernel()) kernels().backward(applier.rows(s), from, g, to, into, pass_clipped);
-    else kernels().backward_float(applier.rows(s), applier.float_grid(), from, g, to, into, pass_clipped);
+    if (applier.integer_kernel())
+      kernels().backward(applier.rows(s), from, g, to, into, pass_clipped);
+    else
+      kernels().backward_float(applier.rows(s), applier.float_grid(), from, g, to, into, pass_clipped);
   };
   const bool has_kernel = applier.integer_kernel() || applier.float_kernel();
   if (has_kernel && dx != dy && dx != x && layout.elements() >= kStreamElements) {
@@ -247,7 +302,7 @@ void fake_quantize_backward(const QuantParams& params, const BlockLayout& layout
     const auto pieces = [&](const Span& s) {
       plan.cut(s, kPiece, false, [&](const Span& p) { gradient(p, dx + p.offset); });
     };
-    over_spans(applier, layout.elements(), pieces, pieces,
+    over_spans(applier, layout.elements(), has_kernel, pieces,
                [&](const ElementQuantizer& q, std::int64_t i, std::int64_t slot) {
                  const float g = dy[i];
                  if (dscale) sums[static_cast<std::size_t>(slot)] += static_cast<double>(g) * q.scale_term(x[i], i);

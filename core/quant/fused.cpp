@@ -20,8 +20,16 @@ constexpr std::int64_t kFindTile = 4096;
 class Tiles {
  public:
   Tiles(const BlockLayout& layout, const float* x, float* y, SiteFacts* facts, QuantParams& params)
-      : elements_(layout.elements()), x_(x), y_(y), facts_(facts), params_(params), applier_(params, layout),
-        rule_(params.spec, applier_.grid()), streams_(y && y != x && elements_ >= kStreamElements) {}
+      : elements_(layout.elements()),
+        x_(x),
+        y_(y),
+        facts_(facts),
+        params_(params),
+        applier_(params, layout),
+        rule_(params.spec, applier_.grid()),
+        streams_(y && y != x && elements_ >= kStreamElements) {
+    applier_.expect_finite();  // tiles that are not are not quantized
+  }
 
   bool run() {
     const SpanPlan& plan = applier_.plan();
@@ -59,8 +67,10 @@ class Tiles {
       if (known && y_ && !scratch) quantize(tile);
     };
     // Columns have their scales from all rows of the span.
-    if (plan.vector_rows()) each(span);
-    else plan.cut(span, kFindTile, true, each);
+    if (plan.vector_rows())
+      each(span);
+    else
+      plan.cut(span, kFindTile, true, each);
     if (!finite) finite_ = false;
     if (!finite || !scratch) return;
     parts_[static_cast<std::size_t>(index)] = measure_span(applier_, span, x_, *scratch);
@@ -91,29 +101,28 @@ class Tiles {
   }
   static bool within(const std::int32_t* keys, std::int64_t n, std::int32_t smallest) {
     std::int32_t outside = 0;
-    for (std::int64_t i = 0; i < n; ++i) outside |= (keys[i] < smallest ? 1 : 0) | (keys[i] > kLargestFiniteKey ? 1 : 0);
+    for (std::int64_t i = 0; i < n; ++i)
+      outside |= (keys[i] < smallest ? 1 : 0) | (keys[i] > kLargestFiniteKey ? 1 : 0);
     return outside == 0;
   }
 
   void quantize(const Span& tile) {
-    const auto make = [&](const Span& s, float* to) {
-      if (applier_.integer_kernel()) kernels().fake(applier_.rows(s), x_ + s.offset, to);
-      else kernels().fake_float(applier_.rows(s), applier_.float_grid(), x_ + s.offset, to);
-    };
-    if (!streams_) return make(tile, y_ + tile.offset);
+    if (!streams_) return applier_.fake(tile, x_ + tile.offset, y_ + tile.offset);
     alignas(64) float buffer[kPiece];
     // What is asked for meanwhile is the tile after this one.
     const std::int64_t ahead = tile.elements();
     applier_.plan().cut(tile, kPiece, false, [&](const Span& piece) {
-      make(piece, buffer);
+      applier_.fake(piece, x_ + piece.offset, buffer);
       put(buffer, piece, ahead);
     });
   }
 
   void put(const float* from, const Span& s, std::int64_t ahead = kTile) {
     const std::int64_t next = std::min(elements_, s.offset + ahead);
-    if (streams_) kernels().stream(from, y_ + s.offset, s.elements(), x_ + next, elements_ - next);
-    else std::copy(from, from + s.elements(), y_ + s.offset);
+    if (streams_)
+      kernels().stream(from, y_ + s.offset, s.elements(), x_ + next, elements_ - next);
+    else
+      std::copy(from, from + s.elements(), y_ + s.offset);
   }
 
   std::int64_t elements_;
@@ -136,8 +145,8 @@ bool scales_from_tiles(const QuantSpec& spec, const BlockLayout& layout) {
   const bool one_level = spec.scale == ScaleType::kFloat32 || spec.scale == ScaleType::kPowerOfTwo ||
                          spec.scale == ScaleType::kFloat16;
   return extremes && one_level && !has_clip(spec) && !spec.scale_from_accumulator &&
-         spec.source != ScaleSource::kConstant && spec.decoupled == Decoupling::kNone && !spec.accumulator_bits && layout.elements() > 0 &&
-         SpanPlan(layout).whole();
+         spec.source != ScaleSource::kConstant && spec.decoupled == Decoupling::kNone && !spec.accumulator_bits &&
+         layout.elements() > 0 && SpanPlan(layout).whole();
 }
 
 bool values_from_tiles(const QuantSpec& spec, const BlockLayout& layout) {
@@ -153,7 +162,7 @@ bool values_from_tiles(const QuantSpec& spec, const BlockLayout& layout) {
     return p;
   }();
   const Applier applier(params, layout);
-  return applier.integer_kernel() || applier.float_kernel();
+  return applier.has_kernel();
 }
 
 bool find_in_tiles(const QuantSpec& spec, const BlockLayout& layout, const float* x, float* y, SiteFacts* facts,

@@ -1,9 +1,13 @@
 #include "core/quant/grid.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
+
+#include "core/quant/kernels.h"
 
 namespace quanvas::quant {
 namespace {
@@ -11,9 +15,15 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-std::int32_t exponent_mask(const Grid& g) { return (1 << g.exponent_bits) - 1; }
-std::int32_t mantissa_mask(const Grid& g) { return (1 << g.mantissa_bits) - 1; }
-std::int32_t sign_bit(const Grid& g) { return g.is_signed ? 1 << (g.exponent_bits + g.mantissa_bits) : 0; }
+std::int32_t exponent_mask(const Grid& g) {
+  return (1 << g.exponent_bits) - 1;
+}
+std::int32_t mantissa_mask(const Grid& g) {
+  return (1 << g.mantissa_bits) - 1;
+}
+std::int32_t sign_bit(const Grid& g) {
+  return g.is_signed ? 1 << (g.exponent_bits + g.mantissa_bits) : 0;
+}
 
 }  // namespace
 
@@ -54,11 +64,15 @@ Grid grid_of(const QuantSpec& spec) {
 
 double full_scale(const Grid& g) {
   switch (g.family) {
-    case Family::kInteger: return std::max(1.0, g.is_signed ? -g.lo : g.hi);
-    case Family::kFloat: return static_cast<double>(g.largest);
-    case Family::kCodebook: return static_cast<double>(std::min(-g.values->front(), g.values->back()));
+    case Family::kInteger:
+      return std::max(1.0, g.is_signed ? -g.lo : g.hi);
+    case Family::kFloat:
+      return static_cast<double>(g.largest);
+    case Family::kCodebook:
+      return static_cast<double>(std::min(-g.values->front(), g.values->back()));
     case Family::kTernary:
-    case Family::kBinary: return 1;
+    case Family::kBinary:
+      return 1;
   }
   return 1;
 }
@@ -80,15 +94,24 @@ int ceil_log2(float v) {
 
 double round_to_whole(Rounding rounding, double v, double random) {
   switch (rounding) {
-    case Rounding::kHalfEven: return std::nearbyint(v);
-    case Rounding::kHalfUp: return std::floor(v) + (v - std::floor(v) >= 0.5 ? 1 : 0);
-    case Rounding::kHalfAway: return std::round(v);
-    case Rounding::kCeil: return std::ceil(v);
-    case Rounding::kFloor: return std::floor(v);
-    case Rounding::kTowardZero: return std::trunc(v);
-    case Rounding::kDpu: return v < 0 && v - std::floor(v) == 0.5 ? std::ceil(v) : std::nearbyint(v);
-    case Rounding::kStochastic: return std::floor(v) + (random < v - std::floor(v) ? 1 : 0);
-    case Rounding::kLearned: return std::nearbyint(v);  // without its parameter: see learned_round()
+    case Rounding::kHalfEven:
+      return std::nearbyint(v);
+    case Rounding::kHalfUp:
+      return std::floor(v) + (v - std::floor(v) >= 0.5 ? 1 : 0);
+    case Rounding::kHalfAway:
+      return std::round(v);
+    case Rounding::kCeil:
+      return std::ceil(v);
+    case Rounding::kFloor:
+      return std::floor(v);
+    case Rounding::kTowardZero:
+      return std::trunc(v);
+    case Rounding::kDpu:
+      return v < 0 && v - std::floor(v) == 0.5 ? std::ceil(v) : std::nearbyint(v);
+    case Rounding::kStochastic:
+      return std::floor(v) + (random < v - std::floor(v) ? 1 : 0);
+    case Rounding::kLearned:
+      return std::nearbyint(v);  // without its parameter: see learned_round()
   }
   return v;
 }
@@ -100,6 +123,27 @@ std::int32_t nearest_in(const std::vector<float>& values, float v) {
   if (above == values.end()) return static_cast<std::int32_t>(values.size()) - 1;
   const auto index = static_cast<std::int32_t>(above - values.begin());
   return *above - v < v - *(above - 1) ? index : index - 1;
+}
+
+const std::vector<float>& limits_of(const std::vector<float>& values) {
+  // nearest_in() rises with v: bisection over the floats between two values finds where.
+  static const std::map<const void*, std::vector<float>> all = [] {
+    std::map<const void*, std::vector<float>> limits;
+    for (const Codebook& book : codebooks())
+      for (std::size_t i = 0; i + 1 < book.values.size(); ++i) {
+        std::int64_t below = order_key(std::bit_cast<std::int32_t>(book.values[i]));
+        std::int64_t reached = order_key(std::bit_cast<std::int32_t>(book.values[i + 1]));
+        while (reached - below > 1) {
+          const std::int64_t middle = below + (reached - below) / 2;
+          (nearest_in(book.values, from_order_key(static_cast<std::int32_t>(middle))) > static_cast<std::int32_t>(i)
+               ? reached
+               : below) = middle;
+        }
+        limits[&book.values].push_back(from_order_key(static_cast<std::int32_t>(reached)));
+      }
+    return limits;
+  }();
+  return all.at(&values);
 }
 
 double learned_round(LearnedRounding kind, bool soft, float v, float p) {
@@ -133,9 +177,8 @@ float nearest_float(const Grid& g, float v, std::int64_t element) {
     const int exponent = a > 0 ? std::max(floor_log2(a), g.lowest_exponent()) : g.lowest_exponent();
     const float unit = std::ldexp(1.0f, exponent - g.mantissa_bits);
     // Rounded with its sign, which the directed modes look at.
-    const double whole = round_to_whole(g.rounding, static_cast<double>(v / unit), g.rounding == Rounding::kStochastic
-                                                                                       ? element_random(g.seed, element)
-                                                                                       : 0);
+    const double whole = round_to_whole(g.rounding, static_cast<double>(v / unit),
+                                        g.rounding == Rounding::kStochastic ? element_random(g.seed, element) : 0);
     magnitude = static_cast<float>(std::fabs(whole)) * unit;
   }
   if (magnitude > g.largest) magnitude = g.saturate ? g.largest : g.overflow;
@@ -164,7 +207,8 @@ float float_value(const Grid& g, std::int32_t code) {
   const std::int32_t magnitude = code & ((1 << (g.exponent_bits + g.mantissa_bits)) - 1);
   if (negative && magnitude == 0 && !g.negative_zero) return kNan;
   const std::int32_t field = magnitude >> g.mantissa_bits, fraction = magnitude & mantissa_mask(g);
-  const float a = field > 0 ? std::ldexp(static_cast<float>(fraction + (1 << g.mantissa_bits)), field - g.bias - g.mantissa_bits)
+  const float a = field > 0 ? std::ldexp(static_cast<float>(fraction + (1 << g.mantissa_bits)),
+                                         field - g.bias - g.mantissa_bits)
                             : std::ldexp(static_cast<float>(fraction), g.lowest_exponent() - g.mantissa_bits);
   if (a > g.largest) return fraction == 0 && std::isinf(g.overflow) ? (negative ? -kInf : kInf) : kNan;
   return negative ? -a : a;
@@ -173,10 +217,14 @@ float float_value(const Grid& g, std::int32_t code) {
 std::int64_t code_count(const Grid& g) {
   switch (g.family) {
     case Family::kInteger:
-    case Family::kCodebook: return static_cast<std::int64_t>(g.hi - g.lo) + 1;
-    case Family::kTernary: return 3;
-    case Family::kBinary: return 2;
-    case Family::kFloat: break;
+    case Family::kCodebook:
+      return static_cast<std::int64_t>(g.hi - g.lo) + 1;
+    case Family::kTernary:
+      return 3;
+    case Family::kBinary:
+      return 2;
+    case Family::kFloat:
+      break;
   }
   std::int64_t count = 0;
   for (std::int32_t code = 0; code < 1 << ((g.is_signed ? 1 : 0) + g.exponent_bits + g.mantissa_bits); ++code)

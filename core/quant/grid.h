@@ -46,6 +46,9 @@ int ceil_log2(float v);
 
 // Index of the value nearest to v; of two equally near the lower one. NaN counts as 0.
 std::int32_t nearest_in(const std::vector<float>& values, float v);
+// The least v whose nearest_in() is i + 1, for each i: one fewer than the values, which are those of codebooks(). Lives
+// as long as the program.
+const std::vector<float>& limits_of(const std::vector<float>& values);
 // v rounded as the parameter p of its element says (see LearnedRounding); soft: not to a whole number. p NaN: to the
 // nearest.
 double learned_round(LearnedRounding kind, bool soft, float v, float p);

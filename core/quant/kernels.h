@@ -24,12 +24,27 @@ struct FloatGrid {
   std::int32_t shift_bits = 0;   // from the exponent of a value to 1.5 * 2^23 of its units
   float largest = 0, overflow = 0, nan = 0;
   bool is_signed = true, negative_zero = true;
-  // Codes: exponent, mantissa and sign bits, the reciprocal of the smallest unit, and the code of what is no number.
+  bool finite = false;  // fake_float: no element is NaN or infinite
+  // Codes: exponent, mantissa and sign bits, the reciprocal of the smallest unit, and the code of what is no
+  // number.
   std::int32_t mantissa_bits = 3, sign_code = 128, special_code = 127;
   float lowest = 0, per_unit = 0;  // smallest normal number; 1 / distance of subnormals
   float clip = 0;                  // beyond this magnitude a value counts as clipped
   // No infinities, and the code of NaN, if there is one, is special_code.
   bool has_codes() const { return overflow == largest && (negative_zero || !is_signed); }
+};
+
+// Whole steps, signs or a list of values, where kernels of their own do not hold (kernels_general.inc).
+struct GeneralGrid {
+  int rounding = 0;  // the number of a Rounding that looks at v alone: not stochastic, not learned
+  bool inside = false, offset = false;  // of the zero point, see Grid
+  bool signs = false;                   // ternary or binary
+  float threshold = -1;                 // of |x| in units of the scale: ternary; negative: binary
+  const float* values = nullptr;        // a codebook's, ascending, two or more
+  const float* limits = nullptr;        // and from where on each but the first is the nearest, see limits_of()
+  std::int32_t values_count = 0;
+  const float* step = nullptr;    // scales of the codes where those have their own; null: the scales of the values
+  const float* center = nullptr;  // taken off x; null: nothing
 };
 
 struct PairSums {
@@ -56,6 +71,9 @@ struct Kernels {
   // y and the code counted from lo; returns the number of clipped elements.
   std::int64_t (*measure)(const Rows&, const float* x, float* y, std::int32_t* index);
   std::int64_t (*measure_float)(const Rows&, const FloatGrid&, const float* x, float* y, std::int32_t* index);
+  // y, and unless null the code counted from lo (of signs from -1); returns the number of clipped elements, as far
+  // as there is an index.
+  std::int64_t (*general)(const Rows&, const GeneralGrid&, const float* x, float* y, std::int32_t* index);
   // dx may be dy. sums: null, or one slot per row (uniform) or column (vector), added to.
   void (*backward)(const Rows&, const float* x, const float* dy, float* dx, double* sums, bool pass_clipped);
   // The same for minifloats; sums not null.
@@ -66,8 +84,8 @@ struct Kernels {
   void (*range)(const Rows&, const float* x, std::int32_t* lowest, std::int32_t* highest);
   // Bits of the largest magnitude, likewise; above kLargestFiniteKey: not finite.
   void (*absmax)(const Rows&, const float* x, std::int32_t* largest);
-  // Sums of squared errors of `count` candidates on at most kRankBlock finite elements, in units of each one's step,
-  // by reciprocal and in float32: for ranking them. Each candidate's bits do not depend on the others.
+  // Sums of squared errors of `count` candidates on at most kRankBlock finite elements, in units of each one's
+  // step, by reciprocal and in float32: for ranking them. Each candidate's bits do not depend on the others.
   void (*rank_errors)(const float* x, std::int64_t n, const Candidate*, int count, float* sums);
   // Sum of squared errors as fake() makes them.
   double (*exact_error)(const float* x, std::int64_t n, float scale, float a, float b);
@@ -78,18 +96,21 @@ struct Kernels {
   // Copies n floats past the caches and asks for `ahead` floats at `next`, which need not exist, to be brought in.
   // stream_fence() before another thread may look.
   void (*stream)(const float* from, float* to, std::int64_t n, const float* next, std::int64_t ahead);
-  // See packing.h; n codes of a multiple of 8 bits in all. False, and nothing done: a width without a loop of its own.
+  // See packing.h; n codes of a multiple of 8 bits in all. False, and nothing done: a width without a loop of its
+  // own.
   bool (*pack)(const std::int32_t* codes, std::int64_t n, int bits, std::uint8_t* out);
   bool (*unpack)(const std::uint8_t* in, std::int64_t n, int bits, bool is_signed, std::int32_t* codes);
 };
 void stream_fence();
 
-const Kernels& kernels();                        // the best set that this processor has
-void use_kernels(const Kernels* set);            // this one from now on, null: the best again; for tests
+const Kernels& kernels();                         // the best set that this processor has
+void use_kernels(const Kernels* set);             // this one from now on, null: the best again; for tests
 std::vector<const Kernels*> available_kernels();  // all that it has, plainest first (tests compare them)
 
 // Float32 bits as an integer of the same order: NaN and infinities lie outside the keys of finite values.
-inline std::int32_t order_key(std::int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
+inline std::int32_t order_key(std::int32_t bits) {
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
 inline constexpr std::int32_t kLargestFiniteKey = 0x7f7fffff;
 inline constexpr std::int32_t kSmallestFiniteKey = ~kLargestFiniteKey;
 float from_order_key(std::int32_t key);

@@ -7,6 +7,7 @@ namespace quanvas::quant {
 namespace {
 #include "core/quant/kernels.inc"
 #include "core/quant/kernels_float.inc"
+#include "core/quant/kernels_general.inc"
 #include "core/quant/kernels_find.inc"
 #include "core/quant/kernels_pack.inc"
 #include "core/quant/kernels_table.inc"

@@ -74,11 +74,16 @@ double measure_wide(const Applier& applier, const float* x, std::vector<SpanFact
 
 double scale_bytes(const QuantSpec& spec) {
   switch (spec.scale) {
-    case ScaleType::kFloat32: return 4;
-    case ScaleType::kFloat16: return 2;
-    case ScaleType::kPowerOfTwo: return 1;  // its exponent, as E8M0
-    case ScaleType::kFloat8: return 1;
-    case ScaleType::kQuantized: return spec.scale_bits / 8.0;
+    case ScaleType::kFloat32:
+      return 4;
+    case ScaleType::kFloat16:
+      return 2;
+    case ScaleType::kPowerOfTwo:
+      return 1;  // its exponent, as E8M0
+    case ScaleType::kFloat8:
+      return 1;
+    case ScaleType::kQuantized:
+      return spec.scale_bits / 8.0;
   }
   return 4;
 }
@@ -123,15 +128,14 @@ double used_codes(const std::vector<Scratch>& scratch) {
 SpanFacts measure_span(const Applier& applier, const Span& span, const float* x, Scratch& s) {
   SpanFacts fact;
   const float* const from = x + span.offset;
-  fact.clipped = applier.integer_kernel()
-                     ? kernels().measure(applier.rows(span), from, s.y.data(), s.index.data())
-                     : kernels().measure_float(applier.rows(span), applier.float_grid(), from, s.y.data(), s.index.data());
+  fact.clipped = applier.measure(span, from, s.y.data(), s.index.data());
   fact.sums = kernels().pair_sums(from, s.y.data(), span.elements());
   s.used.mark(s.index.data(), span.elements());
   return fact;
 }
 
-void finish_facts(const QuantParams& params, std::int64_t n, const std::vector<SpanFacts>& parts, SiteFacts& facts) {
+void finish_facts(const QuantParams& params, std::int64_t n, const std::vector<SpanFacts>& parts,
+                  SiteFacts& facts) {
   ErrorSums sums;
   double clipped = 0;
   for (const SpanFacts& part : parts) {
@@ -163,12 +167,14 @@ SiteFacts measure(const QuantParams& params, const BlockLayout& layout, const fl
   SiteFacts facts;
   const std::int64_t n = layout.elements(), codes = params.hi - params.lo + 1;
   std::vector<SpanFacts> parts(static_cast<std::size_t>(applier.plan().count()));
-  if (codes > kMaxCountedCodes) facts.codes_used = measure_wide(applier, x, parts);
-  else if (applier.integer_kernel() || applier.float_kernel())
+  if (codes > kMaxCountedCodes)
+    facts.codes_used = measure_wide(applier, x, parts);
+  else if (applier.has_kernel())
     facts.codes_used = over_stripes(applier, n, codes, [&](std::int64_t i, const Span& span, Scratch& scratch) {
       parts[static_cast<std::size_t>(i)] = measure_span(applier, span, x, scratch);
     });
-  else facts.codes_used = measure_elements(applier, x, n, codes, parts);
+  else
+    facts.codes_used = measure_elements(applier, x, n, codes, parts);
   finish_facts(params, n, parts, facts);
   return facts;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -14,9 +15,36 @@
 namespace quanvas::quant {
 namespace {
 
+// Any quantizer's squared error, by its kernel if there is one.
 double exact_tile_error(const Affine& a, const Grid& grid, const float* x, std::int64_t n) {
-  const ElementQuantizer q(grid, a.scale, static_cast<double>(a.zero));
+  const bool is_float = grid.family == Family::kFloat && grid.rounding == Rounding::kHalfEven;
+  const double zero = static_cast<double>(a.zero);
+  const double furthest = grid.offset ? std::max(-grid.lo, grid.hi) : std::max(zero - grid.lo, grid.hi - zero);
+  const bool small =
+      grid.family != Family::kInteger ||
+      (furthest < static_cast<double>(kMaxSteps) && (grid.inside || grid.offset || zero == std::nearbyint(zero)));
   double total = 0;
+  if (is_float || (small && has_general_grid(grid))) {
+    const FloatGrid minifloat = is_float ? float_grid_of(grid) : FloatGrid();
+    const GeneralGrid general = is_float ? GeneralGrid() : general_grid_of(grid);
+    float y[kRankBlock];
+    Rows row;
+    row.rows = 1;
+    row.scale = &a.scale;
+    row.zero = &a.zero;
+    row.lo = static_cast<float>(grid.lo);
+    row.hi = static_cast<float>(grid.hi);
+    for (std::int64_t i = 0; i < n; i += kRankBlock) {
+      row.length = row.last = std::min(kRankBlock, n - i);
+      if (is_float)
+        kernels().fake_float(row, minifloat, x + i, y);
+      else
+        kernels().general(row, general, x + i, y, nullptr);
+      total += kernels().pair_sums(x + i, y, row.length).dd;
+    }
+    return total;
+  }
+  const ElementQuantizer q(grid, a.scale, zero);
   for (std::int64_t i = 0; i < n; ++i) {
     const double d = static_cast<double>(x[i] - q.value(q.point(x[i], i)));
     total += d * d;
@@ -29,13 +57,17 @@ bool has_kernel(const Grid& grid) {
   return grid.family == Family::kInteger && grid.rounding == Rounding::kHalfEven && !grid.inside && !grid.offset;
 }
 
-// Squared errors of candidates, by the fast kernel where it holds, summed unit by unit in order. A candidate whose sum
-// so far is beyond the least error known is given up: squares only add to it, so it cannot be chosen.
+// Squared errors of candidates, by the fast kernel where it holds, summed unit by unit in order. A candidate whose
+// sum so far is beyond the least error known is given up: squares only add to it, so it cannot be chosen.
 class Ranking {
  public:
   Ranking(const Grid& grid, const float* x, std::int64_t n, int threads)
-      : grid_(grid), x_(x), n_(n), threads_(threads),
-        unit_(n <= kTile && has_kernel(grid) ? kRankBlock : kTile), units_((n + unit_ - 1) / unit_) {}
+      : grid_(grid),
+        x_(x),
+        n_(n),
+        threads_(threads),
+        unit_(n <= kTile && has_kernel(grid) ? kRankBlock : kTile),
+        units_((n + unit_ - 1) / unit_) {}
 
   // errors: of those given up infinity.
   void operator()(const Affine* candidates, int count, double* errors) {
@@ -46,9 +78,8 @@ class Ranking {
     // All of them on the first units say which to look at first.
     const std::int64_t first = std::max<std::int64_t>(1, units_ / 16);
     add(candidates, order.data(), count, 0, first, errors);
-    std::sort(order.begin(), order.begin() + count, [&](int a, int b) {
-      return scaled(candidates[a], errors[a]) < scaled(candidates[b], errors[b]);
-    });
+    std::sort(order.begin(), order.begin() + count,
+              [&](int a, int b) { return scaled(candidates[a], errors[a]) < scaled(candidates[b], errors[b]); });
     // The most promising ones to the end, then the others piece by piece.
     const int best = std::min(kTogether, count);
     finish(candidates, order.data(), best, first, units_, errors);
@@ -56,8 +87,8 @@ class Ranking {
   }
 
   // Whether the least error lies so far below that of the first candidate that the reciprocals and float32 sums of
-  // the ranking cannot have made the difference: values of up to 8 bits are off by less than 1e-4 steps by them, which
-  // is little beside errors of a hundredth of a step and more.
+  // the ranking cannot have made the difference: values of up to 8 bits are off by less than 1e-4 steps by them,
+  // which is little beside errors of a hundredth of a step and more.
   bool is_certain(const Affine& best) const {
     const double step = static_cast<double>(best.scale);
     return has_kernel(grid_) && grid_.hi - grid_.lo <= 256 && least_ < 0.98 * extreme_ &&
@@ -80,7 +111,8 @@ class Ranking {
   }
 
   // The chosen candidates on units [begin, end).
-  void add(const Affine* candidates, const int* chosen, int count, std::int64_t begin, std::int64_t end, double* errors) {
+  void add(const Affine* candidates, const int* chosen, int count, std::int64_t begin, std::int64_t end,
+           double* errors) {
     parts_.resize(static_cast<std::size_t>((end - begin) * count));
     parallel_for(end - begin, threads_, [&](std::int64_t u) {
       const std::int64_t at = (begin + u) * unit_;
@@ -90,13 +122,16 @@ class Ranking {
       for (int c = 0; c < count; ++c) errors[chosen[c]] += parts_[static_cast<std::size_t>(u * count + c)];
   }
 
-  void finish(const Affine* candidates, int* chosen, int count, std::int64_t begin, std::int64_t wave, double* errors) {
+  void finish(const Affine* candidates, int* chosen, int count, std::int64_t begin, std::int64_t wave,
+              double* errors) {
     for (std::int64_t u = begin; u < units_ && count > 0; u += wave) {
       int kept = 0;
       for (int c = 0; c < count; ++c) {
         double& error = errors[chosen[c]];
-        if (scaled(candidates[chosen[c]], error) > least_) error = std::numeric_limits<double>::infinity();
-        else chosen[kept++] = chosen[c];
+        if (scaled(candidates[chosen[c]], error) > least_)
+          error = std::numeric_limits<double>::infinity();
+        else
+          chosen[kept++] = chosen[c];
       }
       count = kept;
       add(candidates, chosen, count, u, std::min(units_, u + wave), errors);
@@ -116,7 +151,8 @@ class Ranking {
     if (!has_kernel(grid_)) {
       for (int c = 0; c < count; ++c) {
         const Affine& a = candidates[chosen[c]];
-        errors[c] = exact_tile_error(a, grid_, x, n) / (static_cast<double>(a.scale) * static_cast<double>(a.scale));
+        errors[c] =
+            exact_tile_error(a, grid_, x, n) / (static_cast<double>(a.scale) * static_cast<double>(a.scale));
       }
       return;
     }

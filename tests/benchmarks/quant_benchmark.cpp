@@ -3,8 +3,8 @@
 //   ratio   that time over the time of the copy: lower is better, 1 is the speed of memory
 //   asked   the ratio that docs/benchmarks.md asks for
 //   chain   how many times longer LibTorch's tensor operations take for the same (the program with _aten only)
-// Copy and kernel take turns, so that both meet the same neighbours on the machine. All results go into buffers that
-// have been written before.
+// Copy and kernel take turns, so that both meet the same neighbours on the machine. All results go into buffers
+// that have been written before.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -41,7 +41,9 @@ class Buffer {
   T* get() const { return data_.get(); }
 
  private:
-  static std::size_t bytes(std::int64_t n) { return (static_cast<std::size_t>(n) * sizeof(T) + 4095) / 4096 * 4096; }
+  static std::size_t bytes(std::int64_t n) {
+    return (static_cast<std::size_t>(n) * sizeof(T) + 4095) / 4096 * 4096;
+  }
   struct Free {
     void operator()(T* p) const { std::free(p); }
   };
@@ -50,8 +52,8 @@ class Buffer {
 
 struct Row {
   std::string name;
-  double asked = 0;       // ratio; 0: not asked
-  double bytes = 8;       // read and written per element: the ratio is per byte, those of the copy are 8
+  double asked = 0;  // ratio; 0: not asked
+  double bytes = 8;  // read and written per element: the ratio is per byte, those of the copy are 8
   std::function<void()> work;
 };
 
@@ -121,6 +123,35 @@ QuantSpec asymmetric(QuantSpec spec) {
   return spec;
 }
 
+QuantSpec rounding_down(QuantSpec spec) {
+  spec.rounding = Rounding::kFloor;
+  return spec;
+}
+QuantSpec zero_inside(QuantSpec spec) {
+  spec = asymmetric(spec);
+  spec.zero_point_inside = true;
+  return spec;
+}
+QuantSpec offset(QuantSpec spec) {
+  spec = asymmetric(spec);
+  spec.zero_point = ZeroPointType::kOffset;
+  return spec;
+}
+QuantSpec nf4() {
+  QuantSpec spec = group(4, 64, 1);
+  spec.format = "nf4";
+  return spec;
+}
+QuantSpec bracketing(QuantSpec spec) {
+  spec.statistic = Statistic::kMse;
+  spec.search = Search::kBracketing;
+  return spec;
+}
+QuantSpec mse(QuantSpec spec) {
+  spec.statistic = Statistic::kMse;
+  return spec;
+}
+
 std::vector<Row> rows(Data& d) {
   std::vector<Row> all;
   const auto fused = [&](const char* name, double asked, const QuantSpec& spec, bool look = false) {
@@ -158,13 +189,18 @@ std::vector<Row> rows(Data& d) {
   backward("forward_backward", 4, int8, true, true);
   // Others, without a figure that was asked for.
   all.push_back({"unpack_int4", 0, 4.5, [&d] { unpack(d.packed.get(), kElements, 4, true, d.codes.get()); }});
-  all.push_back({"quantize_packed_int4", 0, 4.5, [&d, p4] { quantize_packed(p4, p4.layout, d.x.get(), d.packed.get()); }});
+  all.push_back(
+      {"quantize_packed_int4", 0, 4.5, [&d, p4] { quantize_packed(p4, p4.layout, d.x.get(), d.packed.get()); }});
   fused("int8_tensor", 0, spec_of(8, Granularity::kTensor));
   fused("int8_columns", 0, spec_of(8, Granularity::kChannel, Statistic::kAbsMax, 1));
   fused("uint8_minmax_channel", 0, asymmetric(int8));
   fused("int4_group32", 0, group(4, 32, 1));
   fused("int4_group128_strided", 0, group(4, 128, 0));
   fused("int4_channel_and_facts", 0, int4, true);
+  fused("int8_channel_down", 0, rounding_down(int8));
+  fused("uint8_channel_zero_inside", 0, zero_inside(int8));
+  fused("uint4_group32_offset", 0, offset(group(4, 32, 1)));
+  fused("nf4_group64", 0, nf4());
   fake("fixed_tensor", 0, spec_of(8, Granularity::kTensor));
   fake("fixed_columns", 0, spec_of(8, Granularity::kChannel, Statistic::kAbsMax, 1));
   fake("fixed_fp8", 0, fp8());
@@ -173,10 +209,14 @@ std::vector<Row> rows(Data& d) {
   find("find_percentile_channel", percentile(99, Granularity::kChannel));
   find("find_percentile_median", percentile(50, Granularity::kTensor));
   find("find_mse_tensor", spec_of(4, Granularity::kTensor, Statistic::kMse));
+  find("find_mse_fp8_channel", mse(fp8()));
+  find("find_bracketing_channel", bracketing(spec_of(4, Granularity::kChannel)));
   find("find_mse_group128", group(4, 128, 1, Statistic::kMse));
-  for (const auto& [name, spec] : {std::pair{"measure_int4_channel", int4}, std::pair{"measure_int8_channel", int8}})
+  for (const auto& [name, spec] :
+       {std::pair{"measure_int4_channel", int4}, std::pair{"measure_int8_channel", int8}})
     all.push_back({name, 0, 8, [&d, p = found(spec)] { (void)measure(p, p.layout, d.x.get()); }});
-  all.push_back({"codes_int8", 0, 8, [&d, p = found(int8)] { quantize_codes(p, p.layout, d.x.get(), d.codes.get()); }});
+  all.push_back(
+      {"codes_int8", 0, 8, [&d, p = found(int8)] { quantize_codes(p, p.layout, d.x.get(), d.codes.get()); }});
   backward("backward_straight_through", 0, int8, false, false);
   backward("backward_learned_scale", 0, int8, false, true);
   all.push_back({"histogram", 0, 8, [&d] {
@@ -228,8 +268,9 @@ int main(int argc, char** argv) {
   std::memcpy(data.dy.get(), data.x.get(), static_cast<std::size_t>(kElements) * sizeof(float));
   for (const Row& row : rows(data))
     for (const int threads : {1, 2})
-      benchmark::RegisterBenchmark((row.name + "/threads:" + std::to_string(threads)).c_str(),
-                                   [row, threads, &data](benchmark::State& state) { run(state, row, data, threads); })
+      benchmark::RegisterBenchmark(
+          (row.name + "/threads:" + std::to_string(threads)).c_str(),
+          [row, threads, &data](benchmark::State& state) { run(state, row, data, threads); })
           ->UseManualTime()
           ->MinTime(1)
           ->Unit(benchmark::kMillisecond);
