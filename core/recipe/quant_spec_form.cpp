@@ -49,7 +49,21 @@ std::vector<Choice> statistic_choices(SiteKind site) {
   return out;
 }
 
+// All but "tensor".
+std::vector<json> granularities_with_axis(SiteKind site) {
+  std::vector<json> out;
+  for (const Choice& c : granularity_choices(site))
+    if (c.value != "tensor") out.push_back(c.value);
+  return out;
+}
+
 const char* const kIntOnly = "int";
+
+// A field that may be empty: then it follows from the others.
+Field optional_field(Field field) {
+  field.default_value = nullptr;
+  return field;
+}
 
 void add_format_fields(SiteKind site, std::vector<Field>& f) {
   f.push_back(choice_field("format", "Format", "Number format: which values the codes stand for.", "int",
@@ -64,6 +78,11 @@ void add_format_fields(SiteKind site, std::vector<Field>& f) {
   f.push_back(when(integer_field("exponent_bits", "Exponent", "Exponent bits.", 4, 1, 7, "bit"), "format", {"float"}));
   f.push_back(when(integer_field("mantissa_bits", "Mantissa", "Mantissa bits after the leading one.", 3, 0, 10, "bit"),
                    "format", {"float"}));
+  f.push_back(when(optional_field(integer_field("exponent_bias", "Exponent bias",
+                                                "What is taken off the exponent's code. Automatic: 2^(exponent bits − 1) − 1, "
+                                                "of FNUZ one more.",
+                                                0, -64, 127)),
+                   "format", {"float"}));
   f.push_back(when(choice_field("specials", "Infinity, NaN", "Patterns that are no numbers.", "nan",
                                 {{"none", "None", "Every pattern is a number (OCP MX formats of 4 and 6 bits)."},
                                  {"nan", "NaN only", "All bits set is NaN (OCP E4M3)."},
@@ -75,6 +94,25 @@ void add_format_fields(SiteKind site, std::vector<Field>& f) {
   f.push_back(when(real_field("ternary_threshold", "Threshold", "|x| up to this share of the scale becomes 0.", 0.5, 1e-6,
                               1 - 1e-6),
                    "format", {"ternary"}));
+}
+
+void add_accumulator_fields(std::vector<Field>& f) {
+  constexpr int kLeast = 4, kMost = 32;
+  f.push_back(when(optional_field(integer_field("accumulator_bits", "Accumulator",
+                                                "Width of a signed accumulator that no input can overflow (A2Q, Colbert et al. "
+                                                "2023): bounds the sum of |codes| of each channel. Automatic: not bounded.",
+                                                0, kLeast, kMost, "bit")),
+                   "format", {kIntOnly}));
+  std::vector<json> bounded;
+  for (int bits = kLeast; bits <= kMost; ++bits) bounded.push_back(bits);
+  f.push_back(when(integer_field("accumulator_input_bits", "Input bits", "Width of the input's codes that the bound holds for.", 8,
+                                 1, 16, "bit"),
+                   "accumulator_bits", bounded));
+  f.push_back(when(bool_field("accumulator_input_signed", "Input signed", "Whether the input's codes have a sign.", false),
+                   "accumulator_bits", bounded));
+  f.push_back(when(bool_field("zero_centered", "Zero-centered",
+                              "The channel's mean is taken off its codes: a wider bound (A2Q+, Colbert et al. 2024).", false),
+                   "accumulator_bits", bounded));
 }
 
 std::vector<Field> form_fields(SiteKind site) {
@@ -97,6 +135,11 @@ std::vector<Field> form_fields(SiteKind site) {
     f.push_back(when(integer_field("group_size", "Group size", "Values that share a scale; the last group may be shorter.",
                                    32, 1, kMaxGroup, "elements"),
                      "granularity", {"group"}));
+  f.push_back(when(optional_field(integer_field("axis", "Axis",
+                                                "Along which channels, groups or rows run: 0 is the first axis, −1 the last. "
+                                                "Automatic: the layer's own.",
+                                                0, -8, 7)),
+                   "granularity", granularities_with_axis(site)));
   f.push_back(when(choice_field("zero_point", "Zero point", "Code of the value 0.", activation ? "integer" : "none",
                                 {{"none", "None (symmetric)", "z = 0: cheaper arithmetic."},
                                  {"integer", "Integer (asymmetric)",
@@ -176,6 +219,7 @@ std::vector<Field> form_fields(SiteKind site) {
                                    {"l2", "L2 norm", "s · ‖x‖₂ / g."},
                                    {"inf", "Maximum", "s · max |x| / g."}}),
                      "format", {kIntOnly}));
+    add_accumulator_fields(f);
   }
   f.push_back(when(integer_field("seed", "Seed", "Of the stochastic rounding.", 0, 0, 2147483647), "rounding", {"stochastic"}));
   return f;
