@@ -68,8 +68,8 @@ std::vector<Target> targets_of(const Layer* layer, const std::vector<Site>& site
 }
 
 // Rules at the end of `out` for these sites, one for each target.
-void append_rules(Recipe& out, const Graph& graph, const std::vector<Site>& sites, const std::optional<QuantSpec>& spec,
-                  const std::string& share) {
+void append_rules(Recipe& out, const Graph& graph, const std::vector<Site>& sites,
+                  const std::optional<QuantSpec>& spec, const std::string& share) {
   std::vector<NodeId> order;
   std::map<NodeId, std::vector<Site>> by_node;
   for (const Site& site : sites) {
@@ -103,7 +103,9 @@ void append_rules(Recipe& out, const Graph& graph, const std::vector<Site>& site
   }
 }
 
-bool is_activation(SiteKind kind) { return kind == SiteKind::kInput || kind == SiteKind::kOutput; }
+bool is_activation(SiteKind kind) {
+  return kind == SiteKind::kInput || kind == SiteKind::kOutput;
+}
 
 using Shared = std::pair<std::string, std::vector<Site>>;  // under this name; empty: each its own
 
@@ -141,7 +143,8 @@ bool shares(const Recipe& recipe) {
 Recipe with_assignment(const Recipe& recipe, const Graph& graph, const std::vector<Site>& sites,
                        const std::optional<QuantSpec>& spec) {
   Recipe out = recipe;
-  const auto plan = spec && shares(recipe) ? resolve(graph, recipe, PresetLibrary::builtin()) : Result<Plan>(Plan());
+  const auto plan =
+      spec && shares(recipe) ? resolve(graph, recipe, PresetLibrary::builtin()) : Result<Plan>(Plan());
   if (!plan || plan->sites.empty()) {
     append_rules(out, graph, sites, spec, {});
     return out;
@@ -150,7 +153,8 @@ Recipe with_assignment(const Recipe& recipe, const Graph& graph, const std::vect
   return out;
 }
 
-Recipe with_share(const Recipe& recipe, const Graph& graph, const std::vector<Site>& sites, const std::string& share) {
+Recipe with_share(const Recipe& recipe, const Graph& graph, const std::vector<Site>& sites,
+                  const std::string& share) {
   Recipe out = recipe;
   const auto plan = resolve(graph, recipe, PresetLibrary::builtin());
   if (!plan) return out;

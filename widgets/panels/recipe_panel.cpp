@@ -38,6 +38,11 @@ RuleFormat rule_format(const Rule& rule) {
   return {qs(chip_text(*spec, kind)), qs(describe(*spec)), code_bits(*spec)};
 }
 
+QString share_words(const Rule& rule) {
+  return rule.share == "node" ? RecipePanel::tr("The inputs of each layer share one quantizer.")
+                              : RecipePanel::tr("Shares one quantizer with all sites named “%1”.").arg(qs(rule.share));
+}
+
 Schema calibration_schema() {
   return {{integer_field("samples", RecipePanel::tr("Samples").toStdString(),
                          RecipePanel::tr("Samples of the calibration split that the statistics are gathered from; 0: all.").toStdString(), 512, 0, 1e9),
@@ -313,10 +318,13 @@ void RecipePanel::add_rule_item(int index, int matches) {
   const Rule& rule = recipe_.rules[static_cast<std::size_t>(index)];
   const auto format = rule_format(rule);
   const QString words = qs(describe(rule.select));
-  auto* item = new QTreeWidgetItem(rules_, {QString::number(index + 1), words, format.chip, QString::number(matches)});
+  auto* item = new QTreeWidgetItem(rules_, {QString::number(index + 1), rule.share.empty() ? words : tr("%1, shared").arg(words), format.chip, QString::number(matches)});
   item->setData(2, kBitsRole, format.bits);
-  item->setToolTip(1, rule.note.empty() ? words : words + QStringLiteral("\n") + qs(rule.note));
-  item->setToolTip(2, format.tooltip);
+  QStringList lines = {words};
+  if (!rule.share.empty()) lines << share_words(rule);
+  if (!rule.note.empty()) lines << qs(rule.note);
+  item->setToolTip(1, lines.join(u'\n'));
+  item->setToolTip(2, rule.share.empty() ? format.tooltip : format.tooltip + QStringLiteral("\n") + share_words(rule));
   item->setToolTip(3, tr("Sites whose format this rule decides; later rules may win over it."));
   item->setTextAlignment(3, Qt::AlignRight | Qt::AlignVCenter);
 }
