@@ -86,7 +86,7 @@ void Wiring::schedule_facts() {
 void Wiring::show_facts() {
   if (!session_->has_project()) return;
   const Run* current = views::current_run(*session_);
-  refresh_rows(rows_, session_->layers(), session_->plan(), session_->facts());
+  refresh_rows(rows_, *session_->graph(), session_->layers(), session_->plan(), session_->facts());
   for (auto& row : rows_) row.stale = session_->facts_are_stale(row.node);
   panels_.layers->set_rows(rows_);
   panels_.graph->set_visuals(views::node_visuals(*session_, current));

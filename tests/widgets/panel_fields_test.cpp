@@ -162,5 +162,17 @@ TEST_F(FieldsTest, AGroupLongerThanItsAxisIsSaid) {
   EXPECT_EQ(note(), "");
 }
 
+TEST_F(FieldsTest, TheChipOfAGroupIsThatOfItsAxis) {
+  give({{"bits", 4}, {"granularity", "group"}, {"group_size", 32}});
+  const auto chip = [&](const char* name) {
+    for (const auto& row : sample::rows(p_))
+      if (row.node == p_.id(name)) return row.weight.chip.toStdString();
+    return std::string();
+  };
+  EXPECT_EQ(chip("conv2"), "W4 g6");
+  p_.set(with_assignment(p_.recipe, *p_.net.graph, {p_.weight("fc1")}, p_.spec(p_.weight("conv2"))));
+  EXPECT_EQ(chip("fc1"), "W4 g32");
+}
+
 }  // namespace
 }  // namespace quanvas

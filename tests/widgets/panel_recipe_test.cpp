@@ -103,6 +103,13 @@ TEST_F(RecipePanelTest, PassesAreSwitchedAddedAndHaveTheirOptions) {
   EXPECT_EQ(recipe_.passes[1].options["epochs"], 3);
   press("Move the pass up");
   EXPECT_EQ(recipe_.passes[0].id, "qat");
+  panel_.activateWindow();
+  ASSERT_TRUE(QTest::qWaitForWindowActive(&panel_));  // shortcuts need it
+  panel_.passes()->setFocus();
+  QTest::keyClick(panel_.passes(), Qt::Key_Down, Qt::AltModifier);
+  EXPECT_EQ(recipe_.passes[1].id, "qat") << "the same keys as in the list of rules";
+  QTest::keyClick(panel_.passes(), Qt::Key_Up, Qt::AltModifier);
+  EXPECT_EQ(recipe_.passes[0].id, "qat");
   press("Remove the pass");
   ASSERT_EQ(recipe_.passes.size(), 1u);
   EXPECT_EQ(recipe_.passes[0].id, "fold-bn");
