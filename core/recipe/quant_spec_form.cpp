@@ -75,8 +75,8 @@ void add_format_fields(SiteKind site, std::vector<Field>& f) {
   f.push_back(when(integer_field("bits", "Bits", "Width of a code; 2^bits codes.", site == SiteKind::kBias ? 32 : 8, 1,
                                  kMaxBits, "bit"),
                    "format", {kIntOnly}));
-  f.push_back(when(integer_field("exponent_bits", "Exponent", "Exponent bits.", 4, 1, 7, "bit"), "format", {"float"}));
-  f.push_back(when(integer_field("mantissa_bits", "Mantissa", "Mantissa bits after the leading one.", 3, 0, 10, "bit"),
+  f.push_back(when(integer_field("exponent_bits", "Exponent bits", "Width of the exponent.", 4, 1, 7, "bit"), "format", {"float"}));
+  f.push_back(when(integer_field("mantissa_bits", "Mantissa bits", "Mantissa bits after the leading one.", 3, 0, 10, "bit"),
                    "format", {"float"}));
   f.push_back(when(optional_field(integer_field("exponent_bias", "Exponent bias",
                                                 "What is taken off the exponent's code. Automatic: 2^(exponent bits − 1) − 1, "
@@ -166,7 +166,7 @@ std::vector<Field> form_fields(SiteKind site) {
                              "An integer for each block, a float16 for several blocks (GGUF's K formats)."}}));
   f.push_back(when(integer_field("scale_bits", "Scale bits", "Width of a block's integer scale.", 6, 2, 8, "bit"), "scale",
                    {"quantized"}));
-  f.push_back(when(integer_field("scale_group", "Blocks together", "Blocks that share a float16; 0: all of a line.", 8, 0,
+  f.push_back(when(integer_field("scale_group", "Super-block", "Blocks that share a float16; 0: all of a line.", 8, 0,
                                  kMaxGroup, "blocks"),
                    "scale", {"quantized"}));
   f.push_back(when(choice_field("exponent_rounding", "Exponent", "How the exponent of the scale follows from the threshold t.",
@@ -178,9 +178,9 @@ std::vector<Field> form_fields(SiteKind site) {
                                  {"next", "Next", "floor(log2 t) + 1 − e: the least power of two above t (OCP MXINT8)."},
                                  {"even", "Even", "floor(log2 t) − e after rounding t's mantissa to the format's bits."}}),
                    "scale", {"power-of-two"}));
-  f.push_back(choice_field("source", "Scale in training", "What quantization-aware training does with the scale.",
+  f.push_back(choice_field("source", "Scale from", "Where the scale comes from, and what training does with it.",
                            "statistics",
-                           {{"statistics", "From statistics", "Computed anew from the tensor at every step."},
+                           {{"statistics", "Statistics", "Computed from the values; in training anew at every step."},
                             {"learned", "Learned", "A parameter trained by gradient (LSQ, Esser et al. 2020)."},
                             {"constant", "Constant", "A number that is given; never changed."}}));
   if (activation)

@@ -132,7 +132,7 @@ TEST_F(FieldsTest, TheAccumulatorIsOpenWhereItsBoundIsDefined) {
 TEST_F(FieldsTest, AConstantScaleHasAValue) {
   give({{"granularity", "tensor"}});
   show_all();
-  EXPECT_EQ(reason("scale_value"), "Only when Scale in training is Constant.");
+  EXPECT_EQ(reason("scale_value"), "Only when Scale from is Constant.");
   auto* source = control<QComboBox>("source");
   choose(source, source->findData(QStringLiteral("constant")));
   ASSERT_EQ(asked_.size(), 1u);

@@ -31,7 +31,7 @@ TEST_F(InspectorTest, ShowsTheLayerItsSitesAndItsFacts) {
   for (int i = 0; i < panel_.tabs()->count(); ++i) tabs << panel_.tabs()->tabText(i);
   EXPECT_EQ(tabs, (QStringList{"Weight", "Input", "Output"}));
   const std::string facts = panel_.facts_text().toStdString();
-  for (const char* part : {"SQNR of the weight: 19.6", "SQNR at the output: 22.1", "Values clipped: 0.21", "Codes in use: 13 of 15", "9.6 → 1.3"})
+  for (const char* part : {"SQNR of the weight: 19.6", "SQNR at the output: 22.1", "Values clipped: 0.21", "Codes in use: 13 of 15", "Size: 9.6 → 1.3", "Bits per element: 4.21"})
     EXPECT_THAT(facts, HasSubstr(part));
   EXPECT_EQ(control<QSpinBox>("bits")->value(), 4);
 }

@@ -169,6 +169,7 @@ TEST_F(RuleShareTest, TheNameIsTypedKeptAndTakenAway) {
   share()->selectAll();
   QTest::keyClick(share(), Qt::Key_Delete);
   EXPECT_EQ(dialog_->rule().share, "");
+  EXPECT_EQ(share()->placeholderText(), QStringLiteral("each has its own"));
   EXPECT_THAT(share()->toolTip().isEmpty() ? dialog_->form()->editor("share")->toolTip().toStdString()
                                            : share()->toolTip().toStdString(),
               HasSubstr("one scale and zero point"));

@@ -24,8 +24,7 @@ QString choice_title(const Field& field, const json& value) {
 
 QString label_text(const Field& field) {
   const QString title = qs(field.title.empty() ? field.key : field.title);
-  // A number field that may be empty has no place for it either.
-  const bool in_editor = (field.type == FieldType::kInteger && !field.default_value.is_null()) || field.type == FieldType::kText;
+  const bool in_editor = field.type == FieldType::kInteger || field.type == FieldType::kText;
   return field.unit.empty() || in_editor ? title : QStringLiteral("%1, %2").arg(title, qs(field.unit));
 }
 

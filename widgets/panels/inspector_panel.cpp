@@ -29,7 +29,7 @@ constexpr int kLeastWidth = 280;  // four tabs and the button beside them
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
 QString link(const QString& id, const QString& text) {
-  return QStringLiteral("<a href=\"%1\" style=\"color:%2; text-decoration:none\">%3</a>").arg(id, colors().accent.name(), text.toHtmlEscaped());
+  return QStringLiteral("<a href=\"%1\" style=\"color:%2; text-decoration:none\">%3</a>").arg(id, colors().accent.name(), text.toHtmlEscaped().replace(u' ', QStringLiteral("&nbsp;")));
 }
 
 SpecSurroundings surroundings(const InspectorTab& tab, std::size_t i) { return {tab.kind, i < tab.shapes.size() ? tab.shapes[i] : std::nullopt, tab.shared}; }
@@ -74,7 +74,7 @@ InspectorPanel::InspectorPanel(QWidget* parent) : Panel(QStringLiteral("inspecto
 QWidget* InspectorPanel::build_preset_row() {
   auto* row = new QWidget(content_);
   auto* layout = new QHBoxLayout(row);
-  layout->setContentsMargins(0, 2, 0, 3);
+  layout->setContentsMargins(0, 2, 0, 0);  // with the spacing below as far from the form's rows as these are apart
   layout->setSpacing(8);
   auto* label = new QLabel(tr("Preset"), row);
   label->setProperty("role", "muted");
@@ -272,7 +272,7 @@ void InspectorPanel::show_share(const InspectorTab& t) {
   else if (t.named && t.share_mates.isEmpty() && t.sharers > 1) text = tr("These %1 tensors share one quantizer.").arg(t.sharers);
   else if (t.named && t.sharers == 1) text = tr("To be shared as “%1”, a name that no other tensor has.").arg(t.share_name.toHtmlEscaped());
   else if (t.named)
-    text = tr("Shared with: %1 (as “%2”). Edits change all of them.").arg(t.share_mates.toHtmlEscaped(), t.share_name.toHtmlEscaped());
+    text = tr("Shared with: %1 (as\u00a0“%2”). Edits change all of them.").arg(t.share_mates.toHtmlEscaped(), t.share_name.toHtmlEscaped());
   share_->setVisible(t.named);
   if (t.named) share_->setText(text + QStringLiteral(" ") + link(QStringLiteral("unshare"), tr("Unshare")));
 }

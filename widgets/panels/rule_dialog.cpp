@@ -75,7 +75,7 @@ Schema rule_schema(const Graph& graph, const Rule& draft) {
                                    {"not-first", std_tr("Not first"), {}}, {"not-last", std_tr("Not last"), {}}, {"inner", std_tr("Neither first nor last"), {}}}));
   s.fields.push_back(bool_field("depthwise", std_tr("Depthwise only"), std_tr("Convolutions with as many groups as input channels."), false));
   s.fields.push_back(format_choices(draft));
-  s.fields.push_back(text_field("share", std_tr("Share as"), std_tr("Sites with the same name here share one scale and zero point, found on all their values together; they need one format, per tensor. node: the inputs of each layer share, so that adding or concatenating integers needs no rescaling. Empty: each site has its own."), ""));
+  s.fields.push_back(text_field("share", std_tr("Share as"), std_tr("Sites with the same name here share one scale and zero point, found on all their values together; they need one format, per tensor. node: the inputs of each layer share, so that adding or concatenating integers needs no rescaling. Empty: each has its own."), ""));
   s.fields.push_back(text_field("note", std_tr("Note"), std_tr("Shown in the list of rules."), ""));
   return s;
 }
