@@ -128,6 +128,9 @@ TEST(RuleDialogTest, CountsMatchesWhileItIsEditedAndKeepsTheFormat) {
   EXPECT_EQ(dialog.rule().override_fields, draft.override_fields) << "nothing edited, nothing changed";
   EXPECT_EQ(dialog.rule().preset, draft.preset);
   EXPECT_EQ(dialog.rule().select, draft.select);
+  auto* format = dialog.form()->editor("format")->findChild<QComboBox*>();
+  EXPECT_EQ(format->currentText(), QStringLiteral("Integer 4 bit signed, −7 … 7, per channel, …")) << "what fits";
+  EXPECT_EQ(format->itemData(format->currentIndex(), Qt::ToolTipRole).toString().toStdString(), describe(*rule_spec(draft, PresetLibrary::builtin())));
   EXPECT_EQ(dialog.matches(), 5);
   auto* ops = dialog.form()->editor("ops")->findChild<QLineEdit*>();
   ops->setFocus();

@@ -44,15 +44,22 @@ std::string known_ops(const Graph& graph) {
   return joined({ops.begin(), ops.end()});
 }
 
-std::string given_title(const Rule& draft) {
+// The draft's own format. A combo box cuts what does not fit, so the title has its first clauses; the tip has all.
+Choice given_choice(const Rule& draft) {
+  constexpr qsizetype kMostLetters = 46;
   const auto spec = rule_spec(draft, PresetLibrary::builtin());
-  return spec ? describe(*spec) : std_tr("As before");
+  if (!spec) return {kGiven, std_tr("As before"), {}};
+  const QString whole = QString::fromStdString(describe(*spec));
+  QString title = whole;
+  while (title.size() > kMostLetters && title.contains(u',')) title.truncate(title.lastIndexOf(u','));
+  if (title != whole) title += QStringLiteral(", …");
+  return {kGiven, title.toStdString(), whole.toStdString()};
 }
 
 Field format_choices(const Rule& draft) {
   std::vector<Choice> choices;
   const bool own = !draft.is_float && (draft.preset.empty() || !draft.override_fields.empty());
-  if (own) choices.push_back({kGiven, given_title(draft), {}});
+  if (own) choices.push_back(given_choice(draft));
   choices.push_back({kFloat, std_tr("Float (not quantized)"), {}});
   for (const auto& p : PresetLibrary::builtin().all()) choices.push_back({p.id, p.title + " (" + p.group + ")", p.doc});
   const std::string value = own ? kGiven : draft.is_float ? kFloat : draft.preset;
