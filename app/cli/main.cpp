@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "app/cli/options.h"
+#include "app/cli/presets.h"
 #include "app/cli/print.h"
 #include "app/cli/tensor.h"
 #include "app/engine/launch.h"
@@ -13,6 +14,8 @@ int main(int argc, char** argv) {
   // Without the runtime, which takes half a second to load.
   if (options.verb == "tensor")
     return quanvas::cli::finish(quanvas::guarded("", [&] { return quanvas::cli::tensor(options); }), options, false);
+  if (options.verb == "presets")
+    return quanvas::cli::finish(quanvas::guarded("", [&] { return quanvas::cli::presets(options); }), options, false);
   const auto entry = quanvas::load_runtime("quanvas_cli_main");
   if (!entry) {
     std::fprintf(stderr, "quanvas-cli: %s\n", entry.error().text().c_str());

@@ -203,6 +203,9 @@ void add_verbs(CLI::App& app, Options& o) {
 
   add_tensor(app, o);
 
+  auto* presets = verb(app, "presets", "Named quantizers, for 'preset' in recipes and 'tensor --spec'");
+  presets->add_option("--filter", o.filter, "Only those whose name or description contains this")->type_name("TEXT");
+
   verb(app, "catalog", "Plug-ins with their options, presets, built-in recipes");
 }
 

@@ -64,6 +64,9 @@ struct Options {
   // recipe
   std::string set_recipe;
 
+  // presets
+  std::string filter;
+
   // tensor
   std::string spec, in, codes, scale_out, zero_point_out;
   std::string kind = "weight", layer = "linear";

@@ -11,7 +11,7 @@
 #include "core/quant/params.h"
 #include "core/quant/qtensor.h"
 #include "core/quant/truncate.h"
-#include "core/recipe/recipe.h"
+#include "core/recipe/preset_names.h"
 
 namespace quanvas::cli {
 namespace {
@@ -44,7 +44,7 @@ Result<QuantSpec> spec_of(const Options& o) {
     rule.preset = o.spec;
   } else {
     return fail(ErrorCode::kNotFound, "There is neither a file nor a preset '" + o.spec + "'.",
-                "'catalog' lists the presets.");
+                preset_hint(o.spec, PresetLibrary::builtin()));
   }
   // Values as JSON where they are (4, true), else as text (power-of-two).
   for (const std::string& given : o.options) {

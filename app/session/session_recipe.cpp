@@ -2,18 +2,38 @@
 // after it was started again, until it has confirmed it.
 #include "app/session/session_impl.h"
 
+#include <map>
+
 namespace quanvas {
 namespace {
 
 constexpr auto kEditPatience = std::chrono::seconds(30);
 constexpr int kRetryMs = 3000;
 
-// Layers with a site whose spec differs. Both plans list the sites of the same graph in the same order.
+using Sharers = std::map<std::string, std::vector<Site>>;
+Sharers sharers(const Plan& plan) {
+  Sharers out;
+  for (const auto& s : plan.sites)
+    if (!s.share.empty()) out[s.share].push_back(s.site);
+  return out;
+}
+
+// Layers with a site whose spec differs, or which shares its scale with others than before. Both plans list the sites of
+// the same graph in the same order.
 std::vector<NodeId> changed_layers(const Plan& before, const Plan& after) {
+  const Sharers shared_before = sharers(before), shared_after = sharers(after);
+  const auto with_whom = [](const Sharers& shared, const SitePlan& s) {
+    const auto found = shared.find(s.share);
+    return found == shared.end() ? nullptr : &found->second;
+  };
   std::vector<NodeId> nodes;
   for (std::size_t i = 0; i < after.sites.size(); ++i) {
     const auto& now = after.sites[i];
-    const bool same = i < before.sites.size() && before.sites[i].site == now.site && before.sites[i].spec == now.spec;
+    bool same = i < before.sites.size() && before.sites[i].site == now.site && before.sites[i].spec == now.spec;
+    if (same) {
+      const auto *was = with_whom(shared_before, before.sites[i]), *is = with_whom(shared_after, now);
+      same = was && is ? *was == *is : was == is;
+    }
     if (!same && (nodes.empty() || nodes.back() != now.site.node)) nodes.push_back(now.site.node);
   }
   return nodes;

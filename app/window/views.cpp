@@ -11,6 +11,7 @@
 #include "widgets/common/format.h"
 #include "widgets/common/theme.h"
 #include "widgets/models/runs_model.h"
+#include "widgets/models/shown_spec.h"
 #include "widgets/panels/inspector_state.h"
 #include "widgets/models/counted.h"
 
@@ -20,9 +21,9 @@ namespace {
 QString tr(const char* text) { return QCoreApplication::translate("Views", text); }
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
-void set_site(NodeVisual& v, const SitePlan& p) {
+void set_site(NodeVisual& v, const SitePlan& p, const Graph& graph, const Layer& layer) {
   if (!p.spec) return;
-  const QString chip = qs(chip_text(*p.spec, p.site.kind));
+  const QString chip = qs(chip_text(shown_spec(graph, layer, p.site, *p.spec), p.site.kind));
   switch (p.site.kind) {
     case SiteKind::kWeight:
       v.weight_chip = chip;
@@ -75,7 +76,13 @@ std::map<NodeId, NodeVisual> node_visuals(const Session& session, const Run* run
   if (!session.has_project()) return out;
   for (const auto& node : session.graph()->nodes())
     if (!node.opaque_reason.empty()) out[node.id].problem = qs(node.opaque_reason);
-  for (const auto& p : session.plan().sites) set_site(out[p.site.node], p);
+  // The plan lists the sites of the layers in their order.
+  auto layer = session.layers().begin();
+  for (const auto& p : session.plan().sites) {
+    while (layer != session.layers().end() && layer->node != p.site.node) ++layer;
+    if (layer == session.layers().end()) break;
+    set_site(out[p.site.node], p, *session.graph(), *layer);
+  }
   for (const auto& [node, facts] : session.facts()) {
     if (facts.output) out[node].isolated_db = facts.output->sqnr_db;
     out[node].stale = session.facts_are_stale(node);

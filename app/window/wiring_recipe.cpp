@@ -46,10 +46,14 @@ void Wiring::wire_recipe_views() {
   for (const auto& id : builtin_recipe_ids())
     window_->actions().submenu(QStringLiteral("builtin"))->addAction(qs(id), this, [use_builtin, id] { use_builtin(qs(id)); });
   connect(panels_.inspector, &InspectorPanel::assign, this, &Wiring::assign);
-  connect(panels_.inspector, &InspectorPanel::rule_added, this, [this](const Rule& rule, const QString& label) { session_->edit_recipe(with_rule(session_->recipe(), rule), label); });
+  connect(panels_.inspector, &InspectorPanel::rule_added, this, [this](const Rule& rule, const QString& label) { session_->edit_recipe(with_rule_for_all(session_->recipe(), *session_->graph(), rule), label); });
   connect(panels_.inspector, &InspectorPanel::rule_wanted, this, &Wiring::make_rule);
   connect(panels_.inspector, &InspectorPanel::reset_wanted, this, [this](const std::vector<Site>& sites) {
     session_->edit_recipe(without_own_rules(session_->recipe(), *session_->graph(), sites), tr("Remove own rule"));
+  });
+  connect(panels_.inspector, &InspectorPanel::share_wanted, this, [this](const std::vector<Site>& sites, bool share) {
+    const std::string name = share ? fresh_share_name(session_->recipe(), sites) : std::string();
+    session_->edit_recipe(with_share(session_->recipe(), *session_->graph(), sites, name), share ? tr("Share one quantizer") : tr("Unshare"));
   });
   connect(panels_.inspector, &InspectorPanel::calibrate_wanted, this, [this] { window_->actions().at(QStringLiteral("calibrate"))->trigger(); });
   connect(panels_.layers, &LayersPanel::format_chosen, this, &Wiring::assign_kind);
@@ -82,7 +86,7 @@ void Wiring::schedule_facts() {
 void Wiring::show_facts() {
   if (!session_->has_project()) return;
   const Run* current = views::current_run(*session_);
-  refresh_rows(rows_, session_->layers(), session_->plan(), session_->facts());
+  refresh_rows(rows_, *session_->graph(), session_->layers(), session_->plan(), session_->facts());
   for (auto& row : rows_) row.stale = session_->facts_are_stale(row.node);
   panels_.layers->set_rows(rows_);
   panels_.graph->set_visuals(views::node_visuals(*session_, current));
@@ -95,6 +99,7 @@ void Wiring::show_facts() {
 }
 
 void Wiring::assign(const std::vector<Assignment>& assignments, const QString& label, const QString& merge_key) {
+  if (const QString why = sharing_refusal(*session_->graph(), session_->plan(), assignments); !why.isEmpty()) return say_problem(why);
   if (assignments.size() == 1) session_->assign(assignments.front().sites, assignments.front().spec, label, merge_key);
   else session_->edit_recipe(with_assignments(session_->recipe(), *session_->graph(), assignments), label, merge_key);
 }

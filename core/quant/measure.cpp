@@ -88,6 +88,18 @@ double scale_bytes(const QuantSpec& spec) {
   return 4;
 }
 
+// Bytes of the codes alone. Ternary ones are stored five to a byte, each group on its own (ggml's TQ1_0); the others in
+// code_bits() each.
+double code_bytes(const QuantParams& params, double elements) {
+  constexpr double kTernaryToAByte = 5;  // 3^5 = 243
+  if (params.spec.format != "ternary") return elements * code_bits(params.spec) / 8;
+  const BlockLayout& l = params.layout;
+  if (l.granularity != Granularity::kGroup || l.dim < 1 || l.group < 1) return std::ceil(elements / kTernaryToAByte);
+  const double lines = elements / static_cast<double>(l.dim);
+  return lines * (static_cast<double>(l.dim / l.group) * std::ceil(static_cast<double>(l.group) / kTernaryToAByte) +
+                  std::ceil(static_cast<double>(l.dim % l.group) / kTernaryToAByte));
+}
+
 void add_sizes(const QuantParams& params, std::int64_t n, SiteFacts& facts) {
   facts.bytes_float = 4.0 * static_cast<double>(n);
   facts.bytes_quantized = stored_bytes(params, static_cast<double>(n));
@@ -154,7 +166,7 @@ double stored_bytes(const QuantParams& params, double elements) {
   const double zero_bits = params.spec.zero_point == ZeroPointType::kFloat    ? 32
                            : params.spec.zero_point == ZeroPointType::kOffset ? 8 * scale_bytes(params.spec)
                                                                               : bits;
-  double bytes = (elements * bits + static_cast<double>(params.zero_point.size()) * zero_bits) / 8;
+  double bytes = code_bytes(params, elements) + static_cast<double>(params.zero_point.size()) * zero_bits / 8;
   // A bias at the accumulator's scale needs none of its own.
   if (params.spec.scale_from_accumulator) return bytes;
   bytes += static_cast<double>(params.scale.size()) * scale_bytes(params.spec);

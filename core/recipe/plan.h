@@ -39,6 +39,11 @@ void visit_fields(V& v, Plan& p) {
 }
 
 Result<Plan> resolve(const Graph& graph, const Recipe& recipe, const PresetLibrary& presets);
+// The sites that are to have one quantizer with this one by the names in their rules, itself among them, in graph
+// order; also when their formats forbid it and they stay float. Empty: its rule has no name.
+std::vector<Site> sharing_sites(const Recipe& recipe, const Plan& plan, const Site& site);
+// Why sites of this kind cannot have one such quantizer together, as a clause; empty: they can.
+std::string sharing_problem(const QuantSpec& spec, SiteKind kind);
 // "type is Conv and not first": a selector in words.
 std::string describe(const Selector& selector);
 // Index of the rules that match a site, in order; the last wins.

@@ -40,23 +40,17 @@ std::string list_text(std::vector<std::string> names) {
   return out + (more ? " and " + std::to_string(more) + " more" : "");
 }
 
+bool is_activation(SiteKind kind) { return kind == SiteKind::kInput || kind == SiteKind::kOutput; }
+
 // Why these sites cannot have one quantizer, as a clause; empty: they can.
-std::string sharing_problem(const std::vector<const SitePlan*>& sites) {
-  const QuantSpec& spec = *sites[0]->spec;
-  const auto is_activation = [](const SitePlan* s) { return s->site.kind == SiteKind::kInput || s->site.kind == SiteKind::kOutput; };
+std::string problem_between(const std::vector<const SitePlan*>& sites) {
+  const SiteKind kind = sites[0]->site.kind;
   for (const SitePlan* s : sites) {
     if (s->site.kind == SiteKind::kBias) return "a bias shares nothing";
-    if (is_activation(s) != is_activation(sites[0])) return "weights and activations do not share";
-    if (!(*s->spec == spec)) return "their formats differ";
+    if (is_activation(s->site.kind) != is_activation(kind)) return "weights and activations do not share";
+    if (!(*s->spec == *sites[0]->spec)) return "their formats differ";
   }
-  if (spec.granularity != Granularity::kTensor)
-    return std::string("granularity is ") + enum_text(spec.granularity) + ", which must be tensor";
-  if (spec.source == ScaleSource::kDynamic) return "source is dynamic, which finds a scale in each tensor alone";
-  if (spec.decoupled != Decoupling::kNone) return "decoupled codes have a scale for each tensor";
-  if (!is_activation(sites[0]) && (spec.statistic == Statistic::kMaxMean || spec.statistic == Statistic::kMaxRms ||
-                                   spec.statistic == Statistic::kHe))
-    return std::string("statistic is ") + enum_text(spec.statistic) + ", which looks at the shape of one tensor";
-  return {};
+  return sharing_problem(*sites[0]->spec, kind);
 }
 
 // Sites of rules with one name get one quantizer, or stay float where that cannot be.
@@ -64,10 +58,8 @@ void settle_shares(const Graph& graph, const Recipe& recipe, Plan& plan) {
   std::map<std::string, std::vector<SitePlan*>> groups;
   for (SitePlan& s : plan.sites) {
     if (!s.spec || s.rule < 0) continue;
-    const std::string& name = recipe.rules[static_cast<std::size_t>(s.rule)].share;
-    if (name.empty() || (name == "node" && s.site.kind != SiteKind::kInput)) continue;
-    s.share = name == "node" ? std::string("#") + std::to_string(s.site.node) : name;
-    groups[s.share].push_back(&s);
+    s.share = share_key(recipe, s);
+    if (!s.share.empty()) groups[s.share].push_back(&s);
   }
   for (auto& [key, sites] : groups) {
     if (sites.size() == 1) {
@@ -77,7 +69,7 @@ void settle_shares(const Graph& graph, const Recipe& recipe, Plan& plan) {
     std::vector<std::string> names;
     for (const SitePlan* s : sites) names.push_back(site_text(graph, s->site));
     const std::string shown = key.starts_with("#") ? "node" : key;
-    const std::string problem = sharing_problem({sites.begin(), sites.end()});
+    const std::string problem = problem_between({sites.begin(), sites.end()});
     for (SitePlan* s : sites) {
       s->why += "; shares '" + shown + "' with " + std::to_string(sites.size() - 1) + " other" + (sites.size() > 2 ? "s" : "");
       if (problem.empty()) continue;
@@ -129,6 +121,35 @@ void settle_biases(std::vector<SitePlan>& sites) {
 }
 
 }  // namespace
+
+std::string share_key(const Recipe& recipe, const SitePlan& site) {
+  if (site.rule < 0 || recipe.rules[static_cast<std::size_t>(site.rule)].is_float) return {};
+  const std::string& name = recipe.rules[static_cast<std::size_t>(site.rule)].share;
+  if (name != "node") return name;
+  return site.site.kind == SiteKind::kInput ? "#" + std::to_string(site.site.node) : std::string();
+}
+
+std::vector<Site> sharing_sites(const Recipe& recipe, const Plan& plan, const Site& site) {
+  const SitePlan* own = plan.find(site);
+  const std::string key = own ? share_key(recipe, *own) : std::string();
+  std::vector<Site> out;
+  if (key.empty()) return out;
+  for (const SitePlan& s : plan.sites)
+    if (share_key(recipe, s) == key) out.push_back(s.site);
+  return out;
+}
+
+std::string sharing_problem(const QuantSpec& spec, SiteKind kind) {
+  if (kind == SiteKind::kBias) return "a bias shares nothing";
+  if (spec.granularity != Granularity::kTensor)
+    return std::string("granularity is ") + enum_text(spec.granularity) + ", which must be tensor";
+  if (spec.source == ScaleSource::kDynamic) return "source is dynamic, which finds a scale in each tensor alone";
+  if (spec.decoupled != Decoupling::kNone) return "decoupled codes have a scale for each tensor";
+  if (!is_activation(kind) && (spec.statistic == Statistic::kMaxMean || spec.statistic == Statistic::kMaxRms ||
+                                   spec.statistic == Statistic::kHe))
+    return std::string("statistic is ") + enum_text(spec.statistic) + ", which looks at the shape of one tensor";
+  return {};
+}
 
 void settle(const Graph& graph, const Recipe& recipe, Plan& plan) {
   settle_shares(graph, recipe, plan);

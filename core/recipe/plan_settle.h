@@ -5,6 +5,10 @@
 
 namespace quanvas {
 
+// What the sites of one shared quantizer have in common by their rules: the name, or "#7" for the inputs of node 7;
+// empty: nothing.
+std::string share_key(const Recipe& recipe, const SitePlan& site);
+
 // Shared quantizers, then biases at the accumulator's scale: where the sites do not go together they become float, with
 // the reason in `why` and, for shares, a warning. Accumulators whose bound does not hold for the layer's input are
 // warnings. Cheap where no rule uses these.

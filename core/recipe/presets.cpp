@@ -4,7 +4,7 @@
 #include <map>
 
 #include "core/base/files.h"
-#include "core/recipe/recipe.h"
+#include "core/recipe/preset_names.h"
 
 namespace quanvas {
 namespace fs = std::filesystem;
@@ -138,12 +138,8 @@ Result<QuantSpec> rule_spec(const Rule& rule, const PresetLibrary& presets) {
   QuantSpec base;
   if (!rule.preset.empty()) {
     const Preset* preset = presets.find(rule.preset);
-    if (!preset) {
-      std::string known;
-      for (const auto& p : presets.all()) known += (known.empty() ? "" : ", ") + p.id;
-      return fail(ErrorCode::kNotFound, "There is no preset '" + rule.preset + "'.",
-                  known.empty() ? "The folder of presets is empty or cannot be read." : "Known: " + known + ".");
-    }
+    if (!preset)
+      return fail(ErrorCode::kNotFound, "There is no preset '" + rule.preset + "'.", preset_hint(rule.preset, presets));
     base = preset->spec;
   }
   if (rule.override_fields.is_null() || (rule.override_fields.is_object() && rule.override_fields.empty())) return base;

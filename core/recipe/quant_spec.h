@@ -322,8 +322,8 @@ std::string chip_text(const QuantSpec& spec, SiteKind site);
 // "Integer 4 bit signed, −7 … 7, per channel, MSE, float32 scale".
 std::string describe(const QuantSpec& spec);
 // The form of the inspector for a site kind: fields with titles, docs, ranges, choices, enabled-if. Keys are
-// those of QuantSpec's JSON; axis, clip_min and clip_max have no default value and so are not in the form: an
-// edit replaces the form's keys in the JSON of the old spec and keeps the others.
+// those of QuantSpec's JSON; clip_min and clip_max are dragged in the histogram and so not in the form: an edit replaces
+// the form's keys in the JSON of the old spec and keeps the others.
 const Schema& quant_spec_schema(SiteKind site);
 
 }  // namespace quanvas

@@ -29,64 +29,6 @@ json activation_fields(int bits) {
   return {{"bits", bits}, {"signed", false}, {"zero_point", "integer"}, {"statistic", bits >= 8 ? "minmax" : "mse"}};
 }
 
-json fields_of(const QuantSpec& spec) {
-  const json defaults = to_json_value(QuantSpec{});
-  json fields = {{"bits", spec.bits}};
-  const json all = to_json_value(spec);
-  for (const auto& [key, value] : all.items())
-    if (!defaults.contains(key) || defaults[key] != value) fields[key] = value;
-  return fields;
-}
-
-// A rule that with_assignment made: nodes by name, nothing else.
-bool is_assignment(const Rule& rule) {
-  const Selector& s = rule.select;
-  return !s.names.empty() && !s.sites.empty() && s.ops.empty() && s.kinds.empty() && s.scope.empty() &&
-         s.position.empty() && !s.depthwise_only;
-}
-
-bool covers(const Rule& wide, const Rule& narrow) {
-  if (wide.select.operand >= 0 && wide.select.operand != narrow.select.operand) return false;
-  const auto& kinds = wide.select.sites;
-  return std::all_of(narrow.select.sites.begin(), narrow.select.sites.end(),
-                     [&](SiteKind k) { return std::find(kinds.begin(), kinds.end(), k) != kinds.end(); });
-}
-
-void drop_covered(std::vector<Rule>& rules, const Rule& added) {
-  const std::set<std::string> names(added.select.names.begin(), added.select.names.end());
-  for (std::size_t i = rules.size(); i-- > 0 && is_assignment(rules[i]);) {
-    if (!covers(added, rules[i])) continue;
-    std::erase_if(rules[i].select.names, [&](const std::string& n) { return names.count(n) > 0; });
-    if (rules[i].select.names.empty()) rules.erase(rules.begin() + static_cast<std::ptrdiff_t>(i));
-  }
-}
-
-// What one rule can say: site kinds and operand, for a list of nodes.
-using Target = std::pair<int, std::vector<SiteKind>>;
-
-int operands_of_kind(const Layer& layer, SiteKind kind) {
-  const auto sites = layer.sites();
-  return static_cast<int>(std::count_if(sites.begin(), sites.end(), [&](const Site& s) { return s.kind == kind; }));
-}
-
-// The node's sites as few targets: kinds whose operands are all there together, single operands one by one.
-std::vector<Target> targets_of(const Layer* layer, const std::vector<Site>& sites) {
-  std::map<SiteKind, std::set<int>> operands;
-  for (const Site& s : sites) operands[s.kind].insert(s.operand);
-  std::vector<Target> out;
-  std::vector<SiteKind> whole;
-  for (const auto& [kind, given] : operands) {
-    const int all = layer ? operands_of_kind(*layer, kind) : 1;
-    if (static_cast<int>(given.size()) >= all) {
-      whole.push_back(kind);
-      continue;
-    }
-    for (const int operand : given) out.push_back({operand, {kind}});
-  }
-  if (!whole.empty()) out.insert(out.begin(), {-1, whole});
-  return out;
-}
-
 }  // namespace
 
 bool is_position(const std::string& text) {
@@ -170,42 +112,6 @@ Result<Recipe> builtin_recipe(const std::string& id) {
   const fs::path file = resource_dir() / "recipes" / (id + ".yaml");
   QUANVAS_TRY(const std::string text, read_file(file));
   return parse_recipe(text, file.string());
-}
-
-Recipe with_assignment(const Recipe& recipe, const Graph& graph, const std::vector<Site>& sites,
-                       const std::optional<QuantSpec>& spec) {
-  Recipe out = recipe;
-  const std::vector<Layer> layers = find_layers(graph);
-  std::vector<NodeId> order;
-  std::map<NodeId, std::vector<Site>> by_node;
-  for (const Site& site : sites) {
-    if (!graph.find(site.node)) continue;
-    auto& of_node = by_node[site.node];
-    if (of_node.empty()) order.push_back(site.node);
-    of_node.push_back(site);
-  }
-  std::map<NodeId, const Layer*> layer_of;
-  for (const Layer& layer : layers) layer_of[layer.node] = &layer;
-  std::vector<std::pair<Target, std::vector<std::string>>> groups;
-  for (const NodeId node : order) {
-    const auto layer = layer_of.find(node);
-    for (const Target& target : targets_of(layer == layer_of.end() ? nullptr : layer->second, by_node[node])) {
-      auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == target; });
-      if (group == groups.end()) group = groups.insert(groups.end(), {target, {}});
-      group->second.push_back(quote_pattern(graph.find(node)->name));
-    }
-  }
-  for (auto& [target, names] : groups) {
-    Rule rule;
-    rule.select.sites = target.second;
-    rule.select.operand = target.first;
-    rule.select.names = std::move(names);
-    rule.is_float = !spec;
-    if (spec) rule.override_fields = fields_of(*spec);
-    drop_covered(out.rules, rule);
-    out.rules.push_back(std::move(rule));
-  }
-  return out;
 }
 
 }  // namespace quanvas

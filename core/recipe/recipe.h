@@ -153,7 +153,12 @@ Result<Recipe> builtin_recipe(const std::string& id);
 
 // The same recipe with one rule per spec at its end for exactly these sites of these nodes ('' spec = float).
 // Trailing rules for named nodes lose the nodes that the new rule covers, so repeated clicks do not pile up.
+// Sites keep the name under which they share a quantizer, and those that share it with them get the spec, too:
+// else the formats would differ and none could keep it. A site that becomes float leaves the others alone.
 Recipe with_assignment(const Recipe& recipe, const Graph& graph, const std::vector<Site>& sites,
                        const std::optional<QuantSpec>& spec);
+// The same with these sites sharing one quantizer under the name, each with the format that its rule gives it; empty:
+// each gets one of its own. Sites without a format are left out.
+Recipe with_share(const Recipe& recipe, const Graph& graph, const std::vector<Site>& sites, const std::string& share);
 
 }  // namespace quanvas

@@ -50,7 +50,7 @@ Result<SiteFacts> measure_site(const Site& site, const quant::QuantParams& param
   facts.from_sample = from_sample;
   if (from_sample) {  // no place in the file
     facts.bytes_float = facts.bytes_quantized = 0;
-    facts.bits_per_element = params.spec.bits;
+    facts.bits_per_element = code_bits(params.spec);
   }
   return facts;
 }

@@ -16,60 +16,12 @@
 #include <QTest>
 #include <QToolButton>
 
-#include "tests/widgets/panel_sample.h"
-#include "widgets/forms/field_editor.h"
-#include "widgets/forms/schema_form.h"
-#include "widgets/panels/inspector_panel.h"
+#include "tests/widgets/inspector_bench.h"
 
 namespace quanvas {
 namespace {
 
 using testing::HasSubstr;
-
-struct Asked {
-  std::vector<Assignment> assignments;
-  QString label, merge_key;
-};
-
-class InspectorTest : public testing::Test {
- protected:
-  InspectorTest() {
-    panel_.resize(300, 700);
-    panel_.show();
-    QObject::connect(&panel_, &InspectorPanel::assign, &panel_,
-                     [this](const std::vector<Assignment>& a, const QString& label, const QString& key) { asked_.push_back({a, label, key}); });
-  }
-  void select(const std::vector<std::string>& names) {
-    names_ = names;
-    std::vector<NodeId> nodes;
-    for (const auto& n : names) nodes.push_back(p_.id(n));
-    panel_.set_state(inspector_state(*p_.net.graph, p_.net.layers, p_.recipe, p_.plan, p_.facts, nodes));
-  }
-  void set_bits(const std::string& name, int bits) {
-    QuantSpec spec = p_.spec(p_.weight(name));
-    spec.bits = bits;
-    p_.set(with_assignment(p_.recipe, *p_.net.graph, {p_.weight(name)}, spec));
-  }
-  template <class T>
-  T* control(const char* key) {
-    return panel_.form()->editor(key)->findChild<T*>();
-  }
-  void choose(QComboBox* combo, int index) {
-    combo->setCurrentIndex(index);
-    Q_EMIT combo->activated(index);
-  }
-  QString field_error(const char* key) {
-    for (auto* label : panel_.form()->findChildren<QLabel*>())
-      if (label->property("role") == QLatin1String("error") && !label->isHidden()) return label->text();
-    (void)key;
-    return {};
-  }
-
-  sample::Project p_ = sample::project();
-  std::vector<std::string> names_;
-  InspectorPanel panel_;
-  std::vector<Asked> asked_;
-};
 
 TEST_F(InspectorTest, ShowsTheLayerItsSitesAndItsFacts) {
   select({"conv2"});
@@ -79,7 +31,7 @@ TEST_F(InspectorTest, ShowsTheLayerItsSitesAndItsFacts) {
   for (int i = 0; i < panel_.tabs()->count(); ++i) tabs << panel_.tabs()->tabText(i);
   EXPECT_EQ(tabs, (QStringList{"Weight", "Input", "Output"}));
   const std::string facts = panel_.facts_text().toStdString();
-  for (const char* part : {"SQNR of the weight: 19.6", "SQNR at the output: 22.1", "Values clipped: 0.21", "Codes in use: 13 of 15", "9.6 → 1.3"})
+  for (const char* part : {"SQNR of the weight: 19.6", "SQNR at the output: 22.1", "Values clipped: 0.21", "Codes in use: 13 of 15", "Size: 9.6 → 1.3", "Bits per element: 4.21"})
     EXPECT_THAT(facts, HasSubstr(part));
   EXPECT_EQ(control<QSpinBox>("bits")->value(), 4);
 }

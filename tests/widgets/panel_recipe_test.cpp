@@ -103,6 +103,13 @@ TEST_F(RecipePanelTest, PassesAreSwitchedAddedAndHaveTheirOptions) {
   EXPECT_EQ(recipe_.passes[1].options["epochs"], 3);
   press("Move the pass up");
   EXPECT_EQ(recipe_.passes[0].id, "qat");
+  panel_.activateWindow();
+  ASSERT_TRUE(QTest::qWaitForWindowActive(&panel_));  // shortcuts need it
+  panel_.passes()->setFocus();
+  QTest::keyClick(panel_.passes(), Qt::Key_Down, Qt::AltModifier);
+  EXPECT_EQ(recipe_.passes[1].id, "qat") << "the same keys as in the list of rules";
+  QTest::keyClick(panel_.passes(), Qt::Key_Up, Qt::AltModifier);
+  EXPECT_EQ(recipe_.passes[0].id, "qat");
   press("Remove the pass");
   ASSERT_EQ(recipe_.passes.size(), 1u);
   EXPECT_EQ(recipe_.passes[0].id, "fold-bn");
@@ -121,6 +128,9 @@ TEST(RuleDialogTest, CountsMatchesWhileItIsEditedAndKeepsTheFormat) {
   EXPECT_EQ(dialog.rule().override_fields, draft.override_fields) << "nothing edited, nothing changed";
   EXPECT_EQ(dialog.rule().preset, draft.preset);
   EXPECT_EQ(dialog.rule().select, draft.select);
+  auto* format = dialog.form()->editor("format")->findChild<QComboBox*>();
+  EXPECT_EQ(format->currentText(), QStringLiteral("Integer 4 bit signed, −7 … 7, per channel, …")) << "what fits";
+  EXPECT_EQ(format->itemData(format->currentIndex(), Qt::ToolTipRole).toString().toStdString(), describe(*rule_spec(draft, PresetLibrary::builtin())));
   EXPECT_EQ(dialog.matches(), 5);
   auto* ops = dialog.form()->editor("ops")->findChild<QLineEdit*>();
   ops->setFocus();

@@ -7,6 +7,7 @@
 #include <QFileDialog>
 #include <QHBoxLayout>
 #include <QKeyEvent>
+#include <QLabel>
 #include <QLineEdit>
 #include <QRegularExpression>
 #include <QSlider>
@@ -79,12 +80,13 @@ class BoolEditor final : public FieldEditor {
   json default_;
 };
 
-// "Of the training split; 0: all." says what to show for 0: "all".
-QString word_for_zero(const Field& field) {
-  static const QRegularExpression pattern(QStringLiteral("\\b0: ([a-z ]+)[.;,]"));
+// What a field's doc says about a value: "Of the training split; 0: all." of 0 "all".
+QString word_for(const Field& field, const QString& value) {
+  const QRegularExpression pattern(QStringLiteral("\\b%1: ([a-z ]+)[.;,]").arg(value), QRegularExpression::CaseInsensitiveOption);
   const auto match = pattern.match(qs(field.doc));
-  return field.minimum == 0 && match.hasMatch() ? match.captured(1) : QString();
+  return match.hasMatch() ? match.captured(1) : QString();
 }
+QString word_for_zero(const Field& field) { return field.minimum == 0 ? word_for(field, QStringLiteral("0")) : QString(); }
 
 // A text field claims undo and redo for its own letters. It keeps them while something is typed and not yet taken;
 // after that they belong to the window.
@@ -215,7 +217,13 @@ class NumberEditor final : public FieldEditor {
     edit_ = new QLineEdit(this);
     edit_->installEventFilter(this);
     edit_->setPlaceholderText(field.default_value.is_null() ? tr("automatic") : QString());
-    row_layout(this)->addWidget(edit_, 1);
+    auto* layout = row_layout(this);
+    layout->addWidget(edit_, 1);
+    if (field.type == FieldType::kInteger && !field.unit.empty()) {  // of real numbers it stands in the label
+      auto* unit = new QLabel(qs(field.unit), this);
+      unit->setProperty("role", "muted");
+      layout->addWidget(unit);
+    }
     connect(edit_, &QLineEdit::editingFinished, this, [this] { take(); });
     connect(edit_, &QLineEdit::textEdited, this, [this] { touched_ = true; });
   }
@@ -328,15 +336,16 @@ PathKind path_kind(const Field& field) {
 
 class TextEditor final : public FieldEditor {
  public:
-  TextEditor(const Field& field, QWidget* parent) : FieldEditor(parent) {
+  TextEditor(const Field& field, QWidget* parent) : FieldEditor(parent), word_for_empty_(word_for(field, QStringLiteral("empty"))) {
     edit_ = new QLineEdit(this);
+    edit_->setPlaceholderText(word_for_empty_);
     auto* layout = row_layout(this);
     layout->addWidget(edit_, 1);
     connect(edit_, &QLineEdit::textEdited, this, [this](const QString& text) { Q_EMIT edited(text.toStdString(), true); });
     if (path_kind(field) != PathKind::kNone) layout->addWidget(browse_button(field));
   }
   void set_value(const json& value) override {
-    edit_->setPlaceholderText({});
+    edit_->setPlaceholderText(word_for_empty_);
     const QString text = value.is_string() ? qs(value.get<std::string>()) : value.is_null() ? QString() : qs(value.dump());
     if (text != edit_->text()) edit_->setText(text);  // the echo of an edit leaves the cursor where it is
   }
@@ -363,6 +372,7 @@ class TextEditor final : public FieldEditor {
     });
     return button;
   }
+  QString word_for_empty_;
   QLineEdit* edit_;
 };
 

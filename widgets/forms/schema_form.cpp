@@ -40,7 +40,7 @@ SchemaForm::SchemaForm(QWidget* parent) : QWidget(parent), grid_(new QGridLayout
 
 void SchemaForm::set_schema(const Schema& schema) {
   for (auto& r : rows_)
-    for (QWidget* w : {static_cast<QWidget*>(r.label), static_cast<QWidget*>(r.editor), static_cast<QWidget*>(r.error)}) {
+    for (QWidget* w : {static_cast<QWidget*>(r.label), static_cast<QWidget*>(r.editor), static_cast<QWidget*>(r.note), static_cast<QWidget*>(r.error)}) {
       grid_->removeWidget(w);
       w->hide();
       w->deleteLater();  // an edit may be what made us rebuild
@@ -64,14 +64,20 @@ void SchemaForm::add_row(const Field& field) {
   r.editor->focus_widget()->setAccessibleName(qs(field.title));
   r.editor->focus_widget()->setAccessibleDescription(qs(field.doc));
   r.label->setBuddy(r.editor->focus_widget());
-  r.error = new QLabel(this);
-  r.error->setProperty("role", "error");
-  r.error->setWordWrap(true);
-  r.error->hide();
-  const int at = static_cast<int>(rows_.size()) * 2;
+  const auto line_below = [this](const char* role) {
+    auto* label = new QLabel(this);
+    label->setProperty("role", role);
+    label->setWordWrap(true);
+    label->hide();
+    return label;
+  };
+  r.note = line_below("muted");
+  r.error = line_below("error");
+  const int at = static_cast<int>(rows_.size()) * 3;
   grid_->addWidget(r.label, at, 0, Qt::AlignVCenter);
   grid_->addWidget(r.editor, at, 1);
-  grid_->addWidget(r.error, at + 1, 1);
+  grid_->addWidget(r.note, at + 1, 1);
+  grid_->addWidget(r.error, at + 2, 1);
   grid_->setRowMinimumHeight(at, 0);
   r.editor->setContentsMargins(0, 2, 0, 3);
   const std::string key = field.key;
@@ -121,6 +127,11 @@ void SchemaForm::set_refusal(Refusal refusal) {
   update_enabled();
 }
 
+void SchemaForm::set_blocking(Blocking blocking) {
+  blocking_ = std::move(blocking);
+  update_enabled();
+}
+
 void SchemaForm::set_advanced(std::set<std::string> keys) {
   advanced_ = std::move(keys);
   update_enabled();
@@ -140,17 +151,25 @@ QString SchemaForm::reason_of(const Field& field, int depth) const {
   if (std::find(mixed_.begin(), mixed_.end(), need.key) != mixed_.end()) return {};
   const QString outer = reason_of(*other, depth + 1);
   if (!outer.isEmpty()) return outer;
+  if (values_.contains(need.key) && std::find(need.values.begin(), need.values.end(), values_[need.key]) != need.values.end())
+    return {};
+  return condition_text(*other, need.values);
+}
+
+// A list of whole numbers is a range: "Only when Accumulator is 4 … 32 bit."
+QString SchemaForm::condition_text(const Field& other, const std::vector<json>& values) const {
   QStringList titles;
-  for (const auto& v : need.values) {
-    if (values_.contains(need.key) && values_[need.key] == v) return {};
-    titles << choice_title(*other, v);
-  }
-  return tr("Only when %1 is %2.").arg(qs(other->title), titles.join(tr(" or ")));
+  if (other.type == FieldType::kInteger && values.size() > 2)
+    titles << QStringLiteral("%1 … %2 %3").arg(choice_title(other, values.front()), choice_title(other, values.back()), qs(other.unit)).trimmed();
+  else
+    for (const auto& v : values) titles << choice_title(other, v);
+  return tr("Only when %1 is %2.").arg(qs(other.title), titles.join(tr(" or ")));
 }
 
 void SchemaForm::update_enabled() {
   for (auto& r : rows_) {
     r.reason = reason_of(r.field);
+    if (r.reason.isEmpty() && blocking_) r.reason = blocking_(r.field.key);
     const bool enabled = r.reason.isEmpty();
     const QString tip = enabled ? qs(r.field.doc) : r.reason + QStringLiteral("\n") + qs(r.field.doc);
     r.editor->setEnabled(enabled);
@@ -165,6 +184,7 @@ void SchemaForm::update_enabled() {
       r.editor->mark_refused([&](const json& value) { return refusal_(r.field.key, value); });
     r.editor->setVisible(shown);
     r.label->setVisible(shown);
+    r.note->setVisible(shown && !r.note->text().isEmpty());
   }
 }
 
@@ -173,6 +193,13 @@ void SchemaForm::set_error(const std::string& key, const QString& sentence) {
   if (!r) return;
   r->error->setText(sentence);
   r->error->setVisible(!sentence.isEmpty());
+}
+
+void SchemaForm::set_note(const std::string& key, const QString& sentence) {
+  Row* r = row(key);
+  if (!r || r->note->text() == sentence) return;
+  r->note->setText(sentence);
+  r->note->setVisible(!sentence.isEmpty() && !r->editor->isHidden());
 }
 
 void SchemaForm::clear_errors() {

@@ -42,10 +42,16 @@ class SchemaForm : public QWidget {
   // change, once for each choice that is shown. Without it every choice can be made.
   using Refusal = std::function<QString(const std::string& key, const json& value)>;
   void set_refusal(Refusal refusal);
+  // Says why a field as a whole has no meaning beside the others as they are; nothing when it has. Such a field is
+  // disabled with this reason, as one whose enabled_if does not hold.
+  using Blocking = std::function<QString(const std::string& key)>;
+  void set_blocking(Blocking blocking);
   // Fields that are shown only together with the disabled ones, or when they are not at their default.
   void set_advanced(std::set<std::string> keys);
   // Sentence under a field; empty removes it. A key that the form lacks is ignored.
   void set_error(const std::string& key, const QString& sentence);
+  // A quiet sentence under a field that says more about its value; empty removes it.
+  void set_note(const std::string& key, const QString& sentence);
   void clear_errors();
   bool has_errors() const;
 
@@ -61,13 +67,14 @@ class SchemaForm : public QWidget {
     Field field;
     QLabel* label = nullptr;
     FieldEditor* editor = nullptr;
-    QLabel* error = nullptr;
+    QLabel *note = nullptr, *error = nullptr;
     QString reason;
   };
   void add_row(const Field& field);
   void take(const std::string& key, const json& value, bool continuous);
   void update_enabled();
   QString reason_of(const Field& field, int depth = 0) const;
+  QString condition_text(const Field& other, const std::vector<json>& values) const;
   Row* row(const std::string& key);
 
   Schema schema_;
@@ -75,6 +82,7 @@ class SchemaForm : public QWidget {
   std::vector<std::string> mixed_;
   bool filled_ = false;
   Refusal refusal_;
+  Blocking blocking_;
   std::set<std::string> advanced_;
   std::vector<Row> rows_;
   QGridLayout* grid_;

@@ -7,6 +7,7 @@
 #include "widgets/common/format.h"
 #include "widgets/common/node_names.h"
 #include "widgets/common/theme.h"
+#include "widgets/models/shown_spec.h"
 
 namespace quanvas {
 namespace {
@@ -34,7 +35,7 @@ const ColumnText kColumnTexts[LayersModel::kColumns] = {
      QT_TRANSLATE_NOOP("quanvas::LayersModel", "10·log10( Σy² / Σ(y−y~)² ) in dB at the layer's output, only this layer quantized, on the calibration sample: higher is better"), false},
 };
 
-FormatCell format_cell(const Plan& plan, const Site& site) {
+FormatCell format_cell(const Graph& graph, const Layer& layer, const Plan& plan, const Site& site) {
   FormatCell cell;
   const SitePlan* p = plan.find(site);
   if (!p) return cell;
@@ -45,18 +46,18 @@ FormatCell format_cell(const Plan& plan, const Site& site) {
   }
   cell.state = FormatCell::State::kQuantized;
   cell.spec = *p->spec;
-  cell.chip = qs(chip_text(*p->spec, site.kind));
+  cell.chip = qs(chip_text(shown_spec(graph, layer, site, *p->spec), site.kind));
   return cell;
 }
 
-void set_formats(LayerRow& row, const Layer& layer, const Plan& plan) {
+void set_formats(LayerRow& row, const Graph& graph, const Layer& layer, const Plan& plan) {
   for (const auto& site : layer.sites()) {
     FormatCell* cell = site.kind == SiteKind::kWeight   ? &row.weight
                        : site.kind == SiteKind::kInput  ? &row.input
                        : site.kind == SiteKind::kOutput ? &row.output
                                                         : nullptr;
     // Of several operands the first quantized one speaks for the layer.
-    if (cell && cell->state != FormatCell::State::kQuantized) *cell = format_cell(plan, site);
+    if (cell && cell->state != FormatCell::State::kQuantized) *cell = format_cell(graph, layer, plan, site);
   }
 }
 
@@ -114,17 +115,17 @@ std::vector<LayerRow> layer_rows(const Graph& graph, const std::vector<Layer>& l
       row.shape = shown_shape(*graph.tensor(layer.output).shape);
     rows.push_back(std::move(row));
   }
-  refresh_rows(rows, layers, plan, facts);
+  refresh_rows(rows, graph, layers, plan, facts);
   return rows;
 }
 
-void refresh_rows(std::vector<LayerRow>& rows, const std::vector<Layer>& layers, const Plan& plan,
+void refresh_rows(std::vector<LayerRow>& rows, const Graph& graph, const std::vector<Layer>& layers, const Plan& plan,
                   const std::map<NodeId, LayerFacts>& facts) {
   for (std::size_t i = 0; i < std::min(rows.size(), layers.size()); ++i) {
     LayerRow& row = rows[i];
     row.weight = row.input = row.output = {};
     row.weight_sqnr = row.output_sqnr = std::nan("");
-    set_formats(row, layers[i], plan);
+    set_formats(row, graph, layers[i], plan);
     if (const auto it = facts.find(row.node); it != facts.end()) set_facts(row, it->second);
   }
 }

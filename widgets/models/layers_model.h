@@ -46,7 +46,8 @@ struct LayerRow {
 
 // Rows in graph order. `facts` may lack layers.
 // refresh_rows replaces formats and facts of rows made from the same layers: what an edit changes.
-void refresh_rows(std::vector<LayerRow>& rows, const std::vector<Layer>& layers, const Plan& plan, const std::map<NodeId, LayerFacts>& facts);
+void refresh_rows(std::vector<LayerRow>& rows, const Graph& graph, const std::vector<Layer>& layers, const Plan& plan,
+                  const std::map<NodeId, LayerFacts>& facts);
 std::vector<LayerRow> layer_rows(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan,
                                  const std::map<NodeId, LayerFacts>& facts);
 

@@ -1,9 +1,10 @@
 #include "widgets/models/recipe_edits.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 
-#include "core/recipe/plan.h"
+#include <QCoreApplication>
 
 namespace quanvas {
 namespace {
@@ -101,6 +102,45 @@ Recipe with_rule(const Recipe& recipe, const Rule& rule) {
   Recipe out = recipe;
   out.rules.push_back(rule);
   return out;
+}
+
+Recipe with_rule_for_all(const Recipe& recipe, const Graph& graph, const Rule& rule) {
+  Recipe out = with_rule(recipe, rule);
+  const auto before = resolve(graph, recipe, PresetLibrary::builtin());
+  const auto after = resolve(graph, out, PresetLibrary::builtin());
+  if (!before || !after || rule.is_float) return out;
+  std::map<std::string, std::vector<Site>> shared;
+  for (std::size_t i = 0; i < after->sites.size(); ++i) {
+    const SitePlan& was = before->sites[i];
+    if (was.share.empty() || after->sites[i].rule != static_cast<int>(recipe.rules.size())) continue;
+    shared[recipe.rules[static_cast<std::size_t>(was.rule)].share].push_back(was.site);
+  }
+  for (const auto& [name, sites] : shared) out = with_share(out, graph, sites, name);
+  return out;
+}
+
+std::string fresh_share_name(const Recipe& recipe, const std::vector<Site>& sites) {
+  const auto of_first = [&](const Site& s) { return s.node == sites.front().node && s.kind == SiteKind::kInput; };
+  if (!sites.empty() && std::all_of(sites.begin(), sites.end(), of_first)) return "node";
+  const auto taken = [&](const std::string& name) {
+    return std::any_of(recipe.rules.begin(), recipe.rules.end(), [&](const Rule& r) { return r.share == name; });
+  };
+  for (int i = 1;; ++i)
+    if (const std::string name = i == 1 ? "shared" : "shared " + std::to_string(i); !taken(name)) return name;
+}
+
+QString sharing_refusal(const Graph& graph, const Plan& plan, const std::vector<Assignment>& assignments) {
+  for (const auto& a : assignments)
+    for (const Site& site : a.sites) {
+      const SitePlan* p = plan.find(site);
+      if (!a.spec || !p || p->share.empty()) continue;
+      const std::string problem = sharing_problem(*a.spec, site.kind);
+      const Node* node = graph.find(site.node);
+      if (!problem.empty())
+        return QCoreApplication::translate("RecipeEdits", "%1 shares its quantizer with other tensors, and %2. Unshare it in the inspector first.")
+            .arg(QString::fromStdString(node ? node->name : std::string()), QString::fromStdString(problem));
+    }
+  return {};
 }
 
 Recipe with_rule_at(const Recipe& recipe, int index, const Rule& rule) {

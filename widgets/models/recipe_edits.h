@@ -9,7 +9,7 @@
 #include <QString>
 
 #include "core/graph/layers.h"
-#include "core/recipe/recipe.h"
+#include "core/recipe/plan.h"
 
 namespace quanvas {
 
@@ -29,10 +29,17 @@ std::string preset_of(const QuantSpec& spec, SiteKind kind, const PresetLibrary&
 
 Recipe with_assignments(const Recipe& recipe, const Graph& graph, const std::vector<Assignment>& assignments);
 Recipe with_rule(const Recipe& recipe, const Rule& rule);                        // at the end: it wins
+// The same for a rule that is to reach what it matches by a click: sites that share a quantizer go on sharing it.
+Recipe with_rule_for_all(const Recipe& recipe, const Graph& graph, const Rule& rule);
 Recipe with_rule_at(const Recipe& recipe, int index, const Rule& rule);          // replaces
 Recipe without_rule(const Recipe& recipe, int index);
 Recipe with_rule_moved(const Recipe& recipe, int from, int to);
 Recipe with_pass_moved(const Recipe& recipe, int from, int to);
+
+// A name under which these sites can share a quantizer that no rule has yet; "node" where they are inputs of one layer.
+std::string fresh_share_name(const Recipe& recipe, const std::vector<Site>& sites);
+// Why these assignments would break up a quantizer that is shared, a sentence; empty: they do not.
+QString sharing_refusal(const Graph& graph, const Plan& plan, const std::vector<Assignment>& assignments);
 
 // Whether the rule names layers one by one, this one among them ("own rule").
 bool is_own_rule(const Rule& rule, const std::string& node_name, SiteKind kind);

@@ -45,10 +45,8 @@ std::vector<FactRow> fact_rows(const SiteFacts& f, const std::optional<TensorErr
                                           : number_text(f.zero_point_min, 0) + QStringLiteral(" … ") + number_text(f.zero_point_max, 0),
                     tr("Code of the value 0.")});
   if (f.bytes_float > 0)
-    rows.push_back({tr("Size"), change_text(bytes_text(f.bytes_float), bytes_text(f.bytes_quantized)) + QStringLiteral(", ") + bits_text(f.bits_per_element),
-                    tr("With scales (4 bytes each) and zero points.")});
-  else
-    rows.push_back({tr("Bits per element"), bits_text(f.bits_per_element), {}});
+    rows.push_back({tr("Size"), change_text(bytes_text(f.bytes_float), bytes_text(f.bytes_quantized)), tr("Codes with scales and zero points.")});
+  rows.push_back({tr("Bits per element"), bits_text(f.bits_per_element), f.bytes_float > 0 ? tr("The size divided by the number of elements.") : tr("Width of a code.")});
   return rows;
 }
 

@@ -17,6 +17,7 @@
 #include "widgets/common/theme.h"
 #include "widgets/forms/field_editor.h"
 #include "widgets/forms/schema_form.h"
+#include "widgets/models/spec_edits.h"
 #include "widgets/panels/facts_view.h"
 #include "widgets/panels/preset_menu.h"
 
@@ -28,53 +29,10 @@ constexpr int kLeastWidth = 280;  // four tabs and the button beside them
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
 QString link(const QString& id, const QString& text) {
-  return QStringLiteral("<a href=\"%1\" style=\"color:%2; text-decoration:none\">%3</a>").arg(id, colors().accent.name(), text.toHtmlEscaped());
+  return QStringLiteral("<a href=\"%1\" style=\"color:%2; text-decoration:none\">%3</a>").arg(id, colors().accent.name(), text.toHtmlEscaped().replace(u' ', QStringLiteral("&nbsp;")));
 }
 
-// The fields of a float site that is to be quantized: what the form says by default.
-QuantSpec default_spec(SiteKind kind) {
-  const auto spec = from_json_value<QuantSpec>(quant_spec_schema(kind).defaults());
-  return spec ? *spec : QuantSpec{};
-}
-
-// A choice of another range or granularity replaces limits that were dragged.
-void drop_replaced_limits(json& spec, const std::string& key) {
-  if (key != "statistic" && key != "granularity" && key != "percentile") return;
-  spec.erase("clip_min");
-  spec.erase("clip_max");
-}
-
-// Takes away what only the value that `key` had can have: of a minifloat the narrow range and the zero point.
-void drop_dependents(json& spec, SiteKind kind, const std::string& key) {
-  static const json plain = to_json_value(QuantSpec{});
-  for (const Field& field : quant_spec_schema(kind).fields) {
-    if (!field.enabled_if || field.enabled_if->key != key) continue;
-    const auto& values = field.enabled_if->values;
-    if (std::find(values.begin(), values.end(), spec[key]) != values.end()) continue;
-    if (plain.contains(field.key)) spec[field.key] = plain[field.key];
-    else spec.erase(field.key);
-    drop_dependents(spec, kind, field.key);
-  }
-}
-
-Result<QuantSpec> edited_spec(const QuantSpec& from, SiteKind kind, const std::string& key, const json& value) {
-  json j = to_json_value(from);
-  drop_replaced_limits(j, key);
-  j[key] = value;
-  const auto spec = from_json_value<QuantSpec>(j);
-  if (!spec || check(*spec, kind).empty()) return spec;
-  drop_dependents(j, kind, key);
-  const auto without = from_json_value<QuantSpec>(j);
-  return without && check(*without, kind).empty() ? without : spec;
-}
-
-QString value_text(const Field& field, const json& value) {
-  if (value.is_boolean()) return value.get<bool>() ? InspectorPanel::tr("on") : InspectorPanel::tr("off");
-  if (!value.is_string()) return qs(value.dump());
-  for (const auto& c : field.choices)
-    if (c.value == value) return qs(c.title);
-  return qs(value.get<std::string>());
-}
+SpecSurroundings surroundings(const InspectorTab& tab, std::size_t i) { return {tab.kind, i < tab.shapes.size() ? tab.shapes[i] : std::nullopt, tab.shared}; }
 
 std::vector<QuantSpec> known_specs(const InspectorTab& tab) {
   std::vector<QuantSpec> out;
@@ -116,7 +74,7 @@ InspectorPanel::InspectorPanel(QWidget* parent) : Panel(QStringLiteral("inspecto
 QWidget* InspectorPanel::build_preset_row() {
   auto* row = new QWidget(content_);
   auto* layout = new QHBoxLayout(row);
-  layout->setContentsMargins(0, 2, 0, 3);
+  layout->setContentsMargins(0, 2, 0, 0);  // with the spacing below as far from the form's rows as these are apart
   layout->setSpacing(8);
   auto* label = new QLabel(tr("Preset"), row);
   label->setProperty("role", "muted");
@@ -155,16 +113,22 @@ void InspectorPanel::build() {
   form_ = new SchemaForm(content_);
   form_->set_hide_disabled(true);
   // Rarely touched; they would push the error measures out of sight.
-  form_->set_advanced({"delay", "decoupled", "zero_point_inside", "learn_zero_point", "learn_bits", "scale_domain", "batches"});
+  form_->set_advanced({"delay", "decoupled", "zero_point_inside", "learn_zero_point", "learn_bits", "scale_domain", "batches",
+                       "exponent_bias", "axis", "accumulator_bits"});
   form_->set_refusal([this](const std::string& key, const json& value) {
     const InspectorTab* t = tab();
     if (!t || t->specs.empty()) return QString();
     const auto spec = edited_spec(t->specs.front().value_or(default_spec(t->kind)), t->kind, key, value);
-    return spec ? qs(check(*spec, t->kind)) : qs(spec.error().text());
+    return spec ? why_not(*spec, surroundings(*t, 0)) : qs(spec.error().text());
+  });
+  form_->set_blocking([this](const std::string& key) {
+    const InspectorTab* t = tab();
+    return !t || t->specs.empty() ? QString() : why_closed(t->specs.front().value_or(default_spec(t->kind)), surroundings(*t, 0), key);
   });
   auto* preset_row = build_preset_row();
   tensor_ = text_label(content_, "muted");
   clip_ = text_label(content_, "muted");
+  share_ = text_label(content_, "muted");
   problem_ = text_label(content_, "error");
   why_ = text_label(content_, "muted");
   actions_ = text_label(content_, "muted");
@@ -180,7 +144,7 @@ void InspectorPanel::build() {
   layout->setContentsMargins(12, 0, 12, 10);
   layout->setSpacing(4);
   for (QWidget* w : {static_cast<QWidget*>(top), static_cast<QWidget*>(tensor_), preset_row, static_cast<QWidget*>(form_),
-                     static_cast<QWidget*>(clip_), static_cast<QWidget*>(problem_), static_cast<QWidget*>(facts_),
+                     static_cast<QWidget*>(clip_), static_cast<QWidget*>(share_), static_cast<QWidget*>(problem_), static_cast<QWidget*>(facts_),
                      static_cast<QWidget*>(why_), static_cast<QWidget*>(actions_)})
     layout->addWidget(w);
   layout->addStretch(1);
@@ -196,7 +160,7 @@ void InspectorPanel::build() {
   connect(float_, &QToolButton::clicked, this, &InspectorPanel::take_float);
   connect(all_fields_, &QToolButton::toggled, this, [this](bool on) { form_->set_hide_disabled(!on); });
   connect(facts_, &FactsView::calibrate_wanted, this, &InspectorPanel::calibrate_wanted);
-  for (auto* label : {clip_, why_, actions_}) connect(label, &QLabel::linkActivated, this, &InspectorPanel::take_action);
+  for (auto* label : {clip_, share_, why_, actions_}) connect(label, &QLabel::linkActivated, this, &InspectorPanel::take_action);
 }
 
 const InspectorTab* InspectorPanel::tab() const {
@@ -257,6 +221,8 @@ void InspectorPanel::show_tab() {
     shown_sites_ = t->sites;
     shown_specs_ = t->specs;
   }
+  form_->set_note("group_size", t->group > 0 ? tr("The axis has %1 elements: one group.").arg(t->group) : QString());
+  show_share(*t);
   show_why(*t);
   const bool quantized = !known_specs(*t).empty();
   facts_->setVisible(quantized && state_.layers.size() == 1);
@@ -300,6 +266,17 @@ void InspectorPanel::show_problem(const QString& sentence, const QString& edited
   problem_->show();
 }
 
+void InspectorPanel::show_share(const InspectorTab& t) {
+  QString text;
+  if (t.named && t.sharers == 0) text = tr("Several of these tensors share their quantizer with others.");
+  else if (t.named && t.share_mates.isEmpty() && t.sharers > 1) text = tr("These %1 tensors share one quantizer.").arg(t.sharers);
+  else if (t.named && t.sharers == 1) text = tr("To be shared as “%1”, a name that no other tensor has.").arg(t.share_name.toHtmlEscaped());
+  else if (t.named)
+    text = tr("Shared with: %1 (as\u00a0“%2”). Edits change all of them.").arg(t.share_mates.toHtmlEscaped(), t.share_name.toHtmlEscaped());
+  share_->setVisible(t.named);
+  if (t.named) share_->setText(text + QStringLiteral(" ") + link(QStringLiteral("unshare"), tr("Unshare")));
+}
+
 void InspectorPanel::show_why(const InspectorTab& t) {
   QString text;
   if (!t.same_rule) text = tr("Set by several rules.");
@@ -314,13 +291,25 @@ void InspectorPanel::show_why(const InspectorTab& t) {
   QStringList links;
   if (t.sites.size() > 1 && !common_fields(known_specs(t)).second.empty())
     links << link(QStringLiteral("selection"), tr("Apply the first to the selection"));
+  if (can_share(t)) links << link(QStringLiteral("share"), tr("Share one quantizer"));
   if (!state_.op.isEmpty()) links << link(QStringLiteral("type"), tr("Apply to all %1").arg(state_.op));
   links << link(QStringLiteral("all"), tr("to all layers")) << link(QStringLiteral("rule"), tr("make a rule…"));
   if (t.own_rule) links << link(QStringLiteral("reset"), tr("remove own rule"));
   actions_->setText(links.join(QStringLiteral(" · ")));
 }
 
+bool InspectorPanel::can_share(const InspectorTab& t) const {
+  const auto& first = t.specs.front();
+  return t.sites.size() > 1 && !t.named && first && sharing_problem(*first, t.kind).empty() &&
+         std::all_of(t.specs.begin(), t.specs.end(), [&](const auto& s) { return s == first; });
+}
+
 void InspectorPanel::set_all(const InspectorTab& t, const std::optional<QuantSpec>& spec, const QString& label) {
+  for (std::size_t i = 0; spec && i < t.sites.size(); ++i)
+    if (const QString why = why_not(*spec, surroundings(t, i)); !why.isEmpty()) {
+      show_form(t);  // the preset that was picked is not the one that is there
+      return show_problem(why, {});
+    }
   Q_EMIT assign({{t.sites, spec}}, label, {});
 }
 
@@ -331,7 +320,7 @@ void InspectorPanel::take_edit(const QString& key, const json& value, bool conti
   for (std::size_t i = 0; i < t->sites.size(); ++i) {
     const auto spec = edited_spec(t->specs[i].value_or(default_spec(t->kind)), t->kind, key.toStdString(), value);
     if (!spec) return show_problem(qs(spec.error().text()), key);
-    if (const auto problem = check(*spec, t->kind); !problem.empty()) return show_problem(qs(problem), key);
+    if (const QString problem = why_not(*spec, surroundings(*t, i)); !problem.isEmpty()) return show_problem(problem, key);
     add_assignment(assignments, t->sites[i], *spec);
   }
   const Field* field = form_->schema().find(key.toStdString());
@@ -364,6 +353,10 @@ void InspectorPanel::take_action(const QString& id) {
     Q_EMIT reset_wanted(t->sites);
     return;
   }
+  if (id == QLatin1String("share") || id == QLatin1String("unshare")) {
+    Q_EMIT share_wanted(t->sites, id == QLatin1String("share"));
+    return;
+  }
   if (id == QLatin1String("unclip")) {
     QuantSpec plain = spec.value_or(QuantSpec{});
     plain.clip_min.reset();
@@ -381,6 +374,12 @@ void InspectorPanel::take_action(const QString& id) {
 QString InspectorPanel::why_text() const {
   QTextDocument document;
   document.setHtml(why_->text());
+  return document.toPlainText();
+}
+
+QString InspectorPanel::share_text() const {
+  QTextDocument document;
+  document.setHtml(share_->isHidden() ? QString() : share_->text());
   return document.toPlainText();
 }
 

@@ -38,6 +38,7 @@ class InspectorPanel : public Panel {
   QToolButton* float_button() const { return float_; }
   QTabBar* tabs() const { return tabs_; }
   QString why_text() const;     // as shown, without markup
+  QString share_text() const;   // with whom the quantizer is shared; empty: with none
   QString facts_text() const;   // "SQNR of the weight: 19.6 dB\n..."
 
  Q_SIGNALS:
@@ -47,6 +48,8 @@ class InspectorPanel : public Panel {
   void rule_added(const quanvas::Rule& rule, const QString& label);
   void rule_wanted(const quanvas::Rule& draft);       // opens the rule dialog
   void reset_wanted(const std::vector<quanvas::Site>& sites);
+  // These sites shall share one quantizer, or each have its own.
+  void share_wanted(const std::vector<quanvas::Site>& sites, bool share);
   void calibrate_wanted();
   void kind_changed(quanvas::SiteKind kind);          // another tab
 
@@ -56,7 +59,9 @@ class InspectorPanel : public Panel {
   const InspectorTab* tab() const;
   void show_tab();
   void show_form(const InspectorTab& tab);
+  void show_share(const InspectorTab& tab);
   void show_why(const InspectorTab& tab);
+  bool can_share(const InspectorTab& tab) const;
   void show_problem(const QString& sentence, const QString& edited_key);
   void take_edit(const QString& key, const json& value, bool continuous);
   void take_preset(int index);
@@ -78,7 +83,7 @@ class InspectorPanel : public Panel {
   QComboBox* preset_;
   QToolButton *float_, *all_fields_;
   SchemaForm* form_;
-  QLabel *tensor_, *clip_, *problem_, *why_, *actions_;
+  QLabel *tensor_, *clip_, *share_, *problem_, *why_, *actions_;
   FactsView* facts_;
 };
 

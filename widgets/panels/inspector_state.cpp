@@ -1,11 +1,13 @@
 #include "widgets/panels/inspector_state.h"
 
+#include <algorithm>
 #include <set>
 
 #include <QCoreApplication>
 
 #include "widgets/common/node_names.h"
 #include "widgets/models/recipe_edits.h"
+#include "widgets/models/shown_spec.h"
 #include "widgets/models/counted.h"
 
 namespace quanvas {
@@ -38,9 +40,12 @@ void add_site(InspectorTab& tab, const Graph& graph, const Layer& layer, const P
   const SitePlan* p = plan.find(site);
   tab.sites.push_back(site);
   tab.specs.push_back(p ? p->spec : std::nullopt);
-  tab.tensor_texts.push_back(tensor_text(graph, site_tensor(layer, site)));
+  const TensorId tensor = site_tensor(layer, site);
+  tab.tensor_texts.push_back(tensor_text(graph, tensor));
+  tab.shapes.push_back(tensor == kNoTensor ? std::nullopt : graph.tensor(tensor).shape);
   const int rule = p ? p->rule : -1;
   if (tab.sites.size() == 1) {
+    tab.group = p && p->spec ? shorter_group(graph, layer, site, *p->spec) : 0;
     tab.rule = rule;
     tab.why = p ? qs(p->why) : QString();
   } else if (rule != tab.rule) {
@@ -48,9 +53,51 @@ void add_site(InspectorTab& tab, const Graph& graph, const Layer& layer, const P
   }
 }
 
+QString site_name(const Graph& graph, const Site& site) {
+  const Node* node = graph.find(site.node);
+  const QString name = node ? qs(node->name) : QString::number(site.node);
+  return site.operand > 0 ? QStringLiteral("%1 %2 %3").arg(name, site_word(site.kind)).arg(site.operand + 1)
+                          : QStringLiteral("%1 %2").arg(name, site_word(site.kind));
+}
+
+QString list_text(const QStringList& names) {
+  constexpr qsizetype kShown = 4;
+  if (names.size() <= kShown) return names.join(QStringLiteral(", "));
+  return tr("%1 and %2 more").arg(names.first(kShown - 1).join(QStringLiteral(", "))).arg(names.size() - kShown + 1);
+}
+
+void set_share(InspectorTab& tab, const Graph& graph, const Recipe& recipe, const Plan& plan) {
+  constexpr std::size_t kMostSites = 32;  // each is looked up among all sites of the network
+  std::set<std::string> names;
+  std::set<Site> members;
+  for (const Site& site : tab.sites) {
+    const SitePlan* p = plan.find(site);
+    if (!p || p->rule < 0 || p->rule >= static_cast<int>(recipe.rules.size())) continue;
+    const Rule& rule = recipe.rules[static_cast<std::size_t>(p->rule)];
+    if (rule.share.empty() || rule.is_float) continue;
+    tab.shared = tab.shared || !p->share.empty();
+    names.insert(rule.share == "node" ? "#" + std::to_string(site.node) : rule.share);
+    if (tab.sites.size() > kMostSites || members.count(site)) continue;
+    const auto sharing = sharing_sites(recipe, plan, site);
+    members.insert(sharing.begin(), sharing.end());
+  }
+  // Without a partner a layer's input that is to share with its other inputs is like any other.
+  std::erase_if(names, [&](const std::string& n) { return n.starts_with("#") && members.size() == 1; });
+  tab.named = !names.empty();
+  if (names.size() != 1 || members.empty()) return;
+  tab.share_name = names.begin()->starts_with("#") ? QStringLiteral("node") : qs(*names.begin());
+  tab.sharers = static_cast<int>(members.size());
+  tab.shared = tab.shared || members.size() > 1;
+  QStringList others;
+  for (const Site& site : members)
+    if (std::find(tab.sites.begin(), tab.sites.end(), site) == tab.sites.end()) others << site_name(graph, site);
+  tab.share_mates = list_text(others);
+}
+
 void finish(InspectorTab& tab, const Graph& graph, const Recipe& recipe, const Plan& plan) {
   for (const auto& spec : tab.specs)
     if (spec && tab.problem.isEmpty()) tab.problem = qs(check(*spec, tab.kind));
+  set_share(tab, graph, recipe, plan);
   if (tab.rule < 0 || tab.rule >= static_cast<int>(recipe.rules.size())) return;
   const Rule& rule = recipe.rules[static_cast<std::size_t>(tab.rule)];
   tab.rule_words = qs(describe(rule.select));

@@ -19,12 +19,19 @@ struct InspectorTab {
   std::vector<Site> sites;                       // of the selected layers, first selected layer first
   std::vector<std::optional<QuantSpec>> specs;   // per site; none: float
   std::vector<QString> tensor_texts;             // "16×6×5×5, float32"
+  std::vector<std::optional<Shape>> shapes;      // per site; none: not known
   // Of the first site; `why` when no rule won.
   int rule = -1;
   QString rule_words, why;
   int rule_layers = 0;             // layers that the rule decides for this kind of site
   bool own_rule = false;           // the rule names its layers one by one: it can be reset here
   bool same_rule = true;           // all sites have this rule
+  // The quantizer that several tensors share: under which name ("node": the inputs of a layer), with which others, and
+  // how many they are with these sites. More than one name, or very many sites: only that it is so.
+  bool named = false, shared = false;  // a rule gives a name; there are others under it
+  QString share_name, share_mates;
+  int sharers = 0;
+  int group = 0;                   // values of a group where the axis is shorter than the spec's group; 0: as the spec says
   std::optional<SiteFacts> facts;  // one selected layer only
   QString problem;                 // the spec is illegal here: sentence that names the field
 };

@@ -1,6 +1,7 @@
 #include "widgets/panels/recipe_panel.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include <QAction>
 #include <QHBoxLayout>
@@ -36,6 +37,11 @@ RuleFormat rule_format(const Rule& rule) {
   if (!spec) return {QStringLiteral("!"), qs(spec.error().text()), 0};
   const SiteKind kind = rule.select.sites.empty() ? SiteKind::kWeight : rule.select.sites.front();
   return {qs(chip_text(*spec, kind)), qs(describe(*spec)), code_bits(*spec)};
+}
+
+QString share_words(const Rule& rule) {
+  return rule.share == "node" ? RecipePanel::tr("The inputs of each layer share one quantizer.")
+                              : RecipePanel::tr("Shares one quantizer with all sites named “%1”.").arg(qs(rule.share));
 }
 
 Schema calibration_schema() {
@@ -118,19 +124,54 @@ QWidget* RecipePanel::build_header() {
   return box;
 }
 
+RecipePanel::Section RecipePanel::section(const QString& title, const QString& hint) {
+  Section s;
+  s.box = new QWidget(this);
+  s.layout = new QVBoxLayout(s.box);
+  s.layout->setContentsMargins(0, 0, 0, 0);
+  s.layout->setSpacing(4);
+  s.head = new QHBoxLayout;
+  s.head->setSpacing(2);
+  s.head->addWidget(heading(title, s.box));
+  s.head->addSpacing(5);
+  auto* words = new QLabel(hint, s.box);
+  words->setProperty("role", "muted");
+  s.head->addWidget(words);
+  s.head->addStretch(1);
+  s.layout->addLayout(s.head);
+  return s;
+}
+
+void RecipePanel::add_button(const Section& section, const char* icon_name, const QString& title, const std::function<void()>& act) {
+  auto* button = tool(icon_name, title, section.box);
+  connect(button, &QToolButton::clicked, this, act);
+  section.head->addWidget(button);
+}
+
+void RecipePanel::add_list_buttons(const Section& section, QTreeWidget* list, const ListTitles& titles, const std::function<void(int)>& move,
+                                   const std::function<void(int)>& remove) {
+  const auto with_current = [this, list](const std::function<void(int)>& fn) {
+    return [this, list, fn] {
+      if (const int i = current(list); i >= 0) fn(i);
+    };
+  };
+  const std::tuple<const char*, QString, QKeySequence, std::function<void()>> rows[] = {
+      {"chevron-up", titles.up, QKeySequence(Qt::ALT | Qt::Key_Up), [move] { move(-1); }},
+      {"chevron-down", titles.down, QKeySequence(Qt::ALT | Qt::Key_Down), [move] { move(1); }},
+      {"minus", titles.remove, QKeySequence(QKeySequence::Delete), with_current(remove)}};
+  for (const auto& [icon_name, title, key, act] : rows) {
+    add_button(section, icon_name, title, act);
+    auto* action = new QAction(title, list);
+    action->setShortcut(key);
+    action->setShortcutContext(Qt::WidgetShortcut);
+    connect(action, &QAction::triggered, this, act);
+    list->addAction(action);
+  }
+}
+
 QWidget* RecipePanel::build_rules() {
-  auto* box = new QWidget(this);
-  auto* layout = new QVBoxLayout(box);
-  layout->setContentsMargins(0, 0, 0, 0);
-  layout->setSpacing(4);
-  auto* row = new QHBoxLayout;
-  row->setSpacing(2);
-  row->addWidget(heading(tr("Rules"), box));
-  row->addSpacing(5);
-  auto* hint = new QLabel(tr("the last match wins"), box);
-  hint->setProperty("role", "muted");
-  row->addWidget(hint);
-  row->addStretch(1);
+  const Section s = section(tr("Rules"), tr("the last match wins"));
+  auto* box = s.box;
   rules_ = make_tree(box, {tr("#"), tr("Sites"), tr("Format"), tr("Decides")}, tr("Rules"));
   rules_->setItemDelegate(new ChipDelegate(kBitsRole, -1, -1, rules_));
   rules_->header()->setMinimumSectionSize(24);
@@ -141,77 +182,43 @@ QWidget* RecipePanel::build_rules() {
   rules_->header()->resizeSection(0, std::max(kNumberWidth, title_width(0)));
   rules_->header()->resizeSection(2, std::max(kChipColumn, title_width(2)));
   rules_->header()->resizeSection(3, title_width(3));
-  const auto act = [&](const char* icon_name, const QString& title, const QKeySequence& key, auto fn) {
-    auto* button = tool(icon_name, title, box);
-    connect(button, &QToolButton::clicked, this, fn);
-    row->addWidget(button);
-    if (key.isEmpty()) return;
-    auto* action = new QAction(title, rules_);
-    action->setShortcut(key);
-    action->setShortcutContext(Qt::WidgetShortcut);
-    connect(action, &QAction::triggered, this, fn);
-    rules_->addAction(action);
-  };
-  act("plus", tr("Add a rule…"), {}, [this] { Q_EMIT rule_edit_wanted(-1); });
-  act("chevron-up", tr("Move the rule up"), QKeySequence(Qt::ALT | Qt::Key_Up), [this] { move_rule(-1); });
-  act("chevron-down", tr("Move the rule down"), QKeySequence(Qt::ALT | Qt::Key_Down), [this] { move_rule(1); });
-  act("minus", tr("Delete the rule"), QKeySequence::Delete, [this] {
-    if (const int i = current(rules_); i >= 0) edit(without_rule(recipe_, i), tr("Delete rule %1").arg(i + 1));
-  });
+  add_button(s, "plus", tr("Add a rule…"), [this] { Q_EMIT rule_edit_wanted(-1); });
+  add_list_buttons(
+      s, rules_, {tr("Move the rule up"), tr("Move the rule down"), tr("Delete the rule")}, [this](int by) { move_rule(by); },
+      [this](int i) { edit(without_rule(recipe_, i), tr("Delete rule %1").arg(i + 1)); });
   connect(rules_, &QTreeWidget::itemActivated, this, [this](QTreeWidgetItem* item) { Q_EMIT rule_edit_wanted(rules_->indexOfTopLevelItem(item)); });
   warnings_ = new QLabel(box);
   warnings_->setProperty("role", "warning");
   warnings_->setWordWrap(true);
-  layout->addLayout(row);
-  layout->addWidget(rules_);
-  layout->addWidget(warnings_);
+  s.layout->addWidget(rules_);
+  s.layout->addWidget(warnings_);
   return box;
 }
 
 QWidget* RecipePanel::build_passes() {
-  auto* box = new QWidget(this);
-  auto* layout = new QVBoxLayout(box);
-  layout->setContentsMargins(0, 0, 0, 0);
-  layout->setSpacing(4);
-  auto* row = new QHBoxLayout;
-  row->setSpacing(2);
-  row->addWidget(heading(tr("Passes"), box));
-  row->addSpacing(5);
-  auto* hint = new QLabel(tr("in this order"), box);
-  hint->setProperty("role", "muted");
-  row->addWidget(hint);
-  row->addStretch(1);
+  const Section s = section(tr("Passes"), tr("in this order"));
+  auto* box = s.box;
   auto* add = tool("plus", tr("Add a pass"), box);
   add->setPopupMode(QToolButton::InstantPopup);
   add_pass_ = new QMenu(add);
   add_pass_->setToolTipsVisible(true);
   add->setMenu(add_pass_);
-  row->addWidget(add);
-  const auto act = [&](const char* icon_name, const QString& title, auto fn) {
-    auto* button = tool(icon_name, title, box);
-    connect(button, &QToolButton::clicked, this, fn);
-    row->addWidget(button);
-  };
-  act("chevron-up", tr("Move the pass up"), [this] { move_pass(-1); });
-  act("chevron-down", tr("Move the pass down"), [this] { move_pass(1); });
-  act("minus", tr("Remove the pass"), [this] {
-    const int i = current(passes_);
-    if (i < 0) return;
-    Recipe r = recipe_;
-    r.passes.erase(r.passes.begin() + i);
-    edit(r, tr("Remove pass %1").arg(entry_title(entries_, recipe_.passes[static_cast<std::size_t>(i)].id)));
-  });
+  s.head->addWidget(add);
   passes_ = make_tree(box, {tr("Pass")}, tr("Passes"));
   passes_->header()->hide();
   passes_->header()->setStretchLastSection(true);
+  add_list_buttons(
+      s, passes_, {tr("Move the pass up"), tr("Move the pass down"), tr("Remove the pass")}, [this](int by) { move_pass(by); },
+      [this](int i) {
+        Recipe r = recipe_;
+        r.passes.erase(r.passes.begin() + i);
+        edit(r, tr("Remove pass %1").arg(entry_title(entries_, recipe_.passes[static_cast<std::size_t>(i)].id)));
+      });
   pass_doc_ = new QLabel(box);
   pass_doc_->setProperty("role", "muted");
   pass_doc_->setWordWrap(true);
   pass_form_ = new SchemaForm(box);
-  layout->addLayout(row);
-  layout->addWidget(passes_);
-  layout->addWidget(pass_doc_);
-  layout->addWidget(pass_form_);
+  for (QWidget* w : {static_cast<QWidget*>(passes_), static_cast<QWidget*>(pass_doc_), static_cast<QWidget*>(pass_form_)}) s.layout->addWidget(w);
   connect(passes_, &QTreeWidget::currentItemChanged, this, [this] { show_pass_form(); });
   connect(passes_, &QTreeWidget::itemChanged, this, [this](QTreeWidgetItem* item) {
     const int i = passes_->indexOfTopLevelItem(item);
@@ -233,14 +240,10 @@ QWidget* RecipePanel::build_passes() {
 }
 
 QWidget* RecipePanel::build_calibration() {
-  auto* box = new QWidget(this);
-  auto* layout = new QVBoxLayout(box);
-  layout->setContentsMargins(0, 0, 0, 0);
-  layout->setSpacing(4);
-  layout->addWidget(heading(tr("Calibration"), box));
-  calibration_ = new SchemaForm(box);
+  const Section s = section(tr("Calibration"), {});
+  calibration_ = new SchemaForm(s.box);
   calibration_->set_schema(calibration_schema());
-  layout->addWidget(calibration_);
+  s.layout->addWidget(calibration_);
   connect(calibration_, &SchemaForm::edited, this, [this](const QString& key, const json& value, bool) {
     json j = to_json_value(recipe_.calibration);
     j[key.toStdString()] = value;
@@ -250,7 +253,7 @@ QWidget* RecipePanel::build_calibration() {
     r.calibration = *settings;
     edit(r, tr("Calibration: %1").arg(key), QStringLiteral("calibration/") + key);
   });
-  return box;
+  return s.box;
 }
 
 void RecipePanel::set_enabled(bool enabled) { setEnabled(enabled); }
@@ -263,19 +266,23 @@ void RecipePanel::edit(const Recipe& recipe, const QString& label, const QString
   Q_EMIT recipe_edited(recipe, label, merge_key);
 }
 
+int RecipePanel::moved_to(QTreeWidget* list, int by) {
+  const int from = current(list), to = from + by;
+  if (from < 0 || to < 0 || to >= list->topLevelItemCount()) return -1;
+  list->setCurrentItem(list->topLevelItem(to));
+  return to;
+}
+
 void RecipePanel::move_rule(int by) {
-  const int from = current(rules_), to = from + by;
-  if (from < 0 || to < 0 || to >= static_cast<int>(recipe_.rules.size())) return;
-  rules_->setCurrentItem(rules_->topLevelItem(to));
-  edit(with_rule_moved(recipe_, from, to), tr("Move rule %1 to %2").arg(from + 1).arg(to + 1));
+  if (const int to = moved_to(rules_, by); to >= 0)
+    edit(with_rule_moved(recipe_, to - by, to), tr("Move rule %1 to %2").arg(to - by + 1).arg(to + 1));
 }
 
 void RecipePanel::move_pass(int by) {
-  const int from = current(passes_), to = from + by;
-  if (from < 0 || to < 0 || to >= static_cast<int>(recipe_.passes.size())) return;
-  const QString title = entry_title(entries_, recipe_.passes[static_cast<std::size_t>(from)].id);
-  passes_->setCurrentItem(passes_->topLevelItem(to));
-  edit(with_pass_moved(recipe_, from, to), tr("Move %1").arg(title));
+  const int to = moved_to(passes_, by);
+  if (to < 0) return;
+  const QString title = entry_title(entries_, recipe_.passes[static_cast<std::size_t>(to - by)].id);
+  edit(with_pass_moved(recipe_, to - by, to), tr("Move %1").arg(title));
 }
 
 void RecipePanel::set_passes(const std::vector<PluginEntry>& passes) {
@@ -313,10 +320,13 @@ void RecipePanel::add_rule_item(int index, int matches) {
   const Rule& rule = recipe_.rules[static_cast<std::size_t>(index)];
   const auto format = rule_format(rule);
   const QString words = qs(describe(rule.select));
-  auto* item = new QTreeWidgetItem(rules_, {QString::number(index + 1), words, format.chip, QString::number(matches)});
+  auto* item = new QTreeWidgetItem(rules_, {QString::number(index + 1), rule.share.empty() ? words : tr("%1, shared").arg(words), format.chip, QString::number(matches)});
   item->setData(2, kBitsRole, format.bits);
-  item->setToolTip(1, rule.note.empty() ? words : words + QStringLiteral("\n") + qs(rule.note));
-  item->setToolTip(2, format.tooltip);
+  QStringList lines = {words};
+  if (!rule.share.empty()) lines << share_words(rule);
+  if (!rule.note.empty()) lines << qs(rule.note);
+  item->setToolTip(1, lines.join(u'\n'));
+  item->setToolTip(2, rule.share.empty() ? format.tooltip : format.tooltip + QStringLiteral("\n") + share_words(rule));
   item->setToolTip(3, tr("Sites whose format this rule decides; later rules may win over it."));
   item->setTextAlignment(3, Qt::AlignRight | Qt::AlignVCenter);
 }

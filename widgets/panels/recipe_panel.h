@@ -2,17 +2,20 @@
 // Shows a Recipe, emits the changed one.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "core/recipe/recipe.h"
 #include "widgets/models/catalog.h"
 #include "widgets/panels/panel.h"
 
+class QHBoxLayout;
 class QLabel;
 class QLineEdit;
 class QMenu;
 class QToolButton;
 class QTreeWidget;
+class QVBoxLayout;
 
 namespace quanvas {
 
@@ -42,6 +45,20 @@ class RecipePanel : public Panel {
   void builtin_wanted(const QString& id);
 
  private:
+  // A heading with a hint and buttons beside it, above what it is about.
+  struct Section {
+    QWidget* box = nullptr;
+    QVBoxLayout* layout = nullptr;
+    QHBoxLayout* head = nullptr;
+  };
+  struct ListTitles {
+    QString up, down, remove;
+  };
+  Section section(const QString& title, const QString& hint);
+  void add_button(const Section& section, const char* icon_name, const QString& title, const std::function<void()>& act);
+  // Buttons and keys that move the current item by one and remove it.
+  void add_list_buttons(const Section& section, QTreeWidget* list, const ListTitles& titles, const std::function<void(int)>& move,
+                        const std::function<void(int)>& remove);
   QWidget* build_header();
   QWidget* build_rules();
   QWidget* build_passes();
@@ -51,6 +68,8 @@ class RecipePanel : public Panel {
   void show_pass_form();
   void add_rule_item(int index, int matches);
   void edit(const Recipe& recipe, const QString& label, const QString& merge_key = {});
+  // Makes the item that is `by` further the current one; -1 when there is none.
+  int moved_to(QTreeWidget* list, int by);
   void move_rule(int by);
   void move_pass(int by);
   int current(const QTreeWidget* tree) const;

@@ -1,5 +1,6 @@
 #include "widgets/panels/rule_dialog.h"
 
+#include <algorithm>
 #include <set>
 
 #include <QDialogButtonBox>
@@ -43,15 +44,22 @@ std::string known_ops(const Graph& graph) {
   return joined({ops.begin(), ops.end()});
 }
 
-std::string given_title(const Rule& draft) {
+// The draft's own format. A combo box cuts what does not fit, so the title has its first clauses; the tip has all.
+Choice given_choice(const Rule& draft) {
+  constexpr qsizetype kMostLetters = 46;
   const auto spec = rule_spec(draft, PresetLibrary::builtin());
-  return spec ? describe(*spec) : std_tr("As before");
+  if (!spec) return {kGiven, std_tr("As before"), {}};
+  const QString whole = QString::fromStdString(describe(*spec));
+  QString title = whole;
+  while (title.size() > kMostLetters && title.contains(u',')) title.truncate(title.lastIndexOf(u','));
+  if (title != whole) title += QStringLiteral(", …");
+  return {kGiven, title.toStdString(), whole.toStdString()};
 }
 
 Field format_choices(const Rule& draft) {
   std::vector<Choice> choices;
   const bool own = !draft.is_float && (draft.preset.empty() || !draft.override_fields.empty());
-  if (own) choices.push_back({kGiven, given_title(draft), {}});
+  if (own) choices.push_back(given_choice(draft));
   choices.push_back({kFloat, std_tr("Float (not quantized)"), {}});
   for (const auto& p : PresetLibrary::builtin().all()) choices.push_back({p.id, p.title + " (" + p.group + ")", p.doc});
   const std::string value = own ? kGiven : draft.is_float ? kFloat : draft.preset;
@@ -74,6 +82,7 @@ Schema rule_schema(const Graph& graph, const Rule& draft) {
                                    {"not-first", std_tr("Not first"), {}}, {"not-last", std_tr("Not last"), {}}, {"inner", std_tr("Neither first nor last"), {}}}));
   s.fields.push_back(bool_field("depthwise", std_tr("Depthwise only"), std_tr("Convolutions with as many groups as input channels."), false));
   s.fields.push_back(format_choices(draft));
+  s.fields.push_back(text_field("share", std_tr("Share as"), std_tr("Sites with the same name here share one scale and zero point, found on all their values together; they need one format, per tensor. node: the inputs of each layer share, so that adding or concatenating integers needs no rescaling. Empty: each has its own."), ""));
   s.fields.push_back(text_field("note", std_tr("Note"), std_tr("Shown in the list of rules."), ""));
   return s;
 }
@@ -87,6 +96,7 @@ json rule_values(const Rule& rule) {
   v["scope"] = rule.select.scope;
   v["position"] = rule.select.position;
   v["depthwise"] = rule.select.depthwise_only;
+  v["share"] = rule.share;
   v["note"] = rule.note;
   return v;
 }
@@ -105,6 +115,9 @@ RuleDialog::RuleDialog(GraphPtr graph, const Rule& draft, QWidget* parent)
   ok_->setText(tr("Set rule"));
   connect(buttons, &QDialogButtonBox::accepted, this, &QDialog::accept);
   connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
+  form_->set_blocking([this](const std::string& key) {
+    return key == "share" && form_->values().value("format", "") == kFloat ? tr("A site that stays float has no quantizer to share.") : QString();
+  });
   connect(form_, &SchemaForm::edited, this, &RuleDialog::update_matches);
   auto* layout = new QVBoxLayout(this);
   layout->setSpacing(8);
@@ -130,8 +143,10 @@ Rule RuleDialog::rule() const {
   r.select.depthwise_only = v.value("depthwise", false);
   r.select.operand = draft_.select.operand;
   r.note = v.value("note", "");
+  r.share = QString::fromStdString(v.value("share", "")).trimmed().toStdString();
   const std::string format = v.value("format", "");
   r.is_float = format == kFloat;
+  if (r.is_float) r.share.clear();
   if (format == kGiven) {
     r.preset = draft_.preset;
     r.override_fields = draft_.override_fields;
@@ -141,8 +156,29 @@ Rule RuleDialog::rule() const {
   return r;
 }
 
+// Empty: the name can stand. Otherwise what is wrong with it, or what would come of it.
+QString RuleDialog::share_problem(const Rule& rule) const {
+  if (rule.share.empty()) return {};
+  if (rule.share.starts_with("#")) return tr("A name does not begin with '#'.");
+  const auto spec = rule_spec(rule, PresetLibrary::builtin());
+  if (!spec) return {};
+  auto kinds = rule.select.sites;
+  if (rule.share == "node") {
+    if (!kinds.empty() && std::find(kinds.begin(), kinds.end(), SiteKind::kInput) == kinds.end())
+      return tr("“node” joins the inputs of a layer; tick Input.");
+    kinds = {SiteKind::kInput};
+  }
+  for (const SiteKind kind : kinds)
+    if (const std::string problem = sharing_problem(*spec, kind); !problem.empty())
+      return tr("These sites would stay float: %1.").arg(QString::fromStdString(problem));
+  return {};
+}
+
 void RuleDialog::update_matches() {
-  const Selector select = rule().select;
+  const Rule now = rule();
+  const Selector& select = now.select;
+  form_->set_error("share", share_problem(now));
+  ok_->setEnabled(!now.share.starts_with("#"));
   matches_ = count_matches(*graph_, select);
   count_->setProperty("role", matches_ ? "muted" : "warning");
   count_->setText(tr("%1: %2").arg(QString::fromStdString(describe(select)), counted(matches_, tr("1 site matches"), tr("%1 sites match"))));

@@ -27,6 +27,7 @@ class RuleDialog : public QDialog {
 
  private:
   void update_matches();
+  QString share_problem(const Rule& rule) const;
 
   GraphPtr graph_;
   Rule draft_;

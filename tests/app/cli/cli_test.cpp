@@ -21,7 +21,7 @@ TEST_F(Program, HelpAndVersionAnswerWithoutLoadingTheEngine) {
 
 TEST_F(Program, EverySubcommandHasHelp) {
   for (const char* verb : {"info", "open", "new", "data", "calibrate", "quantize", "run", "evaluate", "train", "sweep",
-                           "compare", "export", "runs", "recipe", "tensor", "catalog"})
+                           "compare", "export", "runs", "recipe", "tensor", "presets", "catalog"})
     EXPECT_EQ(run({verb, "--help"}).code, 0) << verb;
 }
 
@@ -72,6 +72,34 @@ TEST_F(Program, TheCatalogListsPlugInsPresetsAndRecipes) {
   const json catalog = run_json({"catalog"});
   for (const char* kind : {"importers", "formats", "passes", "exporters", "datasets", "presets", "recipes"})
     EXPECT_TRUE(catalog.contains(kind) && !catalog[kind].empty()) << kind;
+}
+
+TEST_F(Program, PresetsAreListedAndFiltered) {
+  const json all = run_json({"presets"});
+  ASSERT_EQ(all.size(), run_json({"catalog"})["presets"].size());
+  const json some = run_json({"presets", "--filter", "MXINT8"});
+  EXPECT_GT(some.size(), 0u);
+  EXPECT_LT(some.size(), all.size() / 4);
+  for (const auto& p : some) {
+    std::string text = p["id"].get<std::string>() + p["title"].get<std::string>() + p["doc"].get<std::string>() + p["group"].get<std::string>();
+    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+    EXPECT_THAT(text, HasSubstr("mxint8"));
+  }
+  const Answer table = run({"presets", "--filter", "gguf-q4_k"});
+  EXPECT_EQ(table.code, 0) << table.err;
+  for (const std::string& part : {std::string("gguf-q4_k"), std::string("Integer 4 bit unsigned"), "1 of " + std::to_string(all.size()) + " presets"})
+    EXPECT_THAT(table.out, HasSubstr(part));
+  const Answer none = run({"presets", "--filter", "no such thing"});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.err, HasSubstr("No preset contains 'no such thing'. Closest: "));
+}
+
+TEST_F(Program, AnUnknownPresetNamesTheClosestAndNotAll) {
+  const Answer tensor = run({"tensor", "--spec", "int8-wieght-per-tensor", "--in", "x.npy"});
+  EXPECT_EQ(tensor.code, 3);
+  EXPECT_THAT(tensor.err, HasSubstr("Closest: int8-weight-per-tensor, "));
+  EXPECT_THAT(tensor.err, HasSubstr("'quanvas-cli presets' lists all "));
+  EXPECT_LT(tensor.err.size(), 300u);
 }
 
 TEST_F(Program, TheEngineRefusesBadAddressesAndAParentThatIsGone) {

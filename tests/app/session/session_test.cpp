@@ -106,6 +106,27 @@ TEST_F(SessionTest, AnEditShowsAtOnceAndOnlyItsLayerIsStale) {
   EXPECT_THAT(labels(), ElementsAre("Set fc2 to 4 bit"));
 }
 
+TEST_F(SessionTest, WhoSharesAQuantizerIsStaleWhenAnotherJoinsOrLeaves) {
+  open();
+  session_->edit_recipe(with_assignment(session_->recipe(), *session_->graph(), {{0, SiteKind::kWeight, 0}, {1, SiteKind::kWeight, 0}, {2, SiteKind::kWeight, 0}}, QuantSpec{}), "all");
+  const auto settle = [&] { return wait_for([&] { return !session_->facts_are_stale(0) && !session_->facts_are_stale(1) && !session_->facts_are_stale(2); }); };
+  ASSERT_TRUE(settle());
+  const auto share = [&](NodeId node, const char* name) {
+    session_->edit_recipe(with_share(session_->recipe(), *session_->graph(), {{node, SiteKind::kWeight, 0}}, name), "share");
+  };
+  share(0, "w");
+  EXPECT_FALSE(session_->facts_are_stale(0)) << "alone under its name";
+  share(1, "w");
+  EXPECT_TRUE(session_->facts_are_stale(0)) << "its scale is that of both";
+  EXPECT_TRUE(session_->facts_are_stale(1));
+  EXPECT_FALSE(session_->facts_are_stale(2));
+  ASSERT_TRUE(settle());
+  share(1, "");
+  EXPECT_TRUE(session_->facts_are_stale(0));
+  session_->undo_stack()->undo();
+  EXPECT_EQ(session_->plan().find({1, SiteKind::kWeight, 0})->share, "w");
+}
+
 TEST_F(SessionTest, UndoAndRedoAreEditsToo) {
   open();
   const Recipe before = session_->recipe();

@@ -222,6 +222,48 @@ TEST_F(WindowTest, ARuleFromTheSelectionMeansJustThat) {
   EXPECT_EQ(dialog->matches(), 1);
 }
 
+TEST_F(WindowTest, ASharedQuantizerIsNamedInARuleKeptByClicksAndTakenApart) {
+  open();
+  if (IsSkipped()) return;
+  const auto& panels = window_->panels();
+  const auto share = [&](const char* name) { return session_->plan().find({node(name), SiteKind::kWeight, 0})->share; };
+  Q_EMIT panels.layers->rule_wanted({node("conv1"), node("conv2")});
+  auto* dialog = window_->findChild<RuleDialog*>();
+  ASSERT_TRUE(dialog);
+  auto* format = dialog->form()->editor("format")->findChild<QComboBox*>();
+  format->setCurrentIndex(format->findData(QStringLiteral("int8-weight-per-tensor")));
+  Q_EMIT format->activated(format->currentIndex());
+  QTest::keyClicks(dialog->form()->editor("share")->findChild<QLineEdit*>(), QStringLiteral("convs"));
+  dialog->accept();
+  EXPECT_EQ(share("conv1"), "convs");
+  EXPECT_TRUE(session_->facts_are_stale(node("conv2")));
+  ASSERT_TRUE(wait_for([&] { return wiring_->settled(); }));
+  wiring_->select({node("conv1")});
+  EXPECT_THAT(panels.inspector->share_text().toStdString(), HasSubstr("Shared with: conv2 weight"));
+  EXPECT_EQ(session_->facts().at(node("conv1")).sites.front().scale_max, session_->facts().at(node("conv2")).sites.front().scale_max);
+
+  QuantSpec six = *weight("conv1");
+  six.bits = 6;
+  Q_EMIT panels.layers->format_chosen({node("conv1")}, SiteKind::kWeight, six, QStringLiteral("Set"));
+  for (const char* name : {"conv1", "conv2"}) {
+    EXPECT_EQ(weight(name), six) << name;
+    EXPECT_EQ(share(name), "convs") << name;
+  }
+  const int steps = session_->undo_stack()->count();
+  six.granularity = Granularity::kChannel;
+  Q_EMIT panels.layers->format_chosen({node("conv1")}, SiteKind::kWeight, six, QStringLiteral("Set"));
+  EXPECT_EQ(session_->undo_stack()->count(), steps) << "it cannot be shared";
+  EXPECT_THAT(window_->banner()->text().toStdString(), HasSubstr("conv1 shares its quantizer"));
+
+  Q_EMIT panels.inspector->share_wanted({{node("conv1"), SiteKind::kWeight, 0}}, false);
+  EXPECT_EQ(share("conv1"), "");
+  EXPECT_EQ(panels.inspector->share_text(), QString());
+  EXPECT_EQ(weight("conv1")->bits, 6);
+  window_->actions().at(QStringLiteral("undo"))->trigger();
+  EXPECT_EQ(share("conv1"), "convs");
+  ASSERT_TRUE(wait_for([&] { return wiring_->settled(); }));
+}
+
 TEST_F(WindowTest, OnlyCellsOfTheSweepThatIsShownAreShown) {
   open();
   if (IsSkipped()) return;

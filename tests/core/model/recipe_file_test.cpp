@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "core/recipe/recipe.h"
+#include "core/recipe/preset_names.h"
 #include "core/report/report.h"
 
 namespace quanvas {
@@ -208,7 +208,7 @@ TEST(RuleSpec, OverridesThePreset) {
   EXPECT_EQ(spec->granularity, Granularity::kChannel);
   EXPECT_TRUE(spec->narrow);
   rule.preset = "nothing";
-  EXPECT_THAT(rule_spec(rule, PresetLibrary::builtin()).error().text(), HasSubstr("There is no preset 'nothing'. Known: "));
+  EXPECT_THAT(rule_spec(rule, PresetLibrary::builtin()).error().text(), HasSubstr("There is no preset 'nothing'. Closest: "));
 }
 
 // Every key that files may hold is explained where people look for it.
@@ -258,6 +258,26 @@ TEST(Patterns, ManyStarsStayFast) {
   std::string pattern;
   for (int i = 0; i < 500; ++i) pattern += "a*";
   EXPECT_FALSE(matches_pattern(pattern + "b", std::string(5000, 'a')));
+}
+
+TEST(PresetNames, TheClosestComeFirst) {
+  const auto& all = PresetLibrary::builtin();
+  ASSERT_GT(all.all().size(), 100u);
+  for (const auto& [given, meant] : {std::pair{"int8-weight-per-tenser", "int8-weight-per-tensor"}, {"GGUF-Q4K", "gguf-q4_k"},
+                                     {"Int8WeightPerChanelFloat", "Int8WeightPerChannelFloat"}}) {
+    const auto closest = closest_presets(given, all);
+    ASSERT_EQ(closest.size(), 3u);
+    EXPECT_EQ(closest[0], meant) << given;
+  }
+  EXPECT_EQ(closest_presets("nf4-weight-grp-64", all, 1), std::vector<std::string>{"nf4-weight-group-64"});
+  EXPECT_EQ(closest_presets(std::string(1 << 20, 'x'), all).size(), 3u);
+  EXPECT_TRUE(closest_presets("x", PresetLibrary()).empty());
+  EXPECT_THAT(preset_hint("nothing", PresetLibrary()), HasSubstr("cannot be read"));
+  Rule rule;
+  rule.preset = "int8-weight-per-tenser";
+  const std::string text = rule_spec(rule, all).error().text();
+  EXPECT_THAT(text, HasSubstr("Closest: int8-weight-per-tensor, "));
+  EXPECT_LT(text.size(), 250u);
 }
 
 }  // namespace

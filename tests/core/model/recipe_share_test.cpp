@@ -151,5 +151,92 @@ TEST(RecipeAccumulator, TheBoundMustHoldForTheLayersInput) {
   }
 }
 
+Recipe recipe_of(const std::string& rules) { return parse_recipe("rules:\n" + rules, "r.yaml").value_or(Recipe{}); }
+Site site_of(const Graph& g, const char* node, SiteKind kind, int operand = 0) { return {g.find(node)->id, kind, operand}; }
+Plan resolved(const Graph& g, const Recipe& recipe) { return resolve(g, recipe, PresetLibrary::builtin()).value_or(Plan{}); }
+
+TEST(RecipeShare, AnAssignmentKeepsTheShareAndReachesAllThatShare) {
+  const auto g = graph();
+  const Recipe before = recipe_of(R"(
+  - {select: {sites: [input]}, set: {bits: 8}}
+  - {select: {names: [conv2, add], sites: [input]}, share: a, set: {bits: 8}}
+  - {select: {names: [cat], sites: [input]}, share: node, set: {bits: 8}}
+)");
+  QuantSpec six;
+  six.bits = 6;
+  const Plan named = resolved(*g, with_assignment(before, *g, {site_of(*g, "add", SiteKind::kInput, 1)}, six));
+  for (const auto& [node, operand] : {std::pair{"conv2", 0}, {"add", 0}, {"add", 1}}) {
+    const SitePlan* s = named.find(site_of(*g, node, SiteKind::kInput, operand));
+    EXPECT_EQ(s->spec, six) << node << operand << ": " << s->why;
+    EXPECT_EQ(s->share, "a") << node << operand;
+  }
+  EXPECT_EQ(named.find(site_of(*g, "conv1", SiteKind::kInput))->spec->bits, 8) << "it shares with none";
+  EXPECT_EQ(named.find(site_of(*g, "cat", SiteKind::kInput, 0))->spec->bits, 8) << "it shares under another name";
+  EXPECT_TRUE(named.warnings.empty());
+
+  const Recipe of_node = with_assignment(before, *g, {site_of(*g, "cat", SiteKind::kInput, 0), site_of(*g, "conv1", SiteKind::kInput)}, six);
+  const Plan plan = resolved(*g, of_node);
+  for (const int operand : {0, 1}) {
+    EXPECT_EQ(plan.find(site_of(*g, "cat", SiteKind::kInput, operand))->spec, six);
+    EXPECT_EQ(plan.find(site_of(*g, "cat", SiteKind::kInput, operand))->share, "#" + std::to_string(g->find("cat")->id));
+  }
+  EXPECT_EQ(plan.find(site_of(*g, "conv1", SiteKind::kInput))->spec, six);
+  EXPECT_EQ(plan.find(site_of(*g, "conv1", SiteKind::kInput))->share, "");
+  EXPECT_EQ(plan.find(site_of(*g, "add", SiteKind::kInput, 0))->spec->bits, 8);
+  EXPECT_EQ(with_assignment(of_node, *g, {site_of(*g, "cat", SiteKind::kInput, 1)}, six).rules.size(), of_node.rules.size())
+      << "repeated clicks do not pile up";
+}
+
+TEST(RecipeShare, ASiteThatBecomesFloatLeavesTheOthersAlone) {
+  const auto g = graph();
+  const Recipe before = recipe_of("  - {select: {names: [conv*, add], sites: [input]}, share: a, set: {bits: 8}}\n");
+  const Plan plan = resolved(*g, with_assignment(before, *g, {site_of(*g, "conv1", SiteKind::kInput)}, std::nullopt));
+  EXPECT_FALSE(plan.find(site_of(*g, "conv1", SiteKind::kInput))->spec);
+  EXPECT_EQ(plan.find(site_of(*g, "conv2", SiteKind::kInput))->share, "a");
+  EXPECT_TRUE(plan.find(site_of(*g, "add", SiteKind::kInput, 1))->spec);
+  EXPECT_TRUE(plan.warnings.empty());
+}
+
+TEST(RecipeShare, NamesAreGivenAndTakenBack) {
+  const auto g = graph();
+  const Recipe plain = recipe_of("  - {select: {names: [conv*, add], sites: [input]}, set: {bits: 5}}\n");
+  const std::vector<Site> sites = {site_of(*g, "conv2", SiteKind::kInput), site_of(*g, "add", SiteKind::kInput, 1)};
+  const Recipe shared = with_share(plain, *g, sites, "sum");
+  EXPECT_EQ(sharing_sites(shared, resolved(*g, shared), sites[1]), sites);
+  for (const Site& s : sites) EXPECT_EQ(resolved(*g, shared).find(s)->spec->bits, 5) << "the format stays";
+  EXPECT_TRUE(sharing_sites(shared, resolved(*g, shared), site_of(*g, "conv1", SiteKind::kInput)).empty());
+  const Recipe apart = with_share(shared, *g, {sites[0]}, "");
+  EXPECT_TRUE(sharing_sites(apart, resolved(*g, apart), sites[0]).empty());
+  EXPECT_EQ(sharing_sites(apart, resolved(*g, apart), sites[1]), std::vector<Site>{sites[1]});
+  EXPECT_EQ(resolved(*g, apart).find(sites[1])->share, "") << "alone under its name";
+  EXPECT_EQ(with_share(plain, *g, {site_of(*g, "conv1", SiteKind::kWeight)}, "w"), plain) << "a float site has nothing to share";
+}
+
+TEST(RecipeShare, SitesWhoseFormatsDifferAreStillFoundAndCanBeTakenApart) {
+  const auto g = graph();
+  const Recipe bad = recipe_of(R"(
+  - {select: {names: [conv1], sites: [weight]}, share: w, set: {bits: 4}}
+  - {select: {names: [conv2], sites: [weight]}, share: w, set: {bits: 6}}
+)");
+  const Site one = site_of(*g, "conv1", SiteKind::kWeight), two = site_of(*g, "conv2", SiteKind::kWeight);
+  EXPECT_FALSE(resolved(*g, bad).find(one)->spec);
+  EXPECT_EQ(sharing_sites(bad, resolved(*g, bad), one), (std::vector<Site>{one, two}));
+  const Plan apart = resolved(*g, with_share(bad, *g, {one}, ""));
+  EXPECT_EQ(apart.find(one)->spec->bits, 4);
+  EXPECT_EQ(apart.find(two)->spec->bits, 6);
+  QuantSpec five;
+  five.bits = 5;
+  const Plan together = resolved(*g, with_assignment(bad, *g, {one}, five));
+  for (const Site& s : {one, two}) EXPECT_EQ(together.find(s)->spec, five);
+}
+
+TEST(RecipeShare, SaysWhichFormatsCannotBeShared) {
+  QuantSpec spec;
+  EXPECT_EQ(sharing_problem(spec, SiteKind::kWeight), "");
+  EXPECT_EQ(sharing_problem(spec, SiteKind::kBias), "a bias shares nothing");
+  spec.granularity = Granularity::kChannel;
+  EXPECT_EQ(sharing_problem(spec, SiteKind::kInput), "granularity is channel, which must be tensor");
+}
+
 }  // namespace
 }  // namespace quanvas

@@ -62,7 +62,7 @@ INSTANTIATE_TEST_SUITE_P(Gguf, BlockFormats,
                                          Block{"gguf-q5_1", 24 * 8 / 32.0, 26}, Block{"gguf-q2_k", 84 * 8 / 256.0, 8},
                                          Block{"gguf-q3_k", 110 * 8 / 256.0, 13}, Block{"gguf-q4_k", 144 * 8 / 256.0, 20},
                                          Block{"gguf-q5_k", 176 * 8 / 256.0, 26}, Block{"gguf-q6_k", 210 * 8 / 256.0, 32},
-                                         Block{"gguf-tq2_0", 66 * 8 / 256.0, 1}, Block{"gguf-iq4_nl", 18 * 8 / 32.0, 19},
+                                         Block{"gguf-tq1_0", 54 * 8 / 256.0, 1}, Block{"gguf-tq2_0", 66 * 8 / 256.0, 1}, Block{"gguf-iq4_nl", 18 * 8 / 32.0, 19},
                                          Block{"gguf-mxfp4", 17 * 8 / 32.0, 18}),
                          [](const auto& info) {
                            std::string name = info.param.preset;
