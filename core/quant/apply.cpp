@@ -14,8 +14,8 @@ Applier::Applier(const QuantParams& params, const BlockLayout& layout)
   grid_.hi = static_cast<double>(params.hi);
   const bool to_nearest = grid_.rounding == Rounding::kHalfEven;
   float_ = grid_.family == Family::kFloat && to_nearest;
-  if (grid_.family == Family::kInteger && to_nearest && !grid_.inside && !grid_.offset && params.code_scale.empty() &&
-      params.center.empty()) {
+  if (grid_.family == Family::kInteger && to_nearest && !grid_.inside && !grid_.offset &&
+      params.code_scale.empty() && params.center.empty() && !params.truncated) {
     float most = std::max(std::fabs(static_cast<float>(params.lo)), std::fabs(static_cast<float>(params.hi)));
     for (const float z : params.zero_point)
       most = std::max({most, std::fabs(static_cast<float>(params.lo) - z), std::fabs(static_cast<float>(params.hi) - z)});
@@ -63,7 +63,22 @@ double ElementQuantizer::round(float v, std::int64_t element, bool soft) const {
   const double random = grid.rounding == Rounding::kStochastic ? element_random(grid.seed, element) : 0;
   return round_to_whole(grid.rounding, static_cast<double>(v), random);
 }
+double ElementQuantizer::whole(float x) const {
+  const float v = x / truncated->scale;
+  return std::isnan(v) ? 0 : std::nearbyint(static_cast<double>(v));
+}
+double ElementQuantizer::within(double n) const {
+  const double half = std::ldexp(1.0, truncated->bits - 1);
+  return grid.is_signed ? std::clamp(n, -half, half - 1) : std::clamp(n, 0.0, 2 * half - 1);
+}
+double ElementQuantizer::shortened(float x) const {
+  return within(whole(x)) / (static_cast<double>(scale) / static_cast<double>(truncated->scale));
+}
 double ElementQuantizer::point(float x, std::int64_t element) const {
+  if (truncated) {
+    const double random = grid.rounding == Rounding::kStochastic ? element_random(grid.seed, element) : 0;
+    return std::clamp(round_to_whole(grid.rounding, shortened(x), random) + shift(), grid.lo, grid.hi);
+  }
   switch (grid.family) {
     case Family::kBinary: return x < 0 ? -1 : 1;
     case Family::kTernary: return std::fabs(x) > grid.threshold * scale ? (x < 0 ? -1 : 1) : 0;
@@ -97,6 +112,7 @@ float ElementQuantizer::decode(std::int32_t code) const {
   return value(grid.lo >= 0 && code < 0 ? static_cast<double>(static_cast<std::uint32_t>(code)) : static_cast<double>(code));
 }
 bool ElementQuantizer::clipped(float x) const {
+  if (truncated) return !passes(x);  // the codes of integers say it exactly
   const double v = static_cast<double>(in_steps(x));
   switch (grid.family) {
     case Family::kInteger: return v < grid.lo - shift() - 0.5 || v > grid.hi - shift() + 0.5;
@@ -116,6 +132,10 @@ bool ElementQuantizer::clipped(float x) const {
   return false;
 }
 bool ElementQuantizer::passes(float x) const {
+  if (truncated) {
+    const double n = whole(x), q = round_to_whole(grid.rounding, shortened(x), 0.5);
+    return n == within(n) && q >= grid.lo && q <= grid.hi;
+  }
   const float v = in_steps(x);
   switch (grid.family) {
     case Family::kInteger: {
@@ -134,6 +154,7 @@ bool ElementQuantizer::passes(float x) const {
 }
 double ElementQuantizer::scale_term(float x, std::int64_t element) const {
   const double p = point(x, element);
+  if (truncated) return passes(x) ? p - shortened(x) : p;
   const double u = grid.family == Family::kCodebook  ? static_cast<double>((*grid.values)[static_cast<std::size_t>(p)])
                    : grid.family == Family::kInteger ? p - shift()
                                                      : p;
