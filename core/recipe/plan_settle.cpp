@@ -138,10 +138,12 @@ void settle_truncations(const Graph& graph, Plan& plan) {
                    [](const SitePlan& s) { return s.spec && s.spec->truncation != Truncation::kNone; }))
     return;
   const std::vector<Layer> layers = find_layers(graph);
+  auto layer = layers.begin();                              // the sites stand in their order
+  std::map<std::string, std::vector<std::string>> refused;  // by reason
   for (SitePlan& s : plan.sites) {
     if (!s.spec || s.spec->truncation == Truncation::kNone) continue;
-    const Layer* layer = find_layer(layers, s.site.node);
-    if (!layer) continue;
+    while (layer != layers.end() && layer->node != s.site.node) ++layer;
+    if (layer == layers.end()) break;
     const Site from = quantized_input(graph, *layer, [&](const Site& site) {
       const SitePlan* found = plan.find(site);
       return found && found->spec;
@@ -154,10 +156,15 @@ void settle_truncations(const Graph& graph, Plan& plan) {
       s.why += s.spec->is_signed ? "; signed, as its input is" : "; unsigned, as its input is";
       continue;
     }
-    plan.warnings.push_back(site_text(graph, s.site) + " is to be truncated and stays float: " + problem + ".");
+    refused[problem].push_back(site_text(graph, s.site));
     s.spec.reset();
     s.why += "; float, because it would be truncated and " + problem;
   }
+  for (const auto& [problem, names] : refused)
+    plan.warnings.push_back(
+        list_text(names) +
+        (names.size() > 1 ? " are to be truncated and stay float: " : " is to be truncated and stays float: ") +
+        problem + ".");
 }
 
 }  // namespace
