@@ -245,22 +245,17 @@ Status tensor(const Options& o) {
   std::vector<float> y(x.values.size());
   std::vector<std::int32_t> codes(o.codes.empty() && o.packed.empty() ? 0 : x.values.size());
   QuantParams params;
-  SiteFacts facts;
   if (o.kind == "trunc") {
     QUANVAS_TRY(const auto input, truncation_input(o));
     QUANVAS_TRY(params, truncation(o, spec, x, input));
-    quant::truncate(params, input, x.values.data(), static_cast<std::int64_t>(y.size()), y.data(),
-                    codes.empty() ? nullptr : codes.data());
-    facts = quant::measure(params, params.layout, x.values.data());
-    facts.error = quant::tensor_error(x.values.data(), y.data(), static_cast<std::int64_t>(y.size()));
   } else {
     QUANVAS_TRY(params, params_of(o, spec, x));
     QUANVAS_CHECK(take_parameters(o, x, params));
-    QUANVAS_TRY(const auto layout, quant::rebatch(params, x.shape));
-    quant::fake_quantize(params, layout, x.values.data(), y.data());
-    if (!codes.empty()) quant::quantize_codes(params, layout, x.values.data(), codes.data());
-    facts = quant::measure(params, layout, x.values.data());
   }
+  QUANVAS_TRY(const auto layout, quant::rebatch(params, x.shape));
+  quant::fake_quantize(params, layout, x.values.data(), y.data());
+  if (!codes.empty()) quant::quantize_codes(params, layout, x.values.data(), codes.data());
+  const SiteFacts facts = quant::measure(params, layout, x.values.data());
   if (o.on_grid) {
     QUANVAS_TRY([[maybe_unused]] const auto valid, quant::QTensor::from_values(params, x.shape, x.values));
   }

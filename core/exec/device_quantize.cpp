@@ -67,6 +67,24 @@ struct Terms {
   bool follows = true;  // the grid point moves with v: d steps / d v = 1 inside
 };
 
+// Integers that lose their low bits (truncate.h).
+Terms truncated_terms(const at::Tensor& x, const QuantParams& p, const quant::Grid& grid,
+                      const BlockLayout& layout) {
+  const auto by = static_cast<double>(p.scale.at(0)) / static_cast<double>(p.truncated->scale);
+  const double half = std::ldexp(1.0, p.truncated->bits - 1);
+  const at::Tensor n =
+      at::round(at::nan_to_num(x / spread({p.truncated->scale}, layout, x), 0.0, kInf, -kInf).to(at::kDouble));
+  const at::Tensor whole = grid.is_signed ? at::clamp(n, -half, half - 1) : at::clamp(n, 0.0, 2 * half - 1);
+  const at::Tensor ratio = whole / by, q = rounded(grid.rounding, ratio) + 0.0;  // no negative zero
+  const at::Tensor code = at::clamp(q, static_cast<double>(p.lo), static_cast<double>(p.hi));
+  Terms t;
+  t.ratio = ratio.to(at::kFloat);
+  t.inside = q.eq(code).logical_and(whole.eq(n));
+  t.steps = code.to(at::kFloat);
+  t.value = t.steps * spread(p.scale, layout, x);
+  return t;
+}
+
 Terms integer_terms(const at::Tensor& x, const QuantParams& p, const quant::Grid& grid, const BlockLayout& layout) {
   const bool offset = p.spec.zero_point == ZeroPointType::kOffset;
   const at::Tensor scale = spread(p.scale, layout, x);
@@ -158,7 +176,8 @@ Terms terms_of(const at::Tensor& x, const QuantParams& p, const BlockLayout& lay
     case quant::Family::kFloat: return float_terms(x, p, grid, layout);
     case quant::Family::kTernary:
     case quant::Family::kBinary: return sign_terms(x, p, grid, layout);
-    default: return integer_terms(x, p, grid, layout);
+    default:
+      return p.truncated ? truncated_terms(x, p, grid, layout) : integer_terms(x, p, grid, layout);
   }
 }
 

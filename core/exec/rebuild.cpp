@@ -2,6 +2,8 @@
 
 #include "core/quant/params.h"
 #include "core/quant/shared.h"
+#include "core/quant/truncate.h"
+#include "core/recipe/pool_sum.h"
 
 namespace quanvas::exec {
 namespace {
@@ -41,6 +43,16 @@ Status rebuild_shared(const Model& model, const std::string& share, QuantizerMap
   return {};
 }
 
+// The integers that the layer's output consists of.
+Result<quant::TruncationInput> integers_of(const Graph& graph, const Layer& layer, const QuantizerMap& quantizers) {
+  const Site from = quantized_input(graph, layer, [&](const Site& s) { return quantizers.count(s) > 0; });
+  const quant::QuantParams* input = from.node == kNoNode ? nullptr : &quantizers.at(from);
+  const std::string problem = truncation_problem(graph, layer, input ? &input->spec : nullptr);
+  if (!problem.empty()) return fail(ErrorCode::kUnsupported, "It would be truncated, and " + problem + ".");
+  const std::int64_t elements = averaged_elements(graph, layer).count;
+  return quant::TruncationInput{input->scale.at(0) / static_cast<float>(elements), sum_bits(input->spec, elements)};
+}
+
 }  // namespace
 
 int site_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind) {
@@ -70,6 +82,27 @@ Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& lay
   const TensorData* data = model.weights->find(name);
   if (!data) return fail(ErrorCode::kCorrupt, "The model holds no data for '" + name + "'.");
   return quant::bias_params(spec, input->scale.at(0), weight->scale, data->shape, layer.bias_axis);
+}
+
+Result<quant::QuantParams> truncation(const Graph& graph, const Layer& layer, const QuantSpec& spec,
+                                      float threshold, const QuantizerMap& quantizers) {
+  QUANVAS_TRY(const quant::TruncationInput integers, integers_of(graph, layer, quantizers));
+  return quant::truncation_params(spec, graph.tensor(layer.output).shape.value_or(Shape{}), integers, threshold);
+}
+
+Status rebuild_truncations(const Graph& graph, const std::vector<Layer>& layers, QuantizerMap& quantizers) {
+  for (const Layer& layer : layers) {
+    const auto it = quantizers.find({layer.node, SiteKind::kOutput, 0});
+    if (it == quantizers.end() || !it->second.truncated) continue;
+    const auto integers = integers_of(graph, layer, quantizers);
+    if (integers)
+      QUANVAS_CHECK(quant::retarget(it->second, *integers));
+    else if (integers.error().code == ErrorCode::kUnsupported)
+      quantizers.erase(it);
+    else
+      return Failure(integers.error());
+  }
+  return {};
 }
 
 Status rebuild_weight(const Model& model, const Layer& layer, QuantizerMap& quantizers) {

@@ -137,6 +137,7 @@ Status Runner::load_weights(const QuantizerMap* quantizers) {
     for (const auto& [site, params] : *quantizers) {
       if (site.kind == SiteKind::kInput || site.kind == SiteKind::kOutput) {
         activations_.emplace(site, params);
+        if (params.truncated) exact_.insert(site.node);
         continue;
       }
       const Layer* layer = find_layer(layers, site.node);
@@ -194,7 +195,10 @@ Status Runner::run_node(std::size_t index, Environment& env, const RunHooks& hoo
   Tensors in;
   auto done = guarded(label(node), [&]() -> OpResult {
     QUANVAS_CHECK(gather(index, env, hooks, in));
+    const bool exact = exact_.count(node.id) > 0 || (hooks.exact && hooks.exact->count(node.id) > 0);
+    if (exact) in[0] = in[0].to(at::kDouble);
     QUANVAS_TRY(Tensors out, find_op(node)->run({graph(), node, hooks, in}));
+    if (exact && !out.empty()) out[0] = out[0].to(at::kFloat);
     if (sites_[index].has_output && !out.empty())
       out[0] = quantize({node.id, SiteKind::kOutput, 0}, out[0], hooks);
     return out;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,9 @@ struct RunHooks {
   std::function<at::Tensor(const Site&, const at::Tensor&)> quantize;
   // Replaces weights (by tensor id): the leaves of training. May be null.
   const Environment* weights = nullptr;
+  // Average pools whose output `quantize` truncates: computed in double, so that the sums of codes are exact. Those
+  // that the Runner's own quantizers truncate are it anyway. May be null.
+  const std::set<NodeId>* exact = nullptr;
   bool training = false;  // BatchNormalization uses batch statistics, Dropout drops
   std::uint64_t seed = 0;  // of Dropout's masks
   // With training: batch mean and variance of each BatchNormalization node, for the running averages.
@@ -77,6 +81,7 @@ class Runner {
   Environment weights_;
   std::map<std::pair<std::size_t, TensorId>, at::Tensor> shared_;  // quantized for one reader of several
   QuantizerMap activations_;                       // input and output sites
+  std::set<NodeId> exact_;                         // whose output is truncated
   std::vector<NodeSites> sites_;                   // by node position
   std::vector<std::vector<TensorId>> free_after_;  // by node position
 };

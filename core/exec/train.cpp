@@ -174,6 +174,7 @@ Status Training::shard_loss(int index, const Samples& samples, std::int64_t batc
   hooks.tap = [&](TensorId id, const at::Tensor& t) {
     if (id == logits_) logits = t;
   };
+  hooks.exact = &state_->exact();
   if (state_->quantized())
     hooks.quantize = [&](const Site& site, const at::Tensor& x) { return quantize(index, site, x); };
   hooks.batch_statistics = [&](const Node& node, const at::Tensor& mean, const at::Tensor& variance) {

@@ -3,9 +3,11 @@
 
 #include <ATen/ATen.h>
 
+#include "core/exec/rebuild.h"
 #include "core/exec/train_state.h"
 #include "core/quant/fused.h"
 #include "core/quant/shared.h"
+#include "core/quant/weight_norm.h"
 
 namespace quanvas::exec {
 namespace {
@@ -37,7 +39,9 @@ void TrainState::add_activations(const TrainSettings& settings) {
       TrainedActivation a;
       a.quantizer.site = site;
       a.quantizer.params = params;
-      if (a.quantizer.source_of(params, settings) == Source::kLearned) a.quantizer.source = Source::kLearned;
+      if (params.truncated) exact_.insert(site.node);
+      if (!params.truncated && a.quantizer.source_of(params, settings) == Source::kLearned)
+        a.quantizer.source = Source::kLearned;
       activations_.push_back(std::move(a));
     }
     TrainedActivation& a = activations_[activation_of_[site]];
@@ -62,6 +66,17 @@ void TrainState::add_activations(const TrainSettings& settings) {
   }
 }
 
+// Truncated outputs take the scale that their input has now.
+Status TrainState::follow_inputs() {
+  if (exact_.empty()) return {};
+  QuantizerMap present;
+  for (const auto& [site, index] : activation_of_) present.emplace(site, activations_[index].quantizer.params);
+  QUANVAS_CHECK(rebuild_truncations(*model_->graph, layers_, present));
+  for (auto& [site, params] : present)
+    if (params.truncated) activations_[activation_of_.at(site)].quantizer.params = std::move(params);
+  return {};
+}
+
 const TrainedActivation* TrainState::activation(const Site& site) const {
   const auto it = activation_of_.find(site);
   return it == activation_of_.end() ? nullptr : &activations_[it->second];
@@ -74,13 +89,29 @@ Status TrainState::start_weight_quantizers() {
     if (q.learned() && code_bits(q.params.spec) <= 3 && q.params.spec.statistic != Statistic::kMse) {
       QUANVAS_TRY(q.params, found_on_weights(q, /*to_begin=*/true));
     }
-    q.begin();
+    begin_learning(q);
   }
   for (std::size_t i = 0; i < weights_.size(); ++i) {
     QUANVAS_CHECK(quantize_weight(i));
     for (int shard = 0; shard < kTrainShards; ++shard) weights_[i].leaves.push_back(leaf_of(weights_[i].value, device_));
   }
   return {};
+}
+
+void TrainState::begin_learning(WeightQuantizer& q) const {
+  if (!q.learns_length() || q.users.empty()) return q.begin();
+  const TrainedWeight& w = weights_[q.users[0]];
+  q.begin(quant::present_lengths(q.params, w.layout, w.master.data_ptr<float>()));
+}
+
+// d penalty / d bits of a quantizer of so many elements: lambda * sum(bits * elements) / sum(elements).
+double TrainState::bits_slope(std::int64_t elements) const {
+  if (penalties_.bits == 0) return 0;
+  double all = 0;
+  for (const WeightQuantizer& q : weight_quantizers_) all += q.learns_bits() ? static_cast<double>(q.elements) : 0;
+  for (const TrainedActivation& a : activations_)
+    all += a.quantizer.learns_bits() ? static_cast<double>(a.elements) : 0;
+  return penalties_.bits * static_cast<double>(elements) / std::max(1.0, all);
 }
 
 // Parameters from the masters as they are now. to_begin: where learning is to start.
@@ -121,6 +152,7 @@ Status TrainState::quantize_weight(std::size_t index) {
         if (q.source == Source::kRecomputed && q.users.size() == 1) {
           QUANVAS_TRY(q.params, found_on_weights(q, false));
         }
+        if (q.learns_length()) quant::set_lengths(q.params, w.layout, master, q.lengths());
         quant::fake_quantize(q.params, w.layout, master, value);
       }
     }
@@ -145,15 +177,17 @@ Status TrainState::step_quantizers(const StepRule& rule) {
       const QuantSpec& spec = q.params.spec;
       if (spec.source == ScaleSource::kConstant || (spec.clip_min && spec.clip_max)) continue;
       QUANVAS_TRY(q.params, found_on_weights(q, q.learned()));
-      if (q.learned()) q.begin();
+      begin_learning(q);
     } else if (q.learned()) {
       QuantizerGradients sum;
       for (const std::size_t user : q.users) {
         const QuantizerGradients& part = weights_[user].quantizer_gradients;
         add(sum.scale, part.scale);
         add(sum.zero_point, part.zero_point);
+        add(sum.length, part.length);
         sum.bits += part.bits;
       }
+      if (q.learns_bits()) sum.bits += bits_slope(q.elements);
       q.step(rule, sum, q.elements);
     } else if (q.source == Source::kRecomputed && q.users.size() > 1) {
       QUANVAS_TRY(q.params, found_on_weights(q, false));
@@ -170,11 +204,12 @@ Status TrainState::step_quantizers(const StepRule& rule) {
       if (leaf.zero_point.defined() && leaf.zero_point.grad().defined()) add(sum.zero_point, floats_of(leaf.zero_point.grad()));
       if (leaf.bits.defined() && leaf.bits.grad().defined()) sum.bits += static_cast<double>(floats_of(leaf.bits.grad())[0]);
     }
+    if (a.quantizer.learns_bits()) sum.bits += bits_slope(a.elements);
     a.quantizer.step(rule, sum, a.elements);
     for (LearnedParams& leaf : a.leaves)
       std::copy(a.quantizer.params.scale.begin(), a.quantizer.params.scale.end(), leaf.scale.data_ptr<float>());
   }
-  return {};
+  return follow_inputs();
 }
 
 }  // namespace quanvas::exec

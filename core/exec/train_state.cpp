@@ -8,6 +8,7 @@
 
 #include "core/exec/rebuild.h"
 #include "core/quant/gradient.h"
+#include "core/quant/weight_norm.h"
 
 namespace quanvas::exec {
 namespace {
@@ -57,6 +58,7 @@ Result<TrainState> TrainState::create(ModelPtr model, const QuantizerMap* quanti
   s.model_ = std::move(model);
   s.device_ = device;
   s.quantized_ = quantizers != nullptr;
+  s.penalties_ = {settings.bits_penalty, settings.accumulator_penalty};
   if (quantizers) s.initial_ = *quantizers;
   s.layers_ = find_layers(*s.model_->graph);
   QUANVAS_CHECK(s.add_weights(settings));
@@ -194,14 +196,22 @@ void TrainState::step_weight(std::size_t index, const StepRule& rule) {
       d = {};
       d.scale.resize(q.params.scale.size());
       w.clipped.resize(static_cast<std::size_t>(n));
-      quant::fake_quantize_backward(q.params, w.layout, master, w.gradient.data(), w.clipped.data(),
-                                    q.learned() ? d.scale.data() : nullptr, pass);
+      if (q.learns_length()) {
+        d.length.resize(q.params.scale.size());
+        quant::decoupled_backward(q.params, w.layout, q.lengths(), master, w.gradient.data(), w.clipped.data(),
+                                  d.scale.data(), d.length.data(), pass);
+        quant::length_penalty(q.params, q.lengths(), penalties_.length, d.scale.data(), d.length.data());
+      } else {
+        quant::fake_quantize_backward(q.params, w.layout, master, w.gradient.data(), w.clipped.data(),
+                                      q.learned() ? d.scale.data() : nullptr, pass);
+      }
       if (q.learns_zero_point()) {
         d.zero_point.resize(q.params.scale.size());
         quant::zero_point_gradient(q.params, w.layout, master, w.gradient.data(), d.zero_point.data());
       }
       if (q.learns_bits()) d.bits = quant::width_gradient(q.params, w.layout, master, w.gradient.data());
-      if (!pass) w.gradient.swap(w.clipped);
+      // With two scales the gradient goes through the norm, too.
+      if (!pass || q.learns_length()) w.gradient.swap(w.clipped);
     }
   }
   w.moments.update(own, w.gradient.data(), master, n);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -51,6 +52,8 @@ class TrainState {
   std::vector<TrainedWeight>& weights() { return weights_; }
   // Null: this site is float.
   const TrainedActivation* activation(const Site& site) const;
+  // Average pools whose output is truncated, for RunHooks::exact.
+  const std::set<NodeId>& exact() const { return exact_; }
   bool quantized() const { return quantized_; }
   std::int64_t steps() const { return steps_; }  // optimizer steps done
 
@@ -73,6 +76,9 @@ class TrainState {
 
  private:
   void add_activations(const TrainSettings& settings);
+  Status follow_inputs();
+  void begin_learning(WeightQuantizer& q) const;
+  double bits_slope(std::int64_t elements) const;
   Status add_weights(const TrainSettings& settings);
   Status add_weight(TensorId id, const Layer* layer, const TrainSettings& settings);
   Result<int> quantizer_of(TensorId id, const TrainSettings& settings);
@@ -84,12 +90,16 @@ class TrainState {
   std::string device_;
   bool quantized_ = false;
   std::int64_t steps_ = 0;
+  struct Penalties {
+    double bits = 0, length = 0;
+  } penalties_;
   QuantizerMap initial_;
   std::vector<Layer> layers_;
   std::vector<TrainedWeight> weights_;
   std::vector<WeightQuantizer> weight_quantizers_;
   std::vector<TrainedActivation> activations_;
   std::map<Site, std::size_t> activation_of_;
+  std::set<NodeId> exact_;
   std::map<TensorId, at::Tensor> running_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/quant/gradient.h"
 
@@ -20,15 +21,17 @@ TrainedQuantizer::Source TrainedQuantizer::source_of(const quant::QuantParams& p
   if (spec.source == ScaleSource::kConstant || spec.source == ScaleSource::kDynamic) return Source::kFixed;
   QuantSpec as_learned = spec;
   as_learned.source = ScaleSource::kLearned;
-  // A scale for the codes alone, or one that is the offset's neighbour, follows from the statistic.
-  const bool possible = check(as_learned).empty() && params.code_scale.empty() && spec.zero_point != ZeroPointType::kOffset;
+  // A scale for codes that no length belongs to, or one that is the offset's neighbour, follows from the statistic.
+  const bool one_scale = params.code_scale.empty() || spec.decoupled != Decoupling::kNone;
+  const bool possible = check(as_learned).empty() && one_scale && spec.zero_point != ZeroPointType::kOffset;
   if (possible && settings.learn_scales && (settings.force_learned || spec.source == ScaleSource::kLearned)) return Source::kLearned;
   // Searching for percentiles or the least squared error at each step costs more than the step.
   const bool cheap = spec.statistic == Statistic::kAbsMax || spec.statistic == Statistic::kMinMax;
   return cheap ? Source::kRecomputed : Source::kFixed;
 }
 
-void TrainedQuantizer::begin() {
+void TrainedQuantizer::begin(std::vector<float> lengths) {
+  length_ = std::move(lengths);
   // What the recipe does not ask to learn is learned as its logarithm.
   logarithmic_ = params.spec.scale_domain == ScaleDomain::kLog || params.spec.source != ScaleSource::kLearned;
   start_ = params.scale;
@@ -39,7 +42,7 @@ void TrainedQuantizer::begin() {
   if (learns_zero_point())
     for (const float z : params.zero_point) zero_.push_back(static_cast<float>(static_cast<double>(z) / zero_unit_));
   offset_ = static_cast<float>(std::max(2, params.spec.bits) - 2);
-  scale_moments_ = zero_moments_ = offset_moments_ = Moments();
+  scale_moments_ = zero_moments_ = length_moments_ = offset_moments_ = Moments();
 }
 
 void TrainedQuantizer::step(const StepRule& rule, const QuantizerGradients& gradients, std::int64_t elements) {
@@ -57,6 +60,11 @@ void TrainedQuantizer::step(const StepRule& rule, const QuantizerGradients& grad
     for (std::size_t i = 0; i < zero_.size(); ++i)
       gradient[i] = gradients.zero_point[i] * static_cast<float>(zero_unit_) * factor;
     zero_moments_.update(rule, gradient.data(), zero_.data(), static_cast<std::int64_t>(zero_.size()));
+  }
+  if (!length_.empty()) {
+    for (std::size_t i = 0; i < length_.size(); ++i) gradient[i] = gradients.length[i] * factor;
+    length_moments_.update(rule, gradient.data(), length_.data(), static_cast<std::int64_t>(length_.size()));
+    for (float& t : length_) t = std::clamp(t, kLowestTheta, kHighestTheta);
   }
   if (learns_bits()) {
     const float slope = static_cast<float>(gradients.bits * quant::learned_bits_slope(static_cast<double>(offset_))) * factor;

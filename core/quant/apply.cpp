@@ -15,7 +15,9 @@ Applier::Applier(const QuantParams& params, const BlockLayout& layout)
   const bool to_nearest = grid_.rounding == Rounding::kHalfEven;
   float_ = grid_.family == Family::kFloat && to_nearest;
   if (float_) float_grid_ = float_grid_of(grid_);
-  if (grid_.family == Family::kInteger) {
+  if (params.truncated) {
+    // Element by element.
+  } else if (grid_.family == Family::kInteger) {
     float most = std::max(std::fabs(static_cast<float>(params.lo)), std::fabs(static_cast<float>(params.hi)));
     bool whole = true;
     if (!grid_.offset) {
@@ -100,7 +102,22 @@ double ElementQuantizer::round(float v, std::int64_t element, bool soft) const {
   const double random = grid.rounding == Rounding::kStochastic ? element_random(grid.seed, element) : 0;
   return round_to_whole(grid.rounding, static_cast<double>(v), random);
 }
+double ElementQuantizer::whole(float x) const {
+  const float v = x / truncated->scale;
+  return std::isnan(v) ? 0 : std::nearbyint(static_cast<double>(v));
+}
+double ElementQuantizer::within(double n) const {
+  const double half = std::ldexp(1.0, truncated->bits - 1);
+  return grid.is_signed ? std::clamp(n, -half, half - 1) : std::clamp(n, 0.0, 2 * half - 1);
+}
+double ElementQuantizer::shortened(float x) const {
+  return within(whole(x)) / (static_cast<double>(scale) / static_cast<double>(truncated->scale));
+}
 double ElementQuantizer::point(float x, std::int64_t element) const {
+  if (truncated) {
+    const double random = grid.rounding == Rounding::kStochastic ? element_random(grid.seed, element) : 0;
+    return std::clamp(round_to_whole(grid.rounding, shortened(x), random) + shift(), grid.lo, grid.hi);
+  }
   switch (grid.family) {
     case Family::kBinary:
       return x < 0 ? -1 : 1;
@@ -141,6 +158,7 @@ float ElementQuantizer::decode(std::int32_t code) const {
                                         : static_cast<double>(code));
 }
 bool ElementQuantizer::clipped(float x) const {
+  if (truncated) return !passes(x);  // the codes of integers say it exactly
   const double v = static_cast<double>(in_steps(x));
   switch (grid.family) {
     case Family::kInteger:
@@ -162,6 +180,10 @@ bool ElementQuantizer::clipped(float x) const {
   return false;
 }
 bool ElementQuantizer::passes(float x) const {
+  if (truncated) {
+    const double n = whole(x), q = round_to_whole(grid.rounding, shortened(x), 0.5);
+    return n == within(n) && q >= grid.lo && q <= grid.hi;
+  }
   const float v = in_steps(x);
   switch (grid.family) {
     case Family::kInteger: {
@@ -184,6 +206,7 @@ bool ElementQuantizer::passes(float x) const {
 }
 double ElementQuantizer::scale_term(float x, std::int64_t element) const {
   const double p = point(x, element);
+  if (truncated) return passes(x) ? p - shortened(x) : p;
   const double u = grid.family == Family::kCodebook
                        ? static_cast<double>((*grid.values)[static_cast<std::size_t>(p)])
                    : grid.family == Family::kInteger ? p - shift()

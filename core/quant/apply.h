@@ -20,6 +20,7 @@ struct ElementQuantizer {
   float code_scale = 1, center = 0;  // decoupled; scale and 0 otherwise
   // Parameter of a learned rounding; NaN: there is none, so to the nearest.
   float rounding = std::numeric_limits<float>::quiet_NaN();
+  const TruncationInput* truncated = nullptr;  // the integers that lose their low bits; null: this is no truncation
 
   ElementQuantizer(const Grid& g, float s, double z) : grid(g), scale(s), zero(z), code_scale(s) {}
 
@@ -37,6 +38,11 @@ struct ElementQuantizer {
  private:
   // What is rounded.
   float in_steps(float x) const { return (x - (grid.offset ? static_cast<float>(zero) : center)) / code_scale; }
+  // The whole number that x stands for, and what is rounded of a truncation: that number within its width, in units
+  // of what is cut off.
+  double whole(float x) const;
+  double within(double whole) const;
+  double shortened(float x) const;
   // Added to the rounded steps: the zero point, as far as it is one.
   double shift() const { return grid.offset ? 0.0 : zero; }
   double round(float v, std::int64_t element, bool soft) const;
@@ -96,6 +102,7 @@ class Applier {
         ElementQuantizer q(grid_, params_.scale[p], zero);
         if (!params_.code_scale.empty()) q.code_scale = params_.code_scale[p];
         if (!params_.center.empty()) q.center = params_.center[p];
+        q.truncated = params_.truncated ? &*params_.truncated : nullptr;
         if (!params_.rounding.empty()) q.rounding = params_.rounding[static_cast<std::size_t>(element)];
         f(q, element, span.result + slot);
       }

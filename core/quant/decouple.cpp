@@ -7,9 +7,8 @@
 #include "core/quant/apply.h"
 
 namespace quanvas::quant {
-namespace {
 
-double norm_of(Decoupling kind, const float* x, std::int64_t n, float center) {
+double code_norm(Decoupling kind, const float* x, std::int64_t n, float center) {
   double sum = 0, most = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     const double a = std::fabs(static_cast<double>(x[i] - center));
@@ -18,8 +17,6 @@ double norm_of(Decoupling kind, const float* x, std::int64_t n, float center) {
   }
   return kind == Decoupling::kInf ? most : kind == Decoupling::kL2 ? std::sqrt(sum) : sum;
 }
-
-}  // namespace
 
 double code_norm_bound(const QuantSpec& spec) {
   const int bits = spec.accumulator_bits.value_or(32), input = spec.accumulator_input_bits;
@@ -41,9 +38,10 @@ void prepare_decoupling(QuantParams& params) {
   if (params.spec.zero_centered) params.center.assign(params.scale.size(), 0.0f);
 }
 
-void decouple(QuantParams& params, std::size_t index, const float* x, std::int64_t n) {
+void decouple(QuantParams& params, std::size_t index, const float* x, std::int64_t n,
+              std::optional<double> length) {
   const QuantSpec& spec = params.spec;
-  if (!spec.accumulator_bits || n == 0) return;  // g is the norm: both scales are the same
+  if (n == 0 || (!spec.accumulator_bits && !length)) return;  // g is the norm: both scales are the same
   float center = 0;
   if (spec.zero_centered) {
     double sum = 0;
@@ -62,9 +60,10 @@ void decouple(QuantParams& params, std::size_t index, const float* x, std::int64
     return fits_accumulator(spec, positive, negative);
   };
   const double scale = static_cast<double>(params.scale[index]);
-  const double norm = norm_of(Decoupling::kL1, x, n, center);
+  const double norm = code_norm(spec.accumulator_bits ? Decoupling::kL1 : spec.decoupled, x, n, center);
+  if (length) params.code_scale[index] = params.scale[index];
   if (norm <= 0) return;
-  const double bound = code_norm_bound(spec);
+  const double bound = spec.accumulator_bits ? code_norm_bound(spec) : INFINITY;
   if (spec.decoupled == Decoupling::kNone) {
     // Twice the bound's scale fits with any rounding: no code is more than twice x / s. Between, by bisection.
     if (fits(params.scale[index])) return;
@@ -78,8 +77,10 @@ void decouple(QuantParams& params, std::size_t index, const float* x, std::int64
     return;
   }
   float& code_scale = params.code_scale[index];
-  code_scale = std::clamp(static_cast<float>(scale * norm / std::min(norm, scale * bound)), FLT_MIN, FLT_MAX);
+  code_scale = std::clamp(static_cast<float>(scale * norm / std::min(length.value_or(norm), scale * bound)),
+                          FLT_MIN, FLT_MAX);
   // Divisions in float32 may round a quotient up to a whole number.
+  if (!spec.accumulator_bits) return;
   for (float growth = 1e-7f; !fits(code_scale) && code_scale < FLT_MAX / 4; growth = std::min(2 * growth, 1.0f))
     code_scale = std::max(std::nextafter(code_scale, FLT_MAX), code_scale * (1 + growth));
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "core/quant/params.h"
 
@@ -17,9 +18,12 @@ bool fits_accumulator(const QuantSpec& spec, double positive, double negative);
 
 // code_scale (and center) of the size of scale; nothing without a scale of the codes' own.
 void prepare_decoupling(QuantParams& params);
-// Of the parameter `index` from its elements x: code_scale = scale norm / g with g = norm, or the bound times the scale
-// where that is less. With accumulator_bits the codes of x fit the accumulator, exactly: code_scale grows until they do,
-// or the one scale, when the quantizer is not decoupled.
-void decouple(QuantParams& params, std::size_t index, const float* x, std::int64_t n);
+// The norm of x - center.
+double code_norm(Decoupling kind, const float* x, std::int64_t n, float center);
+// Of the parameter `index` from its elements x: code_scale = scale norm / g with g = length (default: the norm), or
+// the bound times the scale where that is less. With accumulator_bits the codes of x fit the accumulator, exactly:
+// code_scale grows until they do, or the one scale, when the quantizer is not decoupled.
+void decouple(QuantParams& params, std::size_t index, const float* x, std::int64_t n,
+              std::optional<double> length = {});
 
 }  // namespace quanvas::quant

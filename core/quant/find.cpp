@@ -11,25 +11,10 @@
 #include "core/quant/order.h"
 #include "core/quant/parallel.h"
 #include "core/quant/search.h"
+#include "core/quant/strided.h"
 
 namespace quanvas::quant {
 namespace {
-
-// Where the elements of parameter p lie: `rows` runs of `run` elements, `stride` apart.
-struct Strided {
-  std::int64_t base = 0, rows = 0, run = 0, stride = 0;
-  std::int64_t count() const { return rows * run; }
-  bool contiguous() const { return rows == 1 || stride == run; }
-};
-
-Strided elements_of(const BlockLayout& l, std::int64_t p) {
-  if (l.granularity == Granularity::kTensor) return {0, 1, l.elements(), l.elements()};
-  if (l.granularity == Granularity::kChannel) return {p * l.inner, l.outer, l.inner, l.dim * l.inner};
-  const std::int64_t groups = (l.dim + l.group - 1) / l.group;
-  const std::int64_t i = p % l.inner, g = p / l.inner % groups, o = p / l.inner / groups;
-  const std::int64_t first = g * l.group;
-  return {(o * l.dim + first) * l.inner + i, std::min(l.group, l.dim - first), 1, l.inner};
-}
 
 // Whether `next` has as many elements as `first`, each `by` further in memory.
 bool follows(const Strided& first, const Strided& next, std::int64_t by) {

@@ -37,7 +37,9 @@ struct Side {
         lo(static_cast<double>(params.lo)), hi(static_cast<double>(params.hi)) {}
   int of(float x, std::size_t k) const {
     const float z = p.zero_point.empty() ? 0.0f : p.zero_point[k];
-    const float v = x / p.scale[k];
+    // Decoupled codes have a scale of their own.
+    const float v =
+        p.code_scale.empty() ? x / p.scale[k] : (x - (p.center.empty() ? 0.0f : p.center[k])) / p.code_scale[k];
     if (std::isnan(v)) return 0;
     const double q = inside ? round_to_whole(rounding, static_cast<double>(v + z), 0.5)
                             : round_to_whole(rounding, static_cast<double>(v), 0.5) + static_cast<double>(z);

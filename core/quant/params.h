@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,14 @@ struct BlockLayout {
   std::int64_t parameters() const;
 };
 
+// The whole numbers that a truncation (truncate.h) shortens: x = n * scale, n of so many bits, signed or not as the
+// spec says.
+struct TruncationInput {
+  float scale = 1;  // > 0, finite
+  int bits = 32;    // 1..32
+  bool operator==(const TruncationInput&) const = default;
+};
+
 struct QuantParams {
   QuantSpec spec;              // axis resolved (never empty for channel and group)
   BlockLayout layout;          // of the tensor that the parameters were found on; for activations outer
@@ -42,6 +51,8 @@ struct QuantParams {
   std::vector<float> rounding;
   // Quantized scales: the float16 of each super-block, of scales and of offsets; scale = super_scale * whole number.
   std::vector<float> super_scale, super_offset;
+  // Truncation: q = clamp(round(rint(x / truncated.scale) / t)) with t = scale / truncated.scale, a power of two.
+  std::optional<TruncationInput> truncated;
   std::int64_t lo = -128, hi = 127;
   // Quantizers of a network with the same text here have one scale and zero point; empty: on its own.
   std::string share;

@@ -105,6 +105,9 @@ class TensorStatistics {
 Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const TensorStatistics& statistics,
                                 int default_axis);
 
+// The largest magnitude that the spec's statistic keeps, or its fixed clip limit: what a truncation looks at.
+Result<float> find_threshold(const QuantSpec& spec, const TensorStatistics& statistics);
+
 // Statistics of a calibration: by tensor name.
 struct Statistics {
   std::map<std::string, TensorStatistics> tensors;

@@ -169,30 +169,41 @@ Result<QuantParams> per_channel(QuantSpec spec, const Shape& shape, const Tensor
   return params_from_range(spec, layout, lo, hi);
 }
 
-}  // namespace
-
-Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const TensorStatistics& statistics,
-                                int default_axis) {
-  if (spec.granularity == Granularity::kGroup)
-    return fail(ErrorCode::kUnsupported, "granularity is group; statistics of groups of an activation are not kept.",
-                "Use granularity tensor or channel.");
+// The statistic's range within the clip limits; nothing is looked at where these say it all.
+Result<Range> range_of(const QuantSpec& spec, const TensorStatistics& statistics) {
   const bool fixed = has_clip(spec) && (is_symmetric(spec) || (spec.clip_min && spec.clip_max));
   if (statistics.count() == 0 && !fixed)
     return fail(ErrorCode::kInvalidArgument,
                 statistics.non_finite() > 0 ? "Calibration saw no finite value of this tensor."
                                             : "Calibration saw no value of this tensor.",
                 "Calibrate with other samples, or give clip_min and clip_max.");
-  if (spec.granularity == Granularity::kChannel && !has_clip(spec))
-    return per_channel(spec, shape, statistics, default_axis);
-  QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
-  const Grid grid = grid_of(spec);
   Range found;
   // A constant scale looks at nothing.
   if (!fixed && spec.source != ScaleSource::kConstant) {
-    QUANVAS_TRY(found, statistic_range(spec, grid, statistics));
+    QUANVAS_TRY(found, statistic_range(spec, grid_of(spec), statistics));
   }
-  QUANVAS_TRY(const Range range, clipped_range(spec, found));
+  return clipped_range(spec, found);
+}
+
+}  // namespace
+
+Result<QuantParams> find_params(const QuantSpec& spec, const Shape& shape, const TensorStatistics& statistics,
+                                int default_axis) {
+  if (spec.granularity == Granularity::kGroup)
+    return fail(ErrorCode::kUnsupported,
+                "granularity is group; statistics of groups of an activation are not kept.",
+                "Use granularity tensor or channel.");
+  const bool per_channel_range =
+      spec.granularity == Granularity::kChannel && !has_clip(spec) && statistics.count() > 0;
+  if (per_channel_range) return per_channel(spec, shape, statistics, default_axis);
+  QUANVAS_TRY(const Range range, range_of(spec, statistics));
+  QUANVAS_TRY(const BlockLayout layout, make_layout(spec, shape, default_axis));
   return params_from_range(spec, layout, {range.lo}, {range.hi});
+}
+
+Result<float> find_threshold(const QuantSpec& spec, const TensorStatistics& statistics) {
+  QUANVAS_TRY(const Range range, range_of(spec, statistics));
+  return range.hi;
 }
 
 }  // namespace quanvas::quant

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "core/recipe/pool_sum.h"
+
 namespace quanvas {
 namespace {
 
@@ -120,6 +122,42 @@ void settle_biases(std::vector<SitePlan>& sites) {
   }
 }
 
+// Outputs that are truncated need the integers of an average pool; the sign of the sum is that of its input. In
+// graph order: a truncated output may be the input of the next pool.
+void settle_truncations(const Graph& graph, Plan& plan) {
+  if (std::none_of(plan.sites.begin(), plan.sites.end(),
+                   [](const SitePlan& s) { return s.spec && s.spec->truncation != Truncation::kNone; }))
+    return;
+  const std::vector<Layer> layers = find_layers(graph);
+  auto layer = layers.begin();                              // the sites stand in their order
+  std::map<std::string, std::vector<std::string>> refused;  // by reason
+  for (SitePlan& s : plan.sites) {
+    if (!s.spec || s.spec->truncation == Truncation::kNone) continue;
+    while (layer != layers.end() && layer->node != s.site.node) ++layer;
+    if (layer == layers.end()) break;
+    const Site from = quantized_input(graph, *layer, [&](const Site& site) {
+      const SitePlan* found = plan.find(site);
+      return found && found->spec;
+    });
+    const SitePlan* input = from.node == kNoNode ? nullptr : plan.find(from);
+    const std::string problem = truncation_problem(graph, *layer, input ? &*input->spec : nullptr);
+    if (problem.empty()) {
+      if (s.spec->is_signed == input->spec->is_signed) continue;
+      s.spec->is_signed = input->spec->is_signed;
+      s.why += s.spec->is_signed ? "; signed, as its input is" : "; unsigned, as its input is";
+      continue;
+    }
+    refused[problem].push_back(site_text(graph, s.site));
+    s.spec.reset();
+    s.why += "; float, because it would be truncated and " + problem;
+  }
+  for (const auto& [problem, names] : refused)
+    plan.warnings.push_back(
+        list_text(names) +
+        (names.size() > 1 ? " are to be truncated and stay float: " : " is to be truncated and stays float: ") +
+        problem + ".");
+}
+
 }  // namespace
 
 std::string share_key(const Recipe& recipe, const SitePlan& site) {
@@ -143,6 +181,7 @@ std::string sharing_problem(const QuantSpec& spec, SiteKind kind) {
   if (kind == SiteKind::kBias) return "a bias shares nothing";
   if (spec.granularity != Granularity::kTensor)
     return std::string("granularity is ") + enum_text(spec.granularity) + ", which must be tensor";
+  if (spec.truncation != Truncation::kNone) return "a truncation's scale follows from its own layer's input";
   if (spec.source == ScaleSource::kDynamic) return "source is dynamic, which finds a scale in each tensor alone";
   if (spec.decoupled != Decoupling::kNone) return "decoupled codes have a scale for each tensor";
   if (!is_activation(kind) && (spec.statistic == Statistic::kMaxMean || spec.statistic == Statistic::kMaxRms ||
@@ -153,6 +192,7 @@ std::string sharing_problem(const QuantSpec& spec, SiteKind kind) {
 
 void settle(const Graph& graph, const Recipe& recipe, Plan& plan) {
   settle_shares(graph, recipe, plan);
+  settle_truncations(graph, plan);
   settle_biases(plan.sites);
   check_accumulators(graph, plan);
 }

@@ -9,9 +9,9 @@ namespace quanvas {
 // empty: nothing.
 std::string share_key(const Recipe& recipe, const SitePlan& site);
 
-// Shared quantizers, then biases at the accumulator's scale: where the sites do not go together they become float, with
-// the reason in `why` and, for shares, a warning. Accumulators whose bound does not hold for the layer's input are
-// warnings. Cheap where no rule uses these.
+// Shared quantizers, truncated outputs, then biases at the accumulator's scale: where the sites do not go together
+// they become float, with the reason in `why` and, for shares and truncations, a warning. Accumulators whose bound
+// does not hold for the layer's input are warnings. Cheap where no rule uses these.
 void settle(const Graph& graph, const Recipe& recipe, Plan& plan);
 
 }  // namespace quanvas

@@ -76,9 +76,8 @@ class PresetLoader {
     if (!preset.id.empty() && preset.id != id)
       return refused(file, "'id' is '" + preset.id + "'; it must be the file's name, '" + id + "'.");
     preset.id = id;
-    const bool truncation = preset.spec.truncation != Truncation::kNone;
-    if (preset.title.empty() || preset.sites.empty() != truncation)
-      return refused(file, "a preset needs 'title' and at least one of 'sites' (a truncation none).");
+    if (preset.title.empty() || preset.sites.empty())
+      return refused(file, "a preset needs 'title' and at least one of 'sites'.");
     if (const std::string why = check(preset.spec); !why.empty()) return refused(file, "'spec' is not legal: " + why);
     for (const SiteKind site : preset.sites)
       if (const std::string why = check(preset.spec, site); !why.empty())

@@ -232,6 +232,12 @@ std::string check_forms(const QuantSpec& s) {
     if (s.source == ScaleSource::kConstant || s.source == ScaleSource::kDynamic)
       return std::string("truncation with source ") + enum_text(s.source) + "; its scale follows from that of the integers.";
     if (s.statistic == Statistic::kSignedMax) return "truncation with statistic signed-max; a power of two has no sign.";
+    if (s.scale == ScaleType::kFloat16)
+      return "truncation with scale float16; its scale is that of the integers times a power of two.";
+    if (s.learn_bits) return "truncation with learn_bits true; how many bits are cut off is not learned.";
+    if (s.truncation == Truncation::kMsb && (s.clip_min || s.clip_max))
+      return "truncation msb with clip_min or clip_max; it keeps the highest bits whatever the values are. Use "
+             "statistic.";
   }
   if (s.learn_bits && s.bits > 16)
     return between("bits", std::to_string(s.bits), "2", "16") + " A width that is learned has these.";
@@ -316,8 +322,9 @@ std::string check(const QuantSpec& spec) { return check_common(spec); }
 
 std::string check(const QuantSpec& spec, SiteKind site) {
   if (auto text = check_common(spec); !text.empty()) return text;
-  if (spec.truncation != Truncation::kNone)
-    return std::string("truncation is ") + enum_text(spec.truncation) + "; it is for tensors that hold integers already.";
+  if (spec.truncation != Truncation::kNone && site != SiteKind::kOutput)
+    return std::string("truncation is ") + enum_text(spec.truncation) +
+           "; it is for tensors that hold integers already: the output of an average pool.";
   if (site != SiteKind::kWeight && spec.decoupled != Decoupling::kNone)
     return std::string("decoupled is ") + enum_text(spec.decoupled) + "; only weights have two scales.";
   if (site != SiteKind::kWeight && spec.rounding == Rounding::kLearned)

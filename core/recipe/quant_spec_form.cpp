@@ -216,6 +216,14 @@ std::vector<Field> form_fields(SiteKind site) {
                               {"ema", "Moving average", "Exponential moving average over the batches."}}));
     f.push_back(when(real_field("momentum", "Momentum", "Share of the newest batch.", 0.1, 1e-6, 1), "batches", {"ema"}));
   }
+  if (site == SiteKind::kOutput) {
+    f.push_back(when(choice_field("truncation", "Truncation", "The output of an average pool is a sum of integers that loses low bits.",
+                                  "none",
+                                  {{"none", "None", "Quantized as any tensor."},
+                                   {"msb", "By width", "As many bits as the sum has more than the format."},
+                                   {"statistic", "By range", "The power of two that the values of calibration ask for."}}),
+                     "format", {kIntOnly}));
+  }
   if (site == SiteKind::kWeight) {
     f.push_back(when(choice_field("decoupled", "Second scale", "Codes from a scale of their own: weight normalization.", "none",
                                   {{"none", "None", "One scale for codes and values."},

@@ -104,6 +104,8 @@ struct StoredQuantizer {
   QuantSpec spec;
   std::int64_t outer = 1, dim = 1, inner = 1, group = 1, lo = 0, hi = 0;
   std::string share;
+  double integer_scale = 0;  // of what a truncation shortens, exactly its float32; 0: this is no truncation
+  int integer_bits = 0;
 };
 template <class V>
 void visit_fields(V& v, StoredQuantizer& q) {
@@ -116,6 +118,8 @@ void visit_fields(V& v, StoredQuantizer& q) {
   v("lo", q.lo);
   v("hi", q.hi);
   v("share", q.share);
+  v("integer_scale", q.integer_scale);
+  v("integer_bits", q.integer_bits);
 }
 
 // The vectors of a quantizer and their names in a file; empty ones are not stored.
@@ -146,6 +150,10 @@ bool is_usable(const quant::QuantParams& q) {
     return std::all_of(std::begin(kVectors), std::end(kVectors), [&](const Vector& v) { return (q.*v.values).empty(); });
   const auto n = static_cast<std::size_t>(l.parameters());
   if (q.scale.size() != n) return false;
+  if (q.truncated.has_value() != (q.spec.truncation != Truncation::kNone)) return false;
+  if (q.truncated && (!(q.truncated->scale > 0) || !std::isfinite(q.truncated->scale) || q.truncated->bits < 1 ||
+                      q.truncated->bits > 32 || n != 1))
+    return false;
   if (q.zero_point.size() != (q.spec.zero_point == ZeroPointType::kNone ? 0 : n)) return false;
   const auto none_or = [](const std::vector<float>& v, std::size_t count) { return v.empty() || v.size() == count; };
   if (!none_or(q.code_scale, n) || !none_or(q.center, n) || !none_or(q.rounding, static_cast<std::size_t>(elements))) return false;
@@ -180,7 +188,9 @@ std::string pack_artifact(const QuantizedModel& network, const Model& base) {
   }
   std::vector<StoredQuantizer> stored;
   for (const auto& [site, q] : network.quantizers) {
-    stored.push_back({site, q.spec, q.layout.outer, q.layout.dim, q.layout.inner, q.layout.group, q.lo, q.hi, q.share});
+    stored.push_back({site, q.spec, q.layout.outer, q.layout.dim, q.layout.inner, q.layout.group, q.lo, q.hi,
+                      q.share, q.truncated ? static_cast<double>(q.truncated->scale) : 0.0,
+                      q.truncated ? q.truncated->bits : 0});
     for (const Vector& v : kVectors) {
       const std::vector<float>& values = q.*v.values;
       if (!values.empty())
@@ -230,6 +240,8 @@ Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr&
     q.lo = s.lo;
     q.hi = s.hi;
     q.share = s.share;
+    if (s.integer_bits != 0)
+      q.truncated = quant::TruncationInput{static_cast<float>(s.integer_scale), s.integer_bits};
     for (const Vector& v : kVectors)
       if (const auto found = parameters.find(vector_key(v, s.site)); found != parameters.end())
         q.*v.values = found->second.to_floats();

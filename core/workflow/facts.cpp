@@ -8,6 +8,7 @@
 
 #include "core/base/guarded.h"
 #include "core/quant/dynamic.h"
+#include "core/recipe/pool_sum.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -23,15 +24,31 @@ Plan plan_of(const Plan& plan, NodeId node) {
   return out;
 }
 
-// With the sites that share a quantizer with one of the node's.
-Plan with_mates(const Plan& plan, const Plan& own) {
+// The plan of one node, with the sites that its quantizers follow from: those that share one with it and, of an
+// output that is truncated, the one before its input.
+Plan with_mates(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan, const Plan& own) {
   Plan out = own;
-  std::set<std::string> shared;
-  for (const auto& site : own.sites)
-    if (!site.share.empty()) shared.insert(site.share);
   const NodeId node = own.sites.empty() ? kNoNode : own.sites[0].site.node;
+  const auto has_quantizer = [&](const Site& site) {
+    const SitePlan* found = plan.find(site);
+    return found && found->spec;
+  };
+  for (NodeId at = node; at != kNoNode;) {
+    const SitePlan* output = plan.find({at, SiteKind::kOutput, 0});
+    const Layer* layer = find_layer(layers, at);
+    if (!layer || !output || !output->spec || output->spec->truncation == Truncation::kNone) break;
+    const Site from = quantized_input(graph, *layer, has_quantizer);
+    if (from.node != kNoNode && from.node != node) out.sites.insert(out.sites.begin(), *plan.find(from));
+    at = from.kind == SiteKind::kOutput ? from.node : kNoNode;
+  }
+  std::set<std::string> shared;
+  std::set<Site> known;
+  for (const auto& site : out.sites) {
+    known.insert(site.site);
+    if (!site.share.empty()) shared.insert(site.share);
+  }
   for (const auto& site : plan.sites)
-    if (site.site.node != node && shared.count(site.share)) out.sites.push_back(site);
+    if (shared.count(site.share) && !known.count(site.site)) out.sites.push_back(site);
   return out;
 }
 
@@ -77,7 +94,8 @@ Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node
     if (!layer) return facts;
     const Plan own = plan_of(*plan, node_id);
     const auto statistics = known_statistics(*prepared, recipe.calibration);
-    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, with_mates(*plan, own), statistics.get(), quiet));
+    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, with_mates(graph, prepared->layers, *plan, own),
+                                                        statistics.get(), quiet));
     SamplePtr sample;
     if (statistics) {
       QUANVAS_TRY(sample, sample_for(prepared, recipe.calibration));
@@ -127,6 +145,10 @@ Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node
         weights[id] = exec::fake_quantize(weights[id], q->second);
       }
     exec::RunHooks hooks;
+    const std::set<NodeId> exact = {node_id};
+    if (const auto q = quantizers.find({node_id, SiteKind::kOutput, 0});
+        q != quantizers.end() && q->second.truncated)
+      hooks.exact = &exact;
     hooks.weights = &weights;
     hooks.quantize = [&](const Site& site, const at::Tensor& x) {
       const auto q = quantizers.find(site);
@@ -184,7 +206,9 @@ Result<Histogram> WorkbenchState::histogram(const Recipe& recipe, const Site& si
       h.lo = -h.hi;
     }
     h.counts = source->rebin(h.lo, h.hi, bins);
-    QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, with_mates(*plan, plan_of(*plan, site.node)), statistics.get(), quiet));
+    QUANVAS_TRY(const auto quantizers,
+                this->quantizers(*prepared, with_mates(graph, prepared->layers, *plan, plan_of(*plan, site.node)),
+                                 statistics.get(), quiet));
     if (const auto q = quantizers.find(site); q != quantizers.end()) {
       const auto& p = q->second;
       const auto widest = std::max_element(p.scale.begin(), p.scale.end()) - p.scale.begin();

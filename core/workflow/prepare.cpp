@@ -64,6 +64,29 @@ quant::TensorStatistics joined_statistics(const Prepared& prepared, const std::v
   return out;
 }
 
+// The quantizer of an output that loses its low bits. kUnsupported when there are no integers, or nothing that says
+// how many bits they may lose.
+Result<quant::QuantParams> truncated_output(const Prepared& prepared, const SitePlan& site,
+                                            const quant::Statistics* statistics,
+                                            const exec::QuantizerMap& quantizers) {
+  const Graph& graph = *prepared.model->graph;
+  const Layer& layer = *find_layer(prepared.layers, site.site.node);
+  float threshold = 0;
+  if (site.spec->truncation == Truncation::kStatistic) {
+    const std::string& name = graph.tensor(layer.output).name;
+    const auto found = statistics ? statistics->tensors.find(name) : decltype(statistics->tensors.end())();
+    if (!statistics || found == statistics->tensors.end())
+      return fail(ErrorCode::kUnsupported, "Calibration never saw '" + name + "'.");
+    QUANVAS_TRY(threshold, quant::find_threshold(*site.spec, found->second));
+  }
+  return exec::truncation(graph, layer, *site.spec, threshold, quantizers);
+}
+
+Failure fail_at(const std::string& where, Error e) {
+  e.context = e.context.empty() ? where : where + ": " + e.context;
+  return Failure(std::move(e));
+}
+
 bool has_integer_zero_point(const quant::QuantParams& p) { return !p.zero_point.empty(); }
 
 }  // namespace
@@ -123,7 +146,7 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
   std::map<std::string, std::vector<const SitePlan*>> shared;
   for (const auto& s : plan.sites)
     if (s.spec && !s.share.empty()) shared[s.share].push_back(&s);
-  std::vector<const SitePlan*> biases;
+  std::vector<const SitePlan*> truncations, biases;
   for (const auto& site_plan : plan.sites) {
     if (!site_plan.spec) continue;
     const Site& site = site_plan.site;
@@ -135,6 +158,10 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
     const std::string where = node->name + " " + enum_text(site.kind);
     if (site.kind == SiteKind::kBias && site_plan.spec->scale_from_accumulator) {
       biases.push_back(&site_plan);
+      continue;
+    }
+    if (site_plan.spec->truncation != Truncation::kNone) {
+      truncations.push_back(&site_plan);
       continue;
     }
     const int axis = exec::site_axis(*layer, *node, *site_plan.spec, site.kind);
@@ -160,13 +187,21 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
                                                           : joined_statistics(prepared, shared[site_plan.share], *statistics),
                                   axis);
     }
-    if (!params) {
-      Error e = params.error();
-      e.context = e.context.empty() ? where : where + ": " + e.context;
-      return Failure(std::move(e));
-    }
+    if (!params) return fail_at(where, params.error());
     params->share = site_plan.share;
     out[site] = std::move(*params);
+  }
+  // Truncated outputs, in graph order: their scale is that of the input's codes.
+  for (const SitePlan* site_plan : truncations) {
+    auto params = truncated_output(prepared, *site_plan, statistics, out);
+    if (!params && params.error().code == ErrorCode::kUnsupported && !statistics) continue;  // not calibrated yet
+    const std::string where = graph.find(site_plan->site.node)->name + " output";
+    if (!params && params.error().code == ErrorCode::kUnsupported)
+      job.issue({Severity::kWarning, where, "Stays float. " + params.error().message, params.error().hint});
+    else if (!params)
+      return fail_at(where, params.error());
+    else
+      out[site_plan->site] = std::move(*params);
   }
   // Biases last: their scale is the product of the input's and the weight's.
   for (const SitePlan* site_plan : biases) {

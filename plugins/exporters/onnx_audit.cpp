@@ -1,6 +1,7 @@
 #include "plugins/exporters/onnx_audit.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <unordered_map>
@@ -196,6 +197,32 @@ bool same_constant(const QuantizedModel& model, const PlacedQuantizer& placed, c
   return true;
 }
 
+// Whether the file's quantizer gives the codes of the truncation for every sum that there can be.
+bool same_truncation(const Graph& graph, const PlacedQuantizer& placed, const FileQuantizer& q) {
+  const quant::QuantParams& p = *placed.params;
+  if (!p.truncated) return true;
+  if (!truncates_exactly(graph, placed)) return false;
+  const std::int64_t count = std::int64_t{1} << std::min(p.truncated->bits, 30);
+  const std::int64_t first = p.spec.is_signed ? -count / 2 : 0;
+  constexpr std::int64_t kAtOnce = 1 << 16;
+  std::vector<float> x;
+  std::vector<std::int32_t> codes;
+  for (std::int64_t begin = 0; begin < count; begin += kAtOnce) {
+    x.clear();
+    for (std::int64_t i = begin; i < std::min(count, begin + kAtOnce); ++i)
+      x.push_back(static_cast<float>(first + i) * p.truncated->scale);
+    codes.resize(x.size());
+    quant::BlockLayout layout;
+    layout.inner = static_cast<std::int64_t>(x.size());
+    quant::quantize_codes(p, layout, x.data(), codes.data());
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double rounded = std::nearbyint(static_cast<double>(x[i] / q.scale[0]));
+      if (std::clamp(rounded, static_cast<double>(q.lo), static_cast<double>(q.hi)) != codes[i]) return false;
+    }
+  }
+  return true;
+}
+
 std::string file_text(const FileQuantizer& q) {
   std::int64_t lo = q.lo, hi = q.hi;
   std::string held;
@@ -250,7 +277,8 @@ struct Audit {
     if (!row.equal) return row;
     row.equal = constant ? same_constant(model, placed, *q)
                          : q->lo == placed.params->lo && q->hi == placed.params->hi &&
-                               right_source(placed, *node, tensor, *q);
+                               right_source(placed, *node, tensor, *q) &&
+                               same_truncation(*model.model->graph, placed, *q);
     return row;
   }
 

@@ -19,6 +19,7 @@ struct Question {
   const quant::QuantParams& p;
   const TensorInfo& tensor;
   Shape shape;  // of the tensor; empty when unknown
+  bool truncates;  // as QuantizeLinear does
   bool bias() const { return placed.site.kind == SiteKind::kBias; }
   bool activation() const { return placed.site.kind == SiteKind::kInput || placed.site.kind == SiteKind::kOutput; }
 };
@@ -65,6 +66,11 @@ std::string wrong_bias_zero(const Question& q) {
 
 std::string wrong_rounding(const Question& q) {
   return q.activation() && q.p.spec.rounding != Rounding::kHalfEven ? enum_text(q.p.spec.rounding) : "";
+}
+
+std::string wrong_truncation(const Question& q) {
+  if (!q.p.truncated || q.truncates) return {};
+  return "sums of scale " + number(static_cast<double>(q.p.truncated->scale));
 }
 
 // QuantizeLinear adds the zero point after the rounding; the codes of a constant are stored as they are.
@@ -130,8 +136,13 @@ constexpr Rule kRules[] = {
     {"bit width", wrong_bits, "1 to 8 bit (int8 and uint8 at opset 13)", "Use 8 bit or fewer."},
     {"bias bit width", wrong_bias_bits, "up to 32 bit (int32)", "Use an int32 bias."},
     {"bias sign", wrong_bias_sign, "signed (int32)", "Use a signed bias."},
-    {"bias zero point", wrong_bias_zero, "0", "Use a symmetric bias, for example int32 with the accumulator's scale."},
+    {"bias zero point", wrong_bias_zero, "0",
+     "Use a symmetric bias, for example int32 with the accumulator's scale."},
     {"rounding", wrong_rounding, "half to even (QuantizeLinear)", "Use half-even rounding."},
+    {"truncation", wrong_truncation,
+     "sums whose scale is a power of two: QuantizeLinear rounds what float32 computes",
+     "Use a power-of-two scale at the layer's input and average over a power of two of elements, or leave it "
+     "float."},
     {"place of the zero point", wrong_zero_place, "added after the rounding", "Set zero_point_inside to false."},
     {"offset", wrong_offset, "an integer zero point, or none", "Use zero_point integer."},
     {"scale", wrong_scale, "finite and greater than 0", "Calibrate again, or give clip limits."},
@@ -198,7 +209,8 @@ std::vector<Refusal> check_qdq(const QuantizedModel& model) {
   std::vector<Refusal> out = check_graph(*model.model, std::max(graph.opset(), kQdqOpset));
   const Placement placement = place(model);
   for (const PlacedQuantizer& placed : placement.quantizers) {
-    const Question question{placed, *placed.params, graph.tensor(placed.tensor), shape_of(model, placed.tensor)};
+    const Question question{placed, *placed.params, graph.tensor(placed.tensor), shape_of(model, placed.tensor),
+                            truncates_exactly(graph, placed)};
     for (const Rule& rule : kRules)
       if (std::string got = rule.got(question); !got.empty())
         out.push_back({placed.node->name, site_name(placed.site), rule.name, std::move(got), rule.allowed,

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/recipe/pool_sum.h"
+
 namespace quanvas::onnx_file {
 
 namespace {
@@ -83,6 +85,19 @@ std::vector<std::int64_t> zero_points(const quant::QuantParams& params) {
 std::int64_t channel_axis(const quant::QuantParams& params, std::size_t rank) {
   const std::int64_t axis = params.spec.axis.value_or(0);
   return axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis;
+}
+
+bool truncates_exactly(const Graph& graph, const PlacedQuantizer& placed) {
+  const quant::QuantParams& p = *placed.params;
+  if (!p.truncated || p.scale.size() != 1) return false;
+  constexpr int kFewBits = 8;  // of a sum whose float32 error is far below a half
+  if (p.scale[0] == p.truncated->scale && p.truncated->bits <= kFewBits) return true;
+  Layer layer;
+  layer.node = placed.node->id;
+  layer.inputs = {placed.node->input(0)};
+  const std::int64_t elements = averaged_elements(graph, layer).count;
+  int exponent = 0;
+  return elements > 0 && (elements & (elements - 1)) == 0 && std::frexp(p.truncated->scale, &exponent) == 0.5f;
 }
 
 Shape shape_of(const QuantizedModel& model, TensorId tensor) {

@@ -35,6 +35,11 @@ std::string quantizer_text(const quant::QuantParams& params);
 std::vector<std::int64_t> zero_points(const quant::QuantParams& params);
 // Axis of a per-channel quantizer in a tensor of this rank, 0 .. rank-1.
 std::int64_t channel_axis(const quant::QuantParams& params, std::size_t rank);
+// Whether QuantizeLinear, which rounds x / scale once, gives the codes of a truncated output with half-even
+// rounding: where nothing is cut off, and where input scale and number of averaged elements are powers of two, so
+// that float32 holds the mean, the scale and their quotient exactly, however the mean is computed. Elsewhere ties
+// fall to either side.
+bool truncates_exactly(const Graph& graph, const PlacedQuantizer& placed);
 // Shape of the model's tensor; empty when unknown.
 Shape shape_of(const QuantizedModel& model, TensorId tensor);
 

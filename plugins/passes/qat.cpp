@@ -45,15 +45,29 @@ class Qat final : public Pass {
                      {{"all", "All", "Every quantizer without fixed clip limits."},
                       {"recipe", "As the recipe says", "Those whose source is 'learned'."},
                       {"none", "None", "Weights follow their statistic, activations stay."}}),
-        when(real_field("scale_learning_rate", "Scale learning rate", "Of log2(scale), at the first step.", 2e-2, 0, 1),
+        when(real_field("scale_learning_rate", "Scale learning rate", "Of log2(scale), at the first step.", 2e-2, 0,
+                        1),
+             "scales", {"all", "recipe"}),
+        when(real_field("bits_penalty", "Width penalty",
+                        "Added to the loss for each bit that the learned widths have on average over their "
+                        "elements; 0: none.",
+                        0, 0, 1000),
+             "scales", {"all", "recipe"}),
+        when(real_field("accumulator_penalty", "Accumulator penalty",
+                        "Added to the loss for each power of two that a channel's length is above what its "
+                        "accumulator bounds "
+                        "(A2Q, Colbert et al. 2023); 0: none.",
+                        0, 0, 1000),
              "scales", {"all", "recipe"}),
         choice_field("schedule", "Schedule", "Learning rates over the steps.", "cosine",
                      {{"cosine", "Cosine to 0", ""}, {"constant", "Constant", ""}}),
-        real_field("weight_decay", "Weight decay", "Decoupled (Loshchilov, Hutter 2019), of weights only.", 0, 0, 1),
+        real_field("weight_decay", "Weight decay", "Decoupled (Loshchilov, Hutter 2019), of weights only.", 0, 0,
+                   1),
         integer_field("max_samples", "Samples", "Of the training split; 0: all.", 0, 0, 1e9, "samples"),
-        integer_field("validation_samples", "Validation",
-                      "Held out from the end of the training split, at most a fifth; the best epoch on them is kept.",
-                      1000, 0, 1e9, "samples"),
+        integer_field(
+            "validation_samples", "Validation",
+            "Held out from the end of the training split, at most a fifth; the best epoch on them is kept.", 1000,
+            0, 1e9, "samples"),
         bool_field("augment_flip", "Mirror", "Mirror pictures left to right at random.", false),
         integer_field("seed", "Seed", "Order of the samples.", 0, 0, 1e15),
     }};
@@ -72,6 +86,8 @@ class Qat final : public Pass {
     s.optimizer = o["optimizer"];
     s.learning_rate = o["learning_rate"];
     s.scale_learning_rate = o["scale_learning_rate"];
+    s.bits_penalty = o["bits_penalty"];
+    s.accumulator_penalty = o["accumulator_penalty"];
     s.learn_scales = o["scales"] != "none";
     s.force_learned = o["scales"] == "all";
     s.schedule = o["schedule"];

@@ -166,6 +166,30 @@ TEST(QatPass, TrainsTheQuantizedNetwork) {
   EXPECT_EQ(ctx.quantized.model->graph, model->graph);
 }
 
+TEST(QatPass, PenaltiesAreOptionsOfThePass) {
+  int bits[2];
+  for (const double penalty : {0.0, 100.0}) {
+    PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+    const Site site{ctx.model->graph->find("fc")->id, SiteKind::kWeight, 0};
+    ctx.quantized.quantizers.at(site).spec.source = ScaleSource::kLearned;
+    ctx.quantized.quantizers.at(site).spec.learn_bits = true;
+    JobContext job;
+    const json options = {{"epochs", 2},
+                          {"batch", 32},
+                          {"scale_learning_rate", 0.1},
+                          {"bits_penalty", penalty},
+                          {"accumulator_penalty", penalty},
+                          {"validation_samples", 0}};
+    const auto text = apply("qat", ctx, options, job);
+    ASSERT_TRUE(text) << text.error().text();
+    bits[penalty > 0] = ctx.quantized.quantizers.at(site).spec.bits;
+  }
+  EXPECT_LT(bits[1], bits[0]);
+  JobContext job;
+  PassContext ctx = context(testing::small_cnn(), 4, 4, {1, 8, 8});
+  EXPECT_FALSE(apply("qat", ctx, {{"bits_penalty", -1}}, job));
+}
+
 TEST(QatPass, StoppingKeepsTheBestAndSaysSo) {
   std::stop_source stop;
   JobContext job(stop.get_token(), {}, {}, [&](const std::string&, const std::string&) { stop.request_stop(); });

@@ -113,7 +113,7 @@ void InspectorPanel::build() {
   form_ = new SchemaForm(content_);
   form_->set_hide_disabled(true);
   // Rarely touched; they would push the error measures out of sight.
-  form_->set_advanced({"delay", "decoupled", "zero_point_inside", "learn_zero_point", "learn_bits", "scale_domain", "batches",
+  form_->set_advanced({"delay", "truncation", "decoupled", "zero_point_inside", "learn_zero_point", "learn_bits", "scale_domain", "batches",
                        "exponent_bias", "axis", "accumulator_bits"});
   form_->set_refusal([this](const std::string& key, const json& value) {
     const InspectorTab* t = tab();

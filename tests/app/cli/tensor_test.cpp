@@ -17,6 +17,27 @@ TEST_F(Tensor, SaysWhatItMeasured) {
   EXPECT_EQ(run_json({"tensor", "--spec", "int4-weight-per-channel", "--set", "bits=8", "--in", "x.npy"}).at("spec").at("bits"), 8);
 }
 
+// Of a truncation, not of a quantizer with its scale: 1023 of 10 bits is cut off to 255, not clipped to it.
+TEST_F(Tensor, FactsOfATruncationAreItsOwn) {
+  std::vector<float> x(1024);
+  for (std::size_t n = 0; n < x.size(); ++n) x[n] = static_cast<float>(n) * 0.5f;
+  const std::vector<std::string> at = {"tensor", "--spec",        "TruncTo8bit", "--in",         "x.npy", "--kind",
+                                       "trunc",  "--input-scale", "s.npy",       "--input-bits", "10"};
+  write("s.npy", npy("<f4", "()", bytes_of({0.5f})));
+  write("x.npy", npy("<f4", "(1024,)", bytes_of(x)));
+  json facts = run_json(at);
+  EXPECT_EQ(facts.at("codes_used"), 256);
+  EXPECT_EQ(facts.at("codes_total"), 256);
+  EXPECT_EQ(facts.at("clipped_share"), 0);
+  EXPECT_EQ(facts.at("scale_max"), 2);
+  EXPECT_DOUBLE_EQ(facts.at("error").at("mse").get<double>(), (0 + 1 + 4 + 9) / 4.0 * 0.25);
+  EXPECT_EQ(facts.at("error").at("max_abs"), 1.5);
+  EXPECT_EQ(facts.at("bits_per_element"), 8 + 32 / 1024.0);
+  x[7] = 1024 * 0.5f;  // more than 10 bits
+  write("x.npy", npy("<f4", "(1024,)", bytes_of(x)));
+  EXPECT_EQ(run_json(at).at("clipped_share"), 1 / 1024.0);
+}
+
 TEST_F(Tensor, PacksCodesWithoutGaps) {
   write("x.npy", npy("<f4", "(3,)", bytes_of({1, 2, 3})));
   const std::vector<std::string> at = {"tensor", "--spec", "int4-weight-per-tensor", "--set", "source=constant", "--in", "x.npy"};

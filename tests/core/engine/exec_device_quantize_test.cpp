@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/exec/device_quantize.h"
+#include "core/quant/truncate.h"
 #include "tests/core/engine/exec_support.h"
 
 namespace quanvas {
@@ -133,6 +134,28 @@ TEST(ExecDeviceQuantize, IsTheKernelsBitForBit) {
         }
       }
     }
+}
+
+TEST(ExecDeviceQuantize, TruncationsAreTheKernelsBitForBit) {
+  const Shape shape = {4, 3, 70};
+  for (const Case& c : cases()) {
+    QuantSpec s = c.spec;
+    s.truncation = Truncation::kMsb;
+    if (!check(s).empty() || s.bits != 4) continue;
+    for (const float scale : {0.0123f, 0x1p-4f}) {
+      const auto p = quant::truncation_params(s, shape, {scale, 7}, 0);
+      ASSERT_TRUE(p) << c.name;
+      at::Tensor x = at::round(noise(shape, 3) * 80) * scale;
+      x = hard_values(*p, x);
+      at::Tensor y = at::empty_like(x), dx = at::empty_like(x);
+      quant::fake_quantize(*p, p->layout, x.data_ptr<float>(), y.data_ptr<float>());
+      ASSERT_TRUE(same_values(exec::device_fake_quantize(x, *p, p->layout), y)) << c.name;
+      const at::Tensor dy = noise(shape, 4);
+      quant::fake_quantize_backward(*p, p->layout, x.data_ptr<float>(), dy.data_ptr<float>(), dx.data_ptr<float>(),
+                                    nullptr, false);
+      EXPECT_TRUE(exec::device_backward(x, dy, *p, p->layout, false, nullptr).equal(dx)) << c.name;
+    }
+  }
 }
 
 TEST(ExecDeviceQuantize, WhatDependsOnTheElementsNumberIsRefused) {

@@ -129,5 +129,64 @@ TEST(ExecFakeQuantize, NanGivesTheZeroCode) {
   EXPECT_TRUE(at::allclose(y, tensor({3}, {0, 0.7f, -0.8f})));
 }
 
+// Views of other tensors: values and gradients are those of a copy.
+TEST(ExecFakeQuantize, ViewsAreQuantizedAsTheirCopies) {
+  struct View {
+    const char* what;
+    at::Tensor (*of)(const at::Tensor&);
+  };
+  const View views[] = {
+      {"transposed",
+       [](const at::Tensor& t) {
+         return t.permute({3, 1, 2, 0});
+       }},
+      {"channels last", [](const at::Tensor& t) { return t.contiguous(at::MemoryFormat::ChannelsLast); }},
+      {"sliced", [](const at::Tensor& t) { return t.slice(3, 1, 6, 2); }},
+      {"every second sample", [](const at::Tensor& t) { return t.slice(0, 0, 4, 2); }},
+      {"narrow", [](const at::Tensor& t) { return t.narrow(2, 1, 3); }},
+      {"expanded", [](const at::Tensor& t) {
+         return t.narrow(0, 0, 1).expand({5, -1, -1, -1});
+       }}};
+  quant::QuantParams grouped = tensor_params(4, true, 0.1f);
+  grouped.spec.source = ScaleSource::kDynamic;
+  grouped.spec.granularity = Granularity::kRow;
+  grouped.spec.axis = -1;
+  grouped.scale.clear();
+  quant::QuantParams truncated = tensor_params(4, true, 0.2f);
+  truncated.spec.truncation = Truncation::kMsb;
+  truncated.truncated = quant::TruncationInput{0.05f, 6};
+  const std::pair<const char*, quant::QuantParams> quantizers[] = {
+      {"tensor", tensor_params(3, true, 0.2f)},
+      {"channels", channel_params({0.05f, 0.1f, 0.2f}, {4, 3, 5, 7}, 1)},
+      {"dynamic rows", grouped},
+      {"truncated", truncated}};
+  for (const View& view : views)
+    for (const auto& [name, params] : quantizers) {
+      const std::string what = std::string(name) + ", " + view.what;
+      const auto scales = static_cast<std::int64_t>(params.scale.size());
+      const auto gradients = [&](bool copied) {
+        const at::Tensor base = noise({4, 3, 5, 7}, 9).requires_grad_(true);
+        const at::Tensor x = copied ? view.of(base).contiguous() : view.of(base);
+        const at::Tensor scale =
+            scales > 0 ? at::tensor(params.scale, at::kFloat).requires_grad_(true) : at::Tensor();
+        const at::Tensor y = exec::fake_quantize_ste(x, params.truncated ? at::Tensor() : scale, params, false);
+        // A gradient that is a view, too.
+        at::Tensor dy = noise({y.size(1), y.size(0), y.size(2), y.size(3)}, 10).permute({1, 0, 2, 3});
+        if (copied) dy = dy.contiguous();
+        y.backward(dy);
+        return std::vector<at::Tensor>{y.detach().contiguous(), base.grad(),
+                                       scale.defined() && scale.grad().defined() ? scale.grad() : at::zeros({1})};
+      };
+      const at::Tensor source = noise({4, 3, 5, 7}, 9), viewed = view.of(source);
+      EXPECT_FALSE(viewed.is_contiguous()) << what;
+      const at::Tensor plain = exec::fake_quantize(viewed, params);
+      EXPECT_TRUE(testing::same_bits(plain.contiguous(), exec::fake_quantize(viewed.contiguous(), params))) << what;
+      const auto got = gradients(false), want = gradients(true);
+      EXPECT_TRUE(testing::same_bits(got[0], plain.contiguous())) << what;
+      for (std::size_t i = 0; i < want.size(); ++i)
+        EXPECT_TRUE(testing::same_bits(got[i], want[i])) << what << ", result " << i;
+    }
+}
+
 }  // namespace
 }  // namespace quanvas

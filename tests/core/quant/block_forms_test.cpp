@@ -1,5 +1,5 @@
-// Quantizers beyond one scale and one zero point: offsets, scales of two levels, codebooks, scales with a sign, decoupled
-// scales with a bound for accumulators, learned rounding, truncation, ranges of several batches.
+// Quantizers beyond one scale and one zero point: offsets, scales of two levels, codebooks, scales with a sign,
+// decoupled scales with a bound for accumulators, learned rounding, ranges of several batches.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,7 +8,6 @@
 
 #include "core/quant/decouple.h"
 #include "core/quant/grid.h"
-#include "core/quant/truncate.h"
 #include "core/recipe/recipe.h"
 #include "tests/core/quant/reference.h"
 
@@ -363,45 +362,6 @@ TEST(LearnedRounding, FollowsItsParameter) {
     }
 }
 
-// --- truncation ---
-
-TEST(Truncation, IsAShiftOfTheIntegers) {
-  std::vector<float> x;
-  for (int q = -512; q < 512; ++q) x.push_back(static_cast<float>(q) * 0.05f);
-  QuantSpec spec = preset("TruncTo8bit");
-  for (const bool is_signed : {false, true}) {
-    spec.is_signed = is_signed;
-    const TruncationInput input{0.05f, 10};
-    const auto p = truncation_params(spec, {1024}, input, 0);
-    ASSERT_TRUE(p);
-    EXPECT_EQ(p->scale[0], 0.05f * 4);
-    std::vector<float> y(x.size());
-    std::vector<std::int32_t> codes(x.size());
-    truncate(*p, input, x.data(), 1024, y.data(), codes.data());
-    for (int q = -512; q < 512; ++q) {
-      const auto e = static_cast<std::size_t>(q + 512);
-      EXPECT_EQ(codes[e], is_signed ? q >> 2 : std::max(q, 0) >> 2) << q;
-      EXPECT_EQ(y[e], static_cast<float>(codes[e]) * p->scale[0]);
-    }
-  }
-}
-
-TEST(Truncation, TakesAsManyBitsAsTheStatisticAsksFor) {
-  const QuantSpec spec = preset("ShiftRoundSaturateTo8bit");
-  struct Row {
-    float largest, by;
-  };
-  // The exponent is rounded: 256 sqrt(2) = 362 is the border between 1 and 2.
-  for (const Row& row : {Row{100, 1}, Row{255, 1}, Row{350, 1}, Row{370, 2}, Row{900, 4}, Row{5000, 4}}) {
-    const auto p = truncation_params(spec, {1}, {0.5f, 10}, row.largest * 0.5f);
-    ASSERT_TRUE(p);
-    EXPECT_EQ(p->scale[0], 0.5f * row.by) << row.largest;
-  }
-  EXPECT_FALSE(truncation_params(QuantSpec{}, {1}, {1, 10}, 0));
-  EXPECT_FALSE(truncation_params(spec, {1}, {0, 10}, 0));
-  EXPECT_FALSE(truncation_params(spec, {1}, {1, 40}, 0));
-}
-
 // --- ends of what float32 and the codes hold ---
 
 TEST(Limits, ZeroPointsOfASearchAreCodes) {
@@ -425,7 +385,6 @@ TEST(Limits, ScalesAreFiniteAndNormal) {
     ASSERT_TRUE(p);
     EXPECT_TRUE(std::isfinite(p->scale[0]) && p->scale[0] >= 0x1p-126f) << p->scale[0];
   }
-  EXPECT_FALSE(truncation_params(preset("TruncTo8bit"), {1}, {1e38f, 32}, 0));
 }
 
 TEST(Limits, ABiasTakesTheSignOfItsScale) {
