@@ -17,6 +17,7 @@ json attribute_to_json(const Attribute& attribute) {
         if constexpr (std::is_same_v<T, std::vector<std::int64_t>>) return {{"I", v}};
         if constexpr (std::is_same_v<T, std::vector<float>>) return {{"F", to_json_value(v)}};
         if constexpr (std::is_same_v<T, std::vector<std::string>>) return {{"S", v}};
+        if constexpr (std::is_same_v<T, GraphPtr>) return {{"g", graph_to_json(*v)}};
       },
       attribute);
 }
@@ -44,8 +45,12 @@ Result<Attribute> attribute_from_json(const json& j, const std::string& where) {
       return read_as<std::vector<float>>(value, where);
     case 'S':
       return read_as<std::vector<std::string>>(value, where);
+    case 'g': {
+      QUANVAS_TRY(GraphPtr body, graph_from_json(value));
+      return Attribute(std::move(body));
+    }
     default:
-      return json_type_error(where, "an attribute of type i, f, s, I, F or S", j);
+      return json_type_error(where, "an attribute of type i, f, s, I, F, S or g", j);
   }
 }
 

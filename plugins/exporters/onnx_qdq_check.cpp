@@ -1,5 +1,6 @@
 #include "plugins/exporters/onnx_qdq_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <sstream>
@@ -153,11 +154,14 @@ std::vector<Refusal> check_placement(const QuantizedModel& model, const Placemen
   return out;
 }
 
-// A Graph has no place for subgraphs and for tensors as attributes; the importer says so in opaque_reason.
+// A Graph has no place for tensors as attributes; the importer says so in opaque_reason.
 bool lost_at_import(const Node& node) {
-  for (const char* sign : {"subgraph", "cannot be represented"})
-    if (node.opaque_reason.find(sign) != std::string::npos) return true;
-  return false;
+  return node.opaque_reason.find("cannot be represented") != std::string::npos;
+}
+
+bool has_subgraph(const Node& node) {
+  return std::any_of(node.attributes.begin(), node.attributes.end(),
+                     [](const auto& a) { return std::holds_alternative<GraphPtr>(a.second); });
 }
 
 }  // namespace
@@ -174,6 +178,10 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
     if (lost_at_import(node))
       out.push_back({node.name, {}, "operator", node.op + ": " + node.opaque_reason,
                      "operators whose attributes are numbers, texts and lists of them",
+                     "Cut the model before this node, or replace it, and import it again."});
+    if (has_subgraph(node))
+      out.push_back({node.name, {}, "operator", node.op + ": it holds a subgraph",
+                     "operators without subgraphs (If, Loop and Scan are executed, but not written)",
                      "Cut the model before this node, or replace it, and import it again."});
     NodeDraft draft = draft_of(graph, node);
     if (const std::string why = upgrade(draft, graph, graph.opset(), opset); !why.empty())

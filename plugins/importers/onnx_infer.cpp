@@ -32,9 +32,6 @@ const std::unordered_set<std::string>& newer_operators() {
                                                       "DeformConv",
                                                       "AffineGrid",
                                                       "ImageDecoder",
-                                                      "IsInf",
-                                                      "IsNaN",
-                                                      "ReduceMax",
                                                       "RegexFullMatch",
                                                       "StringConcat",
                                                       "StringSplit",
@@ -305,17 +302,15 @@ std::optional<TensorFacts> slice(const DraftNode& n, const Knowledge& known, Dra
 }
 
 std::optional<TensorFacts> own_rule(const DraftNode& n, const Knowledge& known, Draft& draft) {
-  static const std::unordered_set<std::string> kSame = {
-      "Gelu", "Mish", "GroupNormalization", "RMSNormalization", "Swish", "HardSwish"};
   if (n.op == "Reshape") return reshape(n, known, draft);
   if (n.op == "Resize" || n.op == "Upsample") return resize(n, known, draft);
   if (n.op == "Slice") return slice(n, known, draft);
   if (is_reduction(n.op) && draft.opset > kLibraryOpset) return reduction(n, known);
-  if (kSame.count(n.op)) return same_as_input(known, n);
   return std::nullopt;
 }
 
 std::string library_rule(const DraftNode& n, const Knowledge& known, Draft& draft) {
+  if (!n.bodies.empty()) return {};  // what the file says of the results is all that is known
   const auto* schema = onnx::OpSchemaRegistry::Schema(n.op, std::min(draft.opset, kLibraryOpset), "");
   if (!schema || !schema->has_type_and_shape_inference_function()) return {};
   if (draft.opset > kLibraryOpset && (is_reduction(n.op) || has_changed_since(n.op))) return {};
@@ -390,10 +385,18 @@ std::string infer(const DraftNode& node, const Knowledge& known, Draft& draft) {
   if (!node.domain.empty() && kQuantizers.count(node.op)) {
     draft.facts[node.outputs[0]] = *same_as_input(known, node);
   } else if (node.opaque_reason.empty()) {
-    if (const auto facts = own_rule(node, known, draft))
+    const bool is_newer = draft.opset > kLibraryOpset || newer_operators().count(node.op) > 0;
+    if (const auto facts = own_rule(node, known, draft)) {
       draft.facts[node.outputs[0]] = *facts;
-    else
+    } else {
       problem = library_rule(node, known, draft);
+      const bool is_open = known.type(node.outputs[0]) == DataType::kUndefined;
+      if (const auto newer = is_newer && is_open ? newer_rule(node, known) : std::nullopt) {
+        problem.clear();
+        for (std::size_t i = 0; i < std::min(newer->size(), node.outputs.size()); ++i)
+          draft.facts[node.outputs[i]] = (*newer)[i];
+      }
+    }
   }
   for (const std::string& t : node.outputs) {
     if (t.empty()) continue;

@@ -22,6 +22,40 @@ std::optional<std::int64_t> known_product(const Shape& s, std::size_t begin) {
   return n;
 }
 
+// Exporters are supposed to write nodes in order; those that do not are put in order here. A cycle is left
+// to the graph's builder, which names it.
+void sort_nodes(std::vector<DraftNode>& nodes) {
+  std::unordered_map<std::string, std::size_t> producer;
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    for (const std::string& t : nodes[i].outputs)
+      if (!t.empty()) producer.emplace(t, i);
+  std::vector<std::vector<std::size_t>> readers(nodes.size());
+  std::vector<std::size_t> waits(nodes.size(), 0);
+  bool sorted = true;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    for (const std::string& t : nodes[i].inputs) {
+      const auto it = producer.find(t);
+      if (it == producer.end()) continue;
+      readers[it->second].push_back(i);
+      ++waits[i];
+      sorted = sorted && it->second < i;
+    }
+  }
+  if (sorted) return;
+  std::deque<std::size_t> ready;
+  for (std::size_t i = 0; i < waits.size(); ++i)
+    if (waits[i] == 0) ready.push_back(i);
+  std::vector<DraftNode> ordered;
+  while (!ready.empty()) {
+    const std::size_t i = ready.front();
+    ready.pop_front();
+    ordered.push_back(nodes[i]);
+    for (const std::size_t r : readers[i])
+      if (--waits[r] == 0) ready.push_back(r);
+  }
+  if (ordered.size() == nodes.size()) nodes = std::move(ordered);
+}
+
 struct Walk {
   Draft draft;
   Knowledge known{draft, {}};
@@ -39,14 +73,52 @@ struct Walk {
       names.insert(node.inputs.begin(), node.inputs.end());
       names.insert(node.outputs.begin(), node.outputs.end());
     }
-    for (DraftNode& node : draft.nodes) {
+    for (std::size_t i = 0; i < draft.nodes.size(); ++i) {  // by index: branches are put in after their If
       if (job.stopped()) return;
-      for (std::string& t : node.inputs)
+      for (std::string& t : draft.nodes[i].inputs)
         if (const auto it = alias.find(t); it != alias.end()) t = it->second;
+      if (take_branch(i)) continue;
+      DraftNode& node = draft.nodes[i];
       if (skip(node) || fold(node)) continue;
       rewrite(node);
+      refuse_texts(node);
       if (const std::string why = infer(node, known, draft); !why.empty()) problems.emplace_back(node.label(), why);
     }
+  }
+
+  // An If whose condition is known is the branch that is taken.
+  bool take_branch(std::size_t index) {
+    DraftNode& node = draft.nodes[index];
+    if (node.op != "If" || !node.domain.empty() || !node.opaque_reason.empty() || node.own_inputs() != 1) return false;
+    const auto condition = known.value(node.inputs[0]);
+    if (!condition || condition->cells.size() != 1 || !condition->is_number()) return false;
+    const auto it = node.bodies.find(condition->cells[0].integer ? "then_branch" : "else_branch");
+    if (it == node.bodies.end() || it->second->outputs.size() < node.outputs.size()) return false;
+    const std::shared_ptr<const DraftBody> body = it->second;
+    std::vector<DraftNode> nodes = body->nodes;
+    sort_nodes(nodes);
+    for (std::size_t k = 0; k < node.outputs.size(); ++k) {
+      if (node.outputs[k].empty()) continue;
+      DraftNode result;
+      result.op = "Identity";
+      result.inputs = {body->outputs[k]};
+      result.outputs = {node.outputs[k]};
+      nodes.push_back(std::move(result));
+    }
+    for (const DraftNode& n : nodes) {
+      names.insert(n.inputs.begin(), n.inputs.end());
+      names.insert(n.outputs.begin(), n.outputs.end());
+    }
+    node.removed = true;
+    draft.nodes.insert(draft.nodes.begin() + static_cast<std::ptrdiff_t>(index) + 1,
+                       std::make_move_iterator(nodes.begin()), std::make_move_iterator(nodes.end()));
+    return true;
+  }
+
+  void refuse_texts(DraftNode& node) const {
+    if (!node.opaque_reason.empty()) return;
+    for (const std::string& t : node.inputs)
+      if (known.type(t) == DataType::kString) node.opaque_reason = "it reads texts, and only numbers are computed with";
   }
 
   // Identity, and Dropout as it is at inference.
@@ -174,40 +246,6 @@ struct Walk {
     node.inputs[index] = name;
   }
 };
-
-// Exporters are supposed to write nodes in order; those that do not are put in order here. A cycle is left
-// to the graph's builder, which names it.
-void sort_nodes(Draft& draft) {
-  std::unordered_map<std::string, std::size_t> producer;
-  for (std::size_t i = 0; i < draft.nodes.size(); ++i)
-    for (const std::string& t : draft.nodes[i].outputs)
-      if (!t.empty()) producer.emplace(t, i);
-  std::vector<std::vector<std::size_t>> readers(draft.nodes.size());
-  std::vector<std::size_t> waits(draft.nodes.size(), 0);
-  bool sorted = true;
-  for (std::size_t i = 0; i < draft.nodes.size(); ++i) {
-    for (const std::string& t : draft.nodes[i].inputs) {
-      const auto it = producer.find(t);
-      if (it == producer.end()) continue;
-      readers[it->second].push_back(i);
-      ++waits[i];
-      sorted = sorted && it->second < i;
-    }
-  }
-  if (sorted) return;
-  std::deque<std::size_t> ready;
-  for (std::size_t i = 0; i < waits.size(); ++i)
-    if (waits[i] == 0) ready.push_back(i);
-  std::vector<DraftNode> ordered;
-  while (!ready.empty()) {
-    const std::size_t i = ready.front();
-    ready.pop_front();
-    ordered.push_back(draft.nodes[i]);
-    for (const std::size_t r : readers[i])
-      if (--waits[r] == 0) ready.push_back(r);
-  }
-  if (ordered.size() == draft.nodes.size()) draft.nodes = std::move(ordered);
-}
 
 // The size that all batch dimensions of the inputs have, when it is a number: 1 mostly. 0: none.
 std::int64_t fixed_batch_of(const Draft& draft) {
@@ -374,7 +412,7 @@ std::optional<Shape> reshaped(const Shape& data, const Value& target, bool allow
 }
 
 Draft simplify(Draft draft, JobContext& job) {
-  sort_nodes(draft);
+  sort_nodes(draft.nodes);
   const std::int64_t batch = fixed_batch_of(draft);
   if (batch > 0) {
     const std::int64_t symbol = draft.new_symbol();

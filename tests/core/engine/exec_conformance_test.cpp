@@ -21,9 +21,6 @@ const fs::path kCases = "/usr/share/libonnx-testdata/data/node";
 // Cases that the executor leaves out although it has their operator, each with its reason.
 const std::map<std::string, std::string>& left_out() {
   static const std::map<std::string, std::string> reasons = {
-      {"test_maxpool_with_argmax_2d_precomputed_pads", "second output of MaxPool"},
-      {"test_maxpool_with_argmax_2d_precomputed_strides", "second output of MaxPool"},
-      {"test_resize_tf_crop_and_resize", "coordinate rule tf_crop_and_resize"},
       {"test_resize_downsample_scales_cubic_align_corners", "divides by the length before it is rounded; runtimes do not"},
       {"test_resize_downsample_scales_linear_align_corners", "divides by the length before it is rounded; runtimes do not"},
       {"test_cast_BFLOAT16_to_FLOAT", "bfloat16 data stored as integers"},
@@ -34,8 +31,6 @@ const std::map<std::string, std::string>& left_out() {
       {"test_training_dropout_default", "random masks differ"},
       {"test_training_dropout_default_mask", "random masks differ"},
       {"test_training_dropout_mask", "random masks differ"},
-      {"test_training_dropout_zero_ratio", "training_mode"},
-      {"test_training_dropout_zero_ratio_mask", "training_mode"},
   };
   return reasons;
 }
