@@ -8,8 +8,9 @@
 namespace quanvas::exec {
 namespace {
 
-// The last axis holds real and imaginary part, or only the real one.
-Result<at::Tensor> complex_of(const at::Tensor& x) {
+// The last axis holds real and imaginary part, or only the real one. In double: what cancels out is to be nothing.
+Result<at::Tensor> complex_of(const at::Tensor& given) {
+  const at::Tensor x = given.to(at::kDouble);
   if (x.dim() < 2 || (x.size(-1) != 1 && x.size(-1) != 2))
     return bad_node("the last axis of " + sizes_text(x) + " must hold a real number (1) or a complex one (2).");
   if (x.size(-1) == 2) return at::view_as_complex(x.contiguous());
@@ -37,12 +38,11 @@ OpResult dft(const OpCall& call) {
   QUANVAS_CHECK(check_sizes({n}));
   if (n < 1) return bad_node("'dft_length' is " + std::to_string(n) + ", expected at least 1.");
   if (half && inverse) {  // what a half spectrum stands for; its result is real
-    at::Tensor y = at::fft_irfft(z, n, axis);
-    return one(y.unsqueeze(-1));
+    return one(at::fft_irfft(z, n, axis).unsqueeze(-1).to(x.scalar_type()));
   }
   at::Tensor y = inverse ? at::fft_ifft(z, n, axis) : at::fft_fft(z, n, axis);
   if (half) y = y.narrow(axis, 0, n / 2 + 1);
-  return one(at::view_as_real(y));
+  return one(at::view_as_real(y).to(x.scalar_type()));
 }
 
 OpResult stft(const OpCall& call) {
@@ -64,7 +64,7 @@ OpResult stft(const OpCall& call) {
   if (call.has(2)) frames = frames * call.x(2).reshape({-1});
   at::Tensor y = at::fft_fft(frames, length, 2);
   if (call.node.integer("onesided", 1)) y = y.narrow(2, 0, length / 2 + 1);
-  return one(at::view_as_real(y));
+  return one(at::view_as_real(y).to(call.x().scalar_type()));
 }
 
 // a0 - a1 cos(2 pi i / n) + a2 cos(4 pi i / n), n one less when the window is symmetric.
@@ -83,7 +83,7 @@ OpResult window(const OpCall& call) {
 }
 
 // Triangles between neighbouring mel frequencies, on the bins of a spectrum (the rule of the ONNX standard: the
-// frequencies are rounded down to bins first).
+// frequencies are rounded down to bins first, and the highest edge is a step below the upper frequency).
 OpResult mel_weights(const OpCall& call) {
   QUANVAS_TRY(const std::int64_t bands, one_integer(call.x(0), "num_mel_bins"));
   QUANVAS_TRY(const std::int64_t length, one_integer(call.x(1), "dft_length"));
@@ -94,7 +94,7 @@ OpResult mel_weights(const OpCall& call) {
   if (bands < 1 || length < 1 || rate < 1) return bad_node("its sizes and the sample rate must be positive.");
   QUANVAS_CHECK(check_sizes({bins, bands}));
   const auto mel = [](double hertz) { return 2595 * std::log10(1 + hertz / 700); };
-  const auto step = (mel(high) - mel(low)) / static_cast<double>(bands + 1);
+  const auto step = (mel(high) - mel(low)) / static_cast<double>(bands + 2);
   Ints edge;
   for (std::int64_t i = 0; i < bands + 2; ++i) {
     const double hertz = 700 * (std::pow(10.0, (static_cast<double>(i) * step + mel(low)) / 2595) - 1);

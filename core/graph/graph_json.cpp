@@ -28,6 +28,15 @@ Result<Attribute> read_as(const json& j, const std::string& where) {
   return Attribute(std::move(value));
 }
 
+// Subgraphs in subgraphs, as deep as an importer lets them be.
+struct Depth {
+  static thread_local int now;
+  Depth() { ++now; }
+  ~Depth() { --now; }
+};
+thread_local int Depth::now = 0;
+constexpr int kDeepest = 80;
+
 Result<Attribute> attribute_from_json(const json& j, const std::string& where) {
   if (!j.is_object() || j.size() != 1 || j.begin().key().size() != 1)
     return json_type_error(where, "an attribute with one type key", j);
@@ -46,6 +55,8 @@ Result<Attribute> attribute_from_json(const json& j, const std::string& where) {
     case 'S':
       return read_as<std::vector<std::string>>(value, where);
     case 'g': {
+      const Depth depth;
+      if (Depth::now > kDeepest) return fail(ErrorCode::kCorrupt, "'" + where + "' holds subgraphs in each other without end.");
       QUANVAS_TRY(GraphPtr body, graph_from_json(value));
       return Attribute(std::move(body));
     }

@@ -154,9 +154,11 @@ std::vector<Refusal> check_placement(const QuantizedModel& model, const Placemen
   return out;
 }
 
-// A Graph has no place for tensors as attributes; the importer says so in opaque_reason.
+// A Graph has no place for tensors as attributes and for broken subgraphs; the importer says so in opaque_reason.
 bool lost_at_import(const Node& node) {
-  return node.opaque_reason.find("cannot be represented") != std::string::npos;
+  for (const char* sign : {"its subgraph", "cannot be represented"})
+    if (node.opaque_reason.find(sign) != std::string::npos) return true;
+  return false;
 }
 
 bool has_subgraph(const Node& node) {
@@ -179,7 +181,7 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
       out.push_back({node.name, {}, "operator", node.op + ": " + node.opaque_reason,
                      "operators whose attributes are numbers, texts and lists of them",
                      "Cut the model before this node, or replace it, and import it again."});
-    if (has_subgraph(node))
+    else if (has_subgraph(node))
       out.push_back({node.name, {}, "operator", node.op + ": it holds a subgraph",
                      "operators without subgraphs (If, Loop and Scan are executed, but not written)",
                      "Cut the model before this node, or replace it, and import it again."});

@@ -349,6 +349,10 @@ class Reader {
       case A::TYPE_PROTO:  // of an optional that holds nothing: nothing to compute with
         return {};
       case A::GRAPH: {
+        if (a.g().output_size() == 0) {
+          node.opaque_reason = "its subgraph '" + key + "' has no outputs";
+          return {};
+        }
         QUANVAS_TRY(node.bodies[key], read_body(*a.mutable_g(), scope, node.label()));
         return {};
       }
@@ -395,7 +399,6 @@ class Reader {
       for (const auto& info : *infos) declare(info, scope);
     for (auto& n : *graph.mutable_node()) QUANVAS_CHECK(add_node(n, scope, body->nodes));
     for (const auto& v : graph.output()) body->outputs.push_back(scope.resolve(v.name()));
-    if (body->outputs.empty()) return bad(source_, "a subgraph of the node '" + owner + "' has no outputs");
     return body;
   }
 

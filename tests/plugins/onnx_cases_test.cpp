@@ -52,6 +52,20 @@ const std::map<std::string, std::string>& known_refusals() {
   return names;
 }
 
+// Cases whose data are not what the standard says or what runtimes compute.
+const std::map<std::string, std::string>& known_differences() {
+  static const char* const length = "the length is divided by before it is rounded, in no runtime";
+  static const char* const cut = "the data are cut off, the standard rounds to the nearest";
+  static const std::map<std::string, std::string> names = {
+      {"test_resize_downsample_scales_cubic_align_corners", length},
+      {"test_resize_downsample_scales_linear_align_corners", length},
+      {"test_cast_FLOAT_to_BFLOAT16", cut},
+      {"test_castlike_FLOAT_to_BFLOAT16", cut},
+      {"test_castlike_FLOAT_to_BFLOAT16_expanded", cut},
+  };
+  return names;
+}
+
 // The numbers come from a generator that the standard leaves open: type and shape are compared.
 bool is_random(const std::string& name) {
   if (name.starts_with("test_bernoulli")) return true;
@@ -73,8 +87,10 @@ TensorData typed(const onnx::TensorProto& t, const Shape& shape, const Field& fi
   return TensorData::copy_of(type, shape, values.data(), values.size() * sizeof(T));
 }
 
-TensorData data_of_case(const onnx::TensorProto& t) {
+// `declared`: of the model's input or output. Cases of bfloat16 are stored as uint16 with the same bits.
+TensorData data_of_case(onnx::TensorProto t, int declared) {
   const Shape shape(t.dims().begin(), t.dims().end());
+  if (declared == onnx::TensorProto::BFLOAT16 && t.data_type() == onnx::TensorProto::UINT16) t.set_data_type(declared);
   switch (static_cast<DataType>(t.data_type())) {
     case DataType::kFloat: return typed<float>(t, shape, t.float_data());
     case DataType::kDouble: return typed<double>(t, shape, t.double_data());
@@ -96,10 +112,10 @@ struct CaseValue {
   std::vector<TensorData> tensors;  // one unless it is a sequence
 };
 
-CaseValue tensor_case(const onnx::TensorProto& t) {
+CaseValue tensor_case(const onnx::TensorProto& t, int declared = 0) {
   CaseValue v;
   v.is_text = t.data_type() == onnx::TensorProto::STRING;
-  v.tensors.push_back(v.is_text ? TensorData{} : data_of_case(t));
+  v.tensors.push_back(v.is_text ? TensorData{} : data_of_case(t, declared));
   return v;
 }
 
@@ -108,7 +124,7 @@ CaseValue sequence_case(const onnx::SequenceProto& s) {
   v.is_sequence = true;
   for (const auto& t : s.tensor_values()) {
     v.is_text = v.is_text || t.data_type() == onnx::TensorProto::STRING;
-    v.tensors.push_back(v.is_text ? TensorData{} : data_of_case(t));
+    v.tensors.push_back(v.is_text ? TensorData{} : data_of_case(t, 0));
   }
   return v;
 }
@@ -131,7 +147,7 @@ CaseValue read_case(const fs::path& path, const onnx::TypeProto& type) {
   }
   onnx::TensorProto t;
   EXPECT_TRUE(t.ParseFromString(bytes)) << path;
-  return tensor_case(t);
+  return tensor_case(t, type.tensor_type().elem_type());
 }
 
 exec::Value given(const CaseValue& v) {
@@ -252,7 +268,11 @@ TEST_P(OnnxCases, PassThroughImporterAndExecutor) {
     for (Row* row : {&table[operator_of(name)], &all})
       ++(outcome.kind == Outcome::kPassed ? row->passed : outcome.kind == Outcome::kRefused ? row->refused : row->failed);
     const bool refusal = known_refusals().count(name) > 0;
-    if (outcome.kind == Outcome::kRefused) {
+    if (const auto known = known_differences().find(name); known != known_differences().end()) {
+      std::cout << "differs " << name << ": " << known->second << "\n";
+      EXPECT_EQ(outcome.kind, Outcome::kFailed) << "it passes now: take it off the list";
+      EXPECT_TRUE(outcome.what.find("difference") != std::string::npos) << outcome.what;
+    } else if (outcome.kind == Outcome::kRefused) {
       std::cout << "refused " << name << ": " << outcome.what << "\n";
       EXPECT_TRUE(refusal) << "refused: " << outcome.what;
     } else {
