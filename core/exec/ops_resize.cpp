@@ -150,7 +150,8 @@ OpResult resize_to(const OpCall& call, const ResizeRule& rule, Target t) {
   const bool sized = !t.sizes.empty();
   for (std::size_t i = 0; i < n; ++i) {
     AxisPlan p{t.axes[i], y.size(t.axes[i]), 0, 1};
-    p.out = sized ? t.sizes[i] : static_cast<std::int64_t>(std::floor(static_cast<double>(p.in) * t.scales[i]));
+    // In float32, as the scales are: 7 * (11 / 7) is 11 there.
+    p.out = sized ? t.sizes[i] : static_cast<std::int64_t>(std::floor(static_cast<float>(p.in) * static_cast<float>(t.scales[i])));
     p.scale = keeps ? kept : !sized ? t.scales[i] : static_cast<double>(p.out) / static_cast<double>(p.in);
     if (!t.crop.empty()) p.start = t.crop[i], p.end = t.crop[i + n];
     // The batch of the data, not the one in the file.

@@ -77,10 +77,11 @@ void add_recurrent(std::vector<OpCase>& out) {
     const char* op;
     I gates;
     std::vector<std::string> odd;
+    std::vector<float> alpha, beta;  // of one direction
   };
-  const Kind kinds[] = {{"LSTM", 4, {"HardSigmoid", "Softsign", "ScaledTanh"}},
-                        {"GRU", 3, {"HardSigmoid", "Elu"}},
-                        {"RNN", 1, {"LeakyRelu"}}};
+  const Kind kinds[] = {{"LSTM", 4, {"HardSigmoid", "Softsign", "ScaledTanh"}, {0.25f, 1.3f}, {0.4f, 0.7f}},
+                        {"GRU", 3, {"HardSigmoid", "Elu"}, {0.25f, 1.3f}, {0.4f}},
+                        {"RNN", 1, {"LeakyRelu"}, {0.2f}, {}}};
   for (const Kind& k : kinds)
     for (const std::string direction : {"forward", "reverse", "bidirectional"}) {
       const I d = direction == "bidirectional" ? 2 : 1, n = 5, batch = 3, steps = 6, width = 4;
@@ -98,7 +99,14 @@ void add_recurrent(std::vector<OpCase>& out) {
       out.push_back({name + " everything", k.op, 14, all, more, results});
       auto odd = more;
       std::vector<std::string> names;
-      for (I i = 0; i < d; ++i) names.insert(names.end(), k.odd.begin(), k.odd.end());
+      std::vector<float> alpha, beta;
+      for (I i = 0; i < d; ++i) {
+        names.insert(names.end(), k.odd.begin(), k.odd.end());
+        alpha.insert(alpha.end(), k.alpha.begin(), k.alpha.end());
+        beta.insert(beta.end(), k.beta.begin(), k.beta.end());
+      }
+      odd.push_back(reals("activation_alpha", alpha));
+      if (!beta.empty()) odd.push_back(reals("activation_beta", beta));
       odd.push_back(texts("activations", names));
       odd.push_back(real("clip", 0.4f));
       out.push_back({name + " odd activations, clip", k.op, 14, {{x}, {w}, {r}, {b}}, odd, results});
@@ -252,7 +260,7 @@ void add_rest(std::vector<OpCase>& out) {
   out.push_back({"Einsum", "Einsum", 12, {{noise({2, 3, 4}, 126)}, {noise({4, 5}, 127)}}, {text("equation", "bij,jk->bki")}});
   out.push_back({"Trilu", "Trilu", 14, {{x}, {longs({-1}).reshape({})}}, {attribute("upper", 0)}});
   out.push_back({"CumSum", "CumSum", 14, {{x}, {at::tensor(L{1}, at::kInt).reshape({})}}, {attribute("exclusive", 1), attribute("reverse", 1)}});
-  out.push_back({"ReverseSequence", "ReverseSequence", 10, {{x}, {longs({1, 4, 2, 3})}}, {attribute("batch_axis", 1), attribute("time_axis", 2)}});
+  out.push_back({"ReverseSequence", "ReverseSequence", 10, {{x}, {longs({1, 3, 2, 3})}}, {attribute("batch_axis", 1), attribute("time_axis", 0)}});
   out.push_back({"Compress", "Compress", 11, {{x}, {truth({4}, 128)}}, {attribute("axis", 1)}});
   out.push_back({"Det", "Det", 11, {{noise({3, 4, 4}, 129)}}, {}});
   out.push_back({"EyeLike", "EyeLike", 9, {{matrix}}, {attribute("k", -2)}});
@@ -300,8 +308,8 @@ Proto model_of(const OpCase& c) {
   p.node(c.op, names, results, c.attributes);
   // Through float32, so that every type comes out.
   for (auto& r : results) {
-    p.node("Cast", {r}, {r + "_f"}, {attribute("to", 1)});
-    p.output(r + "_f");
+    if (c.opset >= 6) p.node("Cast", {r}, {r + "_f"}, {attribute("to", 1)});
+    p.output(c.opset >= 6 ? r + "_f" : r);
   }
   return p;
 }
