@@ -40,7 +40,7 @@ struct ValueCall {
   const Graph& graph;
   const Node& node;
   const RunHooks& hooks;
-  const Values& in;      // not defined() for an omitted optional input; what subgraphs capture comes last
+  const Values& in;  // not defined() for an omitted optional input; what subgraphs capture comes last
   const Bodies& bodies;
 
   bool has(std::size_t i) const { return i < in.size() && in[i].defined(); }
@@ -55,8 +55,8 @@ using ValuesResult = Result<Values>;
 
 struct OpRow {
   const char* op;
-  int inputs;                                   // that must be there
-  OpResult (*run)(const OpCall&);               // null: run_values is set
+  int inputs;                                    // that must be there
+  OpResult (*run)(const OpCall&);                // null: run_values is set
   std::string (*refuse)(const Node&) = nullptr;  // why these attributes cannot be executed; empty: they can
   ValuesResult (*run_values)(const ValueCall&) = nullptr;
 };

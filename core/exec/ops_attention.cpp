@@ -15,11 +15,13 @@ OpResult group_norm(const OpCall& call) {
   const at::Tensor& x = call.x();
   const std::int64_t groups = call.node.integer("num_groups", 1);
   if (x.dim() < 2 || groups < 1 || x.size(1) % groups != 0)
-    return bad_node("'num_groups' " + std::to_string(groups) + " does not divide the channels of " + sizes_text(x) + ".");
+    return bad_node("'num_groups' " + std::to_string(groups) + " does not divide the channels of " + sizes_text(x) +
+                    ".");
   const auto per_channel = [&](const at::Tensor& t) {
     return t.numel() == groups && groups != x.size(1) ? t.repeat_interleave(x.size(1) / groups) : t;
   };
-  return one(at::group_norm(x, groups, per_channel(call.x(1)), per_channel(call.x(2)), call.node.real("epsilon", 1e-5f), false));
+  return one(at::group_norm(x, groups, per_channel(call.x(1)), per_channel(call.x(2)),
+                            call.node.real("epsilon", 1e-5f), false));
 }
 
 OpResult rms_norm(const OpCall& call) {
@@ -35,7 +37,8 @@ OpResult rms_norm(const OpCall& call) {
 Result<at::Tensor> heads_of(const at::Tensor& x, std::int64_t heads, const char* what) {
   if (x.dim() == 4) return x;
   if (x.dim() != 3 || heads < 1 || x.size(2) % heads != 0)
-    return bad_node("'" + std::string(what) + "' " + sizes_text(x) + " cannot be cut into " + std::to_string(heads) + " heads.");
+    return bad_node("'" + std::string(what) + "' " + sizes_text(x) + " cannot be cut into " +
+                    std::to_string(heads) + " heads.");
   return x.reshape({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
 }
 
@@ -50,11 +53,13 @@ OpResult rotary(const OpCall& call) {
   std::int64_t width = call.node.integer("rotary_embedding_dim", 0);
   if (width == 0) width = x.size(3);
   if (width < 2 || width % 2 != 0 || width > x.size(3))
-    return bad_node("'rotary_embedding_dim' " + std::to_string(width) + " does not fit heads of " + std::to_string(x.size(3)) + ".");
+    return bad_node("'rotary_embedding_dim' " + std::to_string(width) + " does not fit heads of " +
+                    std::to_string(x.size(3)) + ".");
   at::Tensor c = call.x(1), s = call.x(2);
   if (call.has(3)) {
     const at::Tensor at_position = call.x(3).to(at::kLong);
-    if (c.dim() != 2 || s.sizes() != c.sizes()) return bad_node("with positions, the tables must be matrices of one size.");
+    if (c.dim() != 2 || s.sizes() != c.sizes())
+      return bad_node("with positions, the tables must be matrices of one size.");
     const at::Tensor flat = at_position.reshape({-1});
     if (flat.numel() > 0 && (flat.min().item().toLong() < 0 || flat.max().item().toLong() >= c.size(0)))
       return bad_node("a position lies outside the " + std::to_string(c.size(0)) + " of the tables.");
@@ -63,7 +68,8 @@ OpResult rotary(const OpCall& call) {
     c = c.index_select(0, flat).reshape(sizes);
     s = s.index_select(0, flat).reshape(sizes);
   }
-  if (c.dim() != 3 || c.size(2) != width / 2) return bad_node("the tables " + sizes_text(c) + " do not fit a width of " + std::to_string(width) + ".");
+  if (c.dim() != 3 || c.size(2) != width / 2)
+    return bad_node("the tables " + sizes_text(c) + " do not fit a width of " + std::to_string(width) + ".");
   c = c.unsqueeze(1);  // [batch, 1, length, width / 2]
   s = s.unsqueeze(1);
   const at::Tensor turned = x.narrow(3, 0, width), rest = x.narrow(3, width, x.size(3) - width);
@@ -88,7 +94,8 @@ Result<at::Tensor> attention_bias(const OpCall& call, const at::Tensor& q, std::
   if (call.has(3)) {
     at::Tensor mask = call.x(3);
     if (mask.scalar_type() == at::kBool) mask = as_bias(mask, q);
-    if (mask.dim() < 1 || mask.size(-1) > keys) return bad_node("the mask " + sizes_text(mask) + " does not fit " + std::to_string(keys) + " keys.");
+    if (mask.dim() < 1 || mask.size(-1) > keys)
+      return bad_node("the mask " + sizes_text(mask) + " does not fit " + std::to_string(keys) + " keys.");
     mask = at::constant_pad_nd(mask.to(q.scalar_type()), {0, keys - mask.size(-1)}, kNever);
     bias = bias + mask;
   }
@@ -101,7 +108,8 @@ Result<at::Tensor> attention_bias(const OpCall& call, const at::Tensor& q, std::
     bias = bias + as_bias(key.reshape({1, 1, 1, -1}) < lengths, q);
   }
   if (call.node.integer("is_causal", 0)) {
-    const at::Tensor before = lengths.defined() && !call.has(4) ? lengths - queries : at::full({1, 1, 1, 1}, past, longs);
+    const at::Tensor before =
+        lengths.defined() && !call.has(4) ? lengths - queries : at::full({1, 1, 1, 1}, past, longs);
     bias = bias + as_bias(key <= query + before, q);
   }
   return bias;
@@ -117,11 +125,14 @@ OpResult attention(const OpCall& call) {
   if (call.has(4)) k = at::cat({call.x(4), k}, 2);
   if (call.has(5)) v = at::cat({call.x(5), v}, 2);
   if (k.size(1) < 1 || q.size(1) % k.size(1) != 0 || v.size(1) != k.size(1) || v.size(2) != k.size(2))
-    return bad_node("queries " + sizes_text(q) + ", keys " + sizes_text(k) + " and values " + sizes_text(v) + " do not fit together.");
+    return bad_node("queries " + sizes_text(q) + ", keys " + sizes_text(k) + " and values " + sizes_text(v) +
+                    " do not fit together.");
   const std::int64_t shared = q.size(1) / k.size(1);
-  const at::Tensor all_k = shared > 1 ? k.repeat_interleave(shared, 1) : k, all_v = shared > 1 ? v.repeat_interleave(shared, 1) : v;
+  const at::Tensor all_k = shared > 1 ? k.repeat_interleave(shared, 1) : k,
+                   all_v = shared > 1 ? v.repeat_interleave(shared, 1) : v;
   double scale = node.real("scale", 0);
-  if (!call.has_attribute("scale")) scale = 1 / std::sqrt(static_cast<double>(std::max<std::int64_t>(1, q.size(3))));
+  if (!call.has_attribute("scale"))
+    scale = 1 / std::sqrt(static_cast<double>(std::max<std::int64_t>(1, q.size(3))));
   at::Tensor stages[4];  // products, capped, masked, softmax
   stages[0] = at::matmul(q * std::sqrt(scale), (all_k * std::sqrt(scale)).transpose(2, 3));
   const double cap = node.real("softcap", 0);
@@ -130,7 +141,8 @@ OpResult attention(const OpCall& call) {
   stages[2] = stages[1] + bias;
   stages[3] = at::softmax(stages[2], -1);
   const std::int64_t shown = node.integer("qk_matmul_output_mode", 0);
-  if (shown < 0 || shown > 3) return bad_node("'qk_matmul_output_mode' is " + std::to_string(shown) + ", expected 0 to 3.");
+  if (shown < 0 || shown > 3)
+    return bad_node("'qk_matmul_output_mode' is " + std::to_string(shown) + ", expected 0 to 3.");
   return Tensors{joined_heads(at::matmul(stages[3], all_v), rank), k, v, stages[shown]};
 }
 

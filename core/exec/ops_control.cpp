@@ -100,8 +100,8 @@ Result<ScanPlan> plan_scan(const ValueCall& call, const Runner& body, std::size_
   p.scanned = static_cast<std::size_t>(std::max<std::int64_t>(0, call.node.integer("num_scan_inputs", 0)));
   const std::size_t outputs = body.graph().outputs().size();
   if (p.scanned < 1 || p.scanned > inputs)
-    return bad_node("'num_scan_inputs' is " + std::to_string(p.scanned) + ", the node has " + std::to_string(inputs) +
-                    " inputs.");
+    return bad_node("'num_scan_inputs' is " + std::to_string(p.scanned) + ", the node has " +
+                    std::to_string(inputs) + " inputs.");
   p.states = inputs - p.scanned;
   if (outputs < p.states)
     return bad_node("its subgraph gives fewer results than there are states (" + std::to_string(p.states) + ").");
@@ -143,8 +143,7 @@ ValuesResult scan_line(const ValueCall& call, const Runner& body, const ScanPlan
 
 Status check_tensors(const ValueCall& call, std::size_t first) {
   for (std::size_t i = first; i < call.own_inputs(); ++i)
-    if (!call.in[i].tensor.defined())
-      return bad_node("its input " + std::to_string(i + 1) + " must be a tensor.");
+    if (!call.in[i].tensor.defined()) return bad_node("its input " + std::to_string(i + 1) + " must be a tensor.");
   return {};
 }
 
@@ -182,9 +181,9 @@ ValuesResult scan_batches(const ValueCall& call) {
     if (call.in[i].tensor.dim() < (i > p.states ? 2 : 1) || call.in[i].tensor.size(0) != call.in[1].tensor.size(0))
       return bad_node("its inputs do not have the batch as first dimension.");
   const std::int64_t batch = call.in[1].tensor.size(0), longest = call.in[1 + p.states].tensor.size(1);
-  const Ints lengths =
-      call.has(0) ? int_values(call.in[0].tensor) : Ints(static_cast<std::size_t>(batch), longest);
-  if (static_cast<std::int64_t>(lengths.size()) != batch) return bad_node("there is not one length per batch entry.");
+  const Ints lengths = call.has(0) ? int_values(call.in[0].tensor) : Ints(static_cast<std::size_t>(batch), longest);
+  if (static_cast<std::int64_t>(lengths.size()) != batch)
+    return bad_node("there is not one length per batch entry.");
   std::vector<std::vector<at::Tensor>> columns(p.states + p.results);
   for (std::int64_t b = 0; b < batch; ++b) {
     const std::int64_t length = lengths[static_cast<std::size_t>(b)];
@@ -213,9 +212,12 @@ ValuesResult scan_batches(const ValueCall& call) {
   return results;
 }
 
-ValuesResult scan_any(const ValueCall& call) { return call.opset() < 9 ? scan_batches(call) : scan(call); }
+ValuesResult scan_any(const ValueCall& call) {
+  return call.opset() < 9 ? scan_batches(call) : scan(call);
+}
 
-// The body on every element of the first sequence, with the same element of the other sequences; tensors as they are.
+// The body on every element of the first sequence, with the same element of the other sequences; tensors as they
+// are.
 ValuesResult sequence_map(const ValueCall& call) {
   QUANVAS_TRY(const Runner* body, body_of(call, "body"));
   if (call.own_inputs() < 1 || !call.in[0].sequence) return bad_node("its first input must be a sequence.");

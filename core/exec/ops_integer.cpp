@@ -7,19 +7,25 @@ namespace quanvas::exec {
 namespace {
 
 // Sums of products of 8-bit codes are exact in double up to 2^37 terms.
-at::Tensor wide(const at::Tensor& x) { return x.to(at::kDouble); }
+at::Tensor wide(const at::Tensor& x) {
+  return x.to(at::kDouble);
+}
 
-bool is_code(const at::Tensor& t) { return t.scalar_type() == at::kByte || t.scalar_type() == at::kChar; }
+bool is_code(const at::Tensor& t) {
+  return t.scalar_type() == at::kByte || t.scalar_type() == at::kChar;
+}
 
 // A scale or zero point, one number or one per entry of `axis`, ready to be broadcast; none given: `fallback`.
-Result<at::Tensor> along(const OpCall& call, std::size_t input, const at::Tensor& x, std::int64_t axis, double fallback) {
+Result<at::Tensor> along(const OpCall& call, std::size_t input, const at::Tensor& x, std::int64_t axis,
+                         double fallback) {
   if (!call.has(input)) return at::scalar_tensor(fallback, x.options().dtype(at::kDouble));
   const at::Tensor t = wide(call.x(input));
   if (t.numel() == 1) return t.reshape({});
   if (t.dim() != 1) return t;  // one per row of every matrix, as it stands
   if (axis < 0) axis += x.dim();
   if (axis < 0 || axis >= x.dim() || t.size(0) != x.size(axis))
-    return bad_node("a scale or zero point of " + std::to_string(t.numel()) + " values does not fit " + sizes_text(x) + ".");
+    return bad_node("a scale or zero point of " + std::to_string(t.numel()) + " values does not fit " +
+                    sizes_text(x) + ".");
   Ints shape(static_cast<std::size_t>(x.dim()), 1);
   shape[static_cast<std::size_t>(axis)] = -1;
   return t.reshape(shape);
@@ -33,11 +39,14 @@ Result<at::Tensor> centred(const OpCall& call, std::size_t input, std::size_t ze
 
 // Rounds half to even and saturates at the range of the zero point's type.
 Result<at::Tensor> requantized(const OpCall& call, const at::Tensor& y, std::size_t scale, std::size_t zero_point) {
-  if (!call.has(zero_point) || !is_code(call.x(zero_point))) return bad_node("the result's zero point must be int8 or uint8.");
+  if (!call.has(zero_point) || !is_code(call.x(zero_point)))
+    return bad_node("the result's zero point must be int8 or uint8.");
   QUANVAS_TRY(const at::Tensor s, along(call, scale, y, y.dim() - 2, 1));
   QUANVAS_TRY(const at::Tensor zero, along(call, zero_point, y, y.dim() - 2, 0));
   const bool is_signed = call.x(zero_point).scalar_type() == at::kChar;
-  return (at::round(y / s) + zero).clamp(is_signed ? -128 : 0, is_signed ? 127 : 255).to(call.x(zero_point).scalar_type());
+  return (at::round(y / s) + zero)
+      .clamp(is_signed ? -128 : 0, is_signed ? 127 : 255)
+      .to(call.x(zero_point).scalar_type());
 }
 
 OpResult conv_integer(const OpCall& call) {
@@ -87,7 +96,8 @@ OpResult dynamic_quantize(const OpCall& call) {
 
 OpResult bit_shift(const OpCall& call) {
   const std::string direction = call.node.text("direction", "");
-  if (direction != "LEFT" && direction != "RIGHT") return bad_node("'direction' is '" + direction + "', expected LEFT or RIGHT.");
+  if (direction != "LEFT" && direction != "RIGHT")
+    return bad_node("'direction' is '" + direction + "', expected LEFT or RIGHT.");
   const at::ScalarType type = call.x().scalar_type();
   const auto both = at::broadcast_tensors({call.x(0).to(at::kCPU, at::kLong), call.x(1).to(at::kCPU, at::kLong)});
   const at::Tensor x = both[0].contiguous(), by = both[1].contiguous();
@@ -105,7 +115,9 @@ template <at::Tensor (*F)(const at::Tensor&, const at::Tensor&)>
 OpResult bitwise(const OpCall& call) {
   return one(F(call.x(0), call.x(1)));
 }
-OpResult bitwise_not(const OpCall& call) { return one(at::bitwise_not(call.x())); }
+OpResult bitwise_not(const OpCall& call) {
+  return one(at::bitwise_not(call.x()));
+}
 
 }  // namespace
 

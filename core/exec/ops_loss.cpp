@@ -34,7 +34,8 @@ OpResult likelihood(const OpCall& call) {
 }
 
 OpResult cross_entropy(const OpCall& call) {
-  if (call.x().dim() < 2) return bad_node("the scores are " + sizes_text(call.x()) + ", expected samples and classes.");
+  if (call.x().dim() < 2)
+    return bad_node("the scores are " + sizes_text(call.x()) + ", expected samples and classes.");
   const at::Tensor logs = at::log_softmax(call.x(), 1);
   QUANVAS_TRY(at::Tensor loss, likelihood_loss(call, logs));
   return Tensors{loss, logs};

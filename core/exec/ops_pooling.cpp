@@ -41,17 +41,23 @@ Ints plus(Ints a, const Ints& b) {
 
 at::Tensor max_pool_nd(const at::Tensor& x, const Window& w, const Ints& pad) {
   switch (w.kernel.size()) {
-    case 1: return at::max_pool1d(x, w.kernel, w.stride, pad, w.dilation);
-    case 2: return at::max_pool2d(x, w.kernel, w.stride, pad, w.dilation);
-    default: return at::max_pool3d(x, w.kernel, w.stride, pad, w.dilation);
+    case 1:
+      return at::max_pool1d(x, w.kernel, w.stride, pad, w.dilation);
+    case 2:
+      return at::max_pool2d(x, w.kernel, w.stride, pad, w.dilation);
+    default:
+      return at::max_pool3d(x, w.kernel, w.stride, pad, w.dilation);
   }
 }
 
 at::Tensor avg_pool_nd(const at::Tensor& x, const Window& w, const Ints& pad, bool include_pad) {
   switch (w.kernel.size()) {
-    case 1: return at::avg_pool1d(x, w.kernel, w.stride, pad, false, include_pad);
-    case 2: return at::avg_pool2d(x, w.kernel, w.stride, pad, false, include_pad);
-    default: return at::avg_pool3d(x, w.kernel, w.stride, pad, false, include_pad);
+    case 1:
+      return at::avg_pool1d(x, w.kernel, w.stride, pad, false, include_pad);
+    case 2:
+      return at::avg_pool2d(x, w.kernel, w.stride, pad, false, include_pad);
+    default:
+      return at::avg_pool3d(x, w.kernel, w.stride, pad, false, include_pad);
   }
 }
 
@@ -102,7 +108,8 @@ OpResult max_pool(const OpCall& call) {
     begin = pad;
     pad.assign(pad.size(), 0);
   }
-  if (call.node.outputs.size() < 2 || call.node.outputs[1] == kNoTensor) return one(max_pool_nd(x, w, pad).to(type));
+  if (call.node.outputs.size() < 2 || call.node.outputs[1] == kNoTensor)
+    return one(max_pool_nd(x, w, pad).to(type));
   auto [y, place] = max_pool_places(x, w, pad);
   return Tensors{y.to(type), whole_places(call, place, x.sizes(), begin)};
 }
@@ -114,7 +121,8 @@ at::Tensor window_sums(const at::Tensor& x, const Window& w) {
   planes[1] = 1;
   ones.insert(ones.end(), w.kernel.begin(), w.kernel.end());
   const Ints none(w.kernel.size(), 0);
-  const at::Tensor y = at::convolution(x.reshape(planes), at::ones(ones, x.options()), {}, w.stride, none, w.dilation, false, none, 1);
+  const at::Tensor y = at::convolution(x.reshape(planes), at::ones(ones, x.options()), {}, w.stride, none,
+                                       w.dilation, false, none, 1);
   Ints shape = y.sizes().vec();
   shape[0] = x.size(0);
   shape[1] = x.size(1);
@@ -139,7 +147,9 @@ OpResult average_pool(const OpCall& call) {
 }
 
 // Before opset 2, p is a real number.
-double norm_of(const OpCall& call) { return static_cast<double>(call.node.real("p", 2)); }
+double norm_of(const OpCall& call) {
+  return static_cast<double>(call.node.real("p", 2));
+}
 
 OpResult lp_pool(const OpCall& call) {
   QUANVAS_TRY(Window w, pool_window(call));

@@ -25,7 +25,8 @@ Result<quant::QuantParams> linear_params(const OpCall& call, at::ScalarType code
   if (scale.numel() == 1) return p;
   QUANVAS_TRY(const std::int64_t axis, resolve_axis(call.node.integer("axis", 1), x.dim()));
   if (scale.dim() != 1 || scale.numel() != x.size(axis))
-    return bad_node("scale " + sizes_text(scale) + " does not fit axis " + std::to_string(axis) + " of " + sizes_text(x) + ".");
+    return bad_node("scale " + sizes_text(scale) + " does not fit axis " + std::to_string(axis) + " of " +
+                    sizes_text(x) + ".");
   p.spec.granularity = p.layout.granularity = Granularity::kChannel;
   p.spec.axis = static_cast<int>(axis);
   p.layout.dim = x.size(axis);

@@ -1,5 +1,5 @@
-// Random numbers: by the node's seed, else by the run's seed and the node. ONNX leaves the generator open, so values
-// agree with other programs in their distribution only.
+// Random numbers: by the node's seed, else by the run's seed and the node. ONNX leaves the generator open, so
+// values agree with other programs in their distribution only.
 #include <cmath>
 #include <cstring>
 
@@ -57,8 +57,10 @@ OpResult random_values(const OpCall& call) {
   QUANVAS_CHECK(check_sizes(sizes));
   Generator g(call);
   const Node& n = call.node;
-  const double mean = n.real("mean", 0), scale = n.real("scale", 1), low = n.real("low", 0), high = n.real("high", 1);
-  at::Tensor y = filled(sizes, [&] { return Normal ? mean + scale * g.normal() : low + (high - low) * g.uniform(); });
+  const double mean = n.real("mean", 0), scale = n.real("scale", 1), low = n.real("low", 0),
+               high = n.real("high", 1);
+  at::Tensor y =
+      filled(sizes, [&] { return Normal ? mean + scale * g.normal() : low + (high - low) * g.uniform(); });
   y = y.to(type);
   return one(Like ? y.to(call.x().device()) : y);
 }
@@ -72,7 +74,8 @@ OpResult bernoulli(const OpCall& call) {
 
 // Input: logarithms of class weights, one row per sample.
 OpResult multinomial(const OpCall& call) {
-  if (call.x().dim() != 2) return bad_node("the input is " + sizes_text(call.x()) + ", expected samples and classes.");
+  if (call.x().dim() != 2)
+    return bad_node("the input is " + sizes_text(call.x()) + ", expected samples and classes.");
   const std::int64_t n = call.node.integer("sample_size", 1), rows = call.x().size(0), classes = call.x().size(1);
   QUANVAS_CHECK(check_sizes({rows, n}));
   if (classes < 1) return bad_node("there are no classes.");

@@ -30,9 +30,9 @@ struct Defaults {
   int parameters;  // of alpha, of alpha and beta
   double alpha, beta;
 };
-constexpr Defaults kActivations[] = {{"Sigmoid", 0, 0, 0},      {"Tanh", 0, 0, 0},       {"Relu", 0, 0, 0},
-                                     {"LeakyRelu", 1, 0.01, 0}, {"Elu", 1, 1, 0},        {"ThresholdedRelu", 1, 1, 0},
-                                     {"ScaledTanh", 2, 1, 1},   {"Affine", 2, 1, 0},     {"HardSigmoid", 2, 0.2, 0.5},
+constexpr Defaults kActivations[] = {{"Sigmoid", 0, 0, 0},      {"Tanh", 0, 0, 0},    {"Relu", 0, 0, 0},
+                                     {"LeakyRelu", 1, 0.01, 0}, {"Elu", 1, 1, 0},     {"ThresholdedRelu", 1, 1, 0},
+                                     {"ScaledTanh", 2, 1, 1},   {"Affine", 2, 1, 0},  {"HardSigmoid", 2, 0.2, 0.5},
                                      {"Softsign", 0, 0, 0},     {"Softplus", 0, 0, 0}};
 
 // Names are compared without case: files write "tanh", too.
@@ -159,7 +159,8 @@ at::Tensor reversed(const at::Tensor& x, const at::Tensor& lengths) {
 }
 
 // Y of all steps, and the last states.
-std::pair<at::Tensor, State> run_line(const Cell& cell, const Line& line, const at::Tensor& lengths, bool backwards) {
+std::pair<at::Tensor, State> run_line(const Cell& cell, const Line& line, const at::Tensor& lengths,
+                                      bool backwards) {
   const at::Tensor x = backwards ? reversed(line.x, lengths) : line.x;
   State s{line.h, line.c};
   std::vector<at::Tensor> ys;
@@ -187,7 +188,8 @@ Status expect_sizes(const at::Tensor& t, const char* what, const Ints& sizes) {
 
 Status check(const OpCall& call, const Cell& cell, const at::Tensor& x) {
   if (x.dim() != 3 || call.x(1).dim() != 3) return bad_node("'X' and 'W' must have rank 3.");
-  const std::int64_t d = cell.directions, n = cell.hidden, g = static_cast<std::int64_t>(cell.gates), batch = x.size(1);
+  const std::int64_t d = cell.directions, n = cell.hidden, g = static_cast<std::int64_t>(cell.gates),
+                     batch = x.size(1);
   QUANVAS_CHECK(expect_sizes(call.x(1), "W", {d, g * n, x.size(2)}));
   QUANVAS_CHECK(expect_sizes(call.x(2), "R", {d, g * n, n}));
   if (call.has(3)) QUANVAS_CHECK(expect_sizes(call.x(3), "B", {d, 2 * g * n}));
@@ -212,7 +214,8 @@ Line line_of(const OpCall& call, const Cell& cell, const at::Tensor& x, std::int
   }
   // Only the candidate of a GRU needs its recurrent bias apart.
   const std::int64_t joined = g == 3 ? 2 * n : g * n;
-  line.x = at::cat({line.x.narrow(2, 0, joined) + line.bias.narrow(0, 0, joined), line.x.narrow(2, joined, g * n - joined)}, 2);
+  line.x = at::cat(
+      {line.x.narrow(2, 0, joined) + line.bias.narrow(0, 0, joined), line.x.narrow(2, joined, g * n - joined)}, 2);
   if (g == 4 && call.has(7)) line.peephole = call.x(7).select(0, d);
   const auto state = [&](std::size_t i) {
     return call.has(i) ? call.x(i).select(cell.batch_first ? 1 : 0, d) : at::zeros({x.size(1), n}, x.options());

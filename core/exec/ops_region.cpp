@@ -60,7 +60,8 @@ OpResult suppress(const OpCall& call) {
       for (const std::int64_t i : order) {
         if (static_cast<std::int64_t>(kept.size()) >= most) break;
         const bool hidden = std::any_of(kept.begin(), kept.end(), [&](std::int64_t k) {
-          return overlap(all[static_cast<std::size_t>(k)], all[static_cast<std::size_t>(i)]) > static_cast<float>(iou);
+          return overlap(all[static_cast<std::size_t>(k)], all[static_cast<std::size_t>(i)]) >
+                 static_cast<float>(iou);
         });
         if (!hidden) kept.push_back(i);
       }
@@ -125,14 +126,17 @@ OpResult roi_align(const OpCall& call) {
   const at::Tensor rois = call.x(1).to(at::kCPU, at::kFloat).contiguous();
   const Ints batch = int_values(call.x(2));
   const std::string mode = call.node.text("mode", "avg");
-  const std::string rule = call.node.text("coordinate_transformation_mode", call.opset() < 16 ? "output_half_pixel" : "half_pixel");
+  const std::string rule =
+      call.node.text("coordinate_transformation_mode", call.opset() < 16 ? "output_half_pixel" : "half_pixel");
   const bool half = rule == "half_pixel";
   const std::int64_t oh = call.node.integer("output_height", 1), ow = call.node.integer("output_width", 1);
   const std::int64_t ratio = call.node.integer("sampling_ratio", 0);
   const float scale = call.node.real("spatial_scale", 1);
   if (rois.dim() != 2 || rois.size(1) != 4 || static_cast<std::int64_t>(batch.size()) != rois.size(0))
-    return bad_node("regions " + sizes_text(rois) + " do not fit " + std::to_string(batch.size()) + " batch indices.");
-  if (oh < 1 || ow < 1 || ratio < 0 || ratio > 1024) return bad_node("its output size or sampling ratio makes no sense.");
+    return bad_node("regions " + sizes_text(rois) + " do not fit " + std::to_string(batch.size()) +
+                    " batch indices.");
+  if (oh < 1 || ow < 1 || ratio < 0 || ratio > 1024)
+    return bad_node("its output size or sampling ratio makes no sense.");
   QUANVAS_CHECK(check_sizes({rois.size(0), x.size(1), oh, ow}));
   const std::int64_t channels = x.size(1), h = x.size(2), w = x.size(3);
   at::Tensor y = at::zeros({rois.size(0), channels, oh, ow}, at::kFloat);
@@ -153,8 +157,10 @@ OpResult roi_align(const OpCall& call) {
     for (std::int64_t cell = 0; cell < oh * ow; ++cell) {
       std::vector<Corners> points;
       for (std::int64_t i = 0; i < gh * gw; ++i) {
-        const float sy = y0 + static_cast<float>(cell / ow) * bh + (static_cast<float>(i / gw) + 0.5f) * bh / static_cast<float>(gh);
-        const float sx = x0 + static_cast<float>(cell % ow) * bw + (static_cast<float>(i % gw) + 0.5f) * bw / static_cast<float>(gw);
+        const float sy = y0 + static_cast<float>(cell / ow) * bh +
+                         (static_cast<float>(i / gw) + 0.5f) * bh / static_cast<float>(gh);
+        const float sx = x0 + static_cast<float>(cell % ow) * bw +
+                         (static_cast<float>(i % gw) + 0.5f) * bw / static_cast<float>(gw);
         points.push_back(border_corners(sy, sx, h, w));
       }
       for (std::int64_t c = 0; c < channels; ++c) {
@@ -181,7 +187,8 @@ OpResult max_roi_pool(const OpCall& call) {
   const Ints pooled = call.node.integers("pooled_shape");
   const float scale = call.node.real("spatial_scale", 1);
   if (rois.dim() != 2 || rois.size(1) != 5 || pooled.size() != 2 || pooled[0] < 1 || pooled[1] < 1)
-    return bad_node("regions " + sizes_text(rois) + " must have 5 numbers each, and 'pooled_shape' two positive ones.");
+    return bad_node("regions " + sizes_text(rois) +
+                    " must have 5 numbers each, and 'pooled_shape' two positive ones.");
   QUANVAS_CHECK(check_sizes({rois.size(0), x.size(1), pooled[0], pooled[1]}));
   const std::int64_t h = x.size(2), w = x.size(3);
   at::Tensor y = at::zeros({rois.size(0), x.size(1), pooled[0], pooled[1]}, at::kFloat);
@@ -193,11 +200,15 @@ OpResult max_roi_pool(const OpCall& call) {
     const auto b = static_cast<std::int64_t>(roi[0]);
     if (!(roi[0] >= 0) || b >= x.size(0)) return bad_node("a batch index is " + std::to_string(roi[0]) + ".");
     const std::int64_t x0 = whole(roi[1]), y0 = whole(roi[2]);
-    const std::int64_t rw = std::max<std::int64_t>(whole(roi[3]) - x0 + 1, 1), rh = std::max<std::int64_t>(whole(roi[4]) - y0 + 1, 1);
+    const std::int64_t rw = std::max<std::int64_t>(whole(roi[3]) - x0 + 1, 1),
+                       rh = std::max<std::int64_t>(whole(roi[4]) - y0 + 1, 1);
     for (std::int64_t cell = 0; cell < pooled[0] * pooled[1]; ++cell) {
-      const auto edge = [](std::int64_t k, std::int64_t n, std::int64_t size, std::int64_t start, std::int64_t limit, bool end) {
-        const double v = static_cast<double>(k + (end ? 1 : 0)) * static_cast<double>(size) / static_cast<double>(n);
-        return std::clamp<std::int64_t>(static_cast<std::int64_t>(end ? std::ceil(v) : std::floor(v)) + start, 0, limit);
+      const auto edge = [](std::int64_t k, std::int64_t n, std::int64_t size, std::int64_t start,
+                           std::int64_t limit, bool end) {
+        const double v =
+            static_cast<double>(k + (end ? 1 : 0)) * static_cast<double>(size) / static_cast<double>(n);
+        return std::clamp<std::int64_t>(static_cast<std::int64_t>(end ? std::ceil(v) : std::floor(v)) + start, 0,
+                                        limit);
       };
       const std::int64_t i = cell / pooled[1], j = cell % pooled[1];
       const std::int64_t top = edge(i, pooled[0], rh, y0, h, false), bottom = edge(i, pooled[0], rh, y0, h, true);
@@ -216,12 +227,15 @@ OpResult deform_conv(const OpCall& call) {
   const at::Tensor w = call.x(1).to(at::kCPU, at::kFloat), offset = call.x(2).to(at::kCPU, at::kFloat).contiguous();
   if (w.dim() != 4 || offset.dim() != 4) return bad_node("weight and offset must have rank 4.");
   QUANVAS_TRY(const Window win, window_of(call, w.sizes().slice(2).vec()));
-  const std::int64_t n = x.size(0), c = x.size(1), h = x.size(2), wd = x.size(3), kh = win.kernel[0], kw = win.kernel[1];
+  const std::int64_t n = x.size(0), c = x.size(1), h = x.size(2), wd = x.size(3), kh = win.kernel[0],
+                     kw = win.kernel[1];
   const std::int64_t groups = call.node.integer("group", 1), parts = call.node.integer("offset_group", 1);
   const std::int64_t oh = offset.size(2), ow = offset.size(3), taps = kh * kw;
-  if (parts < 1 || groups < 1 || c % parts != 0 || c % groups != 0 || w.size(0) % groups != 0 || w.size(1) != c / groups)
+  if (parts < 1 || groups < 1 || c % parts != 0 || c % groups != 0 || w.size(0) % groups != 0 ||
+      w.size(1) != c / groups)
     return bad_node("its groups do not divide the channels.");
-  const at::Tensor mask = call.has(4) ? call.x(4).to(at::kCPU, at::kFloat).contiguous() : at::ones({n, parts * taps, oh, ow});
+  const at::Tensor mask =
+      call.has(4) ? call.x(4).to(at::kCPU, at::kFloat).contiguous() : at::ones({n, parts * taps, oh, ow});
   const Ints offset_sizes = {n, parts * taps * 2, oh, ow}, mask_sizes = {n, parts * taps, oh, ow};
   if (offset.sizes() != at::IntArrayRef(offset_sizes) || mask.sizes() != at::IntArrayRef(mask_sizes))
     return bad_node("offset or mask do not fit the kernel and the offset groups.");
@@ -235,8 +249,11 @@ OpResult deform_conv(const OpCall& call) {
         for (std::int64_t i = 0; i < cells; ++i) {
           const std::int64_t o = ((b * parts + g) * taps + k) * cells + i;
           const std::int64_t at_offset = (((b * parts + g) * taps + k) * 2) * cells + i;
-          const float y = static_cast<float>((i / ow) * win.stride[0] - win.begin[0] + (k / kw) * win.dilation[0]) + po[at_offset];
-          const float xx = static_cast<float>((i % ow) * win.stride[1] - win.begin[1] + (k % kw) * win.dilation[1]) + po[at_offset + cells];
+          const float y = static_cast<float>((i / ow) * win.stride[0] - win.begin[0] + (k / kw) * win.dilation[0]) +
+                          po[at_offset];
+          const float xx =
+              static_cast<float>((i % ow) * win.stride[1] - win.begin[1] + (k % kw) * win.dilation[1]) +
+              po[at_offset + cells];
           const Corners p = zero_corners(y, xx, h, wd);
           for (std::int64_t ch = g * per; ch < (g + 1) * per; ++ch) {
             const float* plane = px + (b * c + ch) * h * wd;
@@ -245,7 +262,8 @@ OpResult deform_conv(const OpCall& call) {
             out[((b * c + ch) * taps + k) * cells + i] = v * pm[o];
           }
         }
-  at::Tensor y = at::matmul(w.reshape({1, groups, w.size(0) / groups, -1}), columns.reshape({n, groups, -1, cells}));
+  at::Tensor y =
+      at::matmul(w.reshape({1, groups, w.size(0) / groups, -1}), columns.reshape({n, groups, -1, cells}));
   y = y.reshape({n, w.size(0), oh, ow});
   if (call.has(3)) y = y + call.x(3).reshape({1, -1, 1, 1});
   return one(y);

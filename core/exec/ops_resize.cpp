@@ -16,8 +16,8 @@ struct ResizeRule {
   std::string nearest;     // round_prefer_floor ...
   double cubic_a = -0.75;
   bool exclude_outside = false;
-  bool antialias = false;       // the kernel is as wide as what an output stands for
-  double extrapolation = 0;     // beyond the crop of tf_crop_and_resize
+  bool antialias = false;    // the kernel is as wide as what an output stands for
+  double extrapolation = 0;  // beyond the crop of tf_crop_and_resize
 };
 
 struct AxisPlan {
@@ -85,7 +85,8 @@ Taps make_taps(const ResizeRule& rule, const AxisPlan& p) {
     for (std::size_t k = 0; k < count; ++k) {
       const std::int64_t step = first + static_cast<std::int64_t>(k), at = static_cast<std::int64_t>(base) + step;
       const double distance = (static_cast<double>(step) - t) * stretch;
-      weights[k] = rule.mode == "linear" ? std::max(0.0, 1 - std::abs(distance)) : cubic_weight(distance, rule.cubic_a);
+      weights[k] =
+          rule.mode == "linear" ? std::max(0.0, 1 - std::abs(distance)) : cubic_weight(distance, rule.cubic_a);
       if (rule.exclude_outside && (at < 0 || at >= p.in)) weights[k] = 0;
       total += weights[k];
     }
@@ -120,11 +121,13 @@ at::Tensor resize_axis(const at::Tensor& x, const ResizeRule& rule, const AxisPl
 Ints kept_ratio(const at::Tensor& x, const Ints& sizes, const Ints& axes, bool not_larger, double& scale) {
   scale = 0;
   for (std::size_t i = 0; i < axes.size(); ++i) {
-    const double own = static_cast<double>(sizes[i]) / static_cast<double>(std::max<std::int64_t>(1, x.size(axes[i])));
+    const double own =
+        static_cast<double>(sizes[i]) / static_cast<double>(std::max<std::int64_t>(1, x.size(axes[i])));
     scale = i == 0 ? own : not_larger ? std::min(scale, own) : std::max(scale, own);
   }
   Ints out;
-  for (const auto a : axes) out.push_back(static_cast<std::int64_t>(std::floor(scale * static_cast<double>(x.size(a)) + 0.5)));
+  for (const auto a : axes)
+    out.push_back(static_cast<std::int64_t>(std::floor(scale * static_cast<double>(x.size(a)) + 0.5)));
   return out;
 }
 
@@ -139,7 +142,8 @@ OpResult resize_to(const OpCall& call, const ResizeRule& rule, Target t) {
   const std::size_t n = t.axes.size();
   if ((t.sizes.empty() ? t.scales.size() : t.sizes.size()) != n)
     return bad_node("scales or sizes do not have one value per axis of " + sizes_text(y) + ".");
-  if (rule.coordinate == "tf_crop_and_resize" && t.crop.size() != 2 * n) return bad_node("'roi' does not have two values per axis.");
+  if (rule.coordinate == "tf_crop_and_resize" && t.crop.size() != 2 * n)
+    return bad_node("'roi' does not have two values per axis.");
   for (auto& a : t.axes) {
     QUANVAS_TRY(a, resolve_axis(a, y.dim()));
   }
@@ -151,7 +155,9 @@ OpResult resize_to(const OpCall& call, const ResizeRule& rule, Target t) {
   for (std::size_t i = 0; i < n; ++i) {
     AxisPlan p{t.axes[i], y.size(t.axes[i]), 0, 1};
     // In float32, as the scales are: 7 * (11 / 7) is 11 there.
-    p.out = sized ? t.sizes[i] : static_cast<std::int64_t>(std::floor(static_cast<float>(p.in) * static_cast<float>(t.scales[i])));
+    p.out = sized
+                ? t.sizes[i]
+                : static_cast<std::int64_t>(std::floor(static_cast<float>(p.in) * static_cast<float>(t.scales[i])));
     p.scale = keeps ? kept : !sized ? t.scales[i] : static_cast<double>(p.out) / static_cast<double>(p.in);
     if (!t.crop.empty()) p.start = t.crop[i], p.end = t.crop[i + n];
     // The batch of the data, not the one in the file.
@@ -175,17 +181,23 @@ Ints every_axis(const at::Tensor& x) {
 OpResult resize(const OpCall& call) {
   const bool old = call.opset() < 11;
   const Node& node = call.node;
-  ResizeRule rule{node.text("mode", "nearest"), node.text("coordinate_transformation_mode", old ? "asymmetric" : "half_pixel"),
-                  node.text("nearest_mode", old ? "floor" : "round_prefer_floor"), node.real("cubic_coeff_a", -0.75f),
-                  node.integer("exclude_outside", 0) != 0, node.integer("antialias", 0) != 0,
+  ResizeRule rule{node.text("mode", "nearest"),
+                  node.text("coordinate_transformation_mode", old ? "asymmetric" : "half_pixel"),
+                  node.text("nearest_mode", old ? "floor" : "round_prefer_floor"),
+                  node.real("cubic_coeff_a", -0.75f),
+                  node.integer("exclude_outside", 0) != 0,
+                  node.integer("antialias", 0) != 0,
                   node.real("extrapolation_value", 0)};
   const std::size_t scales_at = old ? 1 : 2;
   const bool sized = call.has(3) && call.x(3).numel() > 0;
-  if (!sized && !(call.has(scales_at) && call.x(scales_at).numel() > 0)) return bad_node("neither scales nor sizes are given.");
+  if (!sized && !(call.has(scales_at) && call.x(scales_at).numel() > 0))
+    return bad_node("neither scales nor sizes are given.");
   Target t;
   t.axes = node.integers("axes", every_axis(call.x()));
-  if (sized) t.sizes = int_values(call.x(3));
-  else t.scales = real_values(call.x(scales_at));
+  if (sized)
+    t.sizes = int_values(call.x(3));
+  else
+    t.scales = real_values(call.x(scales_at));
   if (!old && call.has(1) && rule.coordinate == "tf_crop_and_resize") t.crop = real_values(call.x(1));
   return resize_to(call, rule, std::move(t));
 }
@@ -205,10 +217,11 @@ OpResult upsample(const OpCall& call) {
 }
 
 std::string refuse_resize(const Node& node) {
-  const std::string mode = node.text("mode", "nearest"), rule = node.text("coordinate_transformation_mode", "half_pixel");
+  const std::string mode = node.text("mode", "nearest"),
+                    rule = node.text("coordinate_transformation_mode", "half_pixel");
   if (mode != "nearest" && mode != "linear" && mode != "cubic") return "Resize with mode '" + mode + "'";
-  for (const char* known : {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "tf_half_pixel_for_nn",
-                            "tf_crop_and_resize", "half_pixel_symmetric"})
+  for (const char* known : {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel",
+                            "tf_half_pixel_for_nn", "tf_crop_and_resize", "half_pixel_symmetric"})
     if (rule == known) return {};
   return "Resize with coordinate_transformation_mode '" + rule + "'";
 }

@@ -16,14 +16,19 @@ OpResult grid_sample(const OpCall& call) {
   const std::int64_t pad = padding == "border" ? 1 : padding == "reflection" ? 2 : 0;
   const bool align = call.node.integer("align_corners", 0) != 0;
   const at::Tensor &x = call.x(), grid = call.x(1).to(x.scalar_type());
-  if (x.dim() != 4 && x.dim() != 5) return bad_node("the input is " + sizes_text(x) + ", expected 2 or 3 spatial axes.");
-  if (x.dim() == 5 && grid_mode(mode) == 2) return bad_node("cubic interpolation is there for pictures only, the input is " + sizes_text(x) + ".");
+  if (x.dim() != 4 && x.dim() != 5)
+    return bad_node("the input is " + sizes_text(x) + ", expected 2 or 3 spatial axes.");
+  if (x.dim() == 5 && grid_mode(mode) == 2)
+    return bad_node("cubic interpolation is there for pictures only, the input is " + sizes_text(x) + ".");
   return one(at::grid_sampler(x, grid, grid_mode(mode), pad, align));
 }
 std::string refuse_grid(const Node& node) {
   const std::string mode = node.text("mode", "bilinear"), padding = node.text("padding_mode", "zeros");
   for (const char* known : {"bilinear", "linear", "nearest", "bicubic", "cubic"})
-    if (mode == known) return padding == "zeros" || padding == "border" || padding == "reflection" ? std::string() : "its padding_mode is '" + padding + "'";
+    if (mode == known)
+      return padding == "zeros" || padding == "border" || padding == "reflection"
+                 ? std::string()
+                 : "its padding_mode is '" + padding + "'";
   return "its mode is '" + mode + "'";
 }
 
@@ -39,12 +44,15 @@ OpResult max_unpool(const OpCall& call) {
   const Ints kernel = call.node.integers("kernel_shape");
   const std::size_t rank = kernel.size();
   if (rank == 0 || x.dim() != static_cast<std::int64_t>(rank) + 2 || x.sizes() != call.x(1).sizes())
-    return bad_node("input " + sizes_text(x) + ", indices " + sizes_text(call.x(1)) + " and 'kernel_shape' do not fit together.");
-  const Ints stride = call.node.integers("strides", Ints(rank, 1)), pads = call.node.integers("pads", Ints(2 * rank, 0));
+    return bad_node("input " + sizes_text(x) + ", indices " + sizes_text(call.x(1)) +
+                    " and 'kernel_shape' do not fit together.");
+  const Ints stride = call.node.integers("strides", Ints(rank, 1)),
+             pads = call.node.integers("pads", Ints(2 * rank, 0));
   if (stride.size() != rank || pads.size() != 2 * rank) return bad_node("'strides' or 'pads' have a wrong length.");
   Ints sizes = {x.size(0), x.size(1)};
   for (std::size_t i = 0; i < rank; ++i)
-    sizes.push_back((x.size(static_cast<std::int64_t>(i) + 2) - 1) * stride[i] - pads[i] - pads[i + rank] + kernel[i]);
+    sizes.push_back((x.size(static_cast<std::int64_t>(i) + 2) - 1) * stride[i] - pads[i] - pads[i + rank] +
+                    kernel[i]);
   QUANVAS_CHECK(check_sizes(sizes));
   at::Tensor y = at::zeros(sizes, x.options());
   const at::Tensor index = call.x(1).to(at::kLong).reshape({-1});
@@ -54,7 +62,8 @@ OpResult max_unpool(const OpCall& call) {
   if (!call.has(2)) return one(y);
   const Ints target = int_values(call.x(2));
   QUANVAS_CHECK(check_sizes(target));
-  if (target.size() != sizes.size()) return bad_node("'output_shape' has " + std::to_string(target.size()) + " values.");
+  if (target.size() != sizes.size())
+    return bad_node("'output_shape' has " + std::to_string(target.size()) + " values.");
   Ints begin(sizes.size(), 0), end;
   for (std::size_t i = 0; i < sizes.size(); ++i) end.push_back(target[i] - sizes[i]);
   return one(pad_spatial(y, begin, end, 0));
@@ -65,9 +74,11 @@ OpResult col2im(const OpCall& call) {
   const at::Tensor& x = call.x();
   const Ints image = int_values(call.x(1)), block = int_values(call.x(2));
   const std::size_t rank = image.size();
-  const Ints dilation = call.node.integers("dilations", Ints(rank, 1)), stride = call.node.integers("strides", Ints(rank, 1));
+  const Ints dilation = call.node.integers("dilations", Ints(rank, 1)),
+             stride = call.node.integers("strides", Ints(rank, 1));
   const Ints pads = call.node.integers("pads", Ints(2 * rank, 0));
-  if (rank == 0 || block.size() != rank || dilation.size() != rank || stride.size() != rank || pads.size() != 2 * rank || x.dim() != 3)
+  if (rank == 0 || block.size() != rank || dilation.size() != rank || stride.size() != rank ||
+      pads.size() != 2 * rank || x.dim() != 3)
     return bad_node("its input must have rank 3 and its lists one entry per axis of the picture.");
   QUANVAS_CHECK(check_sizes(image));
   QUANVAS_CHECK(check_sizes(block));
@@ -76,15 +87,18 @@ OpResult col2im(const OpCall& call) {
   Ints padded;
   for (std::size_t i = 0; i < rank; ++i) {
     const std::int64_t whole = image[i] + pads[i] + pads[i + rank], reach = (block[i] - 1) * dilation[i] + 1;
-    if (stride[i] < 1 || dilation[i] < 1 || block[i] < 1 || whole < reach) return bad_node("a block does not fit the picture.");
+    if (stride[i] < 1 || dilation[i] < 1 || block[i] < 1 || whole < reach)
+      return bad_node("a block does not fit the picture.");
     const std::int64_t blocks = (whole - reach) / stride[i] + 1;
-    const at::Tensor own = at::arange(block[i], at::kLong).unsqueeze(1) * dilation[i] + at::arange(blocks, at::kLong) * stride[i];
+    const at::Tensor own =
+        at::arange(block[i], at::kLong).unsqueeze(1) * dilation[i] + at::arange(blocks, at::kLong) * stride[i];
     const std::int64_t taps = place.size(0) * block[i], count = place.size(1) * blocks;
     place = (place.unsqueeze(1).unsqueeze(3) * whole + own.unsqueeze(0).unsqueeze(2)).reshape({taps, count});
     padded.push_back(whole);
   }
   if (x.size(2) != place.size(1) || x.size(1) % place.size(0) != 0)
-    return bad_node("columns " + sizes_text(x) + " do not fit " + std::to_string(place.size(0)) + " taps and " + std::to_string(place.size(1)) + " blocks.");
+    return bad_node("columns " + sizes_text(x) + " do not fit " + std::to_string(place.size(0)) + " taps and " +
+                    std::to_string(place.size(1)) + " blocks.");
   const std::int64_t channels = x.size(1) / place.size(0);
   at::Tensor y = at::zeros({x.size(0) * channels, element_count(padded)}, x.options());
   y = y.index_add(1, place.reshape({-1}), x.reshape({x.size(0) * channels, -1}));
@@ -103,7 +117,9 @@ OpResult center_crop_pad(const OpCall& call) {
   Ints axes = call.node.integers("axes");
   if (axes.empty())
     for (std::int64_t i = 0; i < y.dim(); ++i) axes.push_back(i);
-  if (axes.size() != target.size()) return bad_node("'shape' has " + std::to_string(target.size()) + " values for " + std::to_string(axes.size()) + " axes.");
+  if (axes.size() != target.size())
+    return bad_node("'shape' has " + std::to_string(target.size()) + " values for " + std::to_string(axes.size()) +
+                    " axes.");
   QUANVAS_CHECK(check_sizes(target));
   Ints begin(static_cast<std::size_t>(y.dim()), 0), end = begin;
   for (std::size_t i = 0; i < axes.size(); ++i) {
@@ -121,10 +137,12 @@ OpResult tensor_scatter(const OpCall& call) {
   const at::Tensor &cache = call.x(0), update = call.x(1);
   QUANVAS_TRY(const std::int64_t axis, resolve_axis(call.node.integer("axis", -2), cache.dim()));
   const bool circular = call.node.text("mode", "linear") == "circular";
-  if (axis == 0 || update.dim() != cache.dim()) return bad_node("the batch axis cannot be written along, and both tensors need one rank.");
+  if (axis == 0 || update.dim() != cache.dim())
+    return bad_node("the batch axis cannot be written along, and both tensors need one rank.");
   const std::int64_t batch = cache.size(0), n = cache.size(axis), count = update.size(axis);
   const Ints at_batch = call.has(2) ? int_values(call.x(2)) : Ints(static_cast<std::size_t>(batch), 0);
-  if (static_cast<std::int64_t>(at_batch.size()) != batch) return bad_node("'write_indices' must have one entry per batch entry.");
+  if (static_cast<std::int64_t>(at_batch.size()) != batch)
+    return bad_node("'write_indices' must have one entry per batch entry.");
   at::Tensor y = cache.clone();
   for (std::int64_t b = 0; b < batch; ++b) {
     at::Tensor index = at::arange(count, at::kLong) + at_batch[static_cast<std::size_t>(b)];

@@ -61,7 +61,8 @@ OpResult reverse_sequence(const OpCall& call) {
   Ints along_time(static_cast<std::size_t>(x.dim()), 1), along_batch = along_time;
   along_time[static_cast<std::size_t>(time)] = -1;
   along_batch[static_cast<std::size_t>(batch)] = -1;
-  const at::Tensor t = at::arange(x.size(time), lengths.options()).reshape(along_time), n = lengths.reshape(along_batch);
+  const at::Tensor t = at::arange(x.size(time), lengths.options()).reshape(along_time),
+                   n = lengths.reshape(along_batch);
   return one(x.gather(time, at::where(t < n, n - 1 - t, t).expand_as(x)));
 }
 
@@ -78,7 +79,8 @@ OpResult eye_like(const OpCall& call) {
 
 OpResult determinant(const OpCall& call) {
   const at::Tensor& x = call.x();
-  if (x.dim() < 2 || x.size(-1) != x.size(-2)) return bad_node("the input is " + sizes_text(x) + ", expected square matrices.");
+  if (x.dim() < 2 || x.size(-1) != x.size(-2))
+    return bad_node("the input is " + sizes_text(x) + ", expected square matrices.");
   return one(at::linalg_det(x));
 }
 
@@ -97,17 +99,21 @@ Result<GramPool> gram_pool(const Node& node) {
   p.longest = node.integer("max_gram_length", 1);
   p.gaps = node.integer("max_skip_count", 0);
   p.mode = node.text("mode", "TF");
-  const Ints starts = node.integers("ngram_counts"), columns = node.integers("ngram_indexes"), pool = node.integers("pool_int64s");
+  const Ints starts = node.integers("ngram_counts"), columns = node.integers("ngram_indexes"),
+             pool = node.integers("pool_int64s");
   const std::vector<float> weights = node.reals("weights");
   if (p.shortest < 1 || p.longest < p.shortest || p.longest > 64 || p.gaps < 0 || p.gaps > (1 << 20))
     return bad_node("its n-gram lengths make no sense.");
   std::size_t gram = 0;
   for (std::size_t n = 1; n <= starts.size(); ++n) {
-    const std::int64_t begin = starts[n - 1], end = n < starts.size() ? starts[n] : static_cast<std::int64_t>(pool.size());
-    if (begin < 0 || begin > end || end > static_cast<std::int64_t>(pool.size()) || (end - begin) % static_cast<std::int64_t>(n) != 0)
+    const std::int64_t begin = starts[n - 1],
+                       end = n < starts.size() ? starts[n] : static_cast<std::int64_t>(pool.size());
+    if (begin < 0 || begin > end || end > static_cast<std::int64_t>(pool.size()) ||
+        (end - begin) % static_cast<std::int64_t>(n) != 0)
       return bad_node("'ngram_counts' does not fit the pool.");
     for (auto at = begin; at < end; at += static_cast<std::int64_t>(n), ++gram) {
-      if (gram >= columns.size() || columns[gram] < 0 || columns[gram] > (1 << 28)) return bad_node("'ngram_indexes' does not fit the pool.");
+      if (gram >= columns.size() || columns[gram] < 0 || columns[gram] > (1 << 28))
+        return bad_node("'ngram_indexes' does not fit the pool.");
       p.column[Ints(pool.begin() + at, pool.begin() + at + static_cast<std::int64_t>(n))] = columns[gram];
       if (gram < weights.size()) p.weight_of_column[columns[gram]] = weights[gram];
       p.columns = std::max(p.columns, columns[gram] + 1);
@@ -119,7 +125,8 @@ Result<GramPool> gram_pool(const Node& node) {
 void count_grams(const GramPool& p, const Ints& row, float* counts) {
   const auto n = static_cast<std::int64_t>(row.size());
   for (std::int64_t step = 1; step <= p.gaps + 1; ++step)
-    for (std::int64_t length = step == 1 ? p.shortest : std::max<std::int64_t>(2, p.shortest); length <= p.longest; ++length)
+    for (std::int64_t length = step == 1 ? p.shortest : std::max<std::int64_t>(2, p.shortest); length <= p.longest;
+         ++length)
       for (std::int64_t start = 0; start + (length - 1) * step < n; ++start) {
         Ints gram;
         for (std::int64_t i = 0; i < length; ++i) gram.push_back(row[static_cast<std::size_t>(start + i * step)]);
@@ -155,12 +162,9 @@ std::string refuse_tf_idf(const Node& node) {
 }  // namespace
 
 const std::vector<OpRow>& select_ops() {
-  static const std::vector<OpRow> rows = {{"Compress", 2, compress},
-                                          {"Unique", 1, unique},
-                                          {"ReverseSequence", 2, reverse_sequence},
-                                          {"EyeLike", 1, eye_like},
-                                          {"Det", 1, determinant},
-                                          {"TfIdfVectorizer", 1, tf_idf, refuse_tf_idf}};
+  static const std::vector<OpRow> rows = {
+      {"Compress", 2, compress}, {"Unique", 1, unique},   {"ReverseSequence", 2, reverse_sequence},
+      {"EyeLike", 1, eye_like},  {"Det", 1, determinant}, {"TfIdfVectorizer", 1, tf_idf, refuse_tf_idf}};
   return rows;
 }
 

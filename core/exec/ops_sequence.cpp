@@ -34,7 +34,8 @@ Result<std::size_t> position_in(const ValueCall& call, std::size_t input, std::s
   const std::int64_t given = at;
   if (at < 0) at += count;
   if (at < 0 || at >= count + (past_end ? 1 : 0))
-    return bad_node("the position is " + std::to_string(given) + ", the sequence has " + std::to_string(n) + " entries.");
+    return bad_node("the position is " + std::to_string(given) + ", the sequence has " + std::to_string(n) +
+                    " entries.");
   return static_cast<std::size_t>(at);
 }
 
@@ -47,7 +48,9 @@ ValuesResult construct(const ValueCall& call) {
   return one_value(Value::of(std::move(s)));
 }
 
-ValuesResult empty(const ValueCall&) { return one_value(Value::of(Sequence{})); }
+ValuesResult empty(const ValueCall&) {
+  return one_value(Value::of(Sequence{}));
+}
 
 ValuesResult at_position(const ValueCall& call) {
   QUANVAS_TRY(const Sequence* s, sequence_in(call));
@@ -107,7 +110,8 @@ ValuesResult split(const ValueCall& call) {
     sum += s;
   }
   if (sum != x.size(axis))
-    return bad_node("'split' adds up to " + std::to_string(sum) + ", the axis has " + std::to_string(x.size(axis)) + ".");
+    return bad_node("'split' adds up to " + std::to_string(sum) + ", the axis has " + std::to_string(x.size(axis)) +
+                    ".");
   Sequence parts = at::split_with_sizes(x, sizes, axis);
   if (by_one && call.node.integer("keepdims", 1) == 0)
     for (auto& p : parts) p = p.squeeze(axis);
@@ -118,8 +122,7 @@ ValuesResult concat(const ValueCall& call) {
   QUANVAS_TRY(const Sequence* s, sequence_in(call));
   if (s->empty()) return bad_node("an empty sequence cannot be joined.");
   const bool stack = call.node.integer("new_axis", 0) != 0;
-  QUANVAS_TRY(const std::int64_t axis,
-              resolve_axis(call.node.integer("axis", 0), (*s)[0].dim() + (stack ? 1 : 0)));
+  QUANVAS_TRY(const std::int64_t axis, resolve_axis(call.node.integer("axis", 0), (*s)[0].dim() + (stack ? 1 : 0)));
   return one_value(Value::of(stack ? at::stack(*s, axis) : at::cat(*s, axis)));
 }
 
@@ -139,7 +142,9 @@ ValuesResult has_element(const ValueCall& call) {
   return one_value(Value::of(at::scalar_tensor(call.has(0) && !call.in[0].is_absent, at::kBool)));
 }
 
-ValuesResult identity(const ValueCall& call) { return one_value(call.in[0]); }
+ValuesResult identity(const ValueCall& call) {
+  return one_value(call.in[0]);
+}
 
 }  // namespace
 

@@ -59,7 +59,8 @@ OpResult stft(const OpCall& call) {
     return bad_node("frames of length " + std::to_string(length) + " every " + std::to_string(step) +
                     " do not fit a signal of " + std::to_string(z.size(1)) + ".");
   if (call.has(2) && call.x(2).numel() != length)
-    return bad_node("the window has " + std::to_string(call.x(2).numel()) + " values, a frame " + std::to_string(length) + ".");
+    return bad_node("the window has " + std::to_string(call.x(2).numel()) + " values, a frame " +
+                    std::to_string(length) + ".");
   at::Tensor frames = z.unfold(1, length, step);  // [batch, frames, length]
   if (call.has(2)) frames = frames * call.x(2).reshape({-1});
   at::Tensor y = at::fft_fft(frames, length, 2);
@@ -98,7 +99,8 @@ OpResult mel_weights(const OpCall& call) {
   Ints edge;
   for (std::int64_t i = 0; i < bands + 2; ++i) {
     const double hertz = 700 * (std::pow(10.0, (static_cast<double>(i) * step + mel(low)) / 2595) - 1);
-    edge.push_back(static_cast<std::int64_t>(std::floor(static_cast<double>(length + 1) * hertz / static_cast<double>(rate))));
+    edge.push_back(
+        static_cast<std::int64_t>(std::floor(static_cast<double>(length + 1) * hertz / static_cast<double>(rate))));
     if (edge.back() < 0 || edge.back() > bins) return bad_node("an edge lies outside the spectrum.");
   }
   at::Tensor y = at::zeros({bins, bands}, at::kDouble);

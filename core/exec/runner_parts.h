@@ -9,8 +9,12 @@
 
 namespace quanvas::exec {
 
-inline std::string label(const Node& node) { return node.op + " '" + node.name + "'"; }
-inline std::size_t at_index(TensorId id) { return static_cast<std::size_t>(id); }
+inline std::string label(const Node& node) {
+  return node.op + " '" + node.name + "'";
+}
+inline std::size_t at_index(TensorId id) {
+  return static_cast<std::size_t>(id);
+}
 
 // What a node's site quantizers touch: input position and operand number of each activation operand.
 struct Runner::NodeSites {

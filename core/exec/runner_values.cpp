@@ -15,12 +15,28 @@ constexpr int kDeepest = 64;  // subgraphs in subgraphs
 
 // Operators whose 64-bit results are right whether the highest bit is a sign or not.
 bool ignores_sign(const std::string& op) {
-  static const std::unordered_set<std::string> ops = {
-      "Add", "Sub", "Mul", "Sum", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "Equal", "Where",
-      "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad", "Expand", "Tile",
-      "Shape", "Size", "Gather", "GatherElements", "GatherND", "ScatterElements", "Scatter", "ScatterND", "Compress",
-      "ReverseSequence", "DepthToSpace", "SpaceToDepth", "Identity", "NonZero", "CastLike", "ReduceSum", "CumSum",
-      "Trilu", "EyeLike", "SequenceConstruct", "SequenceInsert"};
+  static const std::unordered_set<std::string> ops = {"Add",           "Sub",
+                                                      "Mul",           "Sum",
+                                                      "BitShift",      "BitwiseAnd",
+                                                      "BitwiseOr",     "BitwiseXor",
+                                                      "BitwiseNot",    "Equal",
+                                                      "Where",         "Reshape",
+                                                      "Flatten",       "Squeeze",
+                                                      "Unsqueeze",     "Transpose",
+                                                      "Concat",        "Split",
+                                                      "Slice",         "Pad",
+                                                      "Expand",        "Tile",
+                                                      "Shape",         "Size",
+                                                      "Gather",        "GatherElements",
+                                                      "GatherND",      "ScatterElements",
+                                                      "Scatter",       "ScatterND",
+                                                      "Compress",      "ReverseSequence",
+                                                      "DepthToSpace",  "SpaceToDepth",
+                                                      "Identity",      "NonZero",
+                                                      "CastLike",      "ReduceSum",
+                                                      "CumSum",        "Trilu",
+                                                      "EyeLike",       "SequenceConstruct",
+                                                      "SequenceInsert"};
   return ops.count(op) > 0;
 }
 
@@ -53,8 +69,9 @@ void Runner::find_types() {
 Status Runner::fit_types(std::size_t index, const std::vector<at::Tensor>& in) const {
   for (const std::size_t k : types_.at(index).below_2_63)
     if (in[k].defined() && in[k].scalar_type() == at::kLong && in[k].lt(0).any().item().toBool())
-      return fail(ErrorCode::kUnsupported, "an input of type uint64 holds values of 2^63 and more, which this operator "
-                                           "cannot be computed with here.");
+      return fail(ErrorCode::kUnsupported,
+                  "an input of type uint64 holds values of 2^63 and more, which this operator "
+                  "cannot be computed with here.");
   return {};
 }
 
@@ -74,7 +91,8 @@ Status Runner::make_bodies(int depth) {
       if (depth >= kDeepest)
         return fail(ErrorCode::kUnsupported, label(g.nodes()[i]) + ": subgraphs stand in each other more than " +
                                                  std::to_string(kDeepest) + " deep.");
-      auto model = std::make_shared<const Model>(Model{*body, std::make_shared<const WeightStore>(), model_->source});
+      auto model =
+          std::make_shared<const Model>(Model{*body, std::make_shared<const WeightStore>(), model_->source});
       QUANVAS_TRY(bodies_[i][key], make(std::move(model), nullptr, device_, depth + 1));
     }
   }
@@ -87,8 +105,10 @@ Result<Values> Runner::gather_values(std::size_t index, const Environment& env, 
   for (const TensorId id : node.inputs) {
     in.emplace_back();
     if (id == kNoTensor) continue;
-    if (const auto it = env.others.find(id); it != env.others.end()) in.back() = it->second;
-    else in.back().tensor = value(index, id, env, hooks);
+    if (const auto it = env.others.find(id); it != env.others.end())
+      in.back() = it->second;
+    else
+      in.back().tensor = value(index, id, env, hooks);
     if (!in.back().defined())
       return fail(ErrorCode::kInvalidArgument,
                   label(node) + ": its input '" + graph().tensor(id).name + "' has no value" +
@@ -113,7 +133,8 @@ Status Runner::run_value_node(std::size_t index, Environment& env, const RunHook
     const TensorId id = node.outputs[i];
     if (id == kNoTensor) continue;
     if (i >= done->size() || !(*done)[i].defined())
-      return fail(ErrorCode::kUnsupported, label(node) + ": output " + std::to_string(i + 1) + " is not computed here.");
+      return fail(ErrorCode::kUnsupported,
+                  label(node) + ": output " + std::to_string(i + 1) + " is not computed here.");
     Value& v = (*done)[i];
     if (v.tensor.defined()) {
       env[at_index(id)] = v.tensor;
@@ -156,8 +177,10 @@ Result<Values> Runner::run_values(const Values& inputs, const RunHooks& hooks) c
   Values outputs;
   for (const TensorId id : graph().outputs()) {
     outputs.emplace_back();
-    if (const auto it = env.others.find(id); it != env.others.end()) outputs.back() = it->second;
-    else outputs.back().tensor = value(graph().nodes().size(), id, env, hooks);
+    if (const auto it = env.others.find(id); it != env.others.end())
+      outputs.back() = it->second;
+    else
+      outputs.back().tensor = value(graph().nodes().size(), id, env, hooks);
     if (!outputs.back().defined())
       return fail(ErrorCode::kInvalidArgument, "Output '" + graph().tensor(id).name + "' has no value.");
   }

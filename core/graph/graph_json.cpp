@@ -56,7 +56,8 @@ Result<Attribute> attribute_from_json(const json& j, const std::string& where) {
       return read_as<std::vector<std::string>>(value, where);
     case 'g': {
       const Depth depth;
-      if (Depth::now > kDeepest) return fail(ErrorCode::kCorrupt, "'" + where + "' holds subgraphs in each other without end.");
+      if (Depth::now > kDeepest)
+        return fail(ErrorCode::kCorrupt, "'" + where + "' holds subgraphs in each other without end.");
       QUANVAS_TRY(GraphPtr body, graph_from_json(value));
       return Attribute(std::move(body));
     }

@@ -19,8 +19,10 @@ struct Minifloat {
 };
 
 constexpr Minifloat kMinifloats[] = {
-    {DataType::kFloat8E4M3Fn, 4, 3, 7, false, false, true},   {DataType::kFloat8E4M3Fnuz, 4, 3, 8, false, true, true},
-    {DataType::kFloat8E5M2, 5, 2, 15, true, false, true},     {DataType::kFloat8E5M2Fnuz, 5, 2, 16, false, true, true},
+    {DataType::kFloat8E4M3Fn, 4, 3, 7, false, false, true},
+    {DataType::kFloat8E4M3Fnuz, 4, 3, 8, false, true, true},
+    {DataType::kFloat8E5M2, 5, 2, 15, true, false, true},
+    {DataType::kFloat8E5M2Fnuz, 5, 2, 16, false, true, true},
     {DataType::kFloat4E2M1, 2, 1, 1, false, false, false},
 };
 

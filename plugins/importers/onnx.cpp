@@ -30,10 +30,13 @@ Result<onnx::ModelProto> parse(const std::string& path) {
   if (model.MergePartialFromCodedStream(&in) && in.ConsumedEntireMessage()) return model;
   // Every ONNX file begins with its version.
   if (!model.has_ir_version() && !model.has_graph())
-    return fail(ErrorCode::kCorrupt, "'" + path + "' is not an ONNX file.", "Choose a model (.onnx) or a project (.quanvas).");
+    return fail(ErrorCode::kCorrupt, "'" + path + "' is not an ONNX file.",
+                "Choose a model (.onnx) or a project (.quanvas).");
   const auto at = static_cast<std::size_t>(in.CurrentPosition());
-  if (at >= bytes.size()) return not_onnx(path, "it ends in the middle, after " + std::to_string(bytes.size()) + " bytes");
-  return not_onnx(path, "it cannot be read beyond byte " + std::to_string(at) + " of " + std::to_string(bytes.size()));
+  if (at >= bytes.size())
+    return not_onnx(path, "it ends in the middle, after " + std::to_string(bytes.size()) + " bytes");
+  return not_onnx(path,
+                  "it cannot be read beyond byte " + std::to_string(at) + " of " + std::to_string(bytes.size()));
 }
 
 Shape without_symbols(Shape shape) {
@@ -64,8 +67,10 @@ Result<GraphPtr> finish_body(const Draft& draft, const DraftNode& owner, const D
   builder.set_opset(draft.opset);
   const auto declare = [&](const std::string& t) {
     const auto said = draft.declared.find(t);
-    if (const TensorFacts* facts = draft.known(t)) builder.tensor(t, facts->type, final_shape(*facts));
-    else if (said != draft.declared.end()) builder.tensor(t, said->second.type, final_shape(said->second));
+    if (const TensorFacts* facts = draft.known(t))
+      builder.tensor(t, facts->type, final_shape(*facts));
+    else if (said != draft.declared.end())
+      builder.tensor(t, said->second.type, final_shape(said->second));
   };
   for (const auto* list : {&body.inputs, &owner.captured})
     for (const std::string& t : *list) {

@@ -17,26 +17,11 @@ constexpr std::int64_t kMostDataElements = 4096;
 
 // Operators of opsets that the library does not know yet.
 const std::unordered_set<std::string>& newer_operators() {
-  static const std::unordered_set<std::string> ops = {"Gelu",
-                                                      "Mish",
-                                                      "GroupNormalization",
-                                                      "RMSNormalization",
-                                                      "Attention",
-                                                      "RotaryEmbedding",
-                                                      "Col2Im",
-                                                      "BitwiseAnd",
-                                                      "BitwiseOr",
-                                                      "BitwiseXor",
-                                                      "BitwiseNot",
-                                                      "CenterCropPad",
-                                                      "DeformConv",
-                                                      "AffineGrid",
-                                                      "ImageDecoder",
-                                                      "RegexFullMatch",
-                                                      "StringConcat",
-                                                      "StringSplit",
-                                                      "TensorScatter",
-                                                      "Swish"};
+  static const std::unordered_set<std::string> ops = {
+      "Gelu",          "Mish",       "GroupNormalization", "RMSNormalization", "Attention",    "RotaryEmbedding",
+      "Col2Im",        "BitwiseAnd", "BitwiseOr",          "BitwiseXor",       "BitwiseNot",   "CenterCropPad",
+      "DeformConv",    "AffineGrid", "ImageDecoder",       "RegexFullMatch",   "StringConcat", "StringSplit",
+      "TensorScatter", "Swish"};
   return ops;
 }
 

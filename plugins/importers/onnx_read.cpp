@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "plugins/importers/onnx_draft.h"
+#include "plugins/importers/onnx_scope.h"
 
 namespace quanvas::onnx_import {
 namespace {
@@ -21,44 +22,8 @@ std::string plain_domain(const std::string& domain) {
   return is_default_domain(domain) ? std::string() : domain;
 }
 
-// Length of the UTF-8 sequence at i, 0 when it is none.
-std::size_t utf8_length(const std::string& s, std::size_t i) {
-  const auto c = static_cast<unsigned char>(s[i]);
-  const std::size_t n = c < 0x80                ? 1
-                        : c >= 0xc2 && c < 0xe0 ? 2
-                        : c >= 0xe0 && c < 0xf0 ? 3
-                        : c >= 0xf0 && c < 0xf5 ? 4
-                                                : 0;
-  if (n == 0 || i + n > s.size()) return 0;
-  for (std::size_t k = 1; k < n; ++k)
-    if ((static_cast<unsigned char>(s[i + k]) & 0xc0) != 0x80) return 0;
-  const auto second = n > 1 ? static_cast<unsigned char>(s[i + 1]) : 0;
-  const bool is_bad = (c == 0xe0 && second < 0xa0) || (c == 0xed && second >= 0xa0) ||
-                      (c == 0xf0 && second < 0x90) || (c == 0xf4 && second >= 0x90);
-  return is_bad ? 0 : n;
-}
-
-// Names of one graph, subgraph or function, as they are called in the draft: there every name is used once.
-struct Scope {
-  const Scope* outer = nullptr;
-  std::unordered_map<std::string, std::string> names;
-  const std::map<std::string, const onnx::AttributeProto*>* arguments = nullptr;  // of the function that this is in
-  int depth = 0;
-
-  const std::string* find(const std::string& name) const {
-    for (const Scope* s = this; s; s = s->outer)
-      if (const auto it = s->names.find(name); it != s->names.end()) return &it->second;
-    return nullptr;
-  }
-  std::string resolve(const std::string& name) const {
-    if (name.empty()) return {};
-    const std::string* known = find(name);
-    return known ? *known : printable(name);
-  }
-};
-
-constexpr int kDeepest = 64;                  // subgraphs and functions in each other
-constexpr std::size_t kMostNodes = 1 << 20;   // that functions may be expanded to
+constexpr int kDeepest = 64;                 // subgraphs and functions in each other
+constexpr std::size_t kMostNodes = 1 << 20;  // that functions may be expanded to
 
 class Reader {
  public:
@@ -170,7 +135,8 @@ class Reader {
     if (!draft_.facts.count(name)) draft_.declared[name] = facts_of(info, false);
   }
 
-  Status add_node(onnx::NodeProto& proto, Scope& scope, std::vector<DraftNode>& nodes, const std::string& prefix = {}) {
+  Status add_node(onnx::NodeProto& proto, Scope& scope, std::vector<DraftNode>& nodes,
+                  const std::string& prefix = {}) {
     QUANVAS_CHECK(source_.job.check());
     const auto function = functions_.find({plain_domain(proto.domain()), proto.op_type()});
     if (function != functions_.end()) return expand(*function->second, proto, scope, nodes, prefix);
@@ -200,7 +166,8 @@ class Reader {
   // The nodes of a function instead of its call.
   Status expand(const onnx::FunctionProto& function, const onnx::NodeProto& call, const Scope& outer,
                 std::vector<DraftNode>& nodes, const std::string& prefix) {
-    if (outer.depth >= kDeepest) return bad(source_, "the function '" + printable(function.name()) + "' calls itself or too many others");
+    if (outer.depth >= kDeepest)
+      return bad(source_, "the function '" + printable(function.name()) + "' calls itself or too many others");
     if (expanded_ += static_cast<std::size_t>(function.node_size()); expanded_ > kMostNodes)
       return bad(source_, "its functions stand for more than a million nodes");
     std::string path = prefix + printable(call.name().empty() ? call.op_type() : call.name());
@@ -212,7 +179,7 @@ class Reader {
     for (const auto& a : defaults) arguments[a.name()] = &a;
     for (const auto& a : call.attribute()) {
       const onnx::AttributeProto* value = &a;
-      if (!a.ref_attr_name().empty()) value = argument(outer, a.ref_attr_name());
+      if (!a.ref_attr_name().empty()) value = outer.argument(a.ref_attr_name());
       if (value) arguments[a.name()] = value;
     }
     scope.arguments = &arguments;
@@ -255,21 +222,13 @@ class Reader {
     return out;
   }
 
-  static const onnx::AttributeProto* argument(const Scope& scope, const std::string& name) {
-    for (const Scope* s = &scope; s; s = s->outer)
-      if (s->arguments) {
-        const auto it = s->arguments->find(name);
-        return it == s->arguments->end() ? nullptr : it->second;
-      }
-    return nullptr;
-  }
-
   static void judge(DraftNode& node) {
     if (!node.opaque_reason.empty()) return;
     if (node.domain == "ai.onnx.ml")
       node.opaque_reason = "the operators of ai.onnx.ml (trees, support vectors, tables of texts) are not computed";
     else if (node.domain == "ai.onnx.preview.training" || node.domain == "ai.onnx.training")
-      node.opaque_reason = "the operator " + node.op + " belongs to training, and networks are trained by recipes here";
+      node.opaque_reason =
+          "the operator " + node.op + " belongs to training, and networks are trained by recipes here";
     else if (!node.domain.empty())
       node.opaque_reason = "the operator " + node.op + " of the domain '" + node.domain + "' is not known";
     else if (!is_known_operator(node.op))
@@ -283,7 +242,7 @@ class Reader {
     if (proto.attribute_size() != 1) return false;
     onnx::AttributeProto a = proto.attribute(0);
     if (!a.ref_attr_name().empty()) {
-      const onnx::AttributeProto* value = argument(scope, a.ref_attr_name());
+      const onnx::AttributeProto* value = scope.argument(a.ref_attr_name());
       if (!value) return false;
       const std::string key = a.name();
       a = *value;
@@ -312,7 +271,7 @@ class Reader {
 
   Status add_argument(onnx::AttributeProto& a, DraftNode& node, Scope& scope) {
     if (a.ref_attr_name().empty()) return add_attribute(a, node, scope);
-    const onnx::AttributeProto* value = argument(scope, a.ref_attr_name());
+    const onnx::AttributeProto* value = scope.argument(a.ref_attr_name());
     if (!value) return {};  // the operator's own default
     onnx::AttributeProto copy = *value;
     copy.set_name(a.name());
@@ -380,11 +339,13 @@ class Reader {
     return {};
   }
 
-  Result<std::shared_ptr<const DraftBody>> read_body(onnx::GraphProto& graph, const Scope& outer, const std::string& owner) {
+  Result<std::shared_ptr<const DraftBody>> read_body(onnx::GraphProto& graph, const Scope& outer,
+                                                     const std::string& owner) {
     Scope scope;
     scope.outer = &outer;
     scope.depth = outer.depth + 1;
-    if (scope.depth > kDeepest) return bad(source_, "the node '" + owner + "' holds subgraphs in each other without end");
+    if (scope.depth > kDeepest)
+      return bad(source_, "the node '" + owner + "' holds subgraphs in each other without end");
     auto body = std::make_shared<DraftBody>();
     body->name = printable(graph.name());
     for (const auto& v : graph.input()) body->inputs.push_back(define(v.name(), scope));
@@ -392,7 +353,9 @@ class Reader {
     for (const auto& n : graph.node())
       for (const auto& t : n.output()) {
         if (t.empty()) continue;
-        if (scope.names.count(t)) return bad(source_, "the tensor '" + printable(t) + "' is produced twice in a subgraph of '" + owner + "'");
+        if (scope.names.count(t))
+          return bad(source_,
+                     "the tensor '" + printable(t) + "' is produced twice in a subgraph of '" + owner + "'");
         define(t, scope);
       }
     for (auto* infos : {graph.mutable_input(), graph.mutable_value_info(), graph.mutable_output()})
@@ -421,22 +384,6 @@ class Reader {
 
 }  // namespace
 
-std::string printable(const std::string& name) {
-  std::string out;
-  out.reserve(name.size());
-  for (std::size_t i = 0; i < name.size();) {
-    if (const std::size_t n = utf8_length(name, i)) {
-      out.append(name, i, n);
-      i += n;
-      continue;
-    }
-    char hex[5];
-    std::snprintf(hex, sizeof hex, "\\x%02x", static_cast<unsigned char>(name[i++]));
-    out += hex;
-  }
-  return out;
-}
-
 Result<Draft> read_draft(onnx::ModelProto& model, const Source& source) {
   Draft draft;
   if (!model.has_graph()) return bad(source, "it has no graph; it is no ONNX model or only its beginning");
@@ -446,7 +393,8 @@ Result<Draft> read_draft(onnx::ModelProto& model, const Source& source) {
   draft.opset = 1;
   const auto take = [&](const auto& imports) {
     for (const auto& o : imports)
-      if (is_default_domain(o.domain())) draft.opset = static_cast<int>(std::clamp<std::int64_t>(o.version(), 1, 1000));
+      if (is_default_domain(o.domain()))
+        draft.opset = static_cast<int>(std::clamp<std::int64_t>(o.version(), 1, 1000));
   };
   for (const auto& f : model.functions()) take(f.opset_import());
   take(model.opset_import());

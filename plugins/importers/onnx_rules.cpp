@@ -14,8 +14,9 @@ class Rule {
 
   std::optional<Facts> result() const {
     static const std::unordered_set<std::string> kSame = {
-        "Gelu",  "Mish",       "GroupNormalization", "RMSNormalization", "Swish", "HardSwish",
-        "RotaryEmbedding", "TensorScatter", "BitwiseNot"};
+        "Gelu",      "Mish",      "GroupNormalization", "RMSNormalization",
+        "Swish",     "HardSwish", "RotaryEmbedding",    "TensorScatter",
+        "BitwiseNot"};
     if (kSame.count(n_.op)) return Facts{{type(0), shape(0)}};
     if (n_.op.starts_with("Bitwise")) return Facts{{type(0), broadcast()}};
     if (n_.op == "Cast") return Facts{{static_cast<DataType>(n_.integer("to", 0)), shape(0)}};
@@ -26,8 +27,8 @@ class Rule {
     if (n_.op == "Attention") return attention();
     if (n_.op == "CenterCropPad") return center_crop_pad();
     // The type is known, the sizes follow from what the file says.
-    static const std::unordered_set<std::string> kTypeOnly = {"Col2Im", "DeformConv", "AffineGrid", "Pad",        "LpPool",
-                                                              "DFT",    "Resize",     "MaxPool",    "AveragePool"};
+    static const std::unordered_set<std::string> kTypeOnly = {
+        "Col2Im", "DeformConv", "AffineGrid", "Pad", "LpPool", "DFT", "Resize", "MaxPool", "AveragePool"};
     if (kTypeOnly.count(n_.op)) return Facts{{type(0), std::nullopt}};
     return std::nullopt;
   }
@@ -64,8 +65,10 @@ class Rule {
     for (std::size_t i = 1; i <= other.size(); ++i) {
       std::int64_t& o = out[out.size() - i];
       const std::int64_t d = other[other.size() - i];
-      if (o == 1) o = d;
-      else if (d != 1 && d != o) return std::nullopt;
+      if (o == 1)
+        o = d;
+      else if (d != 1 && d != o)
+        return std::nullopt;
     }
     return out;
   }
@@ -76,7 +79,8 @@ class Rule {
     const auto x = shape(0);
     const auto axis = x ? axis_of(n_.integer("axis", 0), *x) : std::nullopt;
     const auto sizes = n_.input(1).empty() ? std::nullopt : known_.value(n_.input(1));
-    if (!axis || (!n_.input(1).empty() && (!sizes || !sizes->is_number() || sizes->cells.size() != out.size()))) return out;
+    if (!axis || (!n_.input(1).empty() && (!sizes || !sizes->is_number() || sizes->cells.size() != out.size())))
+      return out;
     const auto parts = static_cast<std::int64_t>(out.size());
     std::int64_t left = (*x)[*axis];
     if (left < 0 && !sizes) return out;
@@ -94,9 +98,12 @@ class Rule {
     const auto q = shape(0), v = shape(2);
     if (!q || !v || q->size() != v->size() || q->size() < 3) return out;
     out[0].shape = *q;
-    const std::int64_t heads = n_.integer("q_num_heads", 0), shared = n_.integer("kv_num_heads", 0), width = v->back();
-    if (q->size() == 4) out[0].shape->back() = width;
-    else out[0].shape->back() = width > 0 && heads > 0 && shared > 0 ? width / shared * heads : kUnknownDim;
+    const std::int64_t heads = n_.integer("q_num_heads", 0), shared = n_.integer("kv_num_heads", 0),
+                       width = v->back();
+    if (q->size() == 4)
+      out[0].shape->back() = width;
+    else
+      out[0].shape->back() = width > 0 && heads > 0 && shared > 0 ? width / shared * heads : kUnknownDim;
     return out;
   }
 

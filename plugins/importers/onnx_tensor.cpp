@@ -163,22 +163,27 @@ Result<TensorData> read_sparse(onnx::SparseTensorProto& t, const Source& source)
   t.mutable_indices()->set_name(t.values().name());
   QUANVAS_TRY(const TensorData indices, read_tensor(*t.mutable_indices(), source));
   const std::size_t each = element_size(values.type);
-  const std::int64_t count = values.count(), rank = static_cast<std::int64_t>(shape.size()), total = element_count(shape);
+  const std::int64_t count = values.count(), rank = static_cast<std::int64_t>(shape.size()),
+                     total = element_count(shape);
   if (each == 0 || total > kMostBytes / static_cast<std::int64_t>(each))
-    return bad(source, name, "is sparse and has " + shape_text(shape) + " elements, which are too many to be written out");
+    return bad(source, name,
+               "is sparse and has " + shape_text(shape) + " elements, which are too many to be written out");
   const bool linear = indices.shape.size() == 1;
-  if (indices.count() != (linear ? count : count * rank)) return bad(source, name, "has not one place for each of its values");
+  if (indices.count() != (linear ? count : count * rank))
+    return bad(source, name, "has not one place for each of its values");
   const std::vector<std::int64_t> at = indices.to_int64();
   std::vector<std::byte> dense(static_cast<std::size_t>(total) * each);
   for (std::int64_t i = 0; i < count; ++i) {
     std::int64_t place = linear ? at[static_cast<std::size_t>(i)] : 0;
     for (std::int64_t d = 0; !linear && d < rank; ++d) {
       const std::int64_t v = at[static_cast<std::size_t>(i * rank + d)];
-      if (v < 0 || v >= shape[static_cast<std::size_t>(d)]) return bad(source, name, "has a value outside its dimensions");
+      if (v < 0 || v >= shape[static_cast<std::size_t>(d)])
+        return bad(source, name, "has a value outside its dimensions");
       place = place * shape[static_cast<std::size_t>(d)] + v;
     }
     if (place < 0 || place >= total) return bad(source, name, "has a value outside its dimensions");
-    std::memcpy(dense.data() + static_cast<std::size_t>(place) * each, values.data + static_cast<std::size_t>(i) * each, each);
+    std::memcpy(dense.data() + static_cast<std::size_t>(place) * each,
+                values.data + static_cast<std::size_t>(i) * each, each);
   }
   return TensorData::copy_of(values.type, shape, dense.data(), dense.size());
 }

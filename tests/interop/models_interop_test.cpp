@@ -9,7 +9,8 @@ at::Tensor noise(const Shape& shape, std::uint64_t seed, double low = -1, double
   std::uint64_t state = seed * 0x9e3779b97f4a7c15ull + 1;
   for (std::int64_t i = 0; i < t.numel(); ++i) {
     state = state * 6364136223846793005ull + 1442695040888963407ull;
-    t.data_ptr<float>()[i] = static_cast<float>(low + (high - low) * static_cast<double>(state >> 33) / 2147483648.0);
+    t.data_ptr<float>()[i] =
+        static_cast<float>(low + (high - low) * static_cast<double>(state >> 33) / 2147483648.0);
   }
   return t;
 }
@@ -24,7 +25,8 @@ at::Tensor tones(std::int64_t n) {
   return ((t * 1300).sin() * 0.3 + (t * 5100).sin() * 0.1 * (t * 40).cos()).reshape({1, n});
 }
 
-// Dark strokes in a line on white, which a text detector takes for text: far from 0, where runtimes cut the sigmoid off.
+// Dark strokes in a line on white, which a text detector takes for text: far from 0, where runtimes cut the sigmoid
+// off.
 at::Tensor strokes() {
   at::Tensor x = at::full({1, 3, 96, 160}, 2.0f);
   for (std::int64_t c = 24; c < 136; c += 8) {
@@ -35,11 +37,17 @@ at::Tensor strokes() {
 }
 
 const std::vector<Job>& jobs() {
-  static const std::vector<Job> all = {
-      {"silero opset 15, 16 kHz", "silero/silero_vad_16k_op15.onnx",
-       {{"input", tones(512)}, {"state", noise({2, 1, 128}, 3, -0.1, 0.1)}, {"sr", at::scalar_tensor(16000, at::kLong)}}},
-      {"silero opset 18", "silero/silero_vad_op18_ifless.onnx",
-       {{"input", tones(576)}, {"state", noise({2, 1, 128}, 4, -0.1, 0.1)}, {"sr", at::scalar_tensor(16000, at::kLong)}}},
+  static std::vector<Job> all = {
+      {"silero opset 15, 16 kHz",
+       "silero/silero_vad_16k_op15.onnx",
+       {{"input", tones(512)},
+        {"state", noise({2, 1, 128}, 3, -0.1, 0.1)},
+        {"sr", at::scalar_tensor(16000, at::kLong)}}},
+      {"silero opset 18",
+       "silero/silero_vad_op18_ifless.onnx",
+       {{"input", tones(576)},
+        {"state", noise({2, 1, 128}, 4, -0.1, 0.1)},
+        {"sr", at::scalar_tensor(16000, at::kLong)}}},
       {"ocr", "ocr/ch_PP-OCRv4_det_infer.onnx", {{"x", strokes()}}},
       {"super resolution", "superres/model.onnx", {{"input", noise({1, 1, 224, 224}, 6, 0, 1)}}},
       {"magika", "magika/model.onnx", {{"bytes", whole({2, 2048}, 7, 257, at::kInt)}}},
@@ -49,6 +57,10 @@ const std::vector<Job>& jobs() {
       {"squeezenet", "squeezenet1.1/squeezenet1.1.onnx", {{"", noise({1, 3, 224, 224}, 11)}}},
       {"resnet20", "resnet20/resnet20_bn.onnx", {{"", noise({4, 3, 32, 32}, 12)}}},
   };
+  if (all.size() == 10)
+    for (const char* name : {"bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50",
+                             "shufflenet", "squeezenet", "vgg19", "zfnet512"})
+      all.push_back({name, std::string("light/light_") + name + ".onnx", {{"", noise({1, 3, 224, 224}, 13)}}});
   return all;
 }
 

@@ -39,14 +39,22 @@ struct Answer {
 
 inline const char* js_type(at::ScalarType type) {
   switch (type) {
-    case at::kDouble: return "float64";
-    case at::kChar: return "int8";
-    case at::kByte: return "uint8";
-    case at::kShort: return "int16";
-    case at::kInt: return "int32";
-    case at::kLong: return "int64";
-    case at::kBool: return "bool";
-    default: return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kChar:
+      return "int8";
+    case at::kByte:
+      return "uint8";
+    case at::kShort:
+      return "int16";
+    case at::kInt:
+      return "int32";
+    case at::kLong:
+      return "int64";
+    case at::kBool:
+      return "bool";
+    default:
+      return "float32";
   }
 }
 
@@ -75,13 +83,16 @@ class RuntimeTest : public ::testing::Test {
       for (std::size_t k = 0; k < jobs[i].inputs.size(); ++k) {
         const at::Tensor t = jobs[i].inputs[k].tensor.contiguous();
         const std::string file = path("in" + std::to_string(i) + "_" + std::to_string(k));
-        std::ofstream(file, std::ios::binary).write(static_cast<const char*>(t.data_ptr()), static_cast<std::streamsize>(t.nbytes()));
-        inputs[jobs[i].inputs[k].name] = {{"type", js_type(t.scalar_type())}, {"dims", t.sizes().vec()}, {"file", file}};
+        std::ofstream(file, std::ios::binary)
+            .write(static_cast<const char*>(t.data_ptr()), static_cast<std::streamsize>(t.nbytes()));
+        inputs[jobs[i].inputs[k].name] = {
+            {"type", js_type(t.scalar_type())}, {"dims", t.sizes().vec()}, {"file", file}};
       }
       list.push_back({{"model", jobs[i].model}, {"out", path("out" + std::to_string(i))}, {"inputs", inputs}});
     }
     std::ofstream(path("jobs.json")) << list.dump();
-    const std::string command = "node '" QUANVAS_SOURCE_DIR "/tests/interop/run_many.js' '" + path("jobs.json") + "' 2>&1";
+    const std::string command =
+        "node '" QUANVAS_SOURCE_DIR "/tests/interop/run_many.js' '" + path("jobs.json") + "' 2>&1";
     FILE* pipe = popen(command.c_str(), "r");
     std::string text;
     char buffer[4096];
@@ -100,7 +111,8 @@ class RuntimeTest : public ::testing::Test {
         for (const json& o : r["outputs"]) {
           const auto bytes = read_file(o["file"].get<std::string>());
           const Shape shape = o["dims"].get<Shape>();
-          a.outputs.push_back(exec::to_tensor(TensorData::copy_of(type_of_js(o["type"]), shape, bytes->data(), bytes->size())));
+          a.outputs.push_back(
+              exec::to_tensor(TensorData::copy_of(type_of_js(o["type"]), shape, bytes->data(), bytes->size())));
         }
       answers.push_back(std::move(a));
     }

@@ -14,7 +14,8 @@ using Ops = std::vector<std::string>;
 using L = std::vector<std::int64_t>;
 
 onnx::NodeProto& add(onnx::GraphProto& g, const std::string& op, const std::vector<std::string>& in,
-                     const std::vector<std::string>& out, const std::vector<onnx::AttributeProto>& attributes = {}) {
+                     const std::vector<std::string>& out,
+                     const std::vector<onnx::AttributeProto>& attributes = {}) {
   auto& n = *g.add_node();
   n.set_op_type(op);
   for (const auto& t : in) n.add_input(t);
@@ -35,7 +36,9 @@ void formal(onnx::GraphProto& g, const std::string& name, int type = 1) {
   v.set_name(name);
   v.mutable_type()->mutable_tensor_type()->set_elem_type(type);
 }
-void result(onnx::GraphProto& g, const std::string& name) { g.add_output()->set_name(name); }
+void result(onnx::GraphProto& g, const std::string& name) {
+  g.add_output()->set_name(name);
+}
 
 void constant(onnx::GraphProto& g, const std::string& name, const std::vector<float>& values, const L& dims) {
   auto& t = *g.add_initializer();
@@ -93,7 +96,8 @@ TEST(ImportSubgraph, BranchesThatAreKnownAreTaken) {
     ASSERT_TRUE(m.model) << m.model.error().text();
     EXPECT_EQ(m.ops(), (Ops{condition ? "Mul" : "Add", "Neg"}));
     EXPECT_EQ(m.shape("z"), "2");
-    expect_result(m, {at::tensor({1.0f, 2.0f})}, condition ? std::vector<float>{-10, -20} : std::vector<float>{-2, -3});
+    expect_result(m, {at::tensor({1.0f, 2.0f})},
+                  condition ? std::vector<float>{-10, -20} : std::vector<float>{-2, -3});
   }
 }
 
@@ -183,7 +187,8 @@ TEST(ImportSubgraph, EndlessLoopsCanBeStopped) {
   EXPECT_EQ(out.error().code, ErrorCode::kCancelled);
 }
 
-onnx::AttributeProto reference(const std::string& name, const std::string& argument, onnx::AttributeProto::AttributeType type) {
+onnx::AttributeProto reference(const std::string& name, const std::string& argument,
+                               onnx::AttributeProto::AttributeType type) {
   onnx::AttributeProto a;
   a.set_name(name);
   a.set_type(type);
@@ -295,7 +300,8 @@ TEST(ImportSubgraph, SparseTensorsAreWrittenOut) {
   s.mutable_indices()->set_int64_data(1, 6);
   const Imported bad = p.import();
   ASSERT_FALSE(bad.model);
-  EXPECT_NE(bad.model.error().message.find("outside its dimensions"), std::string::npos) << bad.model.error().text();
+  EXPECT_NE(bad.model.error().message.find("outside its dimensions"), std::string::npos)
+      << bad.model.error().text();
 }
 
 struct SmallRow {
@@ -307,13 +313,13 @@ struct SmallRow {
 // Values by the definitions of the formats.
 TEST(ImportSubgraph, TypesOfOneByteAndLess) {
   const SmallRow rows[] = {
-      {17, {0x38, 0x7e, 0x01, 0xc0}, {1, 448, 0x1p-9f, -2}},    // float8e4m3fn
-      {18, {0x40, 0x7f, 0x01, 0xc8}, {1, 240, 0x1p-10f, -2}},   // float8e4m3fnuz
-      {19, {0x3c, 0x7b, 0x01, 0xc0}, {1, 57344, 0x1p-16f, -2}}, // float8e5m2
-      {20, {0x40, 0x7f, 0x01, 0xc4}, {1, 57344, 0x1p-17f, -2}}, // float8e5m2fnuz
-      {21, {0x21, 0xf0}, {1, 2, 0, 15}},                        // uint4
-      {22, {0x21, 0xf8}, {1, 2, -8, -1}},                       // int4
-      {23, {0x21, 0xf7}, {0.5, 1, 6, -6}},                      // float4e2m1
+      {17, {0x38, 0x7e, 0x01, 0xc0}, {1, 448, 0x1p-9f, -2}},     // float8e4m3fn
+      {18, {0x40, 0x7f, 0x01, 0xc8}, {1, 240, 0x1p-10f, -2}},    // float8e4m3fnuz
+      {19, {0x3c, 0x7b, 0x01, 0xc0}, {1, 57344, 0x1p-16f, -2}},  // float8e5m2
+      {20, {0x40, 0x7f, 0x01, 0xc4}, {1, 57344, 0x1p-17f, -2}},  // float8e5m2fnuz
+      {21, {0x21, 0xf0}, {1, 2, 0, 15}},                         // uint4
+      {22, {0x21, 0xf8}, {1, 2, -8, -1}},                        // int4
+      {23, {0x21, 0xf7}, {0.5, 1, 6, -6}},                       // float4e2m1
   };
   for (const SmallRow& row : rows) {
     Proto p(21);
@@ -330,7 +336,9 @@ TEST(ImportSubgraph, TypesOfOneByteAndLess) {
     // And back: the bytes of the file.
     const auto type = static_cast<DataType>(row.type);
     const TensorData data = exec::to_data(at::tensor(row.values), type);
-    EXPECT_EQ(std::vector<std::uint8_t>(reinterpret_cast<const std::uint8_t*>(data.data), reinterpret_cast<const std::uint8_t*>(data.data) + data.bytes), row.bytes)
+    EXPECT_EQ(std::vector<std::uint8_t>(reinterpret_cast<const std::uint8_t*>(data.data),
+                                        reinterpret_cast<const std::uint8_t*>(data.data) + data.bytes),
+              row.bytes)
         << type_name(type);
   }
 }
@@ -343,17 +351,27 @@ TEST(ImportSubgraph, SmallTypesRoundAndSaturate) {
     float expected;
   };
   const float inf = std::numeric_limits<float>::infinity();
-  const Row rows[] = {{DataType::kFloat8E4M3Fn, 1.0625f, true, 1},     {DataType::kFloat8E4M3Fn, 1.1875f, true, 1.25f},
-                      {DataType::kFloat8E4M3Fn, 500, true, 448},       {DataType::kFloat8E4M3Fn, -inf, true, -448},
-                      {DataType::kFloat8E5M2, 1e9f, false, inf},       {DataType::kFloat8E5M2, 1e9f, true, 57344},
-                      {DataType::kFloat8E4M3Fnuz, -1e-9f, true, 0},    {DataType::kFloat4E2M1, 5, true, 4},
-                      {DataType::kFloat4E2M1, 100, false, 6},          {DataType::kInt4, 7.5f, true, 7},
-                      {DataType::kUint4, -3, true, 0},                 {DataType::kFloat8E8M0, 3.5f, true, 4}};
-  for (const Row& r : rows) EXPECT_EQ(small_value(r.type, small_code(r.type, r.value, r.saturate)), r.expected) << type_name(r.type) << " " << r.value;
+  const Row rows[] = {{DataType::kFloat8E4M3Fn, 1.0625f, true, 1},
+                      {DataType::kFloat8E4M3Fn, 1.1875f, true, 1.25f},
+                      {DataType::kFloat8E4M3Fn, 500, true, 448},
+                      {DataType::kFloat8E4M3Fn, -inf, true, -448},
+                      {DataType::kFloat8E5M2, 1e9f, false, inf},
+                      {DataType::kFloat8E5M2, 1e9f, true, 57344},
+                      {DataType::kFloat8E4M3Fnuz, -1e-9f, true, 0},
+                      {DataType::kFloat4E2M1, 5, true, 4},
+                      {DataType::kFloat4E2M1, 100, false, 6},
+                      {DataType::kInt4, 7.5f, true, 7},
+                      {DataType::kUint4, -3, true, 0},
+                      {DataType::kFloat8E8M0, 3.5f, true, 4}};
+  for (const Row& r : rows)
+    EXPECT_EQ(small_value(r.type, small_code(r.type, r.value, r.saturate)), r.expected)
+        << type_name(r.type) << " " << r.value;
   EXPECT_TRUE(std::isnan(small_value(DataType::kFloat8E4M3Fn, small_code(DataType::kFloat8E4M3Fn, 500, false))));
-  EXPECT_TRUE(std::isnan(small_value(DataType::kFloat8E4M3Fnuz, small_code(DataType::kFloat8E4M3Fnuz, inf, false))));
+  EXPECT_TRUE(
+      std::isnan(small_value(DataType::kFloat8E4M3Fnuz, small_code(DataType::kFloat8E4M3Fnuz, inf, false))));
   // Every code is the nearest code of its own value.
-  for (const DataType t : {DataType::kFloat8E4M3Fn, DataType::kFloat8E4M3Fnuz, DataType::kFloat8E5M2, DataType::kFloat8E5M2Fnuz})
+  for (const DataType t :
+       {DataType::kFloat8E4M3Fn, DataType::kFloat8E4M3Fnuz, DataType::kFloat8E5M2, DataType::kFloat8E5M2Fnuz})
     for (int c = 0; c < 256; ++c) {
       const float v = small_value(t, static_cast<std::uint8_t>(c));
       if (std::isfinite(v)) EXPECT_EQ(small_code(t, v), c) << type_name(t);
@@ -370,7 +388,9 @@ Imported binary(const std::string& op, int type) {
 }
 
 TEST(ImportSubgraph, UnsignedTypesWrapOrRefuse) {
-  const auto longs = [](std::int64_t a, std::int64_t b) { return at::tensor(std::vector<std::int64_t>{a, b}, at::kLong); };
+  const auto longs = [](std::int64_t a, std::int64_t b) {
+    return at::tensor(std::vector<std::int64_t>{a, b}, at::kLong);
+  };
   const auto row = [&](const std::string& op, int type, const at::Tensor& a, const at::Tensor& b) {
     const auto out = run(binary(op, type), {a, b});
     EXPECT_TRUE(out) << out.error().text();
@@ -406,7 +426,12 @@ TEST(ImportSubgraph, BadNodesAreSentences) {
          result(g, "c");
        },
        "carried values"},
-      {"loop without body", [](Proto& p) { p.ints("n", {3}, true); p.node("Loop", {"n", "", "x"}, {"y"}); }, "subgraph 'body' is missing"},
+      {"loop without body",
+       [](Proto& p) {
+         p.ints("n", {3}, true);
+         p.node("Loop", {"n", "", "x"}, {"y"});
+       },
+       "subgraph 'body' is missing"},
       {"scan of nothing",
        [](Proto& p) {
          auto& scan = p.node("Scan", {"x"}, {"y"}, {attribute("num_scan_inputs", 7)});
@@ -416,13 +441,48 @@ TEST(ImportSubgraph, BadNodesAreSentences) {
          result(g, "r");
        },
        "num_scan_inputs"},
-      {"window", [](Proto& p) { p.ints("n", {-3}, true); p.node("HannWindow", {"n"}, {"h"}); p.node("Add", {"x", "h"}, {"y"}); }, "size -3"},
-      {"random", [](Proto& p) { p.node("RandomNormal", {}, {"h"}, {attribute("shape", L{2, -7})}); p.node("Add", {"x", "h"}, {"y"}); }, "size -7"},
-      {"sequence as tensor", [](Proto& p) { p.node("SequenceConstruct", {"x"}, {"s"}); p.node("Neg", {"s"}, {"y"}); }, "sequence"},
-      {"position", [](Proto& p) { p.node("SequenceConstruct", {"x"}, {"s"}); p.ints("n", {4}, true); p.node("SequenceAt", {"s", "n"}, {"y"}); }, "position is 4"},
-      {"empty optional", [](Proto& p) { p.node("Optional", {}, {"s"}); p.node("OptionalGetElement", {"s"}, {"y"}); }, "holds nothing"},
-      {"heads", [](Proto& p) { p.node("Attention", {"x", "x", "x"}, {"y"}); }, "heads"},
-      {"lstm", [](Proto& p) { p.node("LSTM", {"x", "x", "x"}, {"y"}); }, "rank 3"},
+      {"window",
+       [](Proto& p) {
+         p.ints("n", {-3}, true);
+         p.node("HannWindow", {"n"}, {"h"});
+         p.node("Add", {"x", "h"}, {"y"});
+       },
+       "size -3"},
+      {"random",
+       [](Proto& p) {
+         p.node("RandomNormal", {}, {"h"}, {attribute("shape", L{2, -7})});
+         p.node("Add", {"x", "h"}, {"y"});
+       },
+       "size -7"},
+      {"sequence as tensor",
+       [](Proto& p) {
+         p.node("SequenceConstruct", {"x"}, {"s"});
+         p.node("Neg", {"s"}, {"y"});
+       },
+       "sequence"},
+      {"position",
+       [](Proto& p) {
+         p.node("SequenceConstruct", {"x"}, {"s"});
+         p.ints("n", {4}, true);
+         p.node("SequenceAt", {"s", "n"}, {"y"});
+       },
+       "position is 4"},
+      {"empty optional",
+       [](Proto& p) {
+         p.node("Optional", {}, {"s"});
+         p.node("OptionalGetElement", {"s"}, {"y"});
+       },
+       "holds nothing"},
+      {"heads",
+       [](Proto& p) {
+         p.node("Attention", {"x", "x", "x"}, {"y"});
+       },
+       "heads"},
+      {"lstm",
+       [](Proto& p) {
+         p.node("LSTM", {"x", "x", "x"}, {"y"});
+       },
+       "rank 3"},
       {"activation",
        [](Proto& p) {
          auto& n = p.node("RNN", {"x", "x", "x"}, {"y"});
@@ -441,6 +501,55 @@ TEST(ImportSubgraph, BadNodesAreSentences) {
     const auto out = run(p.import(), {at::ones({2, 3})});
     ASSERT_FALSE(out) << row.name;
     EXPECT_NE(out.error().text().find(row.part), std::string::npos) << row.name << ": " << out.error().text();
+  }
+}
+
+// Types of results inside and of the node itself, when the file does not say them.
+TEST(ImportSubgraph, TypesOfResultsComeFromTheSubgraphs) {
+  Proto p;
+  p.input("x", {"2"}, 12);  // uint32
+  p.input("c", {}, 9);
+  auto& node = p.node("If", {"c"}, {"y"});
+  for (const char* key : {"then_branch", "else_branch"}) {
+    auto& g = body(node, key);
+    add(g, "Sub", {"x", "x"}, {"zero"});
+    auto& k = add(g, "Constant", {}, {"one"});
+    auto& t = *k.add_attribute();
+    t.set_name("value");
+    t.set_type(onnx::AttributeProto::TENSOR);
+    t.mutable_t()->set_data_type(12);
+    t.mutable_t()->add_uint64_data(1);
+    add(g, "Sub", {"zero", "one"}, {"r"});
+    result(g, "r");
+  }
+  p.output("y");
+  p.graph.mutable_output(0)->clear_type();
+  const Imported m = p.import();
+  ASSERT_TRUE(m.model) << m.model.error().text();
+  EXPECT_EQ(m.graph().tensor(m.graph().outputs()[0]).type, DataType::kUint32);
+  EXPECT_EQ(m.shape("y"), "2");
+  const auto out = run(m, {at::tensor(L{5, 7}, at::kLong), at::scalar_tensor(true, at::kBool)});
+  ASSERT_TRUE(out) << out.error().text();
+  EXPECT_EQ((*out)[0][0].item().toLong(), 4294967295);
+}
+
+TEST(ImportSubgraph, WhatIsLeftOutOpensWithItsReason) {
+  Proto p;
+  p.input("x", {"2", "3"});
+  p.model.add_opset_import()->set_domain("ai.onnx.ml");
+  p.node("TreeEnsembleRegressor", {"x"}, {"a"}).set_domain("ai.onnx.ml");
+  p.node("Momentum", {"a", "x"}, {"b"}).set_domain("ai.onnx.preview.training");
+  p.node("StringNormalizer", {"x"}, {"s"});
+  p.output("b");
+  p.output("s");
+  const Imported m = p.import();
+  ASSERT_TRUE(m.model) << m.model.error().text();
+  const std::pair<const char*, const char*> rows[] = {
+      {"TreeEnsembleRegressor", "ai.onnx.ml"}, {"Momentum", "training"}, {"StringNormalizer", "texts"}};
+  for (const auto& [op, part] : rows) {
+    ASSERT_NE(m.only(op), nullptr) << op;
+    EXPECT_NE(exec::unsupported_reason(*m.only(op)).find(part), std::string::npos)
+        << exec::unsupported_reason(*m.only(op));
   }
 }
 

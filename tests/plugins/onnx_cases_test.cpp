@@ -90,19 +90,28 @@ TensorData typed(const onnx::TensorProto& t, const Shape& shape, const Field& fi
 // `declared`: of the model's input or output. Cases of bfloat16 are stored as uint16 with the same bits.
 TensorData data_of_case(onnx::TensorProto t, int declared) {
   const Shape shape(t.dims().begin(), t.dims().end());
-  if (declared == onnx::TensorProto::BFLOAT16 && t.data_type() == onnx::TensorProto::UINT16) t.set_data_type(declared);
+  if (declared == onnx::TensorProto::BFLOAT16 && t.data_type() == onnx::TensorProto::UINT16)
+    t.set_data_type(declared);
   switch (static_cast<DataType>(t.data_type())) {
-    case DataType::kFloat: return typed<float>(t, shape, t.float_data());
-    case DataType::kDouble: return typed<double>(t, shape, t.double_data());
-    case DataType::kInt64: return typed<std::int64_t>(t, shape, t.int64_data());
-    case DataType::kUint64: return typed<std::uint64_t>(t, shape, t.uint64_data());
-    case DataType::kUint32: return typed<std::uint32_t>(t, shape, t.uint64_data());
-    case DataType::kInt32: return typed<std::int32_t>(t, shape, t.int32_data());
+    case DataType::kFloat:
+      return typed<float>(t, shape, t.float_data());
+    case DataType::kDouble:
+      return typed<double>(t, shape, t.double_data());
+    case DataType::kInt64:
+      return typed<std::int64_t>(t, shape, t.int64_data());
+    case DataType::kUint64:
+      return typed<std::uint64_t>(t, shape, t.uint64_data());
+    case DataType::kUint32:
+      return typed<std::uint32_t>(t, shape, t.uint64_data());
+    case DataType::kInt32:
+      return typed<std::int32_t>(t, shape, t.int32_data());
     case DataType::kInt16:
     case DataType::kUint16:
     case DataType::kFloat16:
-    case DataType::kBfloat16: return typed<std::uint16_t>(t, shape, t.int32_data());
-    default: return typed<std::uint8_t>(t, shape, t.int32_data());
+    case DataType::kBfloat16:
+      return typed<std::uint16_t>(t, shape, t.int32_data());
+    default:
+      return typed<std::uint8_t>(t, shape, t.int32_data());
   }
 }
 
@@ -163,14 +172,20 @@ exec::Value given(const CaseValue& v) {
 // What is wrong with a result; empty: nothing. Reals within the tolerances of ONNX's own runner, integers exactly.
 std::string difference(const at::Tensor& got, const TensorData& expected, bool only_shape) {
   if (!got.defined()) return "no tensor";
-  if (got.sizes() != at::IntArrayRef(expected.shape)) return "shape " + shape_text(got.sizes().vec()) + ", expected " + shape_text(expected.shape);
+  if (got.sizes() != at::IntArrayRef(expected.shape))
+    return "shape " + shape_text(got.sizes().vec()) + ", expected " + shape_text(expected.shape);
   const at::Tensor want = exec::to_tensor(expected);
-  const at::Tensor wide = want.scalar_type() == at::kHalf || want.scalar_type() == at::kBFloat16 ? want.to(at::kFloat) : want;
-  if (got.scalar_type() != wide.scalar_type()) return std::string("computed as ") + c10::toString(got.scalar_type()) + ", expected " + c10::toString(wide.scalar_type());
+  const at::Tensor wide =
+      want.scalar_type() == at::kHalf || want.scalar_type() == at::kBFloat16 ? want.to(at::kFloat) : want;
+  if (got.scalar_type() != wide.scalar_type())
+    return std::string("computed as ") + c10::toString(got.scalar_type()) + ", expected " +
+           c10::toString(wide.scalar_type());
   const TensorData said = exec::to_data(got, expected.type);
-  if (said.type != expected.type || said.bytes != expected.bytes) return "it cannot be given as " + std::string(type_name(expected.type));
+  if (said.type != expected.type || said.bytes != expected.bytes)
+    return "it cannot be given as " + std::string(type_name(expected.type));
   if (only_shape) return {};
-  if (!wide.is_floating_point()) return at::equal(got, wide) && std::memcmp(said.data, expected.data, said.bytes) == 0 ? "" : "other integers";
+  if (!wide.is_floating_point())
+    return at::equal(got, wide) && std::memcmp(said.data, expected.data, said.bytes) == 0 ? "" : "other integers";
   const at::Tensor a = got.to(at::kDouble), b = wide.to(at::kDouble);
   if (at::allclose(a, b, 1e-3, 1e-7, /*equal_nan=*/true)) return {};
   return "largest difference " + std::to_string((a - b).abs().max().item().toDouble());
@@ -181,7 +196,9 @@ struct Outcome {
   std::string what;
 };
 
-bool is_sentence(const std::string& text) { return text.size() > 20 && text.find(' ') != std::string::npos && text.back() == '.'; }
+bool is_sentence(const std::string& text) {
+  return text.size() > 20 && text.find(' ') != std::string::npos && text.back() == '.';
+}
 
 Outcome from_error(const Error& e) {
   const bool refused = e.code == ErrorCode::kUnsupported && is_sentence(e.message);
@@ -193,10 +210,13 @@ Outcome compare(const exec::Values& got, const std::vector<CaseValue>& expected,
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const CaseValue& want = expected[i];
     const exec::Value& v = got[i];
-    if (want.is_absent != v.is_absent || want.is_sequence != (v.sequence != nullptr)) return {Outcome::kFailed, "another kind of value"};
+    if (want.is_absent != v.is_absent || want.is_sequence != (v.sequence != nullptr))
+      return {Outcome::kFailed, "another kind of value"};
     if (want.is_absent) continue;
     const std::vector<at::Tensor> tensors = v.sequence ? *v.sequence : std::vector<at::Tensor>{v.tensor};
-    if (tensors.size() != want.tensors.size()) return {Outcome::kFailed, "a sequence of " + std::to_string(tensors.size()) + ", expected " + std::to_string(want.tensors.size())};
+    if (tensors.size() != want.tensors.size())
+      return {Outcome::kFailed, "a sequence of " + std::to_string(tensors.size()) + ", expected " +
+                                    std::to_string(want.tensors.size())};
     for (std::size_t k = 0; k < tensors.size(); ++k)
       if (const std::string why = difference(tensors[k], want.tensors[k], only_shape); !why.empty())
         return {Outcome::kFailed, "output " + std::to_string(i) + ": " + why};
@@ -257,7 +277,8 @@ TEST_P(OnnxCases, PassThroughImporterAndExecutor) {
   const char* only = std::getenv("QUANVAS_ONNX_CASE");
   std::vector<fs::path> folders;
   for (const auto& entry : fs::directory_iterator(root))
-    if (fs::exists(entry.path() / "model.onnx") && (!only || entry.path().filename() == only)) folders.push_back(entry.path());
+    if (fs::exists(entry.path() / "model.onnx") && (!only || entry.path().filename() == only))
+      folders.push_back(entry.path());
   std::sort(folders.begin(), folders.end());
   std::map<std::string, Row> table;
   Row all;
@@ -266,7 +287,9 @@ TEST_P(OnnxCases, PassThroughImporterAndExecutor) {
     SCOPED_TRACE(name);
     const Outcome outcome = run_case(folder);
     for (Row* row : {&table[operator_of(name)], &all})
-      ++(outcome.kind == Outcome::kPassed ? row->passed : outcome.kind == Outcome::kRefused ? row->refused : row->failed);
+      ++(outcome.kind == Outcome::kPassed    ? row->passed
+         : outcome.kind == Outcome::kRefused ? row->refused
+                                             : row->failed);
     const bool refusal = known_refusals().count(name) > 0;
     if (const auto known = known_differences().find(name); known != known_differences().end()) {
       std::cout << "differs " << name << ": " << known->second << "\n";
@@ -282,13 +305,16 @@ TEST_P(OnnxCases, PassThroughImporterAndExecutor) {
   }
   for (const auto& [op, row] : table)
     if (row.refused + row.failed > 0)
-      std::cout << op << ": " << row.passed << " passed, " << row.refused << " refused, " << row.failed << " failed\n";
-  std::cout << GetParam() << ": " << all.passed << " passed, " << all.refused << " refused, " << all.failed << " failed\n";
+      std::cout << op << ": " << row.passed << " passed, " << row.refused << " refused, " << row.failed
+                << " failed\n";
+  std::cout << GetParam() << ": " << all.passed << " passed, " << all.refused << " refused, " << all.failed
+            << " failed\n";
   EXPECT_GE(all.passed * 100, (all.passed + all.failed) * 98);
   EXPECT_GT(all.passed, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Standard, OnnxCases, testing::Values("node", "simple", "pytorch-converted", "pytorch-operator"),
+INSTANTIATE_TEST_SUITE_P(Standard, OnnxCases,
+                         testing::Values("node", "simple", "pytorch-converted", "pytorch-operator"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
