@@ -11,26 +11,31 @@ namespace {
 const std::map<std::string, const OpRow*>& table() {
   static const auto* rows = [] {
     auto* all = new std::map<std::string, const OpRow*>;
-    for (const auto* family : {&arithmetic_ops(), &activation_ops(), &convolution_ops(), &pooling_ops(),
-                               &normalization_ops(), &shape_ops(), &index_ops(), &reduction_ops(), &resize_ops(),
-                               &quantization_ops(), &recurrent_ops(), &control_ops(), &sequence_ops(), &signal_ops(),
-                               &random_ops(), &integer_ops(), &region_ops(), &sampling_ops(), &loss_ops(),
-                               &select_ops(), &attention_ops()})
+    for (const auto* family :
+         {&arithmetic_ops(), &activation_ops(), &convolution_ops(), &pooling_ops(), &normalization_ops(),
+          &shape_ops(),      &index_ops(),      &reduction_ops(),   &resize_ops(),  &quantization_ops(),
+          &recurrent_ops(),  &control_ops(),    &sequence_ops(),    &signal_ops(),  &random_ops(),
+          &integer_ops(),    &region_ops(),     &sampling_ops(),    &loss_ops(),    &select_ops(),
+          &attention_ops()})
       for (const OpRow& row : *family) all->emplace(row.op, &row);
     return all;
   }();
   return *rows;
 }
 
-bool is_standard(const std::string& domain) { return domain.empty() || domain == "ai.onnx"; }
+bool is_standard(const std::string& domain) {
+  return domain.empty() || domain == "ai.onnx";
+}
 
 // Operators of the standard that are known and left out on purpose.
 const std::map<std::string, const char*>& known_gaps() {
   static const char* const text = "works on texts, and only numbers are computed with";
   static const char* const files = "reads compressed pictures, and only numbers are computed with";
-  static const std::map<std::string, const char*> gaps = {
-      {"StringNormalizer", text}, {"StringConcat", text}, {"StringSplit", text}, {"RegexFullMatch", text},
-      {"ImageDecoder", files}};
+  static const std::map<std::string, const char*> gaps = {{"StringNormalizer", text},
+                                                          {"StringConcat", text},
+                                                          {"StringSplit", text},
+                                                          {"RegexFullMatch", text},
+                                                          {"ImageDecoder", files}};
   return gaps;
 }
 
@@ -69,6 +74,9 @@ std::string unsupported_reason(const Node& node) {
   if (given < row->inputs)
     return "operator '" + node.op + "' needs at least " + std::to_string(row->inputs) + " input(s), the node has " +
            std::to_string(given);
+  for (int i = 0; i < row->inputs; ++i)
+    if (node.input(static_cast<std::size_t>(i)) == kNoTensor)
+      return "operator '" + node.op + "' needs its input " + std::to_string(i + 1) + ", which the node leaves out";
   if (const std::string why = row->refuse ? row->refuse(node) : std::string(); !why.empty()) return why;
   return unsupported_inside(node);
 }
@@ -92,12 +100,12 @@ std::vector<double> real_values(const at::Tensor& t) {
 }
 
 Result<std::int64_t> one_integer(const at::Tensor& t, const char* what) {
-  if (t.numel() != 1) return bad_node("'" + std::string(what) + "' is " + sizes_text(t) + ", expected one number.");
+  if (t.numel() != 1) return bad_node(std::string("'") + what + "' is " + sizes_text(t) + ", expected one number.");
   return t.item().toLong();
 }
 
 Result<double> one_real(const at::Tensor& t, const char* what) {
-  if (t.numel() != 1) return bad_node("'" + std::string(what) + "' is " + sizes_text(t) + ", expected one number.");
+  if (t.numel() != 1) return bad_node(std::string("'") + what + "' is " + sizes_text(t) + ", expected one number.");
   return t.item().toDouble();
 }
 
@@ -138,20 +146,29 @@ std::optional<at::ScalarType> scalar_type(DataType type) {
     case DataType::kFloat8E5M2:
     case DataType::kFloat8E5M2Fnuz:
     case DataType::kFloat8E8M0:
-    case DataType::kFloat4E2M1: return at::kFloat;
-    case DataType::kDouble: return at::kDouble;
+    case DataType::kFloat4E2M1:
+      return at::kFloat;
+    case DataType::kDouble:
+      return at::kDouble;
     case DataType::kUint4:
-    case DataType::kUint8: return at::kByte;
+    case DataType::kUint8:
+      return at::kByte;
     case DataType::kInt4:
-    case DataType::kInt8: return at::kChar;
-    case DataType::kInt16: return at::kShort;
+    case DataType::kInt8:
+      return at::kChar;
+    case DataType::kInt16:
+      return at::kShort;
     case DataType::kUint16:
-    case DataType::kInt32: return at::kInt;
+    case DataType::kInt32:
+      return at::kInt;
     case DataType::kUint32:
     case DataType::kUint64:
-    case DataType::kInt64: return at::kLong;
-    case DataType::kBool: return at::kBool;
-    default: return std::nullopt;
+    case DataType::kInt64:
+      return at::kLong;
+    case DataType::kBool:
+      return at::kBool;
+    default:
+      return std::nullopt;
   }
 }
 

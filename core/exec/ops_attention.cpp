@@ -37,7 +37,7 @@ OpResult rms_norm(const OpCall& call) {
 Result<at::Tensor> heads_of(const at::Tensor& x, std::int64_t heads, const char* what) {
   if (x.dim() == 4) return x;
   if (x.dim() != 3 || heads < 1 || x.size(2) % heads != 0)
-    return bad_node("'" + std::string(what) + "' " + sizes_text(x) + " cannot be cut into " +
+    return bad_node(std::string("'") + what + "' " + sizes_text(x) + " cannot be cut into " +
                     std::to_string(heads) + " heads.");
   return x.reshape({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
 }

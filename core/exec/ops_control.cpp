@@ -31,7 +31,7 @@ ValuesResult run_body(const ValueCall& call, const Runner& body, Values formals,
 }
 
 Result<bool> truth(const Value& v, const char* what) {
-  if (!v.tensor.defined()) return bad_node("'" + std::string(what) + "' must be a tensor.");
+  if (!v.tensor.defined()) return bad_node(std::string("'") + what + "' must be a tensor.");
   QUANVAS_TRY(const double value, one_real(v.tensor, what));
   return value != 0;
 }
@@ -254,7 +254,7 @@ std::string refuse_without_body(const Node& node) {
 const std::vector<OpRow>& control_ops() {
   static const std::vector<OpRow> rows = {{"If", 1, nullptr, refuse_without_body, if_else},
                                           {"Loop", 0, nullptr, refuse_without_body, loop},
-                                          {"Scan", 1, nullptr, refuse_without_body, scan_any},
+                                          {"Scan", 0, nullptr, refuse_without_body, scan_any},
                                           {"SequenceMap", 1, nullptr, refuse_without_body, sequence_map}};
   return rows;
 }

@@ -182,7 +182,7 @@ std::pair<at::Tensor, State> run_line(const Cell& cell, const Line& line, const 
 
 Status expect_sizes(const at::Tensor& t, const char* what, const Ints& sizes) {
   if (t.sizes() != at::IntArrayRef(sizes))
-    return bad_node("'" + std::string(what) + "' is " + sizes_text(t) + ", expected " + shape_text(sizes) + ".");
+    return bad_node(std::string("'") + what + "' is " + sizes_text(t) + ", expected " + shape_text(sizes) + ".");
   return {};
 }
 

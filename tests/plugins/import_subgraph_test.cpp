@@ -374,7 +374,8 @@ TEST(ImportSubgraph, SmallTypesRoundAndSaturate) {
        {DataType::kFloat8E4M3Fn, DataType::kFloat8E4M3Fnuz, DataType::kFloat8E5M2, DataType::kFloat8E5M2Fnuz})
     for (int c = 0; c < 256; ++c) {
       const float v = small_value(t, static_cast<std::uint8_t>(c));
-      if (std::isfinite(v)) EXPECT_EQ(small_code(t, v), c) << type_name(t);
+      if (!std::isfinite(v)) continue;
+      EXPECT_EQ(small_code(t, v), c) << type_name(t);
     }
 }
 

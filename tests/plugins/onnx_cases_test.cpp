@@ -5,10 +5,15 @@
 
 #include <cmath>
 
+#include <condition_variable>
+#include <limits>
 #include <map>
+#include <mutex>
 #include <set>
+#include <thread>
 
 #include "core/exec/runner.h"
+#include "core/exec/worker.h"
 #include "tests/plugins/import_support.h"
 
 namespace quanvas::import_test {
@@ -257,6 +262,116 @@ Outcome run_case(const fs::path& folder) {
     if (outcome.kind != Outcome::kPassed) return outcome;
   }
   return sets > 0 ? Outcome{} : Outcome{Outcome::kFailed, "it has no data"};
+}
+
+// One number, name or dimension of the model is changed, or something is taken away.
+void damage(onnx::ModelProto& model, std::uint64_t& state) {
+  const auto pick = [&](int n) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return static_cast<int>((state >> 33) % static_cast<std::uint64_t>(std::max(1, n)));
+  };
+  constexpr std::int64_t kOdd[] = {
+      -1, 0, -7, 3, 100, std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::min()};
+  const std::int64_t odd = kOdd[pick(7)];
+  auto& graph = *model.mutable_graph();
+  if (graph.node_size() == 0) return;
+  auto& node = *graph.mutable_node(pick(graph.node_size()));
+  switch (pick(7)) {
+    case 0:
+      if (node.input_size() > 0) node.mutable_input()->RemoveLast();
+      return;
+    case 1:
+      if (node.input_size() > 0) node.set_input(pick(node.input_size()), node.input(pick(node.input_size())));
+      return;
+    case 2:
+      if (node.input_size() > 0) node.set_input(pick(node.input_size()), "");
+      return;
+    case 3:
+      model.mutable_opset_import(0)->set_version(1 + pick(24));
+      return;
+    case 4:
+      if (node.attribute_size() > 0) node.mutable_attribute()->DeleteSubrange(pick(node.attribute_size()), 1);
+      return;
+    default:
+      break;
+  }
+  if (node.attribute_size() == 0) return;
+  auto& a = *node.mutable_attribute(pick(node.attribute_size()));
+  if (a.ints_size() > 0)
+    a.set_ints(pick(a.ints_size()), odd);
+  else if (a.floats_size() > 0)
+    a.set_floats(0, static_cast<float>(odd));
+  else if (a.has_i())
+    a.set_i(odd);
+  else if (a.has_f())
+    a.set_f(static_cast<float>(odd));
+  else if (a.has_s())
+    a.set_s("nothing");
+  else if (a.has_g() && a.g().output_size() > 0)
+    a.mutable_g()->mutable_output()->RemoveLast();
+}
+
+// Stops this thread's job after a second: a damaged loop may have no end.
+class Limit {
+ public:
+  Limit() {
+    exec::set_stop_token(stop_.get_token());
+    timer_ = std::jthread([this](std::stop_token done) {
+      std::mutex mutex;
+      std::unique_lock lock(mutex);
+      std::condition_variable_any changed;
+      if (!changed.wait_for(lock, done, std::chrono::seconds(1), [&] { return done.stop_requested(); }))
+        stop_.request_stop();
+    });
+  }
+  ~Limit() { exec::set_stop_token({}); }
+
+ private:
+  std::stop_source stop_;
+  std::jthread timer_;
+};
+
+// Whatever is wrong with a file, it is opened, or refused, and run, or refused.
+TEST(OnnxDamage, DamagedCasesEndInSentences) {
+  const fs::path root = kCases / "node";
+  if (!fs::exists(root)) GTEST_SKIP() << "install libonnx-testdata: there is no " << root;
+  std::vector<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(root)) folders.push_back(entry.path());
+  std::sort(folders.begin(), folders.end());
+  const Folder folder;
+  const char* rounds = std::getenv("QUANVAS_DAMAGE_ROUNDS");
+  int ran = 0, refused = 0;
+  for (int round = 0; round < (rounds ? std::atoi(rounds) : 2); ++round)
+    for (const fs::path& one : folders) {
+      onnx::ModelProto proto;
+      if (!proto.ParseFromString(bytes_of_file(one / "model.onnx"))) continue;
+      const onnx::ModelProto whole = proto;
+      std::uint64_t state = static_cast<std::uint64_t>(round) * 100003 + std::hash<std::string>()(one.filename());
+      damage(proto, state);
+      const Imported m = import_bytes(proto.SerializeAsString());
+      if (!m.model) {
+        EXPECT_TRUE(is_sentence(m.model.error().message)) << m.model.error().message;
+        continue;
+      }
+      auto runner = exec::Runner::create(std::make_shared<const Model>(*m.model), nullptr);
+      if (!runner) continue;
+      exec::Values inputs;
+      bool has_texts = false;
+      for (int k = 0; k < whole.graph().input_size(); ++k) {
+        const CaseValue v = read_case(one / "test_data_set_0" / ("input_" + std::to_string(k) + ".pb"),
+                                      whole.graph().input(k).type());
+        has_texts = has_texts || v.is_text;
+        if (!v.is_text) inputs.push_back(given(v));
+      }
+      if (has_texts) continue;
+      const Limit limit;
+      const auto out = (*runner)->run_values(inputs);
+      ++(out ? ran : refused);
+      EXPECT_TRUE(out || !out.error().message.empty()) << one;
+    }
+  std::cout << ran << " ran, " << refused << " were refused\n";
+  EXPECT_GT(ran, 100);
+  EXPECT_GT(refused, 100);
 }
 
 // "softmax" of "test_softmax_axis_0_expanded".
