@@ -24,8 +24,9 @@ class Pipeline {
  public:
   Pipeline(std::int64_t n, std::int64_t window, const Work& work) : n_(n), window_(window), work_(work) {}
 
-  void run_worker(bool inference) {
+  void run_worker(bool inference, std::stop_token stop) {
     enter_worker();
+    set_stop_token(std::move(stop));
     c10::InferenceMode guard(inference);
     while (const auto index = take()) put(*index, guarded("worker", [&] { return work_(*index); }));
   }
@@ -94,7 +95,8 @@ Status parallel_ordered(std::int64_t n, JobContext& job, bool inference, const W
   return guarded("chunks", [&]() -> Status {
     Pipeline pipeline(n, 2 * workers, work);
     Crew crew{pipeline, {}};
-    for (std::int64_t i = 0; i < workers; ++i) crew.threads.emplace_back([&] { pipeline.run_worker(inference); });
+    for (std::int64_t i = 0; i < workers; ++i) 
+      crew.threads.emplace_back([&] { pipeline.run_worker(inference, job.stop_token()); });
     c10::InferenceMode guard(inference);
     for (std::int64_t i = 0; i < n; ++i) {
       auto result = pipeline.wait(i, [&] { return job.stopped(); });

@@ -96,8 +96,8 @@ Terms integer_terms(const at::Tensor& x, const QuantParams& p, const quant::Grid
   t.ratio = at::nan_to_num(centered / code_scale, 0.0, kInf, -kInf);
   const at::Tensor zero = p.zero_point.empty() || offset ? at::zeros({}, x.options()) : spread(p.zero_point, layout, x);
   const at::Tensor z = zero.to(at::kDouble);
-  // The sum in float32, as those who add inside the rounding have it.
-  const at::Tensor q = grid.inside ? rounded(grid.rounding, (t.ratio + zero).to(at::kDouble))
+  // The sum in float32, as those who add inside the rounding have it; adding 0 makes +0 of -0.
+  const at::Tensor q = grid.inside ? rounded(grid.rounding, (t.ratio + zero).to(at::kDouble)) + 0.0
                                    : rounded(grid.rounding, t.ratio.to(at::kDouble)) + z;
   const at::Tensor code = at::clamp(q, static_cast<double>(p.lo), static_cast<double>(p.hi));
   t.inside = q == code;

@@ -77,14 +77,14 @@ at::Tensor hardmax(const at::Tensor& x, std::int64_t axis) {
   return at::zeros_like(x).scatter_(axis, x.argmax(axis, true), 1);
 }
 
-OpResult identity(const OpCall& call) { return one(call.x()); }
-
-// Dropout drops only in training, with a mask that depends on the seed and the node alone.
+// Dropout drops only in training (or when its own input asks for it), with a mask that depends on the seed and the
+// node alone.
 OpResult dropout(const OpCall& call) {
   const at::Tensor& x = call.x();
   const double ratio = call.has(1) ? call.x(1).item().toDouble() : call.node.real("ratio", 0.5f);
   const auto bools = x.options().dtype(at::kBool).requires_grad(false);
-  if (!call.hooks.training || ratio <= 0) return Tensors{x, at::ones(x.sizes(), bools)};
+  const bool asked = call.has(2) && call.x(2).numel() == 1 && call.x(2).item().toBool();
+  if (!(call.hooks.training || asked) || ratio <= 0) return Tensors{x, at::ones(x.sizes(), bools)};
   if (ratio >= 1) return Tensors{at::zeros_like(x), at::zeros(x.sizes(), bools)};
   std::uint64_t state = call.hooks.seed * 0x9e3779b97f4a7c15ull + static_cast<std::uint64_t>(call.node.id) + 1;
   at::Tensor keep = at::empty(x.sizes(), at::TensorOptions().dtype(at::kBool));
@@ -124,7 +124,6 @@ const std::vector<OpRow>& activation_ops() {
       {"Softmax", 1, along_axis<softmax>},
       {"LogSoftmax", 1, along_axis<log_softmax>},
       {"Hardmax", 1, along_axis<hardmax>},
-      {"Identity", 1, identity},
       {"Dropout", 1, dropout},
   };
   return rows;

@@ -11,25 +11,15 @@ Ints kernel_of(const at::Tensor& weight) {
   return weight.sizes().slice(2).vec();
 }
 
-Status check_weight(const OpCall& call) {
-  if (call.x(1).dim() < 3) return bad_node("the weight has rank " + std::to_string(call.x(1).dim()) + ", expected at least 3.");
+Status check_weight(const OpCall& call, const at::Tensor& w) {
+  if (w.dim() < 3) return bad_node("the weight has rank " + std::to_string(w.dim()) + ", expected at least 3.");
   if (call.node.integer("group", 1) < 1) return bad_node("'group' must be at least 1.");
   return {};
 }
 
 OpResult conv(const OpCall& call) {
-  QUANVAS_CHECK(check_weight(call));
-  const at::Tensor& w = call.x(1);
-  QUANVAS_TRY(Window window, window_of(call, kernel_of(w)));
-  at::Tensor x = call.x();
-  Ints pad = window.begin;
-  const bool negative = std::any_of(pad.begin(), pad.end(), [](auto p) { return p < 0; });
-  if (!window.symmetric() || negative) {
-    x = pad_spatial(x, window.begin, window.end, 0);
-    pad.assign(pad.size(), 0);
-  }
-  return one(at::convolution(x, w, call.optional(2), window.stride, pad, window.dilation, false,
-                             Ints(pad.size(), 0), call.node.integer("group", 1)));
+  QUANVAS_TRY(at::Tensor y, convolve(call, call.x(), call.x(1), call.optional(2)));
+  return one(std::move(y));
 }
 
 // Begin and end pads of a ConvTranspose from output_shape or auto_pad (ONNX, ConvTranspose: total_padding).
@@ -56,8 +46,8 @@ Status transposed_pads(const OpCall& call, const Ints& extra, Window& w) {
 }
 
 OpResult conv_transpose(const OpCall& call) {
-  QUANVAS_CHECK(check_weight(call));
   const at::Tensor& w = call.x(1);
+  QUANVAS_CHECK(check_weight(call, w));
   QUANVAS_TRY(Window window, window_of(call, kernel_of(w)));
   const std::size_t rank = window.kernel.size();
   const Ints extra = call.node.integers("output_padding", Ints(rank, 0));
@@ -104,6 +94,19 @@ OpResult gemm(const OpCall& call) {
 OpResult matmul(const OpCall& call) { return one(at::matmul(call.x(0), call.x(1))); }
 
 }  // namespace
+
+Result<at::Tensor> convolve(const OpCall& call, at::Tensor x, const at::Tensor& w, const at::Tensor& bias) {
+  QUANVAS_CHECK(check_weight(call, w));
+  QUANVAS_TRY(Window window, window_of(call, kernel_of(w)));
+  Ints pad = window.begin;
+  const bool negative = std::any_of(pad.begin(), pad.end(), [](auto p) { return p < 0; });
+  if (!window.symmetric() || negative) {
+    x = pad_spatial(x, window.begin, window.end, 0);
+    pad.assign(pad.size(), 0);
+  }
+  return at::convolution(x, w, bias, window.stride, pad, window.dilation, false, Ints(pad.size(), 0),
+                         call.node.integer("group", 1));
+}
 
 const std::vector<OpRow>& convolution_ops() {
   static const std::vector<OpRow> rows = {

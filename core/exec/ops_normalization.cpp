@@ -21,17 +21,28 @@ OpResult batch_norm_training(const OpCall& call, double epsilon) {
   return one(y);
 }
 
+// training_mode = 1 in the file: batch statistics, and running averages that move towards them.
+OpResult batch_norm_moving(const OpCall& call, double epsilon) {
+  const at::Tensor& x = call.x();
+  Ints axes = {0}, shape(static_cast<std::size_t>(x.dim()), 1);
+  for (std::int64_t i = 2; i < x.dim(); ++i) axes.push_back(i);
+  shape[1] = -1;
+  const at::Tensor mean = at::mean(x, axes), centred = x - mean.reshape(shape);
+  const at::Tensor variance = at::mean(centred * centred, axes);
+  const double kept = call.node.real("momentum", 0.9f);
+  const auto wide = [&](const at::Tensor& t) { return t.reshape(shape); };
+  const at::Tensor y = centred * at::rsqrt(wide(variance) + epsilon) * wide(call.x(1)) + wide(call.x(2));
+  return Tensors{y, call.x(3) * kept + mean * (1 - kept), call.x(4) * kept + variance * (1 - kept)};
+}
+
 OpResult batch_norm(const OpCall& call) {
   const double epsilon = call.node.real("epsilon", 1e-5f);
   if (call.x().dim() < 2) return bad_node("the input has rank " + std::to_string(call.x().dim()) + ", expected at least 2.");
+  if (call.node.integer("spatial", 1) == 0)  // before opset 9: statistics of every place
+    return one((call.x() - call.x(3)) * at::rsqrt(call.x(4) + epsilon) * call.x(1) + call.x(2));
+  if (call.node.integer("training_mode", 0)) return batch_norm_moving(call, epsilon);
   if (call.hooks.training) return batch_norm_training(call, epsilon);
   return one(at::batch_norm(call.x(), call.x(1), call.x(2), call.x(3), call.x(4), false, 0.0, epsilon, false));
-}
-
-std::string refuse_batch_norm(const Node& node) {
-  if (node.integer("training_mode", 0) != 0) return "BatchNormalization with training_mode = 1";
-  if (node.integer("spatial", 1) == 0) return "BatchNormalization with spatial = 0";
-  return {};
 }
 
 OpResult instance_norm(const OpCall& call) {
@@ -83,7 +94,7 @@ OpResult lp_normalization(const OpCall& call) {
 }  // namespace
 
 const std::vector<OpRow>& normalization_ops() {
-  static const std::vector<OpRow> rows = {{"BatchNormalization", 5, batch_norm, refuse_batch_norm},
+  static const std::vector<OpRow> rows = {{"BatchNormalization", 5, batch_norm},
                                           {"InstanceNormalization", 3, instance_norm},
                                           {"LayerNormalization", 2, layer_norm},
                                           {"LRN", 1, lrn},

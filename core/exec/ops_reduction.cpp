@@ -13,7 +13,9 @@ template <Reduce F>
 OpResult reduce(const OpCall& call) {
   const at::Tensor& x = call.x();
   Ints axes = attribute_or_input(call, "axes", 1).value_or(Ints{});
-  if (axes.empty() && call.node.integer("noop_with_empty_axes", 0)) return one(x);
+  // Nothing is summed, but what is done to every element is (ReduceL2 gives magnitudes).
+  if (axes.empty() && call.node.integer("noop_with_empty_axes", 0))
+    return one(F(x.unsqueeze(-1), {x.dim()}, false).to(x.scalar_type()));
   if (axes.empty()) {
     axes.resize(static_cast<std::size_t>(x.dim()));
     std::iota(axes.begin(), axes.end(), 0);
@@ -21,7 +23,7 @@ OpResult reduce(const OpCall& call) {
   for (auto& a : axes) {
     QUANVAS_TRY(a, resolve_axis(a, x.dim()));
   }
-  if (axes.empty()) return one(x);
+  if (axes.empty()) return one(F(x.unsqueeze(-1), {0}, false).to(x.scalar_type()));  // a scalar
   return one(F(x, axes, call.node.integer("keepdims", 1) != 0).to(x.scalar_type()));
 }
 

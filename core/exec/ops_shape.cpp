@@ -202,17 +202,19 @@ OpResult tile(const OpCall& call) {
 
 OpResult cast(const OpCall& call) {
   const auto to = static_cast<DataType>(call.node.integer("to", 1));
-  const auto type = scalar_type(to);
-  if (!type) return bad_node("casting to type " + std::string(type_name(to)) + " is not possible.");
-  at::Tensor y = call.x().to(*type);
-  // Half types are computed in float32 but keep their rounding.
-  if (to == DataType::kFloat16) y = y.to(at::kHalf).to(at::kFloat);
-  if (to == DataType::kBfloat16) y = y.to(at::kBFloat16).to(at::kFloat);
-  return one(y);
+  if (!scalar_type(to)) return bad_node("casting to type " + std::string(type_name(to)) + " is not possible.");
+  return one(converted(call.x(), to, call.node.integer("saturate", 1) != 0));
+}
+// The type of the second input, as the graph knows it or as it is computed in.
+OpResult cast_like(const OpCall& call) {
+  const DataType to = call.graph.tensor(call.node.inputs[1]).type;
+  if (to == DataType::kUndefined) return one(call.x().to(call.x(1).scalar_type()));
+  if (!scalar_type(to)) return bad_node("casting to type " + std::string(type_name(to)) + " is not possible.");
+  return one(converted(call.x(), to, call.node.integer("saturate", 1) != 0));
 }
 std::string refuse_cast(const Node& node) {
   const auto to = static_cast<DataType>(node.integer("to", 1));
-  return scalar_type(to) ? "" : "Cast to type " + std::string(type_name(to));
+  return scalar_type(to) ? "" : "it casts to type " + std::string(type_name(to)) + ", which is not computed with";
 }
 
 at::Tensor int64_tensor(const Ints& values, const at::Tensor& like) {
@@ -283,6 +285,7 @@ const std::vector<OpRow>& shape_ops() {
       {"Expand", 2, expand},
       {"Tile", 2, tile},
       {"Cast", 1, cast, refuse_cast},
+      {"CastLike", 2, cast_like},
       {"Shape", 1, shape},
       {"Size", 1, size},
       {"Constant", 0, constant},

@@ -6,16 +6,13 @@
 
 #include "core/base/guarded.h"
 #include "core/exec/ops.h"
+#include "core/exec/runner_parts.h"
 #include "core/exec/tensors.h"
 #include "core/graph/layers.h"
 #include "core/quant/params.h"
 
 namespace quanvas::exec {
 namespace {
-
-std::string label(const Node& node) { return node.op + " '" + node.name + "'"; }
-
-std::size_t at_index(TensorId id) { return static_cast<std::size_t>(id); }
 
 Status check_device(const std::string& device) {
   const bool cuda = device == "cuda" || device.starts_with("cuda:");
@@ -68,25 +65,28 @@ Status check_inputs(const Graph& graph, const std::vector<at::Tensor>& inputs) {
 
 }  // namespace
 
-// What a node's site quantizers touch: input position and operand number of each activation operand.
-struct Runner::NodeSites {
-  std::vector<std::pair<std::size_t, int>> operands;
-  bool has_output = false;
-};
-
 Runner::~Runner() = default;
 
 Result<std::shared_ptr<const Runner>> Runner::create(ModelPtr model, const QuantizerMap* quantizers,
                                                      const std::string& device) {
   if (!model || !model->graph || !model->weights) return fail(ErrorCode::kInternal, "There is no model to run.");
   QUANVAS_CHECK(check_device(device));
+  return make(std::move(model), quantizers, device, 0);
+}
+
+Result<std::shared_ptr<const Runner>> Runner::make(ModelPtr model, const QuantizerMap* quantizers,
+                                                   const std::string& device, int depth) {
   return guarded("runner", [&]() -> Result<std::shared_ptr<const Runner>> {
     std::shared_ptr<Runner> runner(new Runner);
     runner->model_ = std::move(model);
     runner->device_ = device;
+    runner->is_body_ = depth > 0;
+    for (const Node& node : runner->graph().nodes()) runner->refusals_.push_back(unsupported_reason(node));
     runner->find_sites();
     runner->find_last_uses();
+    runner->find_types();
     QUANVAS_CHECK(runner->load_weights(quantizers));
+    QUANVAS_CHECK(runner->make_bodies(depth));
     return std::shared_ptr<const Runner>(runner);
   });
 }
@@ -178,6 +178,9 @@ Status Runner::gather(std::size_t index, const Environment& env, const RunHooks&
   in.reserve(node.inputs.size());
   for (const TensorId id : node.inputs) {
     in.push_back(id == kNoTensor ? at::Tensor() : value(index, id, env, hooks));
+    if (id != kNoTensor && !in.back().defined() && env.others.count(id))
+      return fail(ErrorCode::kInvalidArgument, label(node) + ": its input '" + graph().tensor(id).name +
+                                                   "' is a sequence or an empty optional, a tensor is expected.");
     if (id != kNoTensor && !in.back().defined())
       return fail(ErrorCode::kInvalidArgument,
                   label(node) + ": its input '" + graph().tensor(id).name + "' has no value" +
@@ -190,23 +193,29 @@ Status Runner::gather(std::size_t index, const Environment& env, const RunHooks&
 
 Status Runner::run_node(std::size_t index, Environment& env, const RunHooks& hooks) const {
   const Node& node = graph().nodes()[index];
-  if (const std::string reason = unsupported_reason(node); !reason.empty())
+  if (const std::string& reason = refusals_[index]; !reason.empty())
     return fail(ErrorCode::kUnsupported, label(node) + " cannot be executed: " + reason + ".");
+  const OpRow* row = find_op(node);
+  if (row->run_values) return run_value_node(index, env, hooks);
+  const bool has_types = !types_.empty() && types_.count(index) > 0;
   Tensors in;
   auto done = guarded(label(node), [&]() -> OpResult {
     QUANVAS_CHECK(gather(index, env, hooks, in));
+    if (has_types) QUANVAS_CHECK(fit_types(index, in));
     const bool exact = exact_.count(node.id) > 0 || (hooks.exact && hooks.exact->count(node.id) > 0);
     if (exact) in[0] = in[0].to(at::kDouble);
-    QUANVAS_TRY(Tensors out, find_op(node)->run({graph(), node, hooks, in}));
+    QUANVAS_TRY(Tensors out, row->run({graph(), node, hooks, in}));
     if (exact && !out.empty()) out[0] = out[0].to(at::kFloat);
     if (sites_[index].has_output && !out.empty())
       out[0] = quantize({node.id, SiteKind::kOutput, 0}, out[0], hooks);
+    if (has_types)
+      for (std::size_t i = 0; i < out.size(); ++i) out[i] = fit_type(index, i, out[i]);
     return out;
   });
   if (!done) return Failure(describe_failure(node, in, std::move(done).error()));
   for (std::size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i] == kNoTensor) continue;
-    if (i >= done->size())
+    if (i >= done->size() || !(*done)[i].defined())
       return fail(ErrorCode::kUnsupported, label(node) + ": output " + std::to_string(i + 1) + " is not computed here.");
     env[at_index(node.outputs[i])] = (*done)[i];
     if (hooks.tap) hooks.tap(node.outputs[i], (*done)[i]);
@@ -227,34 +236,43 @@ Error Runner::describe_failure(const Node& node, const Tensors& in, Error e) con
   return e;
 }
 
+Status Runner::place(std::size_t input, const at::Tensor& given, Environment& env, const RunHooks& hooks) const {
+  const TensorId id = graph().inputs()[input];
+  at::Tensor x = computed(given);
+  if (const auto type = scalar_type(graph().tensor(id).type); type && *type != x.scalar_type()) x = x.to(*type);
+  if (device_ != "cpu") x = x.to(at::Device(device_));
+  env[at_index(id)] = x;
+  if (hooks.tap) hooks.tap(id, x);
+  return {};
+}
+
 Status Runner::start(const std::vector<at::Tensor>& inputs, Environment& env, const RunHooks& hooks) const {
   QUANVAS_CHECK(check_inputs(graph(), inputs));
   return guarded("inputs", [&]() -> Status {
     env.resize(graph().tensors().size());
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const TensorId id = graph().inputs()[i];
-      at::Tensor x = computed(inputs[i]);
-      if (const auto type = scalar_type(graph().tensor(id).type); type && *type != x.scalar_type()) x = x.to(*type);
-      if (device_ != "cpu") x = x.to(at::Device(device_));
-      env[at_index(id)] = x;
-      if (hooks.tap) hooks.tap(id, x);
-    }
+    for (std::size_t i = 0; i < inputs.size(); ++i) QUANVAS_CHECK(place(i, inputs[i], env, hooks));
     return {};
   });
+}
+
+Status Runner::run_rest(Environment& env, const RunHooks& hooks) const {
+  for (std::size_t i = 0; i < graph().nodes().size(); ++i) {
+    QUANVAS_CHECK(run_node(i, env, hooks));
+    for (const TensorId id : free_after_[i]) env[at_index(id)].reset();
+  }
+  return {};
 }
 
 Result<std::vector<at::Tensor>> Runner::run(const std::vector<at::Tensor>& inputs, const RunHooks& hooks) const {
   Environment env;
   QUANVAS_CHECK(start(inputs, env, hooks));
-  for (std::size_t i = 0; i < graph().nodes().size(); ++i) {
-    QUANVAS_CHECK(run_node(i, env, hooks));
-    for (const TensorId id : free_after_[i]) env[at_index(id)].reset();
-  }
+  QUANVAS_CHECK(run_rest(env, hooks));
   std::vector<at::Tensor> outputs;
   for (const TensorId id : graph().outputs()) {
     outputs.push_back(value(graph().nodes().size(), id, env, hooks));
     if (!outputs.back().defined())
-      return fail(ErrorCode::kInvalidArgument, "Output '" + graph().tensor(id).name + "' has no value.");
+      return fail(ErrorCode::kInvalidArgument, "Output '" + graph().tensor(id).name + "' " +
+                                                   (env.others.count(id) ? "is no tensor." : "has no value."));
   }
   return outputs;
 }

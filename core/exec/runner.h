@@ -20,7 +20,27 @@
 namespace quanvas::exec {
 
 using QuantizerMap = std::map<Site, quant::QuantParams>;
-using Environment = std::vector<at::Tensor>;  // by TensorId; undefined: not there (yet, or freed)
+
+// What an edge carries: a tensor mostly; a sequence of tensors; or an optional that holds nothing. An optional that
+// holds something is that something.
+struct Value {
+  at::Tensor tensor;
+  std::shared_ptr<const std::vector<at::Tensor>> sequence;
+  bool is_absent = false;
+
+  bool defined() const { return tensor.defined() || sequence || is_absent; }
+  static Value of(at::Tensor t) { return {std::move(t), nullptr, false}; }
+  static Value of(std::vector<at::Tensor> s) {
+    return {{}, std::make_shared<const std::vector<at::Tensor>>(std::move(s)), false};
+  }
+};
+using Values = std::vector<Value>;
+
+// Tensors by TensorId; undefined: not there (yet, or freed), or it stands among the few `others`.
+struct Environment : std::vector<at::Tensor> {
+  using std::vector<at::Tensor>::vector;
+  std::map<TensorId, Value> others;
+};
 
 struct RunHooks {
   // Called for every tensor as soon as it exists (graph inputs too, initializers not). May be empty.
@@ -55,8 +75,10 @@ class Runner {
   // stands here in float, each node sees its own). Undefined for other tensors.
   const Environment& weights() const { return weights_; }
 
-  // inputs in the order of graph().inputs(); returns the graph's outputs.
+  // inputs in the order of graph().inputs(); returns the graph's outputs. Fails when an output is no tensor.
   Result<std::vector<at::Tensor>> run(const std::vector<at::Tensor>& inputs, const RunHooks& hooks = {}) const;
+  // The same for graphs whose inputs or outputs may be sequences and optionals.
+  Result<Values> run_values(const Values& inputs, const RunHooks& hooks = {}) const;
   // Everything kept: the environment of the whole graph.
   Result<Environment> run_all(const std::vector<at::Tensor>& inputs, const RunHooks& hooks = {}) const;
   // Runs only `nodes` (ids, topological order, see Graph::downstream) taking all else from `env`, which gets
@@ -65,12 +87,24 @@ class Runner {
 
  private:
   struct NodeSites;
+  struct NodeTypes;
   Runner() = default;
+  static Result<std::shared_ptr<const Runner>> make(ModelPtr model, const QuantizerMap* quantizers,
+                                                    const std::string& device, int depth);
+  Status make_bodies(int depth);
+  void find_types();
   void find_sites();
   void find_last_uses();
   Status load_weights(const QuantizerMap* quantizers);
   Status start(const std::vector<at::Tensor>& inputs, Environment& env, const RunHooks& hooks) const;
+  Status start_values(const Values& inputs, Environment& env, const RunHooks& hooks) const;
+  Status place(std::size_t input, const at::Tensor& given, Environment& env, const RunHooks& hooks) const;
   Status run_node(std::size_t index, Environment& env, const RunHooks& hooks) const;
+  Status run_value_node(std::size_t index, Environment& env, const RunHooks& hooks) const;
+  Result<Values> gather_values(std::size_t index, const Environment& env, const RunHooks& hooks) const;
+  Status run_rest(Environment& env, const RunHooks& hooks) const;
+  Status fit_types(std::size_t index, const std::vector<at::Tensor>& in) const;
+  at::Tensor fit_type(std::size_t index, std::size_t output, at::Tensor y) const;
   Status gather(std::size_t index, const Environment& env, const RunHooks& hooks, std::vector<at::Tensor>& in) const;
   const at::Tensor& value(std::size_t position, TensorId id, const Environment& env, const RunHooks& hooks) const;
   at::Tensor quantize(const Site& site, const at::Tensor& x, const RunHooks& hooks) const;
@@ -84,6 +118,10 @@ class Runner {
   std::set<NodeId> exact_;                         // whose output is truncated
   std::vector<NodeSites> sites_;                   // by node position
   std::vector<std::vector<TensorId>> free_after_;  // by node position
+  std::vector<std::string> refusals_;              // by node position: why it cannot be executed
+  std::map<std::size_t, NodeTypes> types_;         // nodes with unsigned types that LibTorch lacks
+  std::map<std::size_t, std::map<std::string, std::shared_ptr<const Runner>>> bodies_;  // of nodes with subgraphs
+  bool is_body_ = false;
 };
 
 // Whether the executor has this operator (with these attributes); empty: yes, else the reason.
@@ -107,6 +145,9 @@ at::Tensor fake_quantize_ste(const at::Tensor& x, const at::Tensor& scale, const
 
 at::Tensor to_tensor(const TensorData& data);        // copies; float16/double stay their type
 TensorData to_data(const at::Tensor& tensor);
+// In an element type of the same values that LibTorch may lack or that was computed in a wider one: uint16, uint32,
+// uint64, float16, bfloat16, float8 ...; undefined: as above. Reals are rounded, integers wrap.
+TensorData to_data(const at::Tensor& tensor, DataType type);
 
 // Threads: `set_threads(n)` once at start (0: all cores); see chunks.h for who uses them.
 void set_threads(int threads);

@@ -10,10 +10,10 @@ namespace {
 Result<Ints> spatial(const OpCall& call, const char* key, std::size_t rank) {
   Ints values = call.node.integers(key, Ints(rank, 1));
   if (values.size() != rank)
-    return bad_node("'" + std::string(key) + "' has " + std::to_string(values.size()) + " values, expected " +
+    return bad_node(std::string("'") + key + "' has " + std::to_string(values.size()) + " values, expected " +
                     std::to_string(rank) + ".");
   for (const auto v : values)
-    if (v < 1) return bad_node("'" + std::string(key) + "' holds " + std::to_string(v) + ", expected at least 1.");
+    if (v < 1) return bad_node(std::string("'") + key + "' holds " + std::to_string(v) + ", expected at least 1.");
   return values;
 }
 

@@ -19,7 +19,12 @@ void leave_shared_pool() {
   if (set) set(true);
 }
 
+thread_local std::stop_token stop_token_of_thread;
+
 }  // namespace
+
+void set_stop_token(std::stop_token token) { stop_token_of_thread = std::move(token); }
+bool stop_requested() { return stop_token_of_thread.stop_requested(); }
 
 void enter_worker() {
   // at::set_num_threads would also change the default of every thread that starts later. OpenMP's own setting

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
@@ -12,6 +13,11 @@ namespace quanvas::exec {
 
 // To be called first in a thread of ours: from then on LibTorch, OpenMP and our kernels use one thread in it.
 void enter_worker();
+
+// Whether the job that this thread works for has been stopped: for operators that may run for ever (Loop). Threads
+// that were given no token are never stopped.
+void set_stop_token(std::stop_token token);
+bool stop_requested();
 
 // A fixed crew for many short rounds (the shards of a training step). run() is not reentrant; `task` must not
 // throw. Owned and used by one thread.

@@ -18,6 +18,7 @@ constexpr TypeRow kTypes[] = {
     {"float16", 2},        {"float64", 8},  {"uint32", 4},       {"uint64", 8},         {"complex64", 8},
     {"complex128", 16},    {"bfloat16", 2}, {"float8e4m3fn", 1}, {"float8e4m3fnuz", 1}, {"float8e5m2", 1},
     {"float8e5m2fnuz", 1}, {"uint4", 0},    {"int4", 0},         {"float4e2m1", 0},
+    {"float8e8m0", 1},
 };
 
 const TypeRow* type_row(DataType type) {
@@ -84,6 +85,21 @@ std::string Node::text(const std::string& key, const std::string& fallback) cons
 std::vector<std::int64_t> Node::integers(const std::string& key, std::vector<std::int64_t> fallback) const {
   const auto* v = attribute<std::vector<std::int64_t>>(*this, key);
   return v ? *v : fallback;
+}
+
+std::vector<float> Node::reals(const std::string& key, std::vector<float> fallback) const {
+  const auto* v = attribute<std::vector<float>>(*this, key);
+  return v ? *v : fallback;
+}
+
+std::vector<std::string> Node::texts(const std::string& key, std::vector<std::string> fallback) const {
+  const auto* v = attribute<std::vector<std::string>>(*this, key);
+  return v ? *v : fallback;
+}
+
+GraphPtr Node::subgraph(const std::string& key) const {
+  const auto* v = attribute<GraphPtr>(*this, key);
+  return v ? *v : nullptr;
 }
 
 const Node* Graph::find(NodeId id) const {

@@ -20,10 +20,12 @@
 
 namespace quanvas {
 
-// ONNX TensorProto.DataType numbers; newer ones (float8, int4 ...) are kept as their number.
+// ONNX TensorProto.DataType numbers; others are kept as their number.
 enum class DataType : int {
   kUndefined = 0, kFloat = 1, kUint8 = 2, kInt8 = 3, kUint16 = 4, kInt16 = 5, kInt32 = 6, kInt64 = 7,
   kString = 8, kBool = 9, kFloat16 = 10, kDouble = 11, kUint32 = 12, kUint64 = 13, kBfloat16 = 16,
+  kFloat8E4M3Fn = 17, kFloat8E4M3Fnuz = 18, kFloat8E5M2 = 19, kFloat8E5M2Fnuz = 20, kUint4 = 21, kInt4 = 22,
+  kFloat4E2M1 = 23, kFloat8E8M0 = 24,
 };
 const char* type_name(DataType type);      // "float32", "int8" ...
 std::size_t element_size(DataType type);   // bytes; 0 for types of no fixed or sub-byte size
@@ -37,10 +39,14 @@ using Shape = std::vector<std::int64_t>;  // -1: unknown or symbolic (the batch)
 std::string shape_text(const Shape& shape);             // "1×28×28"; "?" for unknown; "scalar" for rank 0
 std::int64_t element_count(const Shape& shape);         // unknown dimensions count as 1; saturates
 
-// Tensor-valued attributes (Constant nodes) become initializers at import. A subgraph is kept only as a
-// name: its node is opaque.
+class Graph;
+using GraphPtr = std::shared_ptr<const Graph>;
+
+// Tensor-valued attributes (Constant nodes) become initializers at import. A subgraph (the body of If, Loop ...) is
+// a Graph without initializers of its own: what it reads from outside, weights included, are the last inputs of its
+// node, as many as the node's attribute "captured" says, and the last inputs of the subgraph, in the same order.
 using Attribute = std::variant<std::int64_t, float, std::string, std::vector<std::int64_t>, std::vector<float>,
-                               std::vector<std::string>>;
+                               std::vector<std::string>, GraphPtr>;
 using Attributes = std::map<std::string, Attribute>;
 
 struct TensorInfo {
@@ -67,6 +73,9 @@ struct Node {
   float real(const std::string& key, float fallback) const;
   std::string text(const std::string& key, const std::string& fallback) const;
   std::vector<std::int64_t> integers(const std::string& key, std::vector<std::int64_t> fallback = {}) const;
+  std::vector<float> reals(const std::string& key, std::vector<float> fallback = {}) const;
+  std::vector<std::string> texts(const std::string& key, std::vector<std::string> fallback = {}) const;
+  GraphPtr subgraph(const std::string& key) const;  // null when absent
   TensorId input(std::size_t i) const { return i < inputs.size() ? inputs[i] : kNoTensor; }
 };
 
@@ -100,7 +109,6 @@ class Graph {
   std::unordered_map<std::string, TensorId> tensor_by_name_;
   std::unordered_map<std::string, std::size_t> node_by_name_;
 };
-using GraphPtr = std::shared_ptr<const Graph>;
 
 // Makes Graphs: from nothing (importers) or as an edit of one (passes). build() sorts topologically, drops
 // tensors that nothing uses, makes empty or repeated node names unique, derives scopes from names that

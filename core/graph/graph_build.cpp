@@ -61,6 +61,8 @@ void hash_attribute(Hasher& h, const Attribute& attribute) {
         } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
           h.number(static_cast<std::int64_t>(v.size()));
           for (const auto& s : v) h.text(s);
+        } else if constexpr (std::is_same_v<T, GraphPtr>) {
+          h.text(v ? v->hash() : std::string());
         } else {
           h.number(static_cast<std::int64_t>(v.size()));
           h.bytes(v.data(), v.size() * sizeof(v[0]));

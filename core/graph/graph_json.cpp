@@ -17,6 +17,7 @@ json attribute_to_json(const Attribute& attribute) {
         if constexpr (std::is_same_v<T, std::vector<std::int64_t>>) return {{"I", v}};
         if constexpr (std::is_same_v<T, std::vector<float>>) return {{"F", to_json_value(v)}};
         if constexpr (std::is_same_v<T, std::vector<std::string>>) return {{"S", v}};
+        if constexpr (std::is_same_v<T, GraphPtr>) return {{"g", graph_to_json(*v)}};
       },
       attribute);
 }
@@ -26,6 +27,15 @@ Result<Attribute> read_as(const json& j, const std::string& where) {
   QUANVAS_TRY(T value, from_json_value<T>(j, where));
   return Attribute(std::move(value));
 }
+
+// Subgraphs in subgraphs, as deep as an importer lets them be.
+struct Depth {
+  static thread_local int now;
+  Depth() { ++now; }
+  ~Depth() { --now; }
+};
+thread_local int Depth::now = 0;
+constexpr int kDeepest = 80;
 
 Result<Attribute> attribute_from_json(const json& j, const std::string& where) {
   if (!j.is_object() || j.size() != 1 || j.begin().key().size() != 1)
@@ -44,8 +54,15 @@ Result<Attribute> attribute_from_json(const json& j, const std::string& where) {
       return read_as<std::vector<float>>(value, where);
     case 'S':
       return read_as<std::vector<std::string>>(value, where);
+    case 'g': {
+      const Depth depth;
+      if (Depth::now > kDeepest)
+        return fail(ErrorCode::kCorrupt, "'" + where + "' holds subgraphs in each other without end.");
+      QUANVAS_TRY(GraphPtr body, graph_from_json(value));
+      return Attribute(std::move(body));
+    }
     default:
-      return json_type_error(where, "an attribute of type i, f, s, I, F or S", j);
+      return json_type_error(where, "an attribute of type i, f, s, I, F, S or g", j);
   }
 }
 

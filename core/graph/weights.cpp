@@ -53,7 +53,21 @@ std::vector<To> convert(const TensorData& t) {
 }
 
 template <class To>
+std::vector<To> convert_small(const TensorData& t) {
+  const bool packed = is_four_bit_type(t.type);
+  const std::int64_t there = static_cast<std::int64_t>(t.bytes) * (packed ? 2 : 1);
+  std::vector<To> out(static_cast<std::size_t>(std::clamp<std::int64_t>(t.count(), 0, there)));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto byte = static_cast<std::uint8_t>(t.data[packed ? i / 2 : i]);
+    const auto code = static_cast<std::uint8_t>(packed ? (i % 2 ? byte >> 4 : byte & 15) : byte);
+    out[i] = converted<To>(small_value(t.type, code));
+  }
+  return out;
+}
+
+template <class To>
 std::vector<To> convert_any(const TensorData& t) {
+  if (is_small_type(t.type)) return convert_small<To>(t);
   switch (t.type) {
     case DataType::kFloat:
       return convert<float, To>(t);

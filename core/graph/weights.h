@@ -27,8 +27,8 @@ struct TensorData {
   static TensorData of_floats(Shape shape, std::vector<float> values);
   static TensorData of_int64(Shape shape, std::vector<std::int64_t> values);
   std::int64_t count() const { return element_count(shape); }
-  // Converted to float32 whatever the element type (float16, double, integers, bool); empty for strings and
-  // for types without whole bytes. Never reads past `bytes`: fewer values come back when data is missing.
+  // Converted to float32 whatever the element type (float16, float8, int4 ...); empty for strings. Never reads past
+  // `bytes`: fewer values come back when data is missing.
   std::vector<float> to_floats() const;
   std::vector<std::int64_t> to_int64() const;  // the same; reals are truncated and saturate, nan is 0
   std::string content_hash() const;
@@ -37,6 +37,16 @@ struct TensorData {
 float half_to_float(std::uint16_t bits);      // IEEE 754 binary16
 float bfloat16_to_float(std::uint16_t bits);
 std::uint16_t float_to_half(float value);     // rounds half to even, overflows to infinity
+
+// The types of one byte or less: their values by code, and the bytes that `count` of them take (ONNX packs two
+// four-bit codes into a byte, the first in the low half). small_value: 0 for other types.
+bool is_small_type(DataType type);        // float8 of every kind, float4, int4, uint4
+bool is_four_bit_type(DataType type);     // float4, int4, uint4
+std::size_t bytes_of(DataType type, std::int64_t count);
+float small_value(DataType type, std::uint8_t code);
+// The code of the nearest value, ties to even. What is too large becomes the largest finite value when `saturate` is
+// set, else infinity or NaN, whichever the type has (float4 and the integers always saturate).
+std::uint8_t small_code(DataType type, float value, bool saturate = true);
 
 class WeightStore {
  public:

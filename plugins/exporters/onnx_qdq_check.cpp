@@ -1,5 +1,6 @@
 #include "plugins/exporters/onnx_qdq_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <sstream>
@@ -164,11 +165,16 @@ std::vector<Refusal> check_placement(const QuantizedModel& model, const Placemen
   return out;
 }
 
-// A Graph has no place for subgraphs and for tensors as attributes; the importer says so in opaque_reason.
+// A Graph has no place for tensors as attributes and for broken subgraphs; the importer says so in opaque_reason.
 bool lost_at_import(const Node& node) {
-  for (const char* sign : {"subgraph", "cannot be represented"})
+  for (const char* sign : {"its subgraph", "cannot be represented"})
     if (node.opaque_reason.find(sign) != std::string::npos) return true;
   return false;
+}
+
+bool has_subgraph(const Node& node) {
+  return std::any_of(node.attributes.begin(), node.attributes.end(),
+                     [](const auto& a) { return std::holds_alternative<GraphPtr>(a.second); });
 }
 
 }  // namespace
@@ -185,6 +191,10 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
     if (lost_at_import(node))
       out.push_back({node.name, {}, "operator", node.op + ": " + node.opaque_reason,
                      "operators whose attributes are numbers, texts and lists of them",
+                     "Cut the model before this node, or replace it, and import it again."});
+    else if (has_subgraph(node))
+      out.push_back({node.name, {}, "operator", node.op + ": it holds a subgraph",
+                     "operators without subgraphs (If, Loop and Scan are executed, but not written)",
                      "Cut the model before this node, or replace it, and import it again."});
     NodeDraft draft = draft_of(graph, node);
     if (const std::string why = upgrade(draft, graph, graph.opset(), opset); !why.empty())

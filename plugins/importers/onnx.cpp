@@ -30,10 +30,13 @@ Result<onnx::ModelProto> parse(const std::string& path) {
   if (model.MergePartialFromCodedStream(&in) && in.ConsumedEntireMessage()) return model;
   // Every ONNX file begins with its version.
   if (!model.has_ir_version() && !model.has_graph())
-    return fail(ErrorCode::kCorrupt, "'" + path + "' is not an ONNX file.", "Choose a model (.onnx) or a project (.quanvas).");
+    return fail(ErrorCode::kCorrupt, "'" + path + "' is not an ONNX file.",
+                "Choose a model (.onnx) or a project (.quanvas).");
   const auto at = static_cast<std::size_t>(in.CurrentPosition());
-  if (at >= bytes.size()) return not_onnx(path, "it ends in the middle, after " + std::to_string(bytes.size()) + " bytes");
-  return not_onnx(path, "it cannot be read beyond byte " + std::to_string(at) + " of " + std::to_string(bytes.size()));
+  if (at >= bytes.size())
+    return not_onnx(path, "it ends in the middle, after " + std::to_string(bytes.size()) + " bytes");
+  return not_onnx(path,
+                  "it cannot be read beyond byte " + std::to_string(at) + " of " + std::to_string(bytes.size()));
 }
 
 Shape without_symbols(Shape shape) {
@@ -43,6 +46,45 @@ Shape without_symbols(Shape shape) {
 
 std::optional<Shape> final_shape(const TensorFacts& facts) {
   return facts.shape ? std::optional(without_symbols(*facts.shape)) : std::nullopt;
+}
+
+// A subgraph as a Graph: its own inputs, then what it captures.
+Result<GraphPtr> finish_body(const Draft& draft, const DraftNode& owner, const DraftBody& body);
+
+Result<Attributes> attributes_of(const Draft& draft, const DraftNode& node) {
+  Attributes out = node.attributes;
+  for (const auto& [key, body] : node.bodies) {
+    QUANVAS_TRY(GraphPtr graph, finish_body(draft, node, *body));
+    out[key] = std::move(graph);
+  }
+  if (!node.bodies.empty()) out["captured"] = static_cast<std::int64_t>(node.captured.size());
+  return out;
+}
+
+Result<GraphPtr> finish_body(const Draft& draft, const DraftNode& owner, const DraftBody& body) {
+  GraphBuilder builder;
+  builder.set_name(body.name);
+  builder.set_opset(draft.opset);
+  const auto declare = [&](const std::string& t) {
+    const auto said = draft.declared.find(t);
+    if (const TensorFacts* facts = draft.known(t))
+      builder.tensor(t, facts->type, final_shape(*facts));
+    else if (said != draft.declared.end())
+      builder.tensor(t, said->second.type, final_shape(said->second));
+  };
+  for (const auto* list : {&body.inputs, &owner.captured})
+    for (const std::string& t : *list) {
+      builder.input(t);
+      declare(t);
+    }
+  for (const DraftNode& n : body.nodes) {
+    QUANVAS_TRY(Attributes attributes, attributes_of(draft, n));
+    builder.node(n.name, n.op, n.inputs, n.outputs, std::move(attributes), n.domain, n.opaque_reason);
+    for (const std::string& t : n.outputs)
+      if (!t.empty()) declare(t);
+  }
+  for (const std::string& t : body.outputs) builder.output(t);
+  return builder.build();
 }
 
 Result<Model> finish(const Draft& draft, const std::string& path) {
@@ -66,7 +108,8 @@ Result<Model> finish(const Draft& draft, const std::string& path) {
   for (const DraftNode& n : draft.nodes) {
     if (n.removed) continue;
     for (const std::string& t : n.inputs) use(t);
-    builder.node(n.name, n.op, n.inputs, n.outputs, n.attributes, n.domain, n.opaque_reason);
+    QUANVAS_TRY(Attributes attributes, attributes_of(draft, n));
+    builder.node(n.name, n.op, n.inputs, n.outputs, std::move(attributes), n.domain, n.opaque_reason);
     for (const std::string& t : n.outputs) declare(t);
   }
   for (const std::string& t : draft.outputs) {

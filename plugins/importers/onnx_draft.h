@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -18,6 +19,7 @@ namespace onnx {
 class ModelProto;
 class TensorProto;
 class NodeProto;
+class SparseTensorProto;
 }  // namespace onnx
 
 namespace quanvas::onnx_import {
@@ -29,9 +31,20 @@ struct TensorFacts {
   std::optional<Shape> shape;
 };
 
+struct DraftNode;
+
+// A subgraph. No name in it is used elsewhere in the draft, except for what it captures.
+struct DraftBody {
+  std::string name;
+  std::vector<DraftNode> nodes;
+  std::vector<std::string> inputs, outputs;  // inputs without captured ones
+};
+
 struct DraftNode {
   std::string name, op, domain;
   std::vector<std::string> inputs, outputs;  // "" for omitted ones
+  std::map<std::string, std::shared_ptr<const DraftBody>> bodies;
+  std::vector<std::string> captured;  // what the last inputs are called in the bodies
   Attributes attributes;
   std::string opaque_reason;
   bool removed = false;
@@ -42,6 +55,7 @@ struct DraftNode {
   std::vector<float> reals(const std::string& key) const;  // empty when absent
   std::string text(const std::string& key) const;
   std::string label() const;  // for messages: name, else op and output
+  std::size_t own_inputs() const { return inputs.size() - captured.size(); }
 };
 
 struct Draft {
@@ -106,6 +120,8 @@ std::optional<Movement> movement(const DraftNode& node, const Knowledge& known, 
 
 // Fills facts of the node's outputs. Returns the reason when the inference failed, else "".
 std::string infer(const DraftNode& node, const Knowledge& known, Draft& draft);
+// Facts of the outputs of an operator that the library does not know in this form; none: no such rule.
+std::optional<std::vector<TensorFacts>> newer_rule(const DraftNode& node, const Knowledge& known);
 // Why the attributes cannot be right ("strides has a 0"); "" when they look sane.
 std::string implausible(const DraftNode& node);
 bool is_known_operator(const std::string& op);
@@ -126,6 +142,7 @@ struct Source {
 };
 Result<Draft> read_draft(onnx::ModelProto& model, const Source& source);
 Result<TensorData> read_tensor(onnx::TensorProto& tensor, const Source& source);
+Result<TensorData> read_sparse(onnx::SparseTensorProto& tensor, const Source& source);  // as a dense one
 std::string printable(const std::string& name);  // bytes that are no UTF-8 as \xNN
 
 }  // namespace quanvas::onnx_import

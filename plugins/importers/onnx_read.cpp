@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "plugins/importers/onnx_draft.h"
+#include "plugins/importers/onnx_scope.h"
 
 namespace quanvas::onnx_import {
 namespace {
@@ -17,41 +18,33 @@ bool is_default_domain(const std::string& domain) {
   return domain.empty() || domain == "ai.onnx";
 }
 
-// Length of the UTF-8 sequence at i, 0 when it is none.
-std::size_t utf8_length(const std::string& s, std::size_t i) {
-  const auto c = static_cast<unsigned char>(s[i]);
-  const std::size_t n = c < 0x80                ? 1
-                        : c >= 0xc2 && c < 0xe0 ? 2
-                        : c >= 0xe0 && c < 0xf0 ? 3
-                        : c >= 0xf0 && c < 0xf5 ? 4
-                                                : 0;
-  if (n == 0 || i + n > s.size()) return 0;
-  for (std::size_t k = 1; k < n; ++k)
-    if ((static_cast<unsigned char>(s[i + k]) & 0xc0) != 0x80) return 0;
-  const auto second = n > 1 ? static_cast<unsigned char>(s[i + 1]) : 0;
-  const bool is_bad = (c == 0xe0 && second < 0xa0) || (c == 0xed && second >= 0xa0) ||
-                      (c == 0xf0 && second < 0x90) || (c == 0xf4 && second >= 0x90);
-  return is_bad ? 0 : n;
+std::string plain_domain(const std::string& domain) {
+  return is_default_domain(domain) ? std::string() : domain;
 }
+
+constexpr int kDeepest = 64;                 // subgraphs and functions in each other
+constexpr std::size_t kMostNodes = 1 << 20;  // that functions may be expanded to
 
 class Reader {
  public:
-  Reader(onnx::GraphProto& graph, const Source& source, Draft& draft)
-      : graph_(graph), source_(source), draft_(draft) {}
+  Reader(onnx::ModelProto& model, const Source& source, Draft& draft)
+      : graph_(*model.mutable_graph()), source_(source), draft_(draft) {
+    for (const auto& f : model.functions()) functions_[{plain_domain(f.domain()), f.name()}] = &f;
+  }
 
   Status run() {
-    QUANVAS_CHECK(initializers());
+    for (const auto& n : graph_.node())
+      for (const auto& t : n.output()) used_.insert(printable(t));
+    for (const auto& v : graph_.input()) used_.insert(printable(v.name()));
+    QUANVAS_CHECK(initializers(graph_, scope_));
     inputs();
-    for (auto& info : *graph_.mutable_value_info()) declare(info);
+    for (auto& info : *graph_.mutable_value_info()) declare(info, scope_);
     for (auto& info : *graph_.mutable_output()) {
-      declare(info);
+      declare(info, scope_);
       draft_.outputs.push_back(printable(info.name()));
       draft_.output_names.insert(draft_.outputs.back());
     }
-    for (auto& node : *graph_.mutable_node()) {
-      QUANVAS_CHECK(source_.job.check());
-      QUANVAS_CHECK(add_node(node));
-    }
+    for (auto& node : *graph_.mutable_node()) QUANVAS_CHECK(add_node(node, scope_, draft_.nodes));
     return {};
   }
 
@@ -59,8 +52,22 @@ class Reader {
   onnx::GraphProto& graph_;
   const Source& source_;
   Draft& draft_;
+  Scope scope_;                                            // of the main graph: names stay as they are
   std::map<std::string, std::int64_t> symbols_;            // of dim_param
   std::unordered_map<std::string, std::string> produced_;  // tensor, node
+  std::unordered_set<std::string> used_;
+  std::map<std::pair<std::string, std::string>, const onnx::FunctionProto*> functions_;
+  std::size_t expanded_ = 0;
+
+  // A name that nothing in the file has: the given one, or with a number.
+  std::string fresh(const std::string& wanted) {
+    std::string name = wanted.empty() ? "value" : wanted;
+    for (int k = 2; !used_.insert(name).second; ++k) name = wanted + "_" + std::to_string(k);
+    return name;
+  }
+  const std::string& define(const std::string& name, Scope& scope, const std::string& prefix = {}) {
+    return scope.names[name] = fresh(prefix + printable(name));
+  }
 
   Status add_constant(const std::string& name, TensorData data) {
     if (name.empty()) return bad(source_, "an initializer has no name");
@@ -70,17 +77,24 @@ class Reader {
     return {};
   }
 
-  Status initializers() {
-    if (graph_.sparse_initializer_size() > 0)
-      return fail(ErrorCode::kUnsupported,
-                  "'" + source_.path + "': the tensor '" + printable(graph_.sparse_initializer(0).values().name()) +
-                      "' is stored as a sparse initializer, which is not supported.",
-                  "Export the model with dense weights.");
-    for (auto& t : *graph_.mutable_initializer()) {
+  // Those of subgraphs become initializers of the whole, which the subgraphs capture.
+  Status initializers(onnx::GraphProto& graph, Scope& scope) {
+    const bool is_main = &scope == &scope_;
+    const auto add = [&](const std::string& name, Result<TensorData> data) -> Status {
+      if (!data) return Failure(data.error());
+      if (is_main) {
+        used_.insert(printable(name));
+        return add_constant(printable(name), std::move(*data));
+      }
+      if (scope.names.count(name)) return {};  // the default of an input that is always given
+      return add_constant(define(name, scope), std::move(*data));
+    };
+    for (auto& t : *graph.mutable_initializer()) {
       QUANVAS_CHECK(source_.job.check());
-      QUANVAS_TRY(TensorData data, read_tensor(t, source_));
-      QUANVAS_CHECK(add_constant(printable(t.name()), std::move(data)));
+      QUANVAS_CHECK(add(t.name(), read_tensor(t, source_)));
     }
+    for (auto& t : *graph.mutable_sparse_initializer())
+      QUANVAS_CHECK(add(t.values().name(), read_sparse(t, source_)));
     return {};
   }
 
@@ -116,37 +130,106 @@ class Reader {
     }
   }
 
-  void declare(const onnx::ValueInfoProto& info) {
-    const std::string name = printable(info.name());
+  void declare(const onnx::ValueInfoProto& info, const Scope& scope) {
+    const std::string name = scope.resolve(info.name());
     if (!draft_.facts.count(name)) draft_.declared[name] = facts_of(info, false);
   }
 
-  Status add_node(onnx::NodeProto& proto) {
+  Status add_node(onnx::NodeProto& proto, Scope& scope, std::vector<DraftNode>& nodes,
+                  const std::string& prefix = {}) {
+    QUANVAS_CHECK(source_.job.check());
+    const auto function = functions_.find({plain_domain(proto.domain()), proto.op_type()});
+    if (function != functions_.end()) return expand(*function->second, proto, scope, nodes, prefix);
     if (is_default_domain(proto.domain()) && proto.op_type() == "Constant" && proto.output_size() == 1) {
-      QUANVAS_TRY(const bool done, add_constant_node(proto));
+      QUANVAS_TRY(const bool done, add_constant_node(proto, scope));
       if (done) return {};
     }
     DraftNode node;
-    node.name = printable(proto.name());
+    node.name = proto.name().empty() ? std::string() : prefix + printable(proto.name());
     node.op = printable(proto.op_type());
     if (node.op.empty()) return bad(source_, "the node '" + node.name + "' has no operator");
     if (!is_default_domain(proto.domain())) node.domain = printable(proto.domain());
-    for (const auto& t : proto.input()) node.inputs.push_back(printable(t));
-    for (const auto& t : proto.output()) node.outputs.push_back(printable(t));
+    for (const auto& t : proto.input()) node.inputs.push_back(scope.resolve(t));
+    for (const auto& t : proto.output()) node.outputs.push_back(scope.resolve(t));
     if (node.outputs.empty()) return bad(source_, "the node '" + node.label() + "' has no outputs");
     for (const std::string& t : node.outputs)
       if (!t.empty() && (draft_.facts.count(t) || !produced_.emplace(t, node.label()).second))
         return bad(source_,
                    "the tensor '" + t + "' is produced twice, the second time by the node '" + node.label() + "'");
-    for (auto& a : *proto.mutable_attribute()) QUANVAS_CHECK(add_attribute(a, node));
+    for (auto& a : *proto.mutable_attribute()) QUANVAS_CHECK(add_argument(a, node, scope));
+    capture(node);
     judge(node);
-    draft_.nodes.push_back(std::move(node));
+    nodes.push_back(std::move(node));
     return {};
+  }
+
+  // The nodes of a function instead of its call.
+  Status expand(const onnx::FunctionProto& function, const onnx::NodeProto& call, const Scope& outer,
+                std::vector<DraftNode>& nodes, const std::string& prefix) {
+    if (outer.depth >= kDeepest)
+      return bad(source_, "the function '" + printable(function.name()) + "' calls itself or too many others");
+    if (expanded_ += static_cast<std::size_t>(function.node_size()); expanded_ > kMostNodes)
+      return bad(source_, "its functions stand for more than a million nodes");
+    std::string path = prefix + printable(call.name().empty() ? call.op_type() : call.name());
+    path = call.name().empty() ? fresh(path) + "/" : path + "/";
+    Scope scope;
+    scope.depth = outer.depth + 1;
+    std::map<std::string, const onnx::AttributeProto*> arguments;
+    std::vector<onnx::AttributeProto> defaults = default_arguments(function);
+    for (const auto& a : defaults) arguments[a.name()] = &a;
+    for (const auto& a : call.attribute()) {
+      const onnx::AttributeProto* value = &a;
+      if (!a.ref_attr_name().empty()) value = outer.argument(a.ref_attr_name());
+      if (value) arguments[a.name()] = value;
+    }
+    scope.arguments = &arguments;
+    for (int i = 0; i < function.input_size(); ++i)
+      scope.names[function.input(i)] = i < call.input_size() ? outer.resolve(call.input(i)) : std::string();
+    std::vector<std::pair<std::string, std::string>> passed;  // results that are inputs
+    for (int i = 0; i < function.output_size(); ++i) {
+      const std::string result = i < call.output_size() ? outer.resolve(call.output(i)) : std::string();
+      if (const std::string* known = scope.find(function.output(i))) {
+        if (!result.empty()) passed.emplace_back(*known, result);
+      } else if (!result.empty()) {
+        scope.names[function.output(i)] = result;
+      }
+    }
+    for (const auto& n : function.node())
+      for (const auto& t : n.output())
+        if (!t.empty() && !scope.names.count(t)) define(t, scope, path);
+    for (onnx::NodeProto n : function.node()) QUANVAS_CHECK(add_node(n, scope, nodes, path));
+    for (const auto& [from, to] : passed) {
+      DraftNode identity;
+      identity.op = "Identity";
+      identity.inputs = {from};
+      identity.outputs = {to};
+      nodes.push_back(std::move(identity));
+    }
+    return {};
+  }
+
+  // Field 11 came with a newer version of the format than the library knows.
+  static std::vector<onnx::AttributeProto> default_arguments(const onnx::FunctionProto& function) {
+    std::vector<onnx::AttributeProto> out;
+    const auto& fields = function.unknown_fields();
+    for (int i = 0; i < fields.field_count(); ++i) {
+      const auto& field = fields.field(i);
+      onnx::AttributeProto a;
+      if (field.number() == 11 && field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED &&
+          a.ParseFromString(field.length_delimited()))
+        out.push_back(std::move(a));
+    }
+    return out;
   }
 
   static void judge(DraftNode& node) {
     if (!node.opaque_reason.empty()) return;
-    if (!node.domain.empty())
+    if (node.domain == "ai.onnx.ml")
+      node.opaque_reason = "the operators of ai.onnx.ml (trees, support vectors, tables of texts) are not computed";
+    else if (node.domain == "ai.onnx.preview.training" || node.domain == "ai.onnx.training")
+      node.opaque_reason =
+          "the operator " + node.op + " belongs to training, and networks are trained by recipes here";
+    else if (!node.domain.empty())
       node.opaque_reason = "the operator " + node.op + " of the domain '" + node.domain + "' is not known";
     else if (!is_known_operator(node.op))
       node.opaque_reason = "there is no ONNX operator " + node.op;
@@ -154,14 +237,23 @@ class Reader {
       node.opaque_reason = why;
   }
 
-  Result<bool> add_constant_node(onnx::NodeProto& proto) {
-    const std::string name = printable(proto.output(0));
+  Result<bool> add_constant_node(onnx::NodeProto& proto, const Scope& scope) {
+    const std::string name = scope.resolve(proto.output(0));
     if (proto.attribute_size() != 1) return false;
-    auto& a = *proto.mutable_attribute(0);
+    onnx::AttributeProto a = proto.attribute(0);
+    if (!a.ref_attr_name().empty()) {
+      const onnx::AttributeProto* value = scope.argument(a.ref_attr_name());
+      if (!value) return false;
+      const std::string key = a.name();
+      a = *value;
+      a.set_name(key);
+    }
     std::optional<TensorData> data;
     if (a.name() == "value" && a.has_t()) {
       a.mutable_t()->set_name(proto.output(0));
       QUANVAS_TRY(data, read_tensor(*a.mutable_t(), source_));
+    } else if (a.name() == "sparse_value" && a.has_sparse_tensor()) {
+      QUANVAS_TRY(data, read_sparse(*a.mutable_sparse_tensor(), source_));
     } else if (a.name() == "value_float") {
       data = TensorData::of_floats({}, {a.f()});
     } else if (a.name() == "value_int") {
@@ -172,11 +264,21 @@ class Reader {
       data = TensorData::of_int64({a.ints_size()}, {a.ints().begin(), a.ints().end()});
     }
     if (!data) return false;
+    if (produced_.count(name)) return bad(source_, "the tensor '" + name + "' is produced twice");
     QUANVAS_CHECK(add_constant(name, std::move(*data)));
     return true;
   }
 
-  Status add_attribute(onnx::AttributeProto& a, DraftNode& node) {
+  Status add_argument(onnx::AttributeProto& a, DraftNode& node, Scope& scope) {
+    if (a.ref_attr_name().empty()) return add_attribute(a, node, scope);
+    const onnx::AttributeProto* value = scope.argument(a.ref_attr_name());
+    if (!value) return {};  // the operator's own default
+    onnx::AttributeProto copy = *value;
+    copy.set_name(a.name());
+    return add_attribute(copy, node, scope);
+  }
+
+  Status add_attribute(onnx::AttributeProto& a, DraftNode& node, Scope& scope) {
     const std::string key = printable(a.name());
     using A = onnx::AttributeProto;
     switch (a.type()) {
@@ -203,13 +305,16 @@ class Reader {
       }
       case A::TENSOR:
         return add_tensor_attribute(a, key, node);
-      case A::GRAPH:
-      case A::GRAPHS:
-        node.opaque_reason = "it holds a subgraph ('" + key + "'), and subgraphs are not executed";
-        node.attributes[key] = std::string("subgraph");
-        if (a.has_g()) capture(a.g(), node);
-        for (const auto& g : a.graphs()) capture(g, node);
+      case A::TYPE_PROTO:  // of an optional that holds nothing: nothing to compute with
         return {};
+      case A::GRAPH: {
+        if (a.g().output_size() == 0) {
+          node.opaque_reason = "its subgraph '" + key + "' has no outputs";
+          return {};
+        }
+        QUANVAS_TRY(node.bodies[key], read_body(*a.mutable_g(), scope, node.label()));
+        return {};
+      }
       default:
         node.opaque_reason = "its attribute '" + key + "' is of a kind that cannot be represented";
         return {};
@@ -234,59 +339,67 @@ class Reader {
     return {};
   }
 
-  // What a subgraph reads from outside becomes inputs of its node, so that the graph shows the dependency.
-  void capture(const onnx::GraphProto& g, DraftNode& node) const {
-    std::unordered_set<std::string> inner;
-    for (const auto& v : g.input()) inner.insert(v.name());
-    for (const auto& t : g.initializer()) inner.insert(t.name());
-    for (const auto& n : g.node()) inner.insert(n.output().begin(), n.output().end());
-    const auto add = [&](const std::string& t) {
-      const std::string name = printable(t);
-      const bool there = std::find(node.inputs.begin(), node.inputs.end(), name) != node.inputs.end();
-      if (!t.empty() && !inner.count(t) && !there && is_outer(name)) node.inputs.push_back(name);
-    };
-    for (const auto& n : g.node()) {
-      for (const auto& t : n.input()) add(t);
-      for (const auto& a : n.attribute()) {
-        if (a.has_g()) capture(a.g(), node);
-        for (const auto& nested : a.graphs()) capture(nested, node);
+  Result<std::shared_ptr<const DraftBody>> read_body(onnx::GraphProto& graph, const Scope& outer,
+                                                     const std::string& owner) {
+    Scope scope;
+    scope.outer = &outer;
+    scope.depth = outer.depth + 1;
+    if (scope.depth > kDeepest)
+      return bad(source_, "the node '" + owner + "' holds subgraphs in each other without end");
+    auto body = std::make_shared<DraftBody>();
+    body->name = printable(graph.name());
+    for (const auto& v : graph.input()) body->inputs.push_back(define(v.name(), scope));
+    QUANVAS_CHECK(initializers(graph, scope));
+    for (const auto& n : graph.node())
+      for (const auto& t : n.output()) {
+        if (t.empty()) continue;
+        if (scope.names.count(t))
+          return bad(source_,
+                     "the tensor '" + printable(t) + "' is produced twice in a subgraph of '" + owner + "'");
+        define(t, scope);
       }
-    }
-    for (const auto& v : g.output()) add(v.name());
+    for (auto* infos : {graph.mutable_input(), graph.mutable_value_info(), graph.mutable_output()})
+      for (const auto& info : *infos) declare(info, scope);
+    for (auto& n : *graph.mutable_node()) QUANVAS_CHECK(add_node(n, scope, body->nodes));
+    for (const auto& v : graph.output()) body->outputs.push_back(scope.resolve(v.name()));
+    return body;
   }
 
-  bool is_outer(const std::string& name) const { return draft_.facts.count(name) || produced_.count(name); }
+  // What subgraphs read from outside become the last inputs of their node.
+  static void capture(DraftNode& node) {
+    std::unordered_set<std::string> there;
+    for (const auto& [key, body] : node.bodies) {
+      std::unordered_set<std::string> inside(body->inputs.begin(), body->inputs.end());
+      for (const DraftNode& n : body->nodes) inside.insert(n.outputs.begin(), n.outputs.end());
+      const auto add = [&](const std::string& t) {
+        if (!t.empty() && !inside.count(t) && there.insert(t).second) node.captured.push_back(t);
+      };
+      for (const DraftNode& n : body->nodes)
+        for (const std::string& t : n.inputs) add(t);
+      for (const std::string& t : body->outputs) add(t);
+    }
+    node.inputs.insert(node.inputs.end(), node.captured.begin(), node.captured.end());
+  }
 };
 
 }  // namespace
-
-std::string printable(const std::string& name) {
-  std::string out;
-  out.reserve(name.size());
-  for (std::size_t i = 0; i < name.size();) {
-    if (const std::size_t n = utf8_length(name, i)) {
-      out.append(name, i, n);
-      i += n;
-      continue;
-    }
-    char hex[5];
-    std::snprintf(hex, sizeof hex, "\\x%02x", static_cast<unsigned char>(name[i++]));
-    out += hex;
-  }
-  return out;
-}
 
 Result<Draft> read_draft(onnx::ModelProto& model, const Source& source) {
   Draft draft;
   if (!model.has_graph()) return bad(source, "it has no graph; it is no ONNX model or only its beginning");
   if (model.opset_import_size() == 0)
     return bad(source, "it names no operator set (opset_import); it is no ONNX model or only its beginning");
+  // A model whose main graph only calls functions may leave the operators' version to them.
   draft.opset = 1;
-  for (const auto& o : model.opset_import())
-    if (is_default_domain(o.domain()))
-      draft.opset = static_cast<int>(std::clamp<std::int64_t>(o.version(), 1, 1000));
+  const auto take = [&](const auto& imports) {
+    for (const auto& o : imports)
+      if (is_default_domain(o.domain()))
+        draft.opset = static_cast<int>(std::clamp<std::int64_t>(o.version(), 1, 1000));
+  };
+  for (const auto& f : model.functions()) take(f.opset_import());
+  take(model.opset_import());
   draft.name = printable(model.graph().name());
-  QUANVAS_CHECK(Reader(*model.mutable_graph(), source, draft).run());
+  QUANVAS_CHECK(Reader(model, source, draft).run());
   if (draft.outputs.empty()) return bad(source, "its graph has no outputs");
   return draft;
 }

@@ -12,14 +12,38 @@ bool is_number(const Cell& c, std::int64_t v) {
   return c.symbol == 0 && c.integer == v;
 }
 
-// Product of the known dimensions from `begin`; none when one is not known.
-std::optional<std::int64_t> known_product(const Shape& s, std::size_t begin) {
-  std::int64_t n = 1;
-  for (std::size_t i = begin; i < s.size(); ++i) {
-    if (s[i] < 0 || (s[i] > 0 && n > (std::int64_t{1} << 40) / s[i])) return std::nullopt;
-    n *= s[i];
+// Exporters are supposed to write nodes in order; those that do not are put in order here. A cycle is left
+// to the graph's builder, which names it.
+void sort_nodes(std::vector<DraftNode>& nodes) {
+  std::unordered_map<std::string, std::size_t> producer;
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    for (const std::string& t : nodes[i].outputs)
+      if (!t.empty()) producer.emplace(t, i);
+  std::vector<std::vector<std::size_t>> readers(nodes.size());
+  std::vector<std::size_t> waits(nodes.size(), 0);
+  bool sorted = true;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    for (const std::string& t : nodes[i].inputs) {
+      const auto it = producer.find(t);
+      if (it == producer.end()) continue;
+      readers[it->second].push_back(i);
+      ++waits[i];
+      sorted = sorted && it->second < i;
+    }
   }
-  return n;
+  if (sorted) return;
+  std::deque<std::size_t> ready;
+  for (std::size_t i = 0; i < waits.size(); ++i)
+    if (waits[i] == 0) ready.push_back(i);
+  std::vector<DraftNode> ordered;
+  while (!ready.empty()) {
+    const std::size_t i = ready.front();
+    ready.pop_front();
+    ordered.push_back(nodes[i]);
+    for (const std::size_t r : readers[i])
+      if (--waits[r] == 0) ready.push_back(r);
+  }
+  if (ordered.size() == nodes.size()) nodes = std::move(ordered);
 }
 
 struct Walk {
@@ -29,7 +53,7 @@ struct Walk {
   std::int64_t fixed_batch = 0;
   std::int64_t budget = std::int64_t{160} << 20;  // elements that ConstantOfShape may become; VGG-19 has 144 M
   std::unordered_map<std::string, std::string> alias;
-  std::unordered_set<std::string> names;  // of all tensors that nodes read or make
+  std::unordered_set<std::string> names;                      // of all tensors that nodes read or make
   std::vector<std::pair<std::string, std::string>> problems;  // node, why
 
   explicit Walk(Draft d) : draft(std::move(d)) {}
@@ -39,14 +63,89 @@ struct Walk {
       names.insert(node.inputs.begin(), node.inputs.end());
       names.insert(node.outputs.begin(), node.outputs.end());
     }
-    for (DraftNode& node : draft.nodes) {
+    for (std::size_t i = 0; i < draft.nodes.size(); ++i) {  // by index: branches are put in after their If
       if (job.stopped()) return;
-      for (std::string& t : node.inputs)
+      for (std::string& t : draft.nodes[i].inputs)
         if (const auto it = alias.find(t); it != alias.end()) t = it->second;
+      if (take_branch(i)) continue;
+      DraftNode& node = draft.nodes[i];
       if (skip(node) || fold(node)) continue;
       rewrite(node);
+      refuse_texts(node);
+      for (const auto& [key, body] : node.bodies) infer_body(*body);
       if (const std::string why = infer(node, known, draft); !why.empty()) problems.emplace_back(node.label(), why);
+      take_types_of_bodies(node);
     }
+  }
+
+  // Types and shapes inside a subgraph. Of its own inputs only the type is taken: in a loop their shape may change.
+  void infer_body(const DraftBody& body) {
+    for (const std::string& t : body.inputs) {
+      const auto said = draft.declared.find(t);
+      draft.facts[t] = {said == draft.declared.end() ? DataType::kUndefined : said->second.type, std::nullopt};
+    }
+    for (const DraftNode& node : body.nodes) {
+      for (const auto& [key, inner] : node.bodies) infer_body(*inner);
+      infer(node, known, draft);
+      take_types_of_bodies(node);
+    }
+  }
+
+  // What the file does not say of the results of If and Loop, the subgraphs do.
+  void take_types_of_bodies(const DraftNode& node) {
+    if (node.bodies.empty() || (node.op != "If" && node.op != "Loop")) return;
+    const std::size_t skipped = node.op == "Loop" ? 1 : 0;  // the condition
+    for (std::size_t k = 0; k < node.outputs.size(); ++k) {
+      std::optional<TensorFacts> common;
+      for (const auto& [key, body] : node.bodies) {
+        const std::size_t at = k + skipped;
+        const TensorFacts* facts = at < body->outputs.size() ? draft.known(body->outputs[at]) : nullptr;
+        if (!facts || node.outputs[k].empty()) return;
+        if (!common) common = *facts;
+        if (common->type != facts->type) common->type = DataType::kUndefined;
+        if (common->shape != facts->shape || skipped) common->shape.reset();
+      }
+      TensorFacts& own = draft.facts[node.outputs[k]];
+      if (own.type == DataType::kUndefined) own.type = common->type;
+      if (!own.shape) own.shape = common->shape;
+    }
+  }
+
+  // An If whose condition is known is the branch that is taken.
+  bool take_branch(std::size_t index) {
+    DraftNode& node = draft.nodes[index];
+    if (node.op != "If" || !node.domain.empty() || !node.opaque_reason.empty() || node.own_inputs() != 1)
+      return false;
+    const auto condition = known.value(node.inputs[0]);
+    if (!condition || condition->cells.size() != 1 || !condition->is_number()) return false;
+    const auto it = node.bodies.find(condition->cells[0].integer ? "then_branch" : "else_branch");
+    if (it == node.bodies.end() || it->second->outputs.size() < node.outputs.size()) return false;
+    const std::shared_ptr<const DraftBody> body = it->second;
+    std::vector<DraftNode> nodes = body->nodes;
+    sort_nodes(nodes);
+    for (std::size_t k = 0; k < node.outputs.size(); ++k) {
+      if (node.outputs[k].empty()) continue;
+      DraftNode result;
+      result.op = "Identity";
+      result.inputs = {body->outputs[k]};
+      result.outputs = {node.outputs[k]};
+      nodes.push_back(std::move(result));
+    }
+    for (const DraftNode& n : nodes) {
+      names.insert(n.inputs.begin(), n.inputs.end());
+      names.insert(n.outputs.begin(), n.outputs.end());
+    }
+    node.removed = true;
+    draft.nodes.insert(draft.nodes.begin() + static_cast<std::ptrdiff_t>(index) + 1,
+                       std::make_move_iterator(nodes.begin()), std::make_move_iterator(nodes.end()));
+    return true;
+  }
+
+  void refuse_texts(DraftNode& node) const {
+    if (!node.opaque_reason.empty()) return;
+    for (const std::string& t : node.inputs)
+      if (known.type(t) == DataType::kString)
+        node.opaque_reason = "it reads texts, and only numbers are computed with";
   }
 
   // Identity, and Dropout as it is at inference.
@@ -175,40 +274,6 @@ struct Walk {
   }
 };
 
-// Exporters are supposed to write nodes in order; those that do not are put in order here. A cycle is left
-// to the graph's builder, which names it.
-void sort_nodes(Draft& draft) {
-  std::unordered_map<std::string, std::size_t> producer;
-  for (std::size_t i = 0; i < draft.nodes.size(); ++i)
-    for (const std::string& t : draft.nodes[i].outputs)
-      if (!t.empty()) producer.emplace(t, i);
-  std::vector<std::vector<std::size_t>> readers(draft.nodes.size());
-  std::vector<std::size_t> waits(draft.nodes.size(), 0);
-  bool sorted = true;
-  for (std::size_t i = 0; i < draft.nodes.size(); ++i) {
-    for (const std::string& t : draft.nodes[i].inputs) {
-      const auto it = producer.find(t);
-      if (it == producer.end()) continue;
-      readers[it->second].push_back(i);
-      ++waits[i];
-      sorted = sorted && it->second < i;
-    }
-  }
-  if (sorted) return;
-  std::deque<std::size_t> ready;
-  for (std::size_t i = 0; i < waits.size(); ++i)
-    if (waits[i] == 0) ready.push_back(i);
-  std::vector<DraftNode> ordered;
-  while (!ready.empty()) {
-    const std::size_t i = ready.front();
-    ready.pop_front();
-    ordered.push_back(draft.nodes[i]);
-    for (const std::size_t r : readers[i])
-      if (--waits[r] == 0) ready.push_back(r);
-  }
-  if (ordered.size() == draft.nodes.size()) draft.nodes = std::move(ordered);
-}
-
 // The size that all batch dimensions of the inputs have, when it is a number: 1 mostly. 0: none.
 std::int64_t fixed_batch_of(const Draft& draft) {
   std::int64_t batch = 0;
@@ -282,99 +347,8 @@ void report(const Walk& walk, JobContext& job) {
 
 }  // namespace
 
-std::optional<std::vector<std::int64_t>> batch_free_target(const Shape& data, const Value& target,
-                                                           std::int64_t batch_symbol, std::int64_t fixed_batch,
-                                                           bool allow_zero) {
-  std::vector<std::int64_t> out;
-  bool has_open = false, has_zero = false;
-  for (const Cell& c : target.cells) {
-    has_open = has_open || is_number(c, -1);
-    has_zero = has_zero || is_number(c, 0);
-  }
-  if (allow_zero && has_zero) return std::nullopt;
-  for (std::size_t i = 0; i < target.cells.size(); ++i) {
-    const Cell& c = target.cells[i];
-    if (c.symbol == 0) {
-      out.push_back(c.integer);
-    } else if (c.symbol < kUnknownDim && i < data.size() && data[i] == c.symbol) {
-      out.push_back(0);
-    } else if (!has_open) {
-      has_open = true;
-      out.push_back(-1);
-    } else {
-      return std::nullopt;
-    }
-  }
-  const bool leads = batch_symbol && !out.empty() && out[0] == fixed_batch && target.cells[0].symbol == 0 &&
-                     !data.empty() && data[0] == batch_symbol;
-  if (!leads) return out;
-  std::int64_t rest = 1;
-  bool is_open = false;
-  for (std::size_t i = 1; i < out.size(); ++i) {
-    const std::int64_t d = out[i] == 0 && i < data.size() ? data[i] : out[i];
-    if (d == -1 && !is_open)
-      is_open = true;
-    else if (d <= 0 || rest > (std::int64_t{1} << 40) / d)
-      return out;
-    else
-      rest *= d;
-  }
-  const auto sample = known_product(data, 1);
-  if (sample ? (is_open ? *sample % rest == 0 : *sample == rest) : is_open) out[0] = 0;
-  return out;
-}
-
-std::optional<Shape> reshaped(const Shape& data, const Value& target, bool allow_zero, Draft& draft) {
-  Shape out;
-  std::optional<std::size_t> open;
-  for (std::size_t i = 0; i < target.cells.size(); ++i) {
-    const Cell& c = target.cells[i];
-    const bool copies = is_number(c, 0) && !allow_zero;
-    if (copies && i >= data.size()) return std::nullopt;
-    if (is_number(c, -1) && !open)
-      open = i;
-    else if (c.symbol == 0 && c.integer < 0)
-      return std::nullopt;
-    out.push_back(copies ? data[i] : c.symbol ? c.symbol : c.integer);
-  }
-  if (!open) return out;
-  // Equal symbols on both sides cancel; what is left of the data must fit in the open dimension.
-  Shape left = data;
-  std::int64_t divisor = 1, product = 1, symbol = 0;
-  bool is_unknown = false;
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    if (i == *open) continue;
-    if (out[i] >= 0) {
-      if (out[i] == 0 || divisor > (std::int64_t{1} << 40) / out[i]) return std::nullopt;
-      divisor *= out[i];
-      continue;
-    }
-    const auto same = std::find(left.begin(), left.end(), out[i]);
-    if (same != left.end())
-      left.erase(same);
-    else
-      is_unknown = true;
-  }
-  for (const std::int64_t d : left) {
-    if (d < 0) {
-      is_unknown = is_unknown || symbol != 0;
-      symbol = d;
-    } else if (d > 0 && product > (std::int64_t{1} << 40) / d) {
-      return std::nullopt;
-    } else {
-      product *= d;
-    }
-  }
-  if (!symbol && !is_unknown && product % divisor != 0) return std::nullopt;
-  if (is_unknown || (symbol && product != divisor))
-    out[*open] = draft.new_symbol();
-  else
-    out[*open] = symbol ? symbol : product / divisor;
-  return out;
-}
-
 Draft simplify(Draft draft, JobContext& job) {
-  sort_nodes(draft);
+  sort_nodes(draft.nodes);
   const std::int64_t batch = fixed_batch_of(draft);
   if (batch > 0) {
     const std::int64_t symbol = draft.new_symbol();

@@ -17,15 +17,6 @@ Failure bad(const Source& source, const std::string& name, const std::string& wh
               "The file is damaged or was written by a faulty exporter.");
 }
 
-bool is_sub_byte(DataType type) {
-  return static_cast<int>(type) >= 21 && static_cast<int>(type) <= 23;
-}
-
-std::uint64_t bytes_needed(DataType type, std::int64_t count) {
-  const auto n = static_cast<std::uint64_t>(count);
-  return is_sub_byte(type) ? (n + 1) / 2 : n * element_size(type);
-}
-
 Result<Shape> checked_dims(const onnx::TensorProto& t, const std::string& name, const Source& source) {
   Shape shape(t.dims().begin(), t.dims().end());
   if (shape.size() > 32) return bad(source, name, "has " + std::to_string(shape.size()) + " dimensions");
@@ -86,7 +77,7 @@ Result<TensorData> read_external(const onnx::TensorProto& t, DataType type, Shap
                                  const Source& source) {
   QUANVAS_TRY(const External e, external_of(t, name, source));
   QUANVAS_TRY(const fs::path path, external_path(e, name, source));
-  const std::uint64_t need = bytes_needed(type, element_count(shape));
+  const std::uint64_t need = bytes_of(type, element_count(shape));
   std::error_code ec;
   const std::uint64_t size = fs::file_size(path, ec);
   if (ec || e.offset > size || need > size - e.offset || (e.length && *e.length != need))
@@ -129,7 +120,7 @@ Result<TensorData> read_fields(const onnx::TensorProto& t, DataType type, Shape 
       break;
   }
   if (element_size(type) == 2) return from_field<std::uint16_t>(type, std::move(shape), t.int32_data());
-  if (element_size(type) == 1 || is_sub_byte(type))
+  if (element_size(type) == 1 || is_four_bit_type(type))
     return from_field<std::uint8_t>(type, std::move(shape), t.int32_data());
   return bad(source, name, std::string("has no data that can be read as ") + type_name(type));
 }
@@ -142,7 +133,7 @@ Result<TensorData> read_tensor(onnx::TensorProto& t, const Source& source) {
   QUANVAS_TRY(Shape shape, checked_dims(t, name, source));
   if (t.has_segment()) return bad(source, name, "is stored in segments, which this version does not read");
   if (type == DataType::kString) return TensorData{type, std::move(shape), nullptr, 0, nullptr};
-  if (element_size(type) == 0 && !is_sub_byte(type))
+  if (element_size(type) == 0 && !is_four_bit_type(type))
     return bad(source, name, "has the unknown element type " + std::to_string(t.data_type()));
   if (t.data_location() == onnx::TensorProto::EXTERNAL)
     return read_external(t, type, std::move(shape), name, source);
@@ -154,12 +145,47 @@ Result<TensorData> read_tensor(onnx::TensorProto& t, const Source& source) {
   } else {
     QUANVAS_TRY(data, read_fields(t, type, std::move(shape), name, source));
   }
-  const std::uint64_t need = bytes_needed(type, data.count());
+  const std::uint64_t need = bytes_of(type, data.count());
   if (data.bytes != need)
     return bad(source, name,
                "of shape " + shape_text(data.shape) + " and type " + type_name(type) + " needs " +
                    std::to_string(need) + " bytes but has " + std::to_string(data.bytes));
   return data;
+}
+
+Result<TensorData> read_sparse(onnx::SparseTensorProto& t, const Source& source) {
+  constexpr std::int64_t kMostBytes = std::int64_t{1} << 31;
+  const std::string name = printable(t.values().name());
+  onnx::TensorProto whole;
+  *whole.mutable_dims() = t.dims();
+  QUANVAS_TRY(const Shape shape, checked_dims(whole, name, source));
+  QUANVAS_TRY(const TensorData values, read_tensor(*t.mutable_values(), source));
+  t.mutable_indices()->set_name(t.values().name());
+  QUANVAS_TRY(const TensorData indices, read_tensor(*t.mutable_indices(), source));
+  const std::size_t each = element_size(values.type);
+  const std::int64_t count = values.count(), rank = static_cast<std::int64_t>(shape.size()),
+                     total = element_count(shape);
+  if (each == 0 || total > kMostBytes / static_cast<std::int64_t>(each))
+    return bad(source, name,
+               "is sparse and has " + shape_text(shape) + " elements, which are too many to be written out");
+  const bool linear = indices.shape.size() == 1;
+  if (indices.count() != (linear ? count : count * rank))
+    return bad(source, name, "has not one place for each of its values");
+  const std::vector<std::int64_t> at = indices.to_int64();
+  std::vector<std::byte> dense(static_cast<std::size_t>(total) * each);
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::int64_t place = linear ? at[static_cast<std::size_t>(i)] : 0;
+    for (std::int64_t d = 0; !linear && d < rank; ++d) {
+      const std::int64_t v = at[static_cast<std::size_t>(i * rank + d)];
+      if (v < 0 || v >= shape[static_cast<std::size_t>(d)])
+        return bad(source, name, "has a value outside its dimensions");
+      place = place * shape[static_cast<std::size_t>(d)] + v;
+    }
+    if (place < 0 || place >= total) return bad(source, name, "has a value outside its dimensions");
+    std::memcpy(dense.data() + static_cast<std::size_t>(place) * each,
+                values.data + static_cast<std::size_t>(i) * each, each);
+  }
+  return TensorData::copy_of(values.type, shape, dense.data(), dense.size());
 }
 
 }  // namespace quanvas::onnx_import

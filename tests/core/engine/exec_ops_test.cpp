@@ -249,7 +249,7 @@ TEST(ExecOps, BadNodesAreErrorsThatNameTheNode) {
       {"squeeze", "Squeeze", {}, {x, ints({1})}, "cannot be squeezed"},
       {"broadcast", "Add", {}, {x, at::ones({3})}, "Add 'n' on inputs 1"},
       {"unknown", "FancyOp", {}, {x}, "FancyOp"},
-      {"recurrent", "LSTM", {}, {x, x, x}, "recurrent"},
+      {"recurrent", "LSTM", {}, {x, x, x}, "must have rank 3"},
       {"missing_input", "Conv", {}, {x}, "needs at least 2"},
       {"scale", "QuantizeLinear", {}, {x, at::ones({3})}, "scale 3"},
   };
@@ -262,11 +262,21 @@ TEST(ExecOps, BadNodesAreErrorsThatNameTheNode) {
 }
 
 TEST(ExecOps, UnsupportedReasonIsEmptyExactlyForWhatRuns) {
+  GraphBuilder body;
+  body.input("x");
+  body.node("n", "Relu", {"x"}, {"y"});
+  body.output("y");
+  const GraphPtr subgraph = *body.build();
   for (const std::string& op : exec::supported_operators()) {
     Node node;
     node.op = op;
-    node.inputs = {0, 0, 0, 0, 0};
+    node.inputs.assign(9, 0);
     node.outputs = {1};
+    if (op == "If" || op == "Loop" || op == "Scan" || op == "SequenceMap") {
+      EXPECT_NE(exec::unsupported_reason(node), "") << op << " without a subgraph";
+      for (const char* key : {"body", "then_branch", "else_branch"}) node.attributes[key] = subgraph;
+    }
+    if (op == "BitShift") node.attributes["direction"] = std::string("LEFT");
     EXPECT_EQ(exec::unsupported_reason(node), "") << op;
     node.domain = "com.example";
     EXPECT_NE(exec::unsupported_reason(node), "") << op;
