@@ -3,6 +3,9 @@
 #include "app/session/session_impl.h"
 
 #include <map>
+#include <set>
+
+#include "core/recipe/pool_sum.h"
 
 namespace quanvas {
 namespace {
@@ -39,6 +42,22 @@ std::vector<NodeId> changed_layers(const Plan& before, const Plan& after) {
   return nodes;
 }
 
+// With the layers whose truncated outputs follow from a changed one, in graph order, for those may follow each other.
+std::vector<NodeId> with_followers(std::vector<NodeId> changed, const Plan& plan, const Graph& graph,
+                                   const std::vector<Layer>& layers) {
+  std::set<NodeId> all(changed.begin(), changed.end());
+  for (const Layer& layer : layers) {
+    const SitePlan* output = plan.find({layer.node, SiteKind::kOutput, 0});
+    if (!output || !output->spec || output->spec->truncation == Truncation::kNone) continue;
+    const Site input = quantized_input(graph, layer, [&](const Site& site) {
+      const SitePlan* found = plan.find(site);
+      return found && found->spec;
+    });
+    if (input.node != kNoNode && all.count(input.node) > 0 && all.insert(layer.node).second) changed.push_back(layer.node);
+  }
+  return changed;
+}
+
 }  // namespace
 
 void Session::Impl::edit(const Recipe& after, const QString& label, const QString& merge_key) {
@@ -60,7 +79,7 @@ void Session::Impl::apply(const Recipe& after, const QString& label, const QStri
   if (!fresh) return add_issue({Severity::kError, label.toStdString(), fresh.error().message, fresh.error().hint});
   // Passes and calibration bear on every layer's facts.
   const bool everywhere = !(after.passes == recipe.passes) || !(after.calibration == recipe.calibration);
-  const auto changed = everywhere ? all_layers() : changed_layers(plan, *fresh);
+  const auto changed = everywhere ? all_layers() : with_followers(changed_layers(plan, *fresh), *fresh, *graph, layers);
   recipe = after;
   plan = std::move(*fresh);
   state.recipe = recipe;

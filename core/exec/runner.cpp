@@ -203,7 +203,7 @@ Status Runner::run_node(std::size_t index, Environment& env, const RunHooks& hoo
     QUANVAS_CHECK(gather(index, env, hooks, in));
     if (has_types) QUANVAS_CHECK(fit_types(index, in));
     const bool exact = exact_.count(node.id) > 0 || (hooks.exact && hooks.exact->count(node.id) > 0);
-    if (exact) in[0] = in[0].to(at::kDouble);
+    if (exact && !in.empty() && in[0].defined()) in[0] = in[0].to(at::kDouble);
     QUANVAS_TRY(Tensors out, row->run({graph(), node, hooks, in}));
     if (exact && !out.empty()) out[0] = out[0].to(at::kFloat);
     if (sites_[index].has_output && !out.empty())

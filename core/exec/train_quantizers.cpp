@@ -72,6 +72,12 @@ Status TrainState::follow_inputs() {
   QuantizerMap present;
   for (const auto& [site, index] : activation_of_) present.emplace(site, activations_[index].quantizer.params);
   QUANVAS_CHECK(rebuild_truncations(*model_->graph, layers_, present));
+  for (const auto& [site, index] : activation_of_)
+    if (present.count(site) == 0)
+      return fail(ErrorCode::kUnsupported,
+                  "The output of '" + model_->graph->find(site.node)->name + "' can no longer be truncated: its input has " +
+                      "learned so many bits that the sum of the pool has more than can be computed exactly.",
+                  "Do not learn the width of that input, or do not truncate the output.");
   for (auto& [site, params] : present)
     if (params.truncated) activations_[activation_of_.at(site)].quantizer.params = std::move(params);
   return {};

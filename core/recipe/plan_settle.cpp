@@ -140,10 +140,14 @@ void settle_truncations(const Graph& graph, Plan& plan) {
       return found && found->spec;
     });
     const SitePlan* input = from.node == kNoNode ? nullptr : plan.find(from);
-    const std::string problem = truncation_problem(graph, *layer, input ? &*input->spec : nullptr);
+    std::string problem = truncation_problem(graph, *layer, input ? &*input->spec : nullptr);
     if (problem.empty()) {
       if (s.spec->is_signed == input->spec->is_signed) continue;
       s.spec->is_signed = input->spec->is_signed;
+      problem = check(*s.spec, s.site.kind);
+      if (!problem.empty()) problem = "with the sign of its input " + problem.substr(0, problem.find_last_not_of('.') + 1);
+    }
+    if (problem.empty()) {
       s.why += s.spec->is_signed ? "; signed, as its input is" : "; unsigned, as its input is";
       continue;
     }

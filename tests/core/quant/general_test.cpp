@@ -183,6 +183,27 @@ TEST_P(General, RoundingsOfEveryForm) {
     }
 }
 
+// Both neighbours of every half: the nearest floats are where a fraction is rounded itself.
+TEST(GeneralHalves, NeighboursOfTies) {
+  std::vector<float> x;
+  for (float half = -8.5f; half < 9; half += 1)
+    for (const float v : {std::nextafter(half, -10.0f), half, std::nextafter(half, 10.0f)}) x.push_back(v);
+  for (const auto& [rounding, name] : enum_names(Rounding())) {
+    if (rounding == Rounding::kStochastic || rounding == Rounding::kLearned) continue;
+    QuantSpec spec = spec_of(8);
+    spec.rounding = rounding;
+    spec.source = ScaleSource::kConstant;
+    spec.scale_value = 1;
+    const auto found = find_params(spec, {static_cast<std::int64_t>(x.size())}, x.data(), 0);
+    ASSERT_TRUE(found) << found.error().text();
+    for (const Kernels* set : available_kernels()) {
+      use_kernels(set);
+      compare(*found, x, std::string(name) + ", " + set->name);
+    }
+    use_kernels(nullptr);
+  }
+}
+
 TEST_P(General, ScalesOfTheCodesOwn) {
   for (const bool centered : {false, true}) {
     QuantSpec spec = narrow(spec_of(8));
