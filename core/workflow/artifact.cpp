@@ -157,7 +157,8 @@ bool is_usable(const quant::QuantParams& q) {
   if (q.zero_point.size() != (q.spec.zero_point == ZeroPointType::kNone ? 0 : n)) return false;
   const auto none_or = [](const std::vector<float>& v, std::size_t count) { return v.empty() || v.size() == count; };
   const bool decoupled = q.spec.decoupled != Decoupling::kNone;
-  if (q.code_scale.size() != (decoupled ? n : 0) || q.center.size() != (decoupled && q.spec.zero_centered ? n : 0) || !none_or(q.rounding, static_cast<std::size_t>(elements))) return false;
+  if (decoupled && (q.code_scale.empty() || (q.spec.zero_centered && q.center.empty()))) return false;
+  if (!none_or(q.code_scale, n) || !none_or(q.center, n) || !none_or(q.rounding, static_cast<std::size_t>(elements))) return false;
   // There is a float16 for several scales, so never more than there are scales.
   if (q.super_scale.size() > n || q.super_offset.size() > n) return false;
   const auto good_scale = [&](float s) { return q.spec.statistic == Statistic::kSignedMax ? s != 0 : s > 0; };

@@ -137,6 +137,14 @@ TEST(Artifact, KeepsEveryVectorOfAQuantizer) {
   EXPECT_EQ(q.code_scale, p.code_scale);
   EXPECT_EQ(q.center, p.center);
   EXPECT_EQ(q.rounding, p.rounding);
+  QuantizedModel without = network;
+  quant::QuantParams& bare = without.quantizers[site];
+  bare.spec.zero_point = ZeroPointType::kNone;
+  bare.spec.decoupled = Decoupling::kL1;  // whose codes need scales of their own
+  bare.zero_point.clear();
+  EXPECT_TRUE(unpack_artifact(pack_artifact(without, *model), model));
+  bare.code_scale.clear();
+  EXPECT_FALSE(unpack_artifact(pack_artifact(without, *model), model));
   EXPECT_EQ(q.super_scale, p.super_scale);
   EXPECT_EQ(q.super_offset, p.super_offset);
   EXPECT_EQ(q.share, p.share);
