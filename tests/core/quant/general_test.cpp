@@ -138,13 +138,17 @@ void compare(const QuantParams& params, const std::vector<float>& x, const std::
 
 class General : public testing::TestWithParam<Case> {
  protected:
-  void TearDown() override { use_kernels(nullptr); }
+  void TearDown() override {
+    use_kernels(nullptr);
+    if (ran_ == 0 && !HasFailure()) GTEST_SKIP() << "none of these is legal with this granularity";
+  }
   // The spec with every kernel set, with the scales that are found and with half of them, which clip.
-  void run(QuantSpec spec, const std::string& name) const {
+  void run(QuantSpec spec, const std::string& name) {
     spec.granularity = GetParam().spec.granularity;
     spec.axis = GetParam().spec.axis;
     spec.group_size = GetParam().spec.group_size;
     if (!check(spec).empty()) return;
+    ++ran_;
     const std::int64_t n = size_of(GetParam().shape);
     const std::vector<float> clean = sample(n), x = rough(n);
     const auto found = find_params(spec, GetParam().shape, clean.data(), 0);
@@ -160,6 +164,7 @@ class General : public testing::TestWithParam<Case> {
       }
     }
   }
+  int ran_ = 0;
 };
 INSTANTIATE_TEST_SUITE_P(Layouts, General, testing::ValuesIn([] {
                            std::vector<Case> small;
