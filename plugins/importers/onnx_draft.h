@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/base/job.h"
+#include "core/base/mapped_file.h"
 #include "core/graph/weights.h"
 
 namespace onnx {
@@ -139,6 +140,8 @@ Draft simplify(Draft draft, JobContext& job);
 struct Source {
   std::string path;
   JobContext& job;
+  std::shared_ptr<const MappedFile> file = nullptr;  // where tensors with an empty location lie; null: the file was read
+  mutable std::map<std::string, std::shared_ptr<const MappedFile>> maps = {};  // of external data files, by path
 };
 Result<Draft> read_draft(onnx::ModelProto& model, const Source& source);
 Result<TensorData> read_tensor(onnx::TensorProto& tensor, const Source& source);
