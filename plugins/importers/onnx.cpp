@@ -169,12 +169,13 @@ class OnnxImporter final : public Importer {
     const bool looks = head.size() > 2 && head[0] == '\x08' && head[1] > 0 && head[1] < 100;
     return named ? (looks ? 100 : 80) : looks ? 40 : 0;
   }
-  Result<Imported> load(const std::string& path, const ImportOptions&, JobContext& job) const override {
+  Result<Imported> load(const std::string& path, const ImportOptions& options, JobContext& job) const override {
     job.progress("read the model", 0.0);
     QUANVAS_TRY(Text text, read_text(path));
     QUANVAS_TRY(onnx::ModelProto proto, parse(path, text.bytes));
     text.bytes = {};
     QUANVAS_TRY(Draft draft, read_draft(proto, Source{path, job, text.file}));
+    QUANVAS_CHECK(bind_shapes(draft, options.shapes));
     job.progress("read the model", 0.5, "shapes");
     draft = simplify(std::move(draft), job);
     QUANVAS_CHECK(job.check());

@@ -133,6 +133,10 @@ std::optional<std::vector<std::int64_t>> batch_free_target(const Shape& data, co
                                                            bool allow_zero);
 std::optional<Shape> reshaped(const Shape& data, const Value& target, bool allow_zero, Draft& draft);
 
+// The file's open input dimensions as the user gives them, those of the same name alike. kInvalidArgument for what the
+// file rules out, kNotFound for an input that it does not have.
+Status bind_shapes(Draft& draft, const std::map<std::string, Shape>& shapes);
+
 // The whole clean-up: folding, removal of exporters' clutter, shapes, the batch dimension.
 Draft simplify(Draft draft, JobContext& job);
 
