@@ -40,6 +40,16 @@ bool keep_batches(const quant::Statistics& statistics) {
   return true;
 }
 
+// What fills a short window up belongs to no text: such windows play no part, unless there is no other.
+std::vector<std::int64_t> calibration_samples(const Dataset& data, const CalibrationSettings& settings) {
+  auto out = choose_samples(data.size(), settings.samples, settings.seed);
+  if (!data.has_tokens()) return out;
+  const std::int64_t window = data.sample_shape().at(0);
+  const auto is_short = [&](std::int64_t i) { return data.token_window(i).length < window; };
+  if (!std::all_of(out.begin(), out.end(), is_short)) std::erase_if(out, is_short);
+  return out;
+}
+
 using ChunkStatistics = std::map<TensorId, quant::TensorStatistics>;
 
 }  // namespace
@@ -78,7 +88,7 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
   if (!d.calibrate)
     return no_data("Activations need calibration data", d.calibrate_error, "Declare a data set for calibration.");
   const std::set<TensorId> wanted = activation_tensors(prepared);
-  const auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);
+  const auto samples = calibration_samples(*d.calibrate, settings);
   auto statistics = std::make_shared<quant::Statistics>();
   statistics->key = statistics_key(prepared, settings);
   statistics->samples = static_cast<double>(samples.size());
@@ -132,7 +142,7 @@ Result<SamplePtr> WorkbenchState::sample_for(const PreparedPtr& prepared, const 
     const std::set<TensorId> wanted = activation_tensors(*prepared);
     QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared->runner, *d.calibrate, wanted));
     const auto affordable = static_cast<std::int64_t>(kSampleBytes / std::max(1.0, bytes));
-    auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);
+    auto samples = calibration_samples(*d.calibrate, settings);
     samples.resize(static_cast<std::size_t>(std::min<std::int64_t>(
         static_cast<std::int64_t>(samples.size()), std::clamp<std::int64_t>(affordable, 1, kMostSamples))));
     auto sample = std::make_shared<ActivationSample>();

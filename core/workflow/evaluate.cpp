@@ -17,8 +17,6 @@ namespace {
 
 constexpr std::int64_t kLayerSamples = 128;
 
-constexpr double kKeptOutputBytes = 256e6;  // of the float network's outputs
-
 struct Counts {
   double outside = 0, nan = 0;         // samples with a label that is no class, with NaN in the output
   std::int64_t most = 0, classes = 0;  // largest label, scores of a sample
@@ -26,13 +24,6 @@ struct Counts {
   quant::ErrorSums output;
   at::Tensor reference;
 };
-
-// Natural logarithms of the probabilities. A network may end in a Softmax; a quantized distribution need not sum to 1.
-at::Tensor log_probabilities(const at::Tensor& rows, bool is_distribution) {
-  if (!is_distribution) return at::log_softmax(rows, 1, at::kDouble);
-  const at::Tensor p = rows.to(at::kDouble).clamp_min(1e-30);
-  return p.log() - p.sum(1, /*keepdim=*/true).log();
-}
 
 Result<Counts> count(const at::Tensor& rows, const at::Tensor& reference, const at::Tensor& labels, bool is_distribution) {
   Counts c;
@@ -84,18 +75,14 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
   const Data d = data();
   if (!d.evaluate)
     return no_data("There is no evaluation data", d.evaluate_error, "Declare a data set for evaluation.");
+  if (d.evaluate->has_tokens()) return measure_tokens(prepared, quantized, d.evaluate, samples, job);
   const bool labels = d.evaluate->has_labels();
   const auto chosen = choose_samples(d.evaluate->size(), samples, 0);
   const bool is_distribution = exec::logits_of(prepared.runner->graph()) != prepared.runner->graph().outputs().at(0);
   auto fresh = std::make_shared<FloatOutputs>();
   fresh->key = Hasher().text(prepared.hash).text(d.evaluate->hash()).number(samples).hex();
-  std::shared_ptr<const FloatOutputs> known;
-  {
-    std::lock_guard lock(cache_mutex_);
-    if (float_outputs_ && float_outputs_->key == fresh->key) known = float_outputs_;
-  }
+  const auto known = known_outputs(fresh->key);
   Counts total;
-  double bytes = 0;
   QUANVAS_CHECK(exec::for_each_chunk<Counts>(
       *d.evaluate, chosen, options_.device, job, "evaluate",
       [&](exec::Chunk& chunk) -> Result<Counts> {
@@ -129,11 +116,7 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
         total.loss += c.loss;
         total.agree += c.agree;
         total.output.merge(c.output);
-        bytes += static_cast<double>(c.reference.nbytes());
-        if (bytes > kKeptOutputBytes)
-          fresh->chunks.clear();
-        else if (!known)
-          fresh->chunks.push_back(std::move(c.reference));
+        if (!known) fresh->add(std::move(c.reference));
         return {};
       }));
   if (total.n == 0) return fail(ErrorCode::kInvalidArgument, "The evaluation data set is empty.");
@@ -147,10 +130,7 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
     job.issue({Severity::kWarning, "Output", "The output holds NaN for " + count_text(total.nan) + " of " + count_text(total.n) +
                                                  " samples, so its accuracy and errors say nothing about them.",
                "Look for NaN in the weights and in the data."});
-  if (!fresh->chunks.empty()) {
-    std::lock_guard lock(cache_mutex_);
-    float_outputs_ = fresh;
-  }
+  keep_outputs(fresh);
   Accuracy a;
   const double nan = std::nan("");
   a.samples = total.n;
