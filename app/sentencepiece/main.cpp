@@ -1,16 +1,19 @@
-// quanvas-sentencepiece MODEL TEXT IDS: tokenizes the file TEXT with a SentencePiece model and writes the id of BOS (-1:
-// none) and those of the text to IDS, as int32. A program of its own, see plugins/datasets/sentencepiece.h. What is wrong
-// is said in one line on standard error, exit code 1.
+// quanvas-sentencepiece MODEL TEXTS IDS: tokenizes the texts in the file TEXTS, each behind its size in bytes (uint64), with
+// a SentencePiece model and writes to IDS, as int32: the id of BOS (-1: none), then for each text the number of its tokens
+// and their ids. A program of its own, see plugins/datasets/sentencepiece.h. What is wrong is said in one line on standard
+// error, exit code 1.
 #include <sys/resource.h>
 
 #include <sentencepiece_processor.h>
 
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -34,18 +37,38 @@ bool read(const char* path, std::string& out) {
   return static_cast<bool>(file);
 }
 
-int tokenize(const char* model, const char* text_path, const char* ids_path) {
-  std::string bytes, text;
+// Cuts the next text off the front of `rest`; false: it is cut short.
+bool next_text(std::string_view& rest, std::string_view& text) {
+  std::uint64_t size = 0;
+  if (rest.size() < sizeof size) return false;
+  std::memcpy(&size, rest.data(), sizeof size);
+  rest.remove_prefix(sizeof size);
+  if (size > rest.size()) return false;
+  text = rest.substr(0, size);
+  rest.remove_prefix(size);
+  return true;
+}
+
+int tokenize(const char* model, const char* texts_path, const char* ids_path) {
+  std::string bytes, texts;
   if (!read(model, bytes)) return refuse("it cannot be read");
-  if (!read(text_path, text)) return refuse("the text cannot be read");
+  if (!read(texts_path, texts)) return refuse("the texts cannot be read");
   sentencepiece::SentencePieceProcessor processor;
   if (const auto status = processor.LoadFromSerializedProto(bytes); !status.ok()) return refuse(status.ToString());
-  std::vector<int> ids;
-  if (const auto status = processor.Encode(text, &ids); !status.ok()) return refuse(status.ToString());
-  ids.insert(ids.begin(), processor.bos_id());
   std::ofstream out(ids_path, std::ios::binary);
-  static_assert(sizeof(int) == sizeof(std::int32_t));
-  out.write(reinterpret_cast<const char*>(ids.data()), static_cast<std::streamsize>(ids.size() * sizeof(int)));
+  const auto write = [&](const std::int32_t* numbers, std::size_t count) {
+    out.write(reinterpret_cast<const char*>(numbers), static_cast<std::streamsize>(count * sizeof *numbers));
+  };
+  const std::int32_t bos = processor.bos_id();
+  write(&bos, 1);
+  for (std::string_view rest = texts, text; !rest.empty();) {
+    if (!next_text(rest, text)) return refuse("the texts are cut short");
+    std::vector<std::int32_t> ids;
+    if (const auto status = processor.Encode(text, &ids); !status.ok()) return refuse(status.ToString());
+    const auto count = static_cast<std::int32_t>(ids.size());
+    write(&count, 1);
+    write(ids.data(), ids.size());
+  }
   out.close();
   return out ? 0 : refuse("the tokens cannot be written");
 }
@@ -53,7 +76,7 @@ int tokenize(const char* model, const char* text_path, const char* ids_path) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4) return refuse("quanvas-sentencepiece MODEL TEXT IDS");
+  if (argc != 4) return refuse("quanvas-sentencepiece MODEL TEXTS IDS");
   limit(RLIMIT_CPU, kMostSeconds);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // sanitizers reserve far more than they use
   limit(RLIMIT_AS, kMostMemory);

@@ -11,60 +11,65 @@ constexpr std::int64_t kDefaultWindow = 512;
 constexpr double kLongestWindow = 1 << 20;
 constexpr std::int32_t kMostIds = 1 << 24;
 
+struct Window {
+  std::size_t begin = 0, count = 0;  // of all tokens
+  std::int64_t repeated = 0;         // of them, held by the window before too
+};
+
+// Appends the windows of the stream [begin, end) of all tokens. stride is filled in.
+void cut(std::size_t begin, std::size_t end, const WindowSettings& s, std::vector<Window>& out) {
+  const auto held = static_cast<std::size_t>(s.window - (s.bos >= 0)), stride = static_cast<std::size_t>(s.stride);
+  for (std::size_t at = begin; at < end; at += stride) {
+    const bool is_first = at == begin, is_last = end - at <= held;
+    const Window w{at, std::min(held, end - at), is_first ? 0 : s.window - (s.bos >= 0) - s.stride};
+    // One token that nothing stands before is not scored; nor are those of a window that only repeats.
+    const bool scores = static_cast<std::int64_t>(w.count) > std::max<std::int64_t>(w.repeated, s.bos < 0);
+    if (scores && (w.count == held || s.keep_last)) out.push_back(w);
+    if (is_last) break;
+  }
+}
+
 class TokenDataset final : public RawDataset {
  public:
-  // Settings with the stride filled in, checked by token_windows.
-  TokenDataset(std::vector<std::int32_t> ids, const WindowSettings& settings)
-      : ids_(std::move(ids)), s_(settings), held_(s_.window - (s_.bos >= 0)), count_(windows()) {}
+  TokenDataset(std::vector<std::int32_t> ids, std::vector<Window> windows, const WindowSettings& settings)
+      : ids_(std::move(ids)), windows_(std::move(windows)), s_(settings) {}
 
-  std::int64_t size() const override { return count_; }
+  std::int64_t size() const override { return static_cast<std::int64_t>(windows_.size()); }
   bool has_labels() const override { return false; }
   bool is_image() const override { return false; }
   bool has_tokens() const override { return true; }
 
   TokenWindow token_window(std::int64_t index) const override {
+    const Window& w = windows_.at(static_cast<std::size_t>(index));
     const std::int64_t extra = s_.bos >= 0;
-    TokenWindow w;
-    w.length = extra + tokens_in(index);
-    // Those that the window before holds too are its first held_ - stride.
-    w.first = std::max<std::int64_t>(1, extra + (index > 0 ? held_ - s_.stride : 0));
-    return w;
+    return {extra + static_cast<std::int64_t>(w.count), std::max<std::int64_t>(1, extra + w.repeated)};
   }
 
   Result<RawSample> read(std::int64_t index) const override {
-    if (index < 0 || index >= count_)
+    if (index < 0 || index >= size())
       return fail(ErrorCode::kInvalidArgument, "There is no window " + std::to_string(index) + " of tokens.");
+    const Window& w = windows_[static_cast<std::size_t>(index)];
     RawSample sample;
     sample.shape = {s_.window};
     sample.values.reserve(static_cast<std::size_t>(s_.window));
     if (s_.bos >= 0) sample.values.push_back(static_cast<float>(s_.bos));
-    const auto begin = ids_.begin() + index * s_.stride;
-    sample.values.insert(sample.values.end(), begin, begin + tokens_in(index));
+    const auto begin = ids_.begin() + static_cast<std::ptrdiff_t>(w.begin);
+    sample.values.insert(sample.values.end(), begin, begin + static_cast<std::ptrdiff_t>(w.count));
     sample.values.resize(static_cast<std::size_t>(s_.window), sample.values.back());
     return sample;
   }
 
   std::string content_hash() const override {
     Hasher hasher;
-    hasher.bytes(ids_.data(), ids_.size() * sizeof(std::int32_t));
-    return hasher.number(s_.window).number(s_.stride).number(s_.bos).number(s_.keep_last).hex();
+    hasher.bytes(ids_.data(), ids_.size() * sizeof(std::int32_t)).number(s_.window).number(s_.bos);
+    for (const Window& w : windows_) hasher.number(static_cast<std::int64_t>(w.begin)).number(static_cast<std::int64_t>(w.count)).number(w.repeated);
+    return hasher.hex();
   }
 
  private:
-  std::int64_t total() const { return static_cast<std::int64_t>(ids_.size()); }
-  std::int64_t tokens_in(std::int64_t index) const { return std::min(held_, total() - index * s_.stride); }
-  std::int64_t windows() const {
-    const std::int64_t beyond = std::max<std::int64_t>(0, total() - held_);
-    const std::int64_t whole = total() >= held_ ? 1 + beyond / s_.stride : 0;
-    if (!s_.keep_last || (whole > 0 && beyond % s_.stride == 0)) return whole;
-    // A last window of one token foretells nothing.
-    const TokenWindow last = token_window(whole);
-    return last.first < last.length ? whole + 1 : whole;
-  }
-
   std::vector<std::int32_t> ids_;
+  std::vector<Window> windows_;
   WindowSettings s_;
-  std::int64_t held_, count_;
 };
 
 Status check_settings(const WindowSettings& s, const std::string& name) {
@@ -101,7 +106,7 @@ std::vector<Field> window_fields() {
                         "Tokens from the beginning of a window to that of the next; less than the window: the tokens that two "
                         "windows share are context in the second and are scored once. 0: windows do not overlap.",
                         0, 0, kLongestWindow, "tokens"),
-          bool_field("keep_last", "Short last window", "Keep the last window when the text ends within it.", true),
+          bool_field("keep_last", "Short last window", "Keep the last window of a text when the text ends within it.", true),
           integer_field("max_tokens", "Most tokens", "Only the beginning of the text; 0: all.", 0, 0, 2e9, "tokens")};
 }
 
@@ -121,17 +126,23 @@ json window_options_for(json options, const Shape& expected) {
   return options;
 }
 
-Result<std::unique_ptr<RawDataset>> token_windows(std::vector<std::int32_t> ids, const WindowSettings& settings,
-                                                  const std::string& name) {
+Result<std::unique_ptr<RawDataset>> token_windows(const std::vector<std::vector<std::int32_t>>& streams,
+                                                  const WindowSettings& settings, const std::string& name) {
   QUANVAS_CHECK(check_settings(settings, name));
-  if (settings.max_tokens > 0 && static_cast<std::uint64_t>(settings.max_tokens) < ids.size())
-    ids.resize(static_cast<std::size_t>(settings.max_tokens));
-  QUANVAS_CHECK(check_ids(ids, name));
   WindowSettings s = settings;
   if (s.stride == 0) s.stride = s.window - (s.bos >= 0);
+  const auto most = s.max_tokens > 0 ? static_cast<std::size_t>(s.max_tokens) : SIZE_MAX;
+  std::vector<std::int32_t> ids;
+  std::vector<Window> windows;
+  for (const auto& stream : streams) {
+    const std::size_t begin = ids.size();
+    ids.insert(ids.end(), stream.begin(), stream.begin() + static_cast<std::ptrdiff_t>(std::min(stream.size(), most - begin)));
+    cut(begin, ids.size(), s, windows);
+  }
+  QUANVAS_CHECK(check_ids(ids, name));
   const std::size_t count = ids.size();
-  auto data = std::make_unique<TokenDataset>(std::move(ids), s);
-  if (data->size() > 0) return std::unique_ptr<RawDataset>(std::move(data));
+  if (!windows.empty())
+    return std::unique_ptr<RawDataset>(std::make_unique<TokenDataset>(std::move(ids), std::move(windows), s));
   return fail(ErrorCode::kInvalidArgument,
               name + " gives " + std::to_string(count) + " tokens, too few for " +
                   (s.keep_last ? "one to be foretold." : "a window of " + std::to_string(s.window) + "."),

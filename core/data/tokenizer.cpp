@@ -51,9 +51,20 @@ class BpeTokenizer final : public Tokenizer {
 
   std::int32_t bos() const override { return kBos; }
 
-  Result<std::vector<std::int32_t>> encode(std::string_view given) const override {
-    if (given.empty()) return std::vector<std::int32_t>();
-    const std::string text = " " + std::string(given);
+  Result<std::vector<std::vector<std::int32_t>>> encode(const std::vector<std::string>& texts, std::int64_t most) const override {
+    std::vector<std::vector<std::int32_t>> out;
+    std::int64_t count = 0;
+    for (std::size_t i = 0; i < texts.size() && (most == 0 || count < most); ++i) {
+      out.push_back(encode_one(texts[i]));
+      count += static_cast<std::int64_t>(out.back().size());
+    }
+    return out;
+  }
+
+ private:
+  std::vector<std::int32_t> encode_one(const std::string& given) const {
+    if (given.empty()) return {};
+    const std::string text = " " + given;
     std::vector<Piece> pieces = split(text);
     join(pieces);
     std::vector<std::int32_t> out;
@@ -61,7 +72,6 @@ class BpeTokenizer final : public Tokenizer {
     return out;
   }
 
- private:
   std::int32_t find(std::string_view text) const {
     const auto it = ids_.find(std::string(text));
     return it == ids_.end() ? -1 : it->second;

@@ -16,8 +16,8 @@ namespace quanvas {
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  // Without a token for the beginning.
-  virtual Result<std::vector<std::int32_t>> encode(std::string_view text) const = 0;
+  // Of each text, without a token for its beginning. most: texts that begin after so many tokens are left out; 0: none.
+  virtual Result<std::vector<std::vector<std::int32_t>>> encode(const std::vector<std::string>& texts, std::int64_t most) const = 0;
   // Of the token for the beginning of a text; -1: it has none.
   virtual std::int32_t bos() const = 0;
 };

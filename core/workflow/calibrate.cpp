@@ -8,7 +8,7 @@
 #include "core/base/guarded.h"
 #include "core/base/hash.h"
 #include "core/exec/chunks.h"
-#include "core/workflow/state.h"
+#include "core/workflow/perplexity.h"
 
 namespace quanvas {
 namespace {
@@ -40,14 +40,13 @@ bool keep_batches(const quant::Statistics& statistics) {
   return true;
 }
 
-// What fills a short window up belongs to no text: such windows play no part, unless there is no other.
-std::vector<std::int64_t> calibration_samples(const Dataset& data, const CalibrationSettings& settings) {
-  auto out = choose_samples(data.size(), settings.samples, settings.seed);
-  if (!data.has_tokens()) return out;
-  const std::int64_t window = data.sample_shape().at(0);
-  const auto is_short = [&](std::int64_t i) { return data.token_window(i).length < window; };
-  if (!std::all_of(out.begin(), out.end(), is_short)) std::erase_if(out, is_short);
-  return out;
+// Samples as one input without what fills short windows up: longer windows are cut to the shortest.
+at::Tensor even_input(const exec::Chunk& chunk, const Dataset& data, const Graph& graph) {
+  const auto parts = without_filling(chunk, data, graph);
+  if (parts.size() == 1) return parts[0].input;
+  std::int64_t shortest = chunk.input.size(1);
+  for (const auto& part : parts) shortest = std::min(shortest, part.input.size(1));
+  return chunk.input.narrow(1, 0, shortest).contiguous();
 }
 
 using ChunkStatistics = std::map<TensorId, quant::TensorStatistics>;
@@ -88,7 +87,7 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
   if (!d.calibrate)
     return no_data("Activations need calibration data", d.calibrate_error, "Declare a data set for calibration.");
   const std::set<TensorId> wanted = activation_tensors(prepared);
-  const auto samples = calibration_samples(*d.calibrate, settings);
+  const auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);
   auto statistics = std::make_shared<quant::Statistics>();
   statistics->key = statistics_key(prepared, settings);
   statistics->samples = static_cast<double>(samples.size());
@@ -101,12 +100,14 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
         hooks.tap = [&](TensorId id, const at::Tensor& value) {
           if (!wanted.count(id) || !value.is_floating_point()) return;
           const at::Tensor x = value.to(at::kCPU, at::kFloat).contiguous();
-          quant::TensorStatistics& s = out[id];
-          s.add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()));
-          s.close_batch();  // a chunk is a batch: the same samples for any number of threads
+          out[id].add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()));
         };
-        QUANVAS_TRY(auto outputs, prepared.runner->run({chunk.input}, hooks));
-        (void)outputs;
+        for (const exec::Chunk& part : without_filling(chunk, *d.calibrate, graph)) {
+          QUANVAS_TRY(auto outputs, prepared.runner->run({part.input}, hooks));
+          (void)outputs;
+        }
+        // A chunk is a batch: the same samples for any number of threads.
+        for (auto& [id, s] : out) s.close_batch();
         return out;
       },
       [&](std::int64_t, ChunkStatistics& chunk) -> Status {
@@ -142,13 +143,13 @@ Result<SamplePtr> WorkbenchState::sample_for(const PreparedPtr& prepared, const 
     const std::set<TensorId> wanted = activation_tensors(*prepared);
     QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared->runner, *d.calibrate, wanted));
     const auto affordable = static_cast<std::int64_t>(kSampleBytes / std::max(1.0, bytes));
-    auto samples = calibration_samples(*d.calibrate, settings);
+    auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);
     samples.resize(static_cast<std::size_t>(std::min<std::int64_t>(
         static_cast<std::int64_t>(samples.size()), std::clamp<std::int64_t>(affordable, 1, kMostSamples))));
     auto sample = std::make_shared<ActivationSample>();
     sample->samples = static_cast<std::int64_t>(samples.size());
     QUANVAS_TRY(exec::Chunk chunk, exec::read_chunk(*d.calibrate, std::move(samples), 0, options_.device));
-    QUANVAS_TRY(sample->tensors, run_keeping(*prepared->runner, chunk.input, wanted));
+    QUANVAS_TRY(sample->tensors, run_keeping(*prepared->runner, even_input(chunk, *d.calibrate, *prepared->model->graph), wanted));
     sample_ = sample;
     sample_key_ = key;
     return sample_;

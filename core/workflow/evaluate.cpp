@@ -10,7 +10,7 @@
 #include "core/base/hash.h"
 #include "core/exec/chunks.h"
 #include "core/exec/train.h"
-#include "core/workflow/state.h"
+#include "core/workflow/perplexity.h"
 
 namespace quanvas {
 namespace {
@@ -193,31 +193,35 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
       if (const TensorId from = base.tensor(graph.tensor(id).name); from != kNoTensor) wanted.insert(from);
   }
   QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared.runner, *source, wanted));
+  const auto add_errors = [&](const at::Tensor& input, LayerSums& local) -> Status {
+    QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared.runner, input, wanted));
+    const auto want = [&](std::size_t i) { return reference[static_cast<std::size_t>(reference_id[i])]; };
+    exec::RunHooks cumulative;
+    cumulative.tap = [&](TensorId id, const at::Tensor& value) {
+      if (const auto it = by_output.find(id); it != by_output.end())
+        add_error(local[it->second].second, want(it->second), value);
+    };
+    QUANVAS_CHECK(quantized->run({input}, cumulative));
+    for (std::size_t i = 0; i < measured.size(); ++i) {
+      if (reference_id[i] == kNoTensor) continue;
+      // Isolated: the quantized layer on float inputs.
+      exec::Environment env(graph.tensors().size());
+      for (const TensorId id : measured[i]->inputs) {
+        const TensorId from = base.tensor(graph.tensor(id).name);
+        if (from != kNoTensor) env[static_cast<std::size_t>(id)] = reference[static_cast<std::size_t>(from)];
+      }
+      QUANVAS_CHECK(quantized->run_nodes({measured[i]->node}, env));
+      add_error(local[i].first, want(i), env[static_cast<std::size_t>(measured[i]->output)]);
+    }
+    return {};
+  };
   LayerSums sums(out.size());
   const auto samples = choose_samples(source->size(), kLayerSamples, 0);
   QUANVAS_CHECK(exec::for_each_chunk<LayerSums>(
       *source, samples, options_.device, job, "layer errors",
       [&](exec::Chunk& chunk) -> Result<LayerSums> {
         LayerSums local(out.size());
-        QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared.runner, chunk.input, wanted));
-        const auto want = [&](std::size_t i) { return reference[static_cast<std::size_t>(reference_id[i])]; };
-        exec::RunHooks cumulative;
-        cumulative.tap = [&](TensorId id, const at::Tensor& value) {
-          if (const auto it = by_output.find(id); it != by_output.end())
-            add_error(local[it->second].second, want(it->second), value);
-        };
-        QUANVAS_CHECK(quantized->run({chunk.input}, cumulative));
-        for (std::size_t i = 0; i < measured.size(); ++i) {
-          if (reference_id[i] == kNoTensor) continue;
-          // Isolated: the quantized layer on float inputs.
-          exec::Environment env(graph.tensors().size());
-          for (const TensorId id : measured[i]->inputs) {
-            const TensorId from = base.tensor(graph.tensor(id).name);
-            if (from != kNoTensor) env[static_cast<std::size_t>(id)] = reference[static_cast<std::size_t>(from)];
-          }
-          QUANVAS_CHECK(quantized->run_nodes({measured[i]->node}, env));
-          add_error(local[i].first, want(i), env[static_cast<std::size_t>(measured[i]->output)]);
-        }
+        for (const exec::Chunk& part : without_filling(chunk, *source, base)) QUANVAS_CHECK(add_errors(part.input, local));
         return local;
       },
       [&](std::int64_t, LayerSums& local) -> Status {

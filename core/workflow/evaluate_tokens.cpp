@@ -25,6 +25,17 @@ void warn_nan(const Scores& total, JobContext& job) {
              "Look for NaN in the weights."});
 }
 
+// Of all windows of a chunk, in order.
+Result<at::Tensor> run_rows(const exec::Runner& runner, const exec::Chunk& chunk, const Dataset& data) {
+  std::vector<at::Tensor> rows;
+  for (const exec::Chunk& part : without_filling(chunk, data, runner.graph())) {
+    QUANVAS_TRY(const auto outputs, runner.run({part.input}));
+    QUANVAS_TRY(const at::Tensor scored, scored_rows(outputs.at(0), windows_of(data, part.samples)));
+    rows.push_back(scored);
+  }
+  return at::cat(rows);
+}
+
 void merge(Scores& total, Scores& one) {
   total.sums.merge(one.sums);
   total.agree += one.agree;
@@ -68,11 +79,11 @@ Result<Accuracy> WorkbenchState::measure_tokens(const Prepared& prepared, const 
         if (known) {
           s.reference = known->chunks.at(static_cast<std::size_t>(chunk.index));
         } else {
-          QUANVAS_TRY(s.reference, run_scored_rows(*prepared.runner, chunk, windows));
+          QUANVAS_TRY(s.reference, run_rows(*prepared.runner, chunk, *data));
         }
         at::Tensor rows = s.reference;
         if (quantized) {
-          QUANVAS_TRY(rows, run_scored_rows(*quantized, chunk, windows));
+          QUANVAS_TRY(rows, run_rows(*quantized, chunk, *data));
           s.agree = rows.argmax(1).eq(s.reference.argmax(1)).sum().item<double>();
           add_error(s.output, s.reference, rows);
         }

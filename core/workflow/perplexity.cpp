@@ -70,22 +70,22 @@ Result<at::Tensor> scored_rows(const at::Tensor& output, const std::vector<Token
   return at::cat(parts).detach().to(at::kCPU, at::kFloat).contiguous();
 }
 
-Result<at::Tensor> run_scored_rows(const exec::Runner& runner, const exec::Chunk& chunk, const std::vector<TokenWindow>& windows) {
-  const Graph& graph = runner.graph();
+std::vector<exec::Chunk> without_filling(const exec::Chunk& chunk, const Dataset& data, const Graph& graph) {
   const auto& shape = graph.tensor(graph.inputs().at(0)).shape;
-  const bool any_length = !shape || shape->empty() || shape->back() < 0;
-  std::vector<at::Tensor> parts;
-  for (std::size_t begin = 0, end; begin < windows.size(); begin = end) {
-    const std::int64_t length = windows[begin].length;
-    for (end = begin + 1; end < windows.size() && (!any_length || windows[end].length == length);) ++end;
-    at::Tensor input = chunk.input.narrow(0, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end - begin));
-    if (any_length) input = input.narrow(1, 0, length).contiguous();
-    QUANVAS_TRY(const auto outputs, runner.run({input}));
-    const std::vector<TokenWindow> these(windows.begin() + static_cast<std::ptrdiff_t>(begin), windows.begin() + static_cast<std::ptrdiff_t>(end));
-    QUANVAS_TRY(const at::Tensor rows, scored_rows(outputs.at(0), these));
-    parts.push_back(rows);
+  if (!data.has_tokens() || (shape && !shape->empty() && shape->back() >= 0)) return {chunk};
+  std::vector<exec::Chunk> out;
+  const auto& samples = chunk.samples;
+  const auto length = [&](std::size_t i) { return data.token_window(samples[i]).length; };
+  for (std::size_t begin = 0, end; begin < samples.size(); begin = end) {
+    for (end = begin + 1; end < samples.size() && length(end) == length(begin);) ++end;
+    const auto first = static_cast<std::int64_t>(begin), count = static_cast<std::int64_t>(end - begin);
+    exec::Chunk part;
+    part.index = chunk.index;
+    part.samples.assign(samples.begin() + first, samples.begin() + first + count);
+    part.input = chunk.input.narrow(0, first, count).narrow(1, 0, length(begin)).contiguous();
+    out.push_back(std::move(part));
   }
-  return parts.size() == 1 ? parts[0] : at::cat(parts);
+  return out;
 }
 
 void TokenSums::merge(const TokenSums& other) {

@@ -12,12 +12,13 @@ namespace quanvas {
 // The windows of these samples.
 std::vector<TokenWindow> windows_of(const Dataset& data, const std::vector<std::int64_t>& samples);
 
+// A chunk in parts, in order, whose inputs hold no tokens that only fill windows up: windows of one length each, cut to
+// it. The chunk itself when samples are no windows, or when the network takes one length only.
+std::vector<exec::Chunk> without_filling(const exec::Chunk& chunk, const Dataset& data, const Graph& graph);
+
 // Rows of the output that foretell scored tokens, float32 [n, vocabulary] on the CPU, window after window. `output`:
 // [windows, T, vocabulary] or [windows * T, vocabulary], T not shorter than any window. kUnsupported for other shapes.
 Result<at::Tensor> scored_rows(const at::Tensor& output, const std::vector<TokenWindow>& windows);
-// What the network gives for a chunk of windows, likewise. Windows that are shorter are run at their own length when
-// the network takes any, so that what fills them up plays no part.
-Result<at::Tensor> run_scored_rows(const exec::Runner& runner, const exec::Chunk& chunk, const std::vector<TokenWindow>& windows);
 
 // Sums over scored tokens.
 struct TokenSums {

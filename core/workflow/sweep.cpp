@@ -34,9 +34,14 @@ struct Score {
   }
 };
 
-struct FloatChunk {
+// The float network on a part of a chunk (without_filling).
+struct FloatPart {
   exec::Environment env;  // empty when the activations are not kept
   Truth truth;
+};
+
+struct FloatChunk {
+  std::vector<FloatPart> parts;
   Score score;
 };
 
@@ -184,16 +189,20 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
         *source, samples, options_.device, job, "float forward",
         [&](exec::Chunk& chunk) -> Result<FloatChunk> {
           FloatChunk out;
-          at::Tensor output;
-          if (keep) {
-            QUANVAS_TRY(out.env, prepared->runner->run_all({chunk.input}));
-            output = out.env[output_id];
-          } else {
-            QUANVAS_TRY(const auto outputs, prepared->runner->run({chunk.input}));
-            output = outputs.at(0);
+          for (const exec::Chunk& input : without_filling(chunk, *source, graph)) {
+            FloatPart part{{}, truth_of(input, *source, is_distribution)};
+            at::Tensor output;
+            if (keep) {
+              QUANVAS_TRY(part.env, prepared->runner->run_all({input.input}));
+              output = part.env[output_id];
+            } else {
+              QUANVAS_TRY(const auto outputs, prepared->runner->run({input.input}));
+              output = outputs.at(0);
+            }
+            QUANVAS_TRY(const Score score, score_of(output, part.truth));
+            out.score.merge(score);
+            out.parts.push_back(std::move(part));
           }
-          out.truth = truth_of(chunk, *source, is_distribution);
-          QUANVAS_TRY(out.score, score_of(output, out.truth));
           return out;
         },
         [&](std::int64_t, FloatChunk& c) -> Status {
@@ -241,14 +250,14 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
         const auto affected = graph.downstream(id);
         const auto layer_output = static_cast<std::size_t>(layer->output);
         CellSums sums;
-        const auto run_cell = [&](const exec::Environment& reference, const Truth& truth) -> Result<CellSums> {
-          CellSums local;
+        const auto run_cell = [&](const exec::Environment& reference, const Truth& truth, CellSums& local) -> Status {
           exec::Environment env = reference;  // tensors are shared, not copied
           QUANVAS_CHECK(runner->run_nodes(affected, env));
           add_error(local.layer, reference[layer_output], env[layer_output]);
           add_error(local.output, reference[output_id], env[output_id]);
-          QUANVAS_TRY(local.score, score_of(env[output_id], truth));
-          return local;
+          QUANVAS_TRY(const Score score, score_of(env[output_id], truth));
+          local.score.merge(score);
+          return {};
         };
         const auto merge = [&](const CellSums& local) -> Status {
           sums.layer.merge(local.layer);
@@ -261,8 +270,9 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
           status = exec::parallel_ordered(
               static_cast<std::int64_t>(kept.size()), job, /*inference=*/true,
               [&](std::int64_t i) -> Result<std::shared_ptr<void>> {
-                const FloatChunk& c = kept[static_cast<std::size_t>(i)];
-                QUANVAS_TRY(CellSums local, run_cell(c.env, c.truth));
+                CellSums local;
+                for (const FloatPart& part : kept[static_cast<std::size_t>(i)].parts)
+                  QUANVAS_CHECK(run_cell(part.env, part.truth, local));
                 return std::shared_ptr<void>(std::make_shared<CellSums>(std::move(local)));
               },
               [&](std::int64_t, void* local) { return merge(*static_cast<CellSums*>(local)); });
@@ -271,8 +281,12 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
           status = exec::for_each_chunk<CellSums>(
               *source, samples, options_.device, job, "sweep",
               [&](exec::Chunk& chunk) -> Result<CellSums> {
-                QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared->runner, chunk.input, needed));
-                return run_cell(reference, truth_of(chunk, *source, is_distribution));
+                CellSums local;
+                for (const exec::Chunk& part : without_filling(chunk, *source, graph)) {
+                  QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared->runner, part.input, needed));
+                  QUANVAS_CHECK(run_cell(reference, truth_of(part, *source, is_distribution), local));
+                }
+                return local;
               },
               [&](std::int64_t, CellSums& local) { return merge(local); }, chunk_size);
         }

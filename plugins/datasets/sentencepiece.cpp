@@ -85,36 +85,61 @@ class SentencePieceTokenizer final : public Tokenizer {
   SentencePieceTokenizer(fs::path program, fs::path model) : program_(std::move(program)), model_(std::move(model)) {}
 
   std::int32_t bos() const override { return bos_; }
-  Result<std::vector<std::int32_t>> encode(std::string_view text) const override {
+  Result<std::vector<std::vector<std::int32_t>>> encode(const std::vector<std::string>& texts, std::int64_t most) const override {
     std::int32_t bos = -1;
-    return ask(text, bos);
+    QUANVAS_TRY(auto out, ask(texts, bos));
+    std::int64_t count = 0;
+    std::size_t kept = 0;
+    for (; kept < out.size() && (most == 0 || count < most); ++kept) count += static_cast<std::int64_t>(out[kept].size());
+    out.resize(kept);
+    return out;
   }
   Status find_bos() {
-    QUANVAS_TRY(const auto none, ask("", bos_));
+    QUANVAS_TRY(const auto none, ask({}, bos_));
     (void)none;
     return {};
   }
 
  private:
-  // What the program writes: the id of BOS, then those of the text, int32 in the machine's order.
-  Result<std::vector<std::int32_t>> ask(std::string_view text, std::int32_t& bos) const {
+  // The program reads each text behind its size in bytes (uint64) and writes the id of BOS, then for each text the number
+  // of its tokens and their ids; int32 in the machine's order.
+  Result<std::vector<std::vector<std::int32_t>>> ask(const std::vector<std::string>& texts, std::int32_t& bos) const {
     const Exchange exchange;
     if (!exchange.is_there())
       return fail(ErrorCode::kIo, std::string("Cannot make a folder for the tokenizer: ") + std::strerror(errno) + ".");
-    QUANVAS_CHECK(write_file_atomically(exchange.file("text"), text));
-    const int status = run(program_, {model_.string(), exchange.file("text").string(), exchange.file("ids").string()},
+    QUANVAS_CHECK(write_file_atomically(exchange.file("texts"), [&](std::ostream& out) -> Status {
+      for (const std::string& text : texts) {
+        const std::uint64_t size = text.size();
+        out.write(reinterpret_cast<const char*>(&size), sizeof size).write(text.data(), static_cast<std::streamsize>(size));
+      }
+      return {};
+    }));
+    const int status = run(program_, {model_.string(), exchange.file("texts").string(), exchange.file("ids").string()},
                            exchange.file("messages"));
     if (status == -1)
       return fail(ErrorCode::kNotFound, "The program '" + program_.string() + "' does not start; it reads SentencePiece models.",
                   "Install Quanvas again, or name the program in QUANVAS_SENTENCEPIECE.");
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return refusal(status, message_in(exchange.file("messages")));
     QUANVAS_TRY(const std::string bytes, read_file(exchange.file("ids")));
-    if (bytes.size() < sizeof bos || bytes.size() % sizeof bos != 0)
+    return parse(bytes, texts.size(), bos);
+  }
+
+  Result<std::vector<std::vector<std::int32_t>>> parse(const std::string& bytes, std::size_t texts, std::int32_t& bos) const {
+    std::vector<std::int32_t> numbers(bytes.size() / sizeof bos);
+    std::memcpy(numbers.data(), bytes.data(), numbers.size() * sizeof bos);
+    std::vector<std::vector<std::int32_t>> out;
+    std::size_t at = 1;
+    while (out.size() < texts && at < numbers.size()) {
+      const auto count = static_cast<std::size_t>(numbers[at++]);
+      if (count > numbers.size() - at) break;
+      const auto begin = numbers.begin() + static_cast<std::ptrdiff_t>(at);
+      out.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(count));
+      at += count;
+    }
+    if (numbers.empty() || out.size() != texts || at != numbers.size())
       return fail(ErrorCode::kInternal, "The program '" + program_.string() + "' wrote no list of tokens.");
-    std::memcpy(&bos, bytes.data(), sizeof bos);
-    std::vector<std::int32_t> ids(bytes.size() / sizeof bos - 1);
-    std::memcpy(ids.data(), bytes.data() + sizeof bos, bytes.size() - sizeof bos);
-    return ids;
+    bos = numbers[0];
+    return out;
   }
 
   Failure refusal(int status, const std::string& said) const {

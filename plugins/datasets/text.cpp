@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMostTextBytes = std::uint64_t{1} << 30;
 constexpr std::uint64_t kMostTokenizerBytes = std::uint64_t{64} << 20;
+constexpr std::string_view kWhiteSpace = " \t\n\r\v\f";
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 // A SentencePiece model is a protobuf message that begins with the first token (field 1); in llama2.c's file the upper
@@ -55,16 +56,30 @@ Result<std::string> read_text(const fs::path& path) {
   return text;
 }
 
-Result<std::vector<std::int32_t>> encode_all(const Tokenizer& tokenizer, const fs::path& path, std::int64_t most) {
-  QUANVAS_TRY(const auto files, text_files(path));
-  std::vector<std::int32_t> ids;
-  for (const auto& file : files) {
-    if (most > 0 && static_cast<std::int64_t>(ids.size()) >= most) break;
-    QUANVAS_TRY(const std::string text, read_text(file));
-    QUANVAS_TRY(const auto more, tokenizer.encode(text));
-    ids.insert(ids.end(), more.begin(), more.end());
+// The parts between separators without the white space around them; parts of white space alone are none. Without a
+// separator the text as it stands.
+std::vector<std::string> documents(const std::string& text, const std::string& separator) {
+  if (separator.empty()) return {text};
+  std::vector<std::string> out;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(separator, at), text.size());
+    const std::string part = text.substr(at, end - at);
+    if (const std::size_t first = part.find_first_not_of(kWhiteSpace); first != std::string::npos)
+      out.push_back(part.substr(first, part.find_last_not_of(kWhiteSpace) + 1 - first));
+    at = end + separator.size();
   }
-  return ids;
+  return out;
+}
+
+Result<std::vector<std::vector<std::int32_t>>> encode_all(const Tokenizer& tokenizer, const fs::path& path, const std::string& separator,
+                                                          std::int64_t most) {
+  QUANVAS_TRY(const auto files, text_files(path));
+  std::vector<std::string> texts;
+  for (const auto& file : files) {
+    QUANVAS_TRY(const std::string text, read_text(file));
+    for (auto& document : documents(text, separator)) texts.push_back(std::move(document));
+  }
+  return tokenizer.encode(texts, most);
 }
 
 class TextReader final : public DatasetReader {
@@ -75,6 +90,10 @@ class TextReader final : public DatasetReader {
   Schema schema() const override {
     Schema out{{text_field("data", "Text", "File, or folder whose .txt files are read in the order of their names.", ""),
                 text_field("tokenizer", "Tokenizer", "A SentencePiece model (.model), or a tokenizer.bin of llama2.c.", ""),
+                text_field("separator", "Separator",
+                           "Text that stands between documents, such as <|endoftext|>. Each document has windows of its own, without the "
+                           "white space around it; empty: a file is one document.",
+                           ""),
                 bool_field("bos", "BOS", "Put the tokenizer's token for the beginning before every window.", true)}};
     for (Field& f : window_fields()) out.fields.push_back(std::move(f));
     return out;
@@ -88,12 +107,12 @@ class TextReader final : public DatasetReader {
       QUANVAS_TRY(const fs::path tokenizer_path, option_path(options["tokenizer"], base, "tokenizer", "text"));
       QUANVAS_TRY(const TokenizerPtr tokenizer, read_tokenizer(tokenizer_path));
       WindowSettings settings = window_settings(options);
-      QUANVAS_TRY(auto ids, encode_all(*tokenizer, path, settings.max_tokens));
+      QUANVAS_TRY(auto ids, encode_all(*tokenizer, path, options["separator"], settings.max_tokens));
       if (options["bos"]) settings.bos = tokenizer->bos();
       if (options["bos"] && settings.bos < 0)
         return fail(ErrorCode::kInvalidArgument, "'" + tokenizer_path.string() + "' has no token for the beginning of a text (BOS).",
                     "Set the option bos to false.");
-      return token_windows(std::move(ids), settings, "'" + path.string() + "'");
+      return token_windows(ids, settings, "'" + path.string() + "'");
     });
   }
 };

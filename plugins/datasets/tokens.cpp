@@ -106,7 +106,7 @@ class TokensReader final : public DatasetReader {
       WindowSettings settings = window_settings(options);
       settings.bos = options["bos"];
       QUANVAS_TRY(auto ids, read_ids(*file, source, settings.max_tokens, name));
-      return token_windows(std::move(ids), settings, name);
+      return token_windows({std::move(ids)}, settings, name);
     });
   }
 };
