@@ -1,6 +1,7 @@
 #include "core/report/report.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 namespace quanvas {
@@ -10,9 +11,10 @@ namespace {
 std::string digits_of(double value, double perplexity) {
   if (std::isnan(value)) return "-";
   constexpr double kPlain = 1e6;
-  const int whole = perplexity >= 1 ? static_cast<int>(std::log10(std::min(perplexity, kPlain))) : 0;
-  char out[40];
-  std::snprintf(out, sizeof out, perplexity < kPlain ? "%.*f" : "%.*e", std::max(0, 3 - whole), value);
+  const bool plain = perplexity < kPlain;
+  const int whole = plain && perplexity >= 1 ? static_cast<int>(std::log10(perplexity)) : 0;
+  char out[64];
+  std::snprintf(out, sizeof out, plain ? "%.*f" : "%.*e", std::max(0, 3 - whole), value);
   return out;
 }
 
