@@ -192,6 +192,8 @@ void add_error(quant::ErrorSums& sums, const at::Tensor& x, const at::Tensor& y)
 
 // A network's output as one row of scores per sample, contiguous float32 on the CPU.
 Result<at::Tensor> output_rows(const at::Tensor& output, std::int64_t samples);
+// Likewise with a row for each prediction: of samples, or of windows [samples, tokens, vocabulary] of each token.
+Result<at::Tensor> prediction_rows(const at::Tensor& output, std::int64_t samples, const Dataset& data);
 // Natural logarithms of the probabilities of each row, in double. A network may end in a Softmax; a quantized
 // distribution need not sum to 1.
 at::Tensor log_probabilities(const at::Tensor& rows, bool is_distribution);

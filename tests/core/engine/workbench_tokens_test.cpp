@@ -144,9 +144,9 @@ TEST_F(Tokens, WhatFillsAWindowUpIsNotComputedWith) {
   EXPECT_EQ(measure().loss, exact.loss);
   Recipe recipe;
   recipe.rules = {rule_for("MatMul", std::nullopt, {{"bits", 8}})};
-  const Run filled = run(recipe);
+  const quanvas::Run filled = run(recipe);
   ASSERT_NO_FATAL_FAILURE(open_bigram(model, {{"window", 3}}));
-  const Run alone = run(recipe);
+  const quanvas::Run alone = run(recipe);
   ASSERT_TRUE(filled.accuracy && alone.accuracy);
   EXPECT_EQ(filled.accuracy->loss, alone.accuracy->loss) << "calibration too";
   ASSERT_FALSE(alone.layers.empty());
@@ -160,7 +160,7 @@ TEST_F(Tokens, QuantizedAndSweptNetworksAreMeasuredAlike) {
   const Accuracy original = measure();
   Recipe recipe;
   recipe.rules = {rule_for("MatMul", SiteKind::kWeight, {{"bits", 4}})};
-  const Run quantized = run(recipe);
+  const quanvas::Run quantized = run(recipe);
   ASSERT_TRUE(quantized.accuracy);
   EXPECT_GT(std::abs(quantized.accuracy->loss - original.loss), 1e-4);
   EXPECT_NEAR(quantized.accuracy->loss, original.loss, 0.5);
@@ -210,7 +210,7 @@ TEST_F(Tokens, InputsThatAreIdsStayAsTheyAre) {
   for (const char* source : {"statistics", "dynamic"}) {
     Recipe recipe;
     recipe.rules = {rule_for("Gather", SiteKind::kInput, {{"bits", 2}, {"source", source}})};
-    const Run r = run(recipe);
+    const quanvas::Run r = run(recipe);
     ASSERT_TRUE(r.accuracy) << source;
     EXPECT_EQ(r.accuracy->perplexity, original.perplexity) << source;
   }
