@@ -222,6 +222,9 @@ std::optional<int> parse(int argc, char** argv, Options& out) {
   app.add_option("--device", out.device, "Where tensors are computed")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--threads", out.threads, "Threads that compute; 0: one per core")->check(CLI::Range(0, 1024));
   app.add_option("--project", out.project, "Project file of a model; default: the model's own")->type_name("FILE");
+  app.add_option("--shape", out.shapes, "Shape of an input that the model leaves open, kept with the project; ? stays open")
+      ->type_name("INPUT=1,3,224,224");
+  app.add_flag("--trust", out.trust, "Let the code run that the model brings (TorchScript); kept with the project");
   add_verbs(app, out);
   try {
     app.parse(argc, argv);

@@ -17,6 +17,8 @@ struct Options {
   int threads = 0;
   std::string project;          // project file of a model; empty: the model's own
   std::string path;             // model or project
+  std::vector<std::string> shapes;  // "NAME=1,3,224,224"; how the model is read from now on
+  bool trust = false;           // code that the model brings may run
 
   // Recipe: at most one way to name it; none: the project's.
   std::string recipe;           // file or id of a built-in one

@@ -64,7 +64,7 @@ Status carry_out(const Options& options, std::stop_token stop, ProgressLine& lin
     if (options.verb != row.name) continue;
     std::unique_ptr<Workbench> bench;
     if (row.opens) {
-      QUANVAS_TRY(bench, Workbench::open(options.path, {options.device, options.threads}, opening, options.project));
+      QUANVAS_TRY(bench, open_bench(options, opening));
       for (const auto& issue : bench->state().issues) opening.issue(issue);
     }
     JobContext job(stop, on_progress, on_issue);

@@ -18,6 +18,9 @@ struct Work {
   std::unique_ptr<Workbench> bench;   // open for all verbs but "new" and "catalog"
 };
 
+// Opens what the options name, read as they say.
+Result<std::unique_ptr<Workbench>> open_bench(const Options& options, JobContext& job);
+
 // A verb prints its result to standard output; the Status decides the exit code.
 using Verb = Status (*)(Work&);
 

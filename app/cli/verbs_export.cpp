@@ -96,7 +96,7 @@ Status new_project(Work& work) {
   if (!o.recipe.empty()) {
     QUANVAS_TRY(recipe, named_recipe(o.recipe));
   }
-  QUANVAS_TRY(work.bench, Workbench::open(o.path, {o.device, o.threads}, work.job, o.project));
+  QUANVAS_TRY(work.bench, open_bench(o, work.job));
   for (const auto& issue : work.bench->state().issues) work.job.issue(issue);
   if (data) QUANVAS_CHECK(work.bench->set_data(*data));
   if (recipe) QUANVAS_CHECK(work.bench->set_recipe(*recipe, "Use recipe " + recipe->name));

@@ -17,8 +17,9 @@ namespace quanvas {
 namespace {
 
 Backend real_backend(const EngineOptions& options) {
-  return {[options](const std::string& path, const std::string& project_path, JobContext& job) {
-            return Workbench::open(path, options, job, project_path);
+  return {[options](const std::string& path, const std::string& project_path,
+                    const ImportOptions& import, JobContext& job) {
+            return Workbench::open(path, options, job, project_path, import);
           },
           plugin_catalog, [options] { return engine_info(options); }, engine_warnings};
 }

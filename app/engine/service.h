@@ -14,7 +14,7 @@ namespace quanvas {
 
 struct Backend {
   std::function<Result<std::unique_ptr<Workbench>>(const std::string& path, const std::string& project_path,
-                                                   JobContext& job)>
+                                                   const ImportOptions& import, JobContext& job)>
       open;
   std::function<json()> catalog;                              // plug-ins; presets and recipes are added
   std::function<std::map<std::string, std::string>()> versions;

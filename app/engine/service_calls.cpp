@@ -235,10 +235,7 @@ grpc::Status ServiceCalls::Open(Context* context, const protocol::OpenRequest* r
   const auto id = "open-" + std::to_string(next_open_++);
   return stream(
       context, id,
-      [this, path = request->path(), project = request->project_path()](JobContext& job) {
-        return open(path, project, job);
-      },
-      out);
+      [this, asked = *request](JobContext& job) { return open(asked, job); }, out);
 }
 
 void ServiceCalls::set_workbench(WorkbenchPtr bench) {
@@ -260,8 +257,13 @@ Status ServiceCalls::close_project(WorkbenchPtr previous, JobContext& job) {
   return {};
 }
 
-Result<std::string> ServiceCalls::open(const std::string& path, const std::string& project_path, JobContext& job) {
-  QUANVAS_TRY(WorkbenchPtr opened, backend_.open(path, project_path, job));
+Result<std::string> ServiceCalls::open(const protocol::OpenRequest& request, JobContext& job) {
+  ImportOptions import;
+  if (!request.import().empty()) {
+    QUANVAS_TRY(import, from_json_text<ImportOptions>(request.import()));
+  }
+  const auto open_it = [&] { return backend_.open(request.path(), request.project_path(), import, job); };
+  QUANVAS_TRY(WorkbenchPtr opened, open_it());
   WorkbenchPtr previous;
   {
     std::lock_guard lock(mutex_);
@@ -271,10 +273,10 @@ Result<std::string> ServiceCalls::open(const std::string& path, const std::strin
   // project cannot be opened although the lock is free.
   if (previous && opened->state().read_only && opened->state().project_path == previous->state().project_path) {
     QUANVAS_CHECK(close_project(std::move(previous), job));
-    if (auto writable = backend_.open(path, project_path, job))
+    if (auto writable = open_it())
       opened = std::move(*writable);
     else
-      job.issue({Severity::kWarning, path, writable.error().message, writable.error().hint});
+      job.issue({Severity::kWarning, request.path(), writable.error().message, writable.error().hint});
     set_workbench(opened);
   }
   previous.reset();

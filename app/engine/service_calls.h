@@ -48,7 +48,7 @@ class ServiceCalls final : public protocol::Engine::Service {
   Result<WorkbenchPtr> workbench() const;
   void set_workbench(WorkbenchPtr bench);
   Status close_project(WorkbenchPtr previous, JobContext& job);
-  Result<std::string> open(const std::string& path, const std::string& project_path, JobContext& job);
+  Result<std::string> open(const protocol::OpenRequest& request, JobContext& job);
   grpc::Status stream(Context* context, const std::string& id, JobWork work,
                       grpc::ServerWriter<protocol::JobEvent>* out);
 

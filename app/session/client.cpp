@@ -138,12 +138,14 @@ Result<std::string> EngineClient::drain(grpc::ClientReader<protocol::JobEvent>& 
   return *result;
 }
 
-Result<protocol::OpenedProject> EngineClient::open(const std::string& path, const JobEvents& events,
-                                                   std::stop_token stop) {
+Result<protocol::OpenedProject> EngineClient::open(const std::string& path,
+                                                   const ImportOptions& import,
+                                                   const JobEvents& events, std::stop_token stop) {
   Call call(*this);
   std::stop_callback cancel(stop, [&] { call.context.TryCancel(); });
   protocol::OpenRequest request;
   request.set_path(path);
+  if (!(import == ImportOptions{})) request.set_import(to_json_value(import).dump());
   const auto reader = stub_->Open(&call.context, request);
   QUANVAS_TRY(const auto text, drain(*reader, events, "the opening of '" + path + "'"));
   return protocol::opened_from_text(text);

@@ -44,7 +44,8 @@ class EngineClient {
   // kUnsupported when the engine speaks another version of the protocol.
   Result<EngineHello> hello();
   Result<json> catalog();
-  Result<protocol::OpenedProject> open(const std::string& path, const JobEvents& events, std::stop_token stop);
+  Result<protocol::OpenedProject> open(const std::string& path, const ImportOptions& import,
+                                       const JobEvents& events, std::stop_token stop);
   Result<ProjectState> state();
   Result<std::vector<Run>> runs();
   Status set_recipe(const Recipe& recipe, const std::string& label, std::chrono::milliseconds patience);

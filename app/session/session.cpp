@@ -72,7 +72,7 @@ bool Session::run_is_stale(const Run& run) const {
   return content(run.recipe) != content(impl_->recipe);
 }
 
-void Session::open(const QString& path) { impl_->open(path); }
+void Session::open(const QString& path, const ImportOptions& import) { impl_->open(path, import); }
 
 void Session::save_copy(const QString& path) {
   impl_->after_edits([impl = impl_.get(), path] {

@@ -69,7 +69,9 @@ class Session : public QObject {
   QString unstored() const;
 
   // --- intents ---
-  void open(const QString& path);              // project or model; a local file is uploaded to a remote engine
+  // Project or model; a local file is uploaded to a remote engine. import: how the model is read from now on; what is
+  // empty in it: as last time. A model whose code must be trusted first answers with trust_wanted.
+  void open(const QString& path, const ImportOptions& import = {});
   void save_copy(const QString& path);
   // Undoable, one step; merge_key not empty: consecutive edits of the same key merge (drags, spin boxes).
   void edit_recipe(const Recipe& after, const QString& label, const QString& merge_key = {});
@@ -96,6 +98,7 @@ class Session : public QObject {
   void engine_ready();
   void engine_lost(const QString& sentence);
   void open_failed(const QString& path, const QString& sentence);
+  void trust_wanted(const QString& path, const QString& sentence);  // nothing was opened
   void open_progress(const QString& text, double fraction);
   void project_opened(bool reopened);
   void state_changed();                        // data, calibration, read-only ...

@@ -46,12 +46,12 @@ struct Session::Impl {
   bool is_loss(const ClientPtr& asked, const Error& error);
 
   // session_open.cpp
-  void open(const QString& path);
+  void open(const QString& path, const ImportOptions& import);
   void open_wanted();
   bool opening_another() const { return !opening_path.isEmpty() && !reopening; }
   bool left_alone(const std::string& what);  // true: another one is being opened, which was said
   bool is_ours(const ProjectState& answer) const;  // of the project that is shown, not of one opened meanwhile
-  void send_open(const QString& path, bool again);
+  void send_open(const QString& path, bool again, const ImportOptions& import = {});
   void adopt_project(const QString& path, protocol::OpenedProject opened, bool again);
   void restore_history(const std::vector<RecipeEdit>& edits);
   void set_state(ProjectState fresh);
@@ -114,6 +114,7 @@ struct Session::Impl {
 
   // project
   QString wanted_path;            // asked for, not opened yet
+  ImportOptions wanted_import;    // of it
   QString opening_path;           // sent to the engine
   bool reopening = false;         // opening_path is the project that we show already
   std::stop_source opening;

@@ -61,23 +61,24 @@ History history_of(const std::vector<RecipeEdit>& edits) {
 
 }  // namespace
 
-void Session::Impl::open(const QString& path) {
+void Session::Impl::open(const QString& path, const ImportOptions& import) {
   wanted_path = path;
+  wanted_import = import;
   // Edits of the project that is open go to it before it is left.
   if (client && !reopening) after_edits([this] { open_wanted(); });
 }
 
 void Session::Impl::open_wanted() {
-  if (!wanted_path.isEmpty()) send_open(std::exchange(wanted_path, {}), false);
+  if (!wanted_path.isEmpty()) send_open(std::exchange(wanted_path, {}), false, std::exchange(wanted_import, {}));
 }
 
-void Session::Impl::send_open(const QString& path, bool again) {
+void Session::Impl::send_open(const QString& path, bool again, const ImportOptions& import) {
   opening.request_stop();
   opening = std::stop_source();
   opening_path = path;
   reopening = again;
   const bool upload = remote && !again && needs_upload(path);
-  link_lane.post([this, path, again, upload, asked = client, stop = opening.get_token()] {
+  link_lane.post([this, path, again, upload, import, asked = client, stop = opening.get_token()] {
     JobEvents events;
     events.progress = [this, stop](const Progress& p) {
       on_gui([this, p, stop] {
@@ -92,7 +93,7 @@ void Session::Impl::send_open(const QString& path, bool again) {
       if (upload) {
         QUANVAS_TRY(there, asked->upload(there, stop));
       }
-      return asked->open(there, events, stop);
+      return asked->open(there, import, events, stop);
     }();
     on_gui([this, path, again, opened, asked, stop] {
       if (stop.stop_requested()) return;  // a newer one is on its way, or the engine is gone
@@ -100,7 +101,8 @@ void Session::Impl::send_open(const QString& path, bool again) {
       opening_path.clear();
       reopening = false;
       if (opened) return adopt_project(path, *opened, again);
-      Q_EMIT q->open_failed(path, to_text(opened.error()));
+      if (opened.error().code == ErrorCode::kNeedsTrust) Q_EMIT q->trust_wanted(path, to_text(opened.error()));
+      else Q_EMIT q->open_failed(path, to_text(opened.error()));
       send_edits();  // the project that was open before still is
       send_facts();
       send_histogram();

@@ -11,6 +11,7 @@ const char* to_string(ErrorCode code) {
     case ErrorCode::kIo: return "io";
     case ErrorCode::kReadOnly: return "read-only";
     case ErrorCode::kCancelled: return "cancelled";
+    case ErrorCode::kNeedsTrust: return "needs-trust";
     case ErrorCode::kOutOfMemory: return "out-of-memory";
     case ErrorCode::kInternal: return "internal";
   }
@@ -32,6 +33,7 @@ int exit_code(ErrorCode code) {
     case ErrorCode::kIo: return 6;
     case ErrorCode::kReadOnly: return 7;
     case ErrorCode::kOutOfMemory: return 8;
+    case ErrorCode::kNeedsTrust: return 9;
     case ErrorCode::kCancelled: return 130;
     case ErrorCode::kInternal: return 70;
   }

@@ -17,6 +17,7 @@ enum class ErrorCode {
   kIo,               // the operating system refused (permission, disk full ...)
   kReadOnly,         // the project is open elsewhere or the file is write protected
   kCancelled,        // stopped on request
+  kNeedsTrust,       // the file brings code of its own, and nobody has said that it may run
   kOutOfMemory,
   kInternal,         // a defect of ours
 };

@@ -92,7 +92,7 @@ json plugin_catalog() {
           {"datasets", entries<DatasetReader>()}};
 }
 
-Result<Model> import_model(const std::string& path, JobContext& job) {
+Result<Imported> import_file(const std::string& path, const ImportOptions& options, JobContext& job) {
   QUANVAS_TRY(const std::string head, read_head(path));
   const Importer* best = nullptr;
   int best_score = 0;
@@ -109,7 +109,12 @@ Result<Model> import_model(const std::string& path, JobContext& job) {
   if (!best)
     return fail(ErrorCode::kUnsupported, "'" + path + "' is not a model file of a known type.",
                 known.empty() ? "" : "Known are: " + joined(known) + ".");
-  return guarded(path, [&] { return best->load(path, best->schema().defaults(), job); });
+  return guarded(path, [&] { return best->load(path, options, job); });
+}
+
+Result<Model> import_model(const std::string& path, JobContext& job) {
+  QUANVAS_TRY(Imported imported, import_file(path, {}, job));
+  return std::move(imported.model);
 }
 
 }  // namespace quanvas

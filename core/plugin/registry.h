@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "core/data/dataset.h"
 #include "core/graph/weights.h"
 #include "core/quant/params.h"
+#include "core/report/import_options.h"
 
 namespace quanvas {
 
@@ -39,13 +41,23 @@ class Plugin {
   virtual Schema schema() const { return {}; }
 };
 
+// What a model file holds.
+struct Imported {
+  Model model;
+  std::optional<Recipe> recipe;  // quantizers that the file carries, as rules of a recipe for the float model
+  std::string trusted;           // not empty: hash of the file, whose code was run because the options allow it
+
+  Imported(Model m, std::optional<Recipe> r = {}) : model(std::move(m)), recipe(std::move(r)) {}
+};
+
 class Importer : public Plugin {
  public:
   virtual std::vector<std::string> extensions() const = 0;  // ".onnx"
   // 0..100: how sure the first bytes (at most 4096) and the name make it.
   virtual int probe(const std::string& path, const std::string& head) const = 0;
-  // Options by schema(). Trouble that does not stop the import goes to job.issue.
-  virtual Result<Model> load(const std::string& path, const json& options, JobContext& job) const = 0;
+  // Trouble that does not stop the import goes to job.issue. A file whose code must be trusted first fails with
+  // kNeedsTrust and says what it contains.
+  virtual Result<Imported> load(const std::string& path, const ImportOptions& options, JobContext& job) const = 0;
 };
 
 class DatasetReader : public Plugin {
@@ -119,6 +131,8 @@ void load_plugins(JobContext& job);
 json plugin_catalog();
 
 // Imports with the importer that is most sure of itself. Errors name the file and the known types.
+Result<Imported> import_file(const std::string& path, const ImportOptions& options, JobContext& job);
+// The same with default options, without what else the file holds.
 Result<Model> import_model(const std::string& path, JobContext& job);
 
 }  // namespace quanvas

@@ -18,6 +18,7 @@ constexpr CodeRow kCodes[] = {
     {ErrorCode::kReadOnly, grpc::StatusCode::FAILED_PRECONDITION},
     {ErrorCode::kCancelled, grpc::StatusCode::CANCELLED},
     {ErrorCode::kOutOfMemory, grpc::StatusCode::RESOURCE_EXHAUSTED},
+    {ErrorCode::kNeedsTrust, grpc::StatusCode::PERMISSION_DENIED},
     {ErrorCode::kInternal, grpc::StatusCode::INTERNAL},
 };
 

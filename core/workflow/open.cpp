@@ -12,6 +12,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kExtension = ".quanvas";
+constexpr const char* kImportKey = "import";
 constexpr std::size_t kMostKept = 8;  // runs that wait for space on the disk, with their networks
 
 // Same model, same project: the name carries a hash of the absolute path.
@@ -21,6 +22,15 @@ fs::path default_project(const fs::path& model) {
   std::error_code ignored;
   fs::create_directories(dir, ignored);
   return dir / (model.stem().string() + "-" + hash_text(absolute.string()).substr(0, 8) + kExtension);
+}
+
+fs::path project_file(const fs::path& model, const std::string& project_path) {
+  return project_path.empty() ? default_project(model) : fs::path(project_path);
+}
+
+bool has_project(const fs::path& model, const std::string& project_path) {
+  std::error_code ec;
+  return fs::exists(project_file(model, project_path), ec);
 }
 
 // The project in `file`, if it is one of this model: the runs of one model say nothing about another.
@@ -45,9 +55,32 @@ Result<std::unique_ptr<Project>> project_for(const fs::path& path, const std::st
   if (!fs::exists(path, ec))
     return fail(ErrorCode::kNotFound, "There is no file '" + path.string() + "'.",
                 "Give a model (.onnx) or a project (.quanvas).");
-  const fs::path file = project_path.empty() ? default_project(path) : fs::path(project_path);
+  const fs::path file = project_file(path, project_path);
   if (fs::exists(file, ec)) return project_of(path, file);
   return Project::create(file.string(), fs::absolute(path).lexically_normal().string());
+}
+
+Result<ImportOptions> options_of(const Project& project) {
+  QUANVAS_TRY(const std::string text, project.value(kImportKey));
+  if (text.empty()) return ImportOptions{};
+  return from_json_text<ImportOptions>(text);
+}
+
+// project: already open; null: that of the model, if it has one.
+Result<ImportOptions> stored_options(const Project* project, const fs::path& model, const std::string& project_path) {
+  if (project) return options_of(*project);
+  if (!has_project(model, project_path)) return ImportOptions{};
+  QUANVAS_TRY(const auto stored, project_of(model, project_file(model, project_path)));
+  return options_of(*stored);
+}
+
+// What the next opening needs, and what a new project begins with.
+Status keep(Project& project, const ImportOptions& how, const std::optional<Recipe>& recipe) {
+  if (project.read_only()) return {};
+  QUANVAS_TRY(const ImportOptions before, options_of(project));
+  if (!(before == how)) QUANVAS_CHECK(project.set_value(kImportKey, to_json_value(how).dump()));
+  if (recipe) QUANVAS_CHECK(project.set_recipe(*recipe, "Quantizers of the model file"));
+  return {};
 }
 
 using Errors = std::vector<std::pair<const char*, const std::optional<Error>*>>;
@@ -78,7 +111,8 @@ Failure no_data(const std::string& sentence, const std::optional<Error>& reason,
 }
 
 Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, const EngineOptions& options,
-                                                   JobContext& job, const std::string& project_path) {
+                                                   JobContext& job, const std::string& project_path,
+                                                   const ImportOptions& import) {
   exec::set_threads(options.threads);
   job.progress("open", 0, path);
   // The model first: a file that cannot be read must not leave a project behind.
@@ -96,13 +130,19 @@ Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, cons
   std::vector<Issue> issues;
   JobContext import_job(job.stop_token(), [&](const Progress& p) { job.progress("open", 0.9 * p.fraction, p.detail); },
                         [&](const Issue& issue) { issues.push_back(issue); job.issue(issue); });
-  QUANVAS_TRY(Model model, import_model(model_path, import_job));
+  QUANVAS_TRY(ImportOptions how, stored_options(project.get(), model_path, project_path));
+  if (!import.trusted.empty()) how.trusted = import.trusted;
+  for (const auto& [input, shape] : import.shapes) how.shapes[input] = shape;
+  QUANVAS_TRY(Imported imported, import_file(model_path, how, import_job));
+  const bool is_new = !is_project && !has_project(path, project_path);
   if (!is_project) {
     QUANVAS_TRY(project, project_for(path, project_path));
   }
+  if (!imported.trusted.empty()) how.trusted = imported.trusted;
+  QUANVAS_CHECK(keep(*project, how, is_new ? imported.recipe : std::nullopt));
   job.progress("open", 1, path);
   return std::unique_ptr<Workbench>(
-      std::make_unique<WorkbenchState>(std::move(project), std::move(model), options, std::move(issues)));
+      std::make_unique<WorkbenchState>(std::move(project), std::move(imported.model), options, std::move(issues)));
 }
 
 WorkbenchState::WorkbenchState(std::unique_ptr<Project> project, Model model, EngineOptions options,
@@ -185,6 +225,7 @@ ProjectState WorkbenchState::state() const {
   s.data_hash = data_hash();
   s.issues = issues_;
   if (auto recipe = project_->recipe()) s.recipe = *recipe;
+  if (auto import = options_of(*project_)) s.import = *import;
   auto* self = const_cast<WorkbenchState*>(this);  // fills caches only
   JobContext quiet;
   if (auto prepared = self->prepare(s.recipe, quiet)) {

@@ -56,6 +56,7 @@ struct ProjectState {
   DataSettings data;
   DataStatus data_status;
   Recipe recipe;
+  ImportOptions import;             // how the model was read
   std::vector<Issue> issues;        // of import and opening
 };
 template <class V>
@@ -71,6 +72,7 @@ void visit_fields(V& v, ProjectState& s) {
   v("data", s.data);
   v("data_status", s.data_status);
   v("recipe", s.recipe);
+  v("import", s.import);
   v("issues", s.issues);
 }
 
@@ -126,9 +128,11 @@ const Schema& train_schema();
 class Workbench {
  public:
   // path: a project (.quanvas) or a model. A model opens its own project "<user data>/projects/<name>-<hash>
-  // .quanvas" (made at the first time), or project_path when given. `data`: declared data sets for a new one.
+  // .quanvas" (made at the first time), or project_path when given. import: how the model is read from now on; what is
+  // empty in it: as last time. `data`: declared data sets for a new one.
   static Result<std::unique_ptr<Workbench>> open(const std::string& path, const EngineOptions& options,
-                                                 JobContext& job, const std::string& project_path = {});
+                                                 JobContext& job, const std::string& project_path = {},
+                                                 const ImportOptions& import = {});
   virtual ~Workbench() = default;
 
   virtual GraphPtr graph() const = 0;      // as imported

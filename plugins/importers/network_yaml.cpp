@@ -389,9 +389,10 @@ class NetworkYamlImporter final : public Importer {
   int probe(const std::string& path, const std::string&) const override {
     return path.ends_with(".net.yaml") ? 100 : 0;
   }
-  Result<Model> load(const std::string& path, const json&, JobContext&) const override {
+  Result<Imported> load(const std::string& path, const ImportOptions&, JobContext&) const override {
     QUANVAS_TRY(const std::string text, read_file(path, kMostBytes));
-    return Reader(path).read(text);
+    QUANVAS_TRY(Model model, Reader(path).read(text));
+    return Imported(std::move(model));
   }
 };
 

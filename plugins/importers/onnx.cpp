@@ -146,7 +146,7 @@ class OnnxImporter final : public Importer {
     const bool looks = head.size() > 2 && head[0] == '\x08' && head[1] > 0 && head[1] < 100;
     return named ? (looks ? 100 : 80) : looks ? 40 : 0;
   }
-  Result<Model> load(const std::string& path, const json&, JobContext& job) const override {
+  Result<Imported> load(const std::string& path, const ImportOptions&, JobContext& job) const override {
     job.progress("read the model", 0.0);
     QUANVAS_TRY(onnx::ModelProto proto, parse(path));
     QUANVAS_TRY(Draft draft, read_draft(proto, Source{path, job}));

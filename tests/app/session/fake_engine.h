@@ -196,7 +196,8 @@ class FakeWorkbench final : public Workbench {
 };
 
 inline Backend fake_backend(FakeWorld& world) {
-  return {[&world](const std::string& path, const std::string&, JobContext& job) -> Result<std::unique_ptr<Workbench>> {
+  return {[&world](const std::string& path, const std::string&, const ImportOptions&,
+                   JobContext& job) -> Result<std::unique_ptr<Workbench>> {
             if (path.find("missing") != std::string::npos)
               return fail(ErrorCode::kNotFound, "There is no file '" + path + "'.");
             job.progress("import", 0.5);

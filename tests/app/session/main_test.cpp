@@ -83,7 +83,7 @@ int serve(const std::string& address) {
   if (std::getenv("FAKE_ENGINE_OTHER_RELEASE")) return serve_other_release(address);
   FakeWorld world;
   Backend backend = fake_backend(world);
-  backend.open = [&](const std::string& path, const std::string&,
+  backend.open = [&](const std::string& path, const std::string&, const ImportOptions&,
                      JobContext&) -> Result<std::unique_ptr<Workbench>> {
     if (path.find("crash") != std::string::npos) ::raise(SIGSEGV);
     world.deaf = path.find("deaf") != std::string::npos;

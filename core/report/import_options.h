@@ -1,0 +1,28 @@
+// Quanvas - how a model file is to be read where the file alone does not say; kept with the project, so that it is
+// read in the same way each time.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "core/base/json.h"
+#include "core/graph/graph.h"
+
+namespace quanvas {
+
+struct ImportOptions {
+  // Shapes of inputs by name, for those that the file leaves open. A dimension of -1 stays open.
+  std::map<std::string, Shape> shapes;
+  // What may bring code (TorchScript) is only read when its content has this hash, or when this is kTrustAny.
+  std::string trusted;
+  bool operator==(const ImportOptions&) const = default;
+};
+inline constexpr const char* kTrustAny = "any";
+
+template <class V>
+void visit_fields(V& v, ImportOptions& o) {
+  v("shapes", o.shapes);
+  v("trusted", o.trusted);
+}
+
+}  // namespace quanvas
