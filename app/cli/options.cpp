@@ -71,11 +71,12 @@ void add_data(CLI::App& app, Options& o) {
   sub->add_option("--split", o.splits, "calibrate, train, evaluate: which of them the source below is for")
       ->check(CLI::IsMember({"calibrate", "train", "evaluate"}))
       ->delimiter(',');
-  auto* reader = sub->add_option("--reader", o.reader, "Data set plug-in: idx, images, npy, raw");
+  auto* reader = sub->add_option("--reader", o.reader, "Data set plug-in: idx, images, npy, raw, text, tokens, bytes");
   sub->add_option("--images", o.images, "File with the samples (idx)")->type_name("FILE")->needs(reader);
   sub->add_option("--labels", o.labels, "File with the labels")->type_name("FILE")->needs(reader);
-  sub->add_option("--folder", o.folder, "Folder with pictures (images)")->type_name("DIR")->needs(reader);
-  sub->add_option("--data", o.data, "File with the samples (npy, raw)")->type_name("FILE")->needs(reader);
+  sub->add_option("--folder", o.folder, "Folder with pictures (images) or files (bytes)")->type_name("DIR")->needs(reader);
+  sub->add_option("--data", o.data, "File with the samples (npy, raw, text, tokens)")->type_name("FILE")->needs(reader);
+  sub->add_option("--tokenizer", o.tokenizer, "File with the tokenizer (text)")->type_name("FILE")->needs(reader);
   add_options(sub, o, "Further option of the reader");
   sub->add_option("--begin", o.begin, "First sample")->check(at_least(0));
   sub->add_option("--end", o.end, "Sample behind the last one; -1: all");

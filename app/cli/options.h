@@ -55,7 +55,7 @@ struct Options {
   std::string reader, data_name;
   std::vector<std::string> splits;
   bool force = false;           // store a source that cannot be read
-  std::string images, labels, folder, data;
+  std::string images, labels, folder, data, tokenizer;
   std::optional<std::int64_t> begin, end;
   std::optional<double> scale;
   std::vector<double> mean, std;

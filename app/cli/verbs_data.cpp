@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 namespace {
 
 // Options of the readers that always name a file or a folder, also one that is not there.
-constexpr std::string_view kFileOptions[] = {"images", "labels", "folder", "data"};
+constexpr std::string_view kFileOptions[] = {"images", "labels", "folder", "data", "tokenizer"};
 
 // A project's relative paths start at its folder; what is given here is relative to `base`.
 void make_absolute(json& options, const fs::path& base) {
@@ -31,7 +31,7 @@ Result<DataSource> source_of(const Options& o) {
   const Schema schema = reader->schema();
   std::vector<std::string> given = o.options;
   const std::pair<const char*, const std::string*> named[] = {
-      {"images", &o.images}, {"labels", &o.labels}, {"folder", &o.folder}, {"data", &o.data}};
+      {"images", &o.images}, {"labels", &o.labels}, {"folder", &o.folder}, {"data", &o.data}, {"tokenizer", &o.tokenizer}};
   for (const auto& [key, text] : named)
     if (!text->empty()) given.push_back(std::string(key) + "=" + *text);
   DataSource source;

@@ -41,7 +41,7 @@ std::string data_text(const ProjectState& state) {
   std::string out = "data       " + (state.data.name.empty() ? std::string("not named") : state.data.name) + ": " +
                     thousands(status.calibration_samples) + " calibrate, " + thousands(status.training_samples) +
                     " train, " + thousands(status.evaluation_samples) + " evaluate" +
-                    (status.has_labels ? ", with labels" : "") + "\n";
+                    (status.has_labels ? ", with labels" : status.has_tokens ? ", windows of tokens" : "") + "\n";
   if (!status.problem.empty()) out += "           " + status.problem + "\n";
   return out + "calibrated " + (state.calibrated ? "yes" : "no") + "\n";
 }
@@ -94,10 +94,39 @@ void print_graph(const Graph& graph, const ProjectState& state, const Plan& plan
   for (const auto& warning : plan.warnings) print("warning: " + warning + "\n");
 }
 
+// For a table whose column says "top-1 (%)"; a perplexity says its unit itself.
 std::string accuracy_text(const Run& run) {
   if (!run.accuracy) return "-";
   const auto& a = *run.accuracy;
+  if (has_perplexity(a)) return perplexity_text(a);
   return percent(a.top1) + (a.top1_stderr == a.top1_stderr ? " ± " + percent(a.top1_stderr) : "");
+}
+
+std::string score_head(const std::vector<Run>& runs) {
+  const auto any = [&](bool perplexity) {
+    return std::any_of(runs.begin(), runs.end(), [&](const Run& r) { return r.accuracy && has_perplexity(*r.accuracy) == perplexity; });
+  };
+  return !any(true) ? "top-1 (%)" : any(false) ? "top-1 (%) or perplexity" : "perplexity";
+}
+
+// For a sentence.
+std::string score_text(const Run& run) {
+  if (run.accuracy && has_perplexity(*run.accuracy)) return accuracy_text(run);
+  return "top-1 " + accuracy_text(run) + " %";
+}
+
+void print_accuracy(const Run& run, const Accuracy& a) {
+  if (has_perplexity(a)) {
+    print("perplexity " + accuracy_text(run) + ", loss " + fixed(a.loss, 4) + " ± " + fixed(a.loss_stderr, 4) + " nats per token on " +
+          thousands(a.tokens) + " tokens in " + thousands(a.samples) + (a.samples == 1 ? " window\n" : " windows\n"));
+    if (a.agreement == a.agreement)
+      print("same token as float " + percent(a.agreement) + " %, output SQNR " + fixed(a.output_sqnr_db, 2) + " dB\n");
+    return;
+  }
+  print("top-1 " + accuracy_text(run) + " %, top-5 " + percent(a.top5) + " %, loss " + fixed(a.loss, 4) + " on " +
+        thousands(a.samples) + " samples\n");
+  if (a.agreement == a.agreement)
+    print("same class as float " + percent(a.agreement) + " %, output SQNR " + fixed(a.output_sqnr_db, 2) + " dB\n");
 }
 
 void print_layers(const Run& run) {
@@ -133,8 +162,12 @@ void print_sweep(const Run& run, const SweepResult& result) {
     return table.text();
   };
   print("\nSQNR of the network's output (dB)\n" + matrix([](const SweepCell& c) { return fixed(c.output_sqnr_db, 1); }));
-  print("\nloss of top-1 (percentage points; float has " + percent(result.float_top1) + " %)\n" +
-        matrix([](const SweepCell& c) { return percent(c.top1_drop); }));
+  if (result.float_perplexity == result.float_perplexity)
+    print("\nrise of perplexity (%; float has " + perplexity_digits(result.float_perplexity) + ")\n" +
+          matrix([](const SweepCell& c) { return percent(c.perplexity_rise); }));
+  else
+    print("\nloss of top-1 (percentage points; float has " + percent(result.float_top1) + " %)\n" +
+          matrix([](const SweepCell& c) { return percent(c.top1_drop); }));
   if (!result.complete)
     print("\nThe sweep is not complete; go on with --resume " + std::to_string(run.id) + ".\n");
 }
@@ -145,13 +178,7 @@ void print_run(const Run& run, bool as_json) {
   if (as_json) return print_json(to_json_value(run));
   print((run.id ? "run " + std::to_string(run.id) : std::string("run, not stored")) + "  " + run.name + "  (" + enum_text(run.kind) + ", " +
         fixed(run.seconds, 1) + " s)\n");
-  if (run.accuracy) {
-    const auto& a = *run.accuracy;
-    print("top-1 " + accuracy_text(run) + " %, top-5 " + percent(a.top5) + " %, loss " + fixed(a.loss, 4) + " on " +
-          thousands(a.samples) + " samples\n");
-    if (a.agreement == a.agreement)
-      print("same class as float " + percent(a.agreement) + " %, output SQNR " + fixed(a.output_sqnr_db, 2) + " dB\n");
-  }
+  if (run.accuracy) print_accuracy(run, *run.accuracy);
   print("size " + thousands(run.bytes) + " bytes (float " + thousands(run.bytes_float) + "), " + thousands(run.bops) +
         " BOPs\n");
   for (const auto& pass : run.passes) print("pass " + pass.title + ": " + pass.summary + "\n");
@@ -190,7 +217,7 @@ Status runs(Work& work) {
     print_json(to_json_value(list));
     return {};
   }
-  Table table({{"run", Align::kRight}, {"name"}, {"kind"}, {"created (UTC)"}, {"top-1 (%)", Align::kRight},
+  Table table({{"run", Align::kRight}, {"name"}, {"kind"}, {"created (UTC)"}, {score_head(list), Align::kRight},
                {"samples", Align::kRight}, {"size (bytes)", Align::kRight}, {"BOPs", Align::kRight},
                {"time (s)", Align::kRight}});
   for (const auto& run : list)
@@ -215,10 +242,11 @@ Status compare_runs(Work& work) {
     print_json(to_json_value(comparison));
     return {};
   }
-  print("a: run " + std::to_string(a->id) + " " + a->name + ", top-1 " + accuracy_text(*a) + " %, " +
-        thousands(a->bytes) + " bytes\nb: run " + std::to_string(b->id) + " " + b->name + ", top-1 " +
-        accuracy_text(*b) + " %, " + thousands(b->bytes) + " bytes\n");
-  print("b - a: top-1 " + percent(comparison.top1_delta) + " points, " + thousands(comparison.bytes_delta) +
+  print("a: run " + std::to_string(a->id) + " " + a->name + ", " + score_text(*a) + ", " + thousands(a->bytes) +
+        " bytes\nb: run " + std::to_string(b->id) + " " + b->name + ", " + score_text(*b) + ", " + thousands(b->bytes) + " bytes\n");
+  const bool tokens = comparison.perplexity_delta == comparison.perplexity_delta;
+  print("b - a: " + (tokens ? "perplexity " + fixed(comparison.perplexity_delta, 4) : "top-1 " + percent(comparison.top1_delta) + " points") +
+        ", " + thousands(comparison.bytes_delta) +
         " bytes, " + thousands(comparison.bops_delta) + " BOPs\n");
   for (const auto& difference : comparison.recipe_differences) print("  " + difference + "\n");
   Table table({{"layer"}, {"a"}, {"b"}, {"a output (dB)", Align::kRight}, {"b output (dB)", Align::kRight},

@@ -29,6 +29,8 @@ Outcome run_outcome(const std::string& text) {
     sentence += QStringLiteral(": top-1 %1 ± %2 of %3 samples")
                     .arg(percent(run->accuracy->top1), percent(run->accuracy->top1_stderr))
                     .arg(run->accuracy->samples, 0, 'f', 0);
+  if (run->accuracy && has_perplexity(*run->accuracy))
+    sentence += QStringLiteral(": %1 of %2 tokens").arg(QString::fromStdString(perplexity_text(*run->accuracy))).arg(run->accuracy->tokens, 0, 'f', 0);
   if (run->id == 0) sentence += QStringLiteral(", not stored; see Issues");
   return {true, sentence + QStringLiteral(".")};
 }

@@ -196,9 +196,16 @@ QString accuracy_line(const Session& session, const Run* run) {
   if (!run) return {};
   const QString strong = QStringLiteral("<b style=\"color:%1; font-weight:600\">%2</b>");
   QString text = qs(run->name).toHtmlEscaped() + QStringLiteral(": ");
-  if (std::isnan(run->accuracy->top1)) return text + tr("output SQNR %1").arg(strong.arg(colors().text.name(), db_text(run->accuracy->output_sqnr_db)));
-  text += strong.arg(colors().text.name(), percent_text(run->accuracy->top1)) + tr(" top-1");
-  if (const Run* base = float_baseline(*run, session.runs())) text += tr(" (float %1)").arg(number_text(base->accuracy->top1 * 100, 2));
+  const auto& accuracy = *run->accuracy;
+  if (std::isnan(accuracy.top1) && !has_perplexity(accuracy)) return text + tr("output SQNR %1").arg(strong.arg(colors().text.name(), db_text(run->accuracy->output_sqnr_db)));
+  const Run* base = float_baseline(*run, session.runs());
+  if (has_perplexity(accuracy)) {
+    text += strong.arg(colors().text.name(), qs(perplexity_digits(accuracy.perplexity))) + tr(" perplexity");
+    if (base) text += tr(" (float %1)").arg(qs(perplexity_digits(base->accuracy->perplexity)));
+  } else {
+    text += strong.arg(colors().text.name(), percent_text(accuracy.top1)) + tr(" top-1");
+    if (base) text += tr(" (float %1)").arg(number_text(base->accuracy->top1 * 100, 2));
+  }
   if (run->bytes > 0) text += QStringLiteral(", ") + bytes_text(run->bytes);
   return text;
 }
@@ -222,7 +229,8 @@ QString data_line(const DataStatus& d) {
   for (const auto& [name, samples] : uses)
     if (samples > 0) parts << tr("%1 %2 samples").arg(name, count_text(samples));
   if (parts.isEmpty()) return tr("No data set is declared.");
-  if (!d.has_labels) parts << tr("no labels: errors but no accuracy");
+  if (d.has_tokens) parts << tr("windows of tokens: perplexity instead of accuracy");
+  else if (!d.has_labels) parts << tr("no labels: errors but no accuracy");
   return tr("Found: %1.").arg(parts.join(QStringLiteral(", ")));
 }
 
@@ -239,6 +247,7 @@ QString engine_line(const std::map<std::string, std::string>& versions, bool rem
 
 std::optional<double> measured_drop(const Session& session, const Run* run) {
   const Run* base = run ? float_baseline(*run, session.runs()) : nullptr;
+  if (base && has_perplexity(*run->accuracy)) return run->accuracy->perplexity / base->accuracy->perplexity - 1;
   if (!base || std::isnan(run->accuracy->top1)) return std::nullopt;
   return base->accuracy->top1 - run->accuracy->top1;
 }

@@ -44,7 +44,7 @@ QString stale_line(const Session& session, const Run* run);
 // What the data declaration gives: "Calibration 512 of 4,096 samples, ..." or what is wrong.
 QString data_line(const DataStatus& status);
 QString engine_line(const std::map<std::string, std::string>& versions, bool remote);
-// Top-1 lost by the current recipe's run against float, in share.
+// Top-1 lost by the current recipe's run against float, or the rise of its perplexity, in share.
 std::optional<double> measured_drop(const Session& session, const Run* run);
 // Why this cannot be done now, in one sentence; empty when it can.
 QString why_not_run(const Session& session);

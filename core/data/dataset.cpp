@@ -52,6 +52,8 @@ class PreparedDataset final : public Dataset {
   Shape sample_shape() const override { return shape_; }
   bool has_labels() const override { return raw_->has_labels(); }
   std::vector<std::string> class_names() const override { return raw_->class_names(); }
+  bool has_tokens() const override { return raw_->has_tokens(); }
+  TokenWindow token_window(std::int64_t index) const override { return raw_->token_window(begin_ + index); }
 
   Status read(const std::vector<std::int64_t>& indices, float* out, std::int64_t* labels) const override {
     const auto count = static_cast<std::size_t>(element_count(shape_));
@@ -102,6 +104,13 @@ Result<std::pair<std::int64_t, std::int64_t>> checked_range(const DataSource& so
   return std::pair(source.begin, end);
 }
 
+// Numbers of words are no quantities.
+Status check_token_preprocessing(const Preprocessing& p) {
+  if (p.scale == 1 && p.mean.empty() && p.std.empty() && p.resize == 0 && p.crop_height == 0 && p.channels.empty()) return {};
+  return fail(ErrorCode::kInvalidArgument, "Preprocessing: tokens are numbers of words and take no scale, mean, std, size or channels.",
+              "Set the preprocessing back to its defaults.");
+}
+
 // splitmix64 (Steele, Lea and Flood 2014): small, well mixed, the same everywhere.
 class SplitMix {
  public:
@@ -132,10 +141,12 @@ Result<DatasetPtr> open_dataset(const DataSource& source, const Preprocessing& p
   QUANVAS_CHECK(check_preprocessing(preprocessing));
   QUANVAS_TRY(const DatasetReader* reader, Registry<DatasetReader>::instance().get(source.reader, "data set reader"));
   OpenRawDatasets own;
-  auto& raw = (open ? *open : own)[source.reader + ' ' + source.options.dump()];
+  const json options = reader->options_for(source.options, expected);
+  auto& raw = (open ? *open : own)[source.reader + ' ' + options.dump()];
   if (!raw) {
-    QUANVAS_TRY(raw, reader->open(source.options, base));
+    QUANVAS_TRY(raw, reader->open(options, base));
   }
+  if (raw->has_tokens()) QUANVAS_CHECK(check_token_preprocessing(preprocessing));
   QUANVAS_TRY(const auto range, checked_range(source, raw->size()));
   auto data = std::make_shared<PreparedDataset>(raw, preprocessing, range.first, range.second);
   QUANVAS_CHECK(data->find_shape(expected));

@@ -14,6 +14,16 @@
 
 namespace quanvas {
 
+// A window of tokens, one sample of a text. Inputs 0 .. length-1 are tokens (of the text, maybe behind a token that
+// begins every window); a data set gives windows of one size, so those that the end of the text cuts short are filled up
+// with their last token, which a causal network does not see. What is scored is how well the network foretold the
+// inputs `first` .. length-1: input p by row p-1 of its output, which has read the inputs 0 .. p-1. Every token of the
+// text is scored at most once, in the first window that holds it and something before it (core/data/token_windows.h).
+struct TokenWindow {
+  std::int64_t length = 0;
+  std::int64_t first = 1;  // 1 .. length
+};
+
 class Dataset {
  public:
   virtual ~Dataset() = default;
@@ -21,6 +31,9 @@ class Dataset {
   virtual Shape sample_shape() const = 0;  // without the batch, after preprocessing: {1,28,28}
   virtual bool has_labels() const = 0;
   virtual std::vector<std::string> class_names() const { return {}; }
+  // Samples are windows of tokens, ids from 0 as whole numbers; they have no labels.
+  virtual bool has_tokens() const { return false; }
+  virtual TokenWindow token_window(std::int64_t /*index*/) const { return {}; }
   // Writes the samples `indices` one after the other to `out` (element_count(sample_shape()) floats each) and
   // their labels (may be null). Thread-safe: chunk workers read at the same time.
   virtual Status read(const std::vector<std::int64_t>& indices, float* out, std::int64_t* labels) const = 0;
@@ -53,6 +66,8 @@ class RawDataset {
   virtual bool has_labels() const = 0;
   virtual bool is_image() const = 0;  // HW or HWC; else the shape is taken as it is
   virtual std::vector<std::string> class_names() const { return {}; }
+  virtual bool has_tokens() const { return false; }
+  virtual TokenWindow token_window(std::int64_t /*index*/) const { return {}; }
   virtual Result<RawSample> read(std::int64_t index) const = 0;  // thread-safe
   // Of all samples and labels; computed once.
   const std::string& hash() const {

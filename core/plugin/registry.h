@@ -63,6 +63,8 @@ class Importer : public Plugin {
 class DatasetReader : public Plugin {
  public:
   virtual Result<std::unique_ptr<RawDataset>> open(const json& options, const std::string& base) const = 0;
+  // Fills in what the options leave to the model. expected: shape of its input with batch, -1: unknown; maybe empty.
+  virtual json options_for(const json& options, const Shape& /*expected*/) const { return options; }
 };
 
 // A network with its frozen quantizers: what passes produce, runs store, evaluation runs and exporters write.

@@ -39,6 +39,10 @@ double top1_delta(const Run& a, const Run& b) {
   return a.accuracy && b.accuracy ? b.accuracy->top1 - a.accuracy->top1 : kUnknown;
 }
 
+double perplexity_delta(const Run& a, const Run& b) {
+  return a.accuracy && b.accuracy ? b.accuracy->perplexity - a.accuracy->perplexity : kUnknown;
+}
+
 // 0 stands for "not measured" in bytes and bops.
 double known_difference(double a, double b) { return a > 0 && b > 0 ? b - a : kUnknown; }
 
@@ -145,6 +149,7 @@ Comparison compare(const Run& a, const Run& b) {
   c.a = a.id;
   c.b = b.id;
   c.top1_delta = top1_delta(a, b);
+  c.perplexity_delta = perplexity_delta(a, b);
   c.bytes_delta = known_difference(a.bytes, b.bytes);
   c.bops_delta = known_difference(a.bops, b.bops);
   c.layers = layer_deltas(a, b);

@@ -28,6 +28,7 @@ void visit_fields(V& v, LayerDelta& d) {
 struct Comparison {
   std::int64_t a = 0, b = 0;
   double top1_delta = 0, bytes_delta = 0, bops_delta = 0;  // b - a; nan when unknown
+  double perplexity_delta = std::nan("");                  // likewise
   std::vector<LayerDelta> layers;                          // layers of a in order, then those only b has
   std::vector<std::string> recipe_differences;             // in words
 };
@@ -36,6 +37,7 @@ void visit_fields(V& v, Comparison& c) {
   v("a", c.a);
   v("b", c.b);
   v("top1_delta", c.top1_delta);
+  v("perplexity_delta", c.perplexity_delta);
   v("bytes_delta", c.bytes_delta);
   v("bops_delta", c.bops_delta);
   v("layers", c.layers);

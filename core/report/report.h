@@ -107,15 +107,30 @@ void visit_fields(V& v, Histogram& h) {
   v("missing", h.missing);
 }
 
-// Accuracy of a network on a data set.
+// Accuracy of a network on a data set: of classes where samples have labels, of the next token where they are windows
+// of tokens. Which tokens of a window are scored: TokenWindow (core/data/dataset.h).
 struct Accuracy {
-  double samples = 0;
+  double samples = 0;            // or windows of tokens
   double top1 = 0, top5 = 0;     // 0..1; nan without labels
-  double loss = 0;               // mean cross-entropy in nats; nan without labels
+  double loss = 0;               // mean cross-entropy in nats, of samples or of scored tokens; nan without either
   double top1_stderr = 0;        // sqrt(p(1-p)/n)
-  double agreement = 0;          // share of samples with the float network's argmax; nan for the float one
-  double output_sqnr_db = 0;     // of the logits against float; nan for the float one
+  double agreement = 0;          // share of samples (or scored tokens) with the float network's argmax; nan for it
+  double output_sqnr_db = 0;     // of the logits (of scored tokens) against float; nan for the float one
+  // Of tokens only, else nan. Standard error of the mean loss m: with two windows and more they are its clusters,
+  //   sqrt(K / (K - 1) * sum_k (L_k - m n_k)^2) / N   (K windows with loss sums L_k of n_k tokens, N = sum n_k),
+  // because the tokens of one text depend on each other; in a single window tokens count as independent draws,
+  // sqrt(sum_i (l_i - m)^2 / (N - 1) / N).
+  double tokens = 0;             // scored ones, N
+  double loss_stderr = std::nan("");
+  double perplexity = std::nan("");         // exp(loss); smaller is better
+  double perplexity_stderr = std::nan("");  // perplexity * loss_stderr (delta method)
 };
+// Whether it is told by its perplexity.
+inline bool has_perplexity(const Accuracy& a) { return !std::isnan(a.perplexity); }
+// "3.548 ± 0.080 ppl"; four significant digits and more. Only for those that have one.
+std::string perplexity_text(const Accuracy& a);
+// "3.548": the digits that a perplexity is shown with; "-" for nan.
+std::string perplexity_digits(double perplexity);
 template <class V>
 void visit_fields(V& v, Accuracy& a) {
   v("samples", a.samples);
@@ -125,6 +140,10 @@ void visit_fields(V& v, Accuracy& a) {
   v("top1_stderr", a.top1_stderr);
   v("agreement", a.agreement);
   v("output_sqnr_db", a.output_sqnr_db);
+  v("tokens", a.tokens);
+  v("loss_stderr", a.loss_stderr);
+  v("perplexity", a.perplexity);
+  v("perplexity_stderr", a.perplexity_stderr);
 }
 
 // One layer in a run.
@@ -195,7 +214,11 @@ struct SweepCell {
   double layer_sqnr_db = 0, output_sqnr_db = 0;
   double top1 = 0;        // nan without labels
   double top1_drop = 0;   // float top-1 minus this, in share (0.01 = one point)
+  double perplexity = std::nan("");       // of tokens, else nan
+  double perplexity_rise = std::nan("");  // perplexity over that of float, minus 1 (0.01 = one per cent)
 };
+// What the cell costs, in share: top-1 lost, or the perplexity's rise; nan without labels and tokens.
+inline double cell_loss(const SweepCell& c) { return std::isnan(c.perplexity) ? c.top1_drop : c.perplexity_rise; }
 template <class V>
 void visit_fields(V& v, SweepCell& c) {
   v("node", c.node);
@@ -204,10 +227,13 @@ void visit_fields(V& v, SweepCell& c) {
   v("output_sqnr_db", c.output_sqnr_db);
   v("top1", c.top1);
   v("top1_drop", c.top1_drop);
+  v("perplexity", c.perplexity);
+  v("perplexity_rise", c.perplexity_rise);
 }
 struct SweepResult {
   SweepSettings settings;
   double float_top1 = 0;
+  double float_perplexity = std::nan("");  // of tokens, else nan
   double samples = 0;
   std::vector<SweepCell> cells;
   bool complete = false;
@@ -216,6 +242,7 @@ template <class V>
 void visit_fields(V& v, SweepResult& s) {
   v("settings", s.settings);
   v("float_top1", s.float_top1);
+  v("float_perplexity", s.float_perplexity);
   v("samples", s.samples);
   v("cells", s.cells);
   v("complete", s.complete);

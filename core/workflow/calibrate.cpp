@@ -8,7 +8,7 @@
 #include "core/base/guarded.h"
 #include "core/base/hash.h"
 #include "core/exec/chunks.h"
-#include "core/workflow/state.h"
+#include "core/workflow/perplexity.h"
 
 namespace quanvas {
 namespace {
@@ -50,7 +50,34 @@ bool keep_batches(const quant::Statistics& statistics) {
   return true;
 }
 
+// Samples as one input without what fills short windows up: longer windows are cut to the shortest.
+at::Tensor even_input(const exec::Chunk& chunk, const Dataset& data, const Graph& graph) {
+  const auto parts = without_filling(chunk, data, graph);
+  if (parts.size() == 1) return parts[0].input;
+  std::int64_t shortest = chunk.input.size(1);
+  for (const auto& part : parts) shortest = std::min(shortest, part.input.size(1));
+  return chunk.input.narrow(1, 0, shortest).contiguous();
+}
+
 using ChunkStatistics = std::map<TensorId, quant::TensorStatistics>;
+
+// Of one run, without batches.
+Result<ChunkStatistics> statistics_of(const exec::Runner& runner, const at::Tensor& input, const std::set<TensorId>& wanted,
+                                      const std::map<TensorId, TensorId>& rectified) {
+  ChunkStatistics out;
+  exec::RunHooks hooks;
+  hooks.tap = [&](TensorId id, const at::Tensor& value) {
+    if (!wanted.count(id) || out.count(id) || !value.is_floating_point()) return;
+    const at::Tensor x = value.to(at::kCPU, at::kFloat).contiguous();
+    quant::TensorStatistics& s = out[id];
+    std::vector<float> channel_highest;
+    s.add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()), &channel_highest);
+    if (const auto relu = rectified.find(id); relu != rectified.end() && s.non_finite() == 0)
+      out[relu->second] = s.rectified(channel_highest);
+  };
+  QUANVAS_CHECK(runner.run({input}, hooks));
+  return out;
+}
 
 }  // namespace
 
@@ -98,21 +125,13 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
       *d.calibrate, samples, options_.device, job, "calibrate",
       [&](exec::Chunk& chunk) -> Result<ChunkStatistics> {
         ChunkStatistics out;
-        exec::RunHooks hooks;
-        hooks.tap = [&](TensorId id, const at::Tensor& value) {
-          if (!wanted.count(id) || out.count(id) || !value.is_floating_point()) return;
-          const at::Tensor x = value.to(at::kCPU, at::kFloat).contiguous();
-          quant::TensorStatistics& s = out[id];
-          std::vector<float> channel_highest;
-          s.add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()), &channel_highest);
-          if (const auto relu = rectified.find(id); relu != rectified.end() && s.non_finite() == 0) {
-            quant::TensorStatistics& r = out[relu->second] = s.rectified(channel_highest);
-            r.close_batch();
-          }
-          s.close_batch();  // a chunk is a batch: the same samples for any number of threads
-        };
-        QUANVAS_TRY(auto outputs, prepared.runner->run({chunk.input}, hooks));
-        (void)outputs;
+        for (const exec::Chunk& part : without_filling(chunk, *d.calibrate, graph)) {
+          QUANVAS_TRY(ChunkStatistics more, statistics_of(*prepared.runner, part.input, wanted, rectified));
+          if (out.empty()) out = std::move(more);
+          else for (auto& [id, s] : more) out[id].merge(s);
+        }
+        // A chunk is a batch: the same samples for any number of threads.
+        for (auto& [id, s] : out) s.close_batch();
         return out;
       },
       [&](std::int64_t, ChunkStatistics& chunk) -> Status {
@@ -154,7 +173,7 @@ Result<SamplePtr> WorkbenchState::sample_for(const PreparedPtr& prepared, const 
     auto sample = std::make_shared<ActivationSample>();
     sample->samples = static_cast<std::int64_t>(samples.size());
     QUANVAS_TRY(exec::Chunk chunk, exec::read_chunk(*d.calibrate, std::move(samples), 0, options_.device));
-    QUANVAS_TRY(sample->tensors, run_keeping(*prepared->runner, chunk.input, wanted));
+    QUANVAS_TRY(sample->tensors, run_keeping(*prepared->runner, even_input(chunk, *d.calibrate, *prepared->model->graph), wanted));
     sample_ = sample;
     sample_key_ = key;
     return sample_;

@@ -83,7 +83,8 @@ Status WorkbenchState::dump_run(std::int64_t id, const DumpRequest& request, Job
           QUANVAS_TRY(const auto outputs, runner->run({chunk.input}, hooks));
           QUANVAS_TRY(const at::Tensor logits, output_rows(outputs.at(0), chunk.input.size(0)));
           part.logits.assign(logits.data_ptr<float>(), logits.data_ptr<float>() + logits.numel());
-          const at::Tensor best = logits.argmax(1).contiguous();
+          QUANVAS_TRY(const at::Tensor scores, prediction_rows(outputs.at(0), chunk.input.size(0), *d.evaluate));
+          const at::Tensor best = scores.argmax(1).contiguous();
           part.predictions.assign(best.data_ptr<std::int64_t>(), best.data_ptr<std::int64_t>() + best.numel());
           return part;
         },

@@ -10,14 +10,12 @@
 #include "core/base/hash.h"
 #include "core/exec/chunks.h"
 #include "core/exec/train.h"
-#include "core/workflow/state.h"
+#include "core/workflow/perplexity.h"
 
 namespace quanvas {
 namespace {
 
 constexpr std::int64_t kLayerSamples = 128;
-
-constexpr double kKeptOutputBytes = 256e6;  // of the float network's outputs
 
 struct Counts {
   double outside = 0, nan = 0;         // samples with a label that is no class, with NaN in the output
@@ -26,13 +24,6 @@ struct Counts {
   quant::ErrorSums output;
   at::Tensor reference;
 };
-
-// Natural logarithms of the probabilities. A network may end in a Softmax; a quantized distribution need not sum to 1.
-at::Tensor log_probabilities(const at::Tensor& rows, bool is_distribution) {
-  if (!is_distribution) return at::log_softmax(rows, 1, at::kDouble);
-  const at::Tensor p = rows.to(at::kDouble).clamp_min(1e-30);
-  return p.log() - p.sum(1, /*keepdim=*/true).log();
-}
 
 Result<Counts> count(const at::Tensor& rows, const at::Tensor& reference, const at::Tensor& labels, bool is_distribution) {
   Counts c;
@@ -84,18 +75,14 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
   const Data d = data();
   if (!d.evaluate)
     return no_data("There is no evaluation data", d.evaluate_error, "Declare a data set for evaluation.");
+  if (d.evaluate->has_tokens()) return measure_tokens(prepared, quantized, d.evaluate, samples, job);
   const bool labels = d.evaluate->has_labels();
   const auto chosen = choose_samples(d.evaluate->size(), samples, 0);
   const bool is_distribution = exec::logits_of(prepared.runner->graph()) != prepared.runner->graph().outputs().at(0);
   auto fresh = std::make_shared<FloatOutputs>();
   fresh->key = Hasher().text(prepared.hash).text(d.evaluate->hash()).number(samples).hex();
-  std::shared_ptr<const FloatOutputs> known;
-  {
-    std::lock_guard lock(cache_mutex_);
-    if (float_outputs_ && float_outputs_->key == fresh->key) known = float_outputs_;
-  }
+  const auto known = known_outputs(fresh->key);
   Counts total;
-  double bytes = 0;
   QUANVAS_CHECK(exec::for_each_chunk<Counts>(
       *d.evaluate, chosen, options_.device, job, "evaluate",
       [&](exec::Chunk& chunk) -> Result<Counts> {
@@ -129,11 +116,7 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
         total.loss += c.loss;
         total.agree += c.agree;
         total.output.merge(c.output);
-        bytes += static_cast<double>(c.reference.nbytes());
-        if (bytes > kKeptOutputBytes)
-          fresh->chunks.clear();
-        else if (!known)
-          fresh->chunks.push_back(std::move(c.reference));
+        if (!known) fresh->add(std::move(c.reference));
         return {};
       }));
   if (total.n == 0) return fail(ErrorCode::kInvalidArgument, "The evaluation data set is empty.");
@@ -147,10 +130,7 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
     job.issue({Severity::kWarning, "Output", "The output holds NaN for " + count_text(total.nan) + " of " + count_text(total.n) +
                                                  " samples, so its accuracy and errors say nothing about them.",
                "Look for NaN in the weights and in the data."});
-  if (!fresh->chunks.empty()) {
-    std::lock_guard lock(cache_mutex_);
-    float_outputs_ = fresh;
-  }
+  keep_outputs(fresh);
   Accuracy a;
   const double nan = std::nan("");
   a.samples = total.n;
@@ -213,31 +193,35 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
       if (const TensorId from = base.tensor(graph.tensor(id).name); from != kNoTensor) wanted.insert(from);
   }
   QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared.runner, *source, wanted));
+  const auto add_errors = [&](const at::Tensor& input, LayerSums& local) -> Status {
+    QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared.runner, input, wanted));
+    const auto want = [&](std::size_t i) { return reference[static_cast<std::size_t>(reference_id[i])]; };
+    exec::RunHooks cumulative;
+    cumulative.tap = [&](TensorId id, const at::Tensor& value) {
+      if (const auto it = by_output.find(id); it != by_output.end())
+        add_error(local[it->second].second, want(it->second), value);
+    };
+    QUANVAS_CHECK(quantized->run({input}, cumulative));
+    for (std::size_t i = 0; i < measured.size(); ++i) {
+      if (reference_id[i] == kNoTensor) continue;
+      // Isolated: the quantized layer on float inputs.
+      exec::Environment env(graph.tensors().size());
+      for (const TensorId id : measured[i]->inputs) {
+        const TensorId from = base.tensor(graph.tensor(id).name);
+        if (from != kNoTensor) env[static_cast<std::size_t>(id)] = reference[static_cast<std::size_t>(from)];
+      }
+      QUANVAS_CHECK(quantized->run_nodes({measured[i]->node}, env));
+      add_error(local[i].first, want(i), env[static_cast<std::size_t>(measured[i]->output)]);
+    }
+    return {};
+  };
   LayerSums sums(out.size());
   const auto samples = choose_samples(source->size(), kLayerSamples, 0);
   QUANVAS_CHECK(exec::for_each_chunk<LayerSums>(
       *source, samples, options_.device, job, "layer errors",
       [&](exec::Chunk& chunk) -> Result<LayerSums> {
         LayerSums local(out.size());
-        QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared.runner, chunk.input, wanted));
-        const auto want = [&](std::size_t i) { return reference[static_cast<std::size_t>(reference_id[i])]; };
-        exec::RunHooks cumulative;
-        cumulative.tap = [&](TensorId id, const at::Tensor& value) {
-          if (const auto it = by_output.find(id); it != by_output.end())
-            add_error(local[it->second].second, want(it->second), value);
-        };
-        QUANVAS_CHECK(quantized->run({chunk.input}, cumulative));
-        for (std::size_t i = 0; i < measured.size(); ++i) {
-          if (reference_id[i] == kNoTensor) continue;
-          // Isolated: the quantized layer on float inputs.
-          exec::Environment env(graph.tensors().size());
-          for (const TensorId id : measured[i]->inputs) {
-            const TensorId from = base.tensor(graph.tensor(id).name);
-            if (from != kNoTensor) env[static_cast<std::size_t>(id)] = reference[static_cast<std::size_t>(from)];
-          }
-          QUANVAS_CHECK(quantized->run_nodes({measured[i]->node}, env));
-          add_error(local[i].first, want(i), env[static_cast<std::size_t>(measured[i]->output)]);
-        }
+        for (const exec::Chunk& part : without_filling(chunk, *source, base)) QUANVAS_CHECK(add_errors(part.input, local));
         return local;
       },
       [&](std::int64_t, LayerSums& local) -> Status {

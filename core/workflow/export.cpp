@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t kProofSamples = 256;
 
 struct Proof {
-  double n = 0, equal = 0, difference = 0;
+  double samples = 0, predictions = 0, equal = 0, difference = 0;
 };
 
 Refusal not_calibrated() {
@@ -148,23 +148,25 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
           QUANVAS_TRY(const auto a, screen->run({chunk.input}));
           QUANVAS_TRY(const auto b, file->run({chunk.input}));
           Proof p;
-          QUANVAS_TRY(const at::Tensor x, output_rows(a.at(0), chunk.input.size(0)));
-          QUANVAS_TRY(const at::Tensor y, output_rows(b.at(0), chunk.input.size(0)));
+          QUANVAS_TRY(const at::Tensor x, prediction_rows(a.at(0), chunk.input.size(0), *source));
+          QUANVAS_TRY(const at::Tensor y, prediction_rows(b.at(0), chunk.input.size(0), *source));
           if (x.sizes() != y.sizes())
             return fail(ErrorCode::kInternal, "The exported file gives an output of another shape.", "Report this file.");
-          p.n = static_cast<double>(x.size(0));
+          p.samples = static_cast<double>(chunk.input.size(0));
+          p.predictions = static_cast<double>(x.size(0));
           p.equal = x.argmax(1).eq(y.argmax(1)).sum().item<double>();
           p.difference = largest_difference(x, y);
           return p;
         },
         [&](std::int64_t, Proof& p) -> Status {
-          total.n += p.n;
+          total.samples += p.samples;
+          total.predictions += p.predictions;
           total.equal += p.equal;
           if (std::isnan(p.difference) || p.difference > total.difference) total.difference = p.difference;
           return {};
         }));
-    report.checked_samples = total.n;
-    report.equal_predictions = total.n > 0 ? total.equal / total.n : 0;
+    report.checked_samples = total.samples;
+    report.equal_predictions = total.predictions > 0 ? total.equal / total.predictions : 0;
     report.max_output_difference = total.difference;
     return report;
   });

@@ -190,6 +190,7 @@ WorkbenchState::Data WorkbenchState::open_data(const DataSettings& settings) con
   s.problem = problem_of({{"calibration", &out.calibrate_error}, {"training", &out.train_error}, {"evaluation", &out.evaluate_error}});
   s.ready = out.calibrate != nullptr;
   s.has_labels = out.evaluate && out.evaluate->has_labels();
+  s.has_tokens = out.evaluate && out.evaluate->has_tokens();
   s.can_evaluate = out.evaluate != nullptr;
   s.can_train = out.train && out.train->has_labels();
   s.calibration_samples = out.calibrate ? static_cast<double>(out.calibrate->size()) : 0;

@@ -61,7 +61,10 @@ using SamplePtr = std::shared_ptr<const ActivationSample>;
 // What the float network gives on the evaluation samples: every run is compared with it.
 struct FloatOutputs {
   std::string key;                 // of network, data and samples
-  std::vector<at::Tensor> chunks;  // output_rows of each chunk
+  std::vector<at::Tensor> chunks;  // output_rows of each chunk, or scored_rows
+  double bytes = 0;
+  // Keeps a chunk, or none at all when there are too many.
+  void add(at::Tensor chunk);
 };
 
 class WorkbenchState final : public Workbench {
@@ -128,6 +131,11 @@ class WorkbenchState final : public Workbench {
   // evaluate.cpp
   Result<Accuracy> measure_accuracy(const Prepared& prepared, const exec::Runner* quantized, int samples,
                                     JobContext& job);
+  Result<Accuracy> measure_tokens(const Prepared& prepared, const exec::Runner* quantized, const DatasetPtr& data,
+                                  int samples, JobContext& job);
+  // The float network's outputs that are kept from an earlier evaluation; null: of another network or other samples.
+  std::shared_ptr<const FloatOutputs> known_outputs(const std::string& key);
+  void keep_outputs(std::shared_ptr<FloatOutputs> outputs);
   Result<std::vector<LayerResult>> measure_layers(const Prepared& prepared, const QuantizedModel& network,
                                                   JobContext& job);
   Run new_run(RunKind kind, const Recipe& recipe) const;
@@ -200,6 +208,11 @@ void add_error(quant::ErrorSums& sums, const at::Tensor& x, const at::Tensor& y)
 
 // A network's output as one row of scores per sample, contiguous float32 on the CPU.
 Result<at::Tensor> output_rows(const at::Tensor& output, std::int64_t samples);
+// Likewise with a row for each prediction: of samples, or of windows [samples, tokens, vocabulary] of each token.
+Result<at::Tensor> prediction_rows(const at::Tensor& output, std::int64_t samples, const Dataset& data);
+// Natural logarithms of the probabilities of each row, in double. A network may end in a Softmax; a quantized
+// distribution need not sum to 1.
+at::Tensor log_probabilities(const at::Tensor& rows, bool is_distribution);
 // A run of which only the wanted tensors stay in memory.
 Result<exec::Environment> run_keeping(const exec::Runner& runner, const at::Tensor& input,
                                       const std::set<TensorId>& wanted);

@@ -9,28 +9,65 @@
 
 #include "core/base/guarded.h"
 #include "core/exec/chunks.h"
-#include "core/workflow/state.h"
+#include "core/exec/train.h"
+#include "core/workflow/perplexity.h"
 
 namespace quanvas {
 namespace {
 
 constexpr double kKeptBytes = 2e9;
 
-struct FloatChunk {
-  exec::Environment env;  // empty when the activations are not kept
-  at::Tensor labels;
+// What the samples of a chunk should give: their labels, or their tokens. Neither: nothing is scored.
+struct Truth {
+  at::Tensor labels, tokens;
+  std::vector<TokenWindow> windows;  // of tokens
+  bool is_distribution = false;
+};
+
+// How a network did on samples: correct ones, or the losses of tokens.
+struct Score {
   double correct = 0;
+  TokenSums tokens;
+  void merge(const Score& other) {
+    correct += other.correct;
+    tokens.merge(other.tokens);
+  }
+};
+
+// The float network on a part of a chunk (without_filling).
+struct FloatPart {
+  exec::Environment env;  // empty when the activations are not kept
+  Truth truth;
+};
+
+struct FloatChunk {
+  std::vector<FloatPart> parts;
+  Score score;
 };
 
 struct CellSums {
-  double n = 0, top1 = 0;
+  Score score;
   quant::ErrorSums layer, output;
 };
 
-Result<double> correct(const at::Tensor& output, std::int64_t samples, const at::Tensor& labels) {
-  if (!labels.defined()) return 0.0;
-  QUANVAS_TRY(const at::Tensor rows, output_rows(output, samples));
-  return rows.argmax(1).eq(labels.to(at::kCPU)).sum().item<double>();
+Truth truth_of(const exec::Chunk& chunk, const Dataset& data, bool is_distribution) {
+  Truth truth{chunk.labels, {}, {}, is_distribution};
+  if (!data.has_tokens()) return truth;
+  truth.tokens = chunk.input;
+  truth.windows = windows_of(data, chunk.samples);
+  return truth;
+}
+
+Result<Score> score_of(const at::Tensor& output, const Truth& truth) {
+  Score score;
+  if (truth.tokens.defined()) {
+    QUANVAS_TRY(const at::Tensor rows, scored_rows(output, truth.windows));
+    QUANVAS_TRY(score.tokens, score_tokens(rows, truth.tokens, truth.windows, truth.is_distribution));
+  } else if (truth.labels.defined()) {
+    QUANVAS_TRY(const at::Tensor rows, output_rows(output, truth.labels.size(0)));
+    score.correct = rows.argmax(1).eq(truth.labels.to(at::kCPU)).sum().item<double>();
+  }
+  return score;
 }
 
 std::set<TensorId> all_activations(const Graph& graph) {
@@ -144,34 +181,40 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
     const bool keep = bytes * static_cast<double>(samples.size()) < kKeptBytes;
     const std::int64_t chunk_size = chunk_size_for(bytes);
     std::vector<FloatChunk> kept;
-    double float_correct = 0;
+    Score float_score;
     job.set_range(0.1, 0.2);
     const auto output_id = static_cast<std::size_t>(graph.outputs().at(0));
+    const bool is_distribution = exec::logits_of(graph) != graph.outputs().at(0);
     QUANVAS_CHECK(exec::for_each_chunk<FloatChunk>(
         *source, samples, options_.device, job, "float forward",
         [&](exec::Chunk& chunk) -> Result<FloatChunk> {
           FloatChunk out;
-          at::Tensor output;
-          if (keep) {
-            QUANVAS_TRY(out.env, prepared->runner->run_all({chunk.input}));
-            output = out.env[output_id];
-          } else {
-            QUANVAS_TRY(const auto outputs, prepared->runner->run({chunk.input}));
-            output = outputs.at(0);
+          for (const exec::Chunk& input : without_filling(chunk, *source, graph)) {
+            FloatPart part{{}, truth_of(input, *source, is_distribution)};
+            at::Tensor output;
+            if (keep) {
+              QUANVAS_TRY(part.env, prepared->runner->run_all({input.input}));
+              output = part.env[output_id];
+            } else {
+              QUANVAS_TRY(const auto outputs, prepared->runner->run({input.input}));
+              output = outputs.at(0);
+            }
+            QUANVAS_TRY(const Score score, score_of(output, part.truth));
+            out.score.merge(score);
+            out.parts.push_back(std::move(part));
           }
-          out.labels = chunk.labels;
-          QUANVAS_TRY(out.correct, correct(output, chunk.input.size(0), chunk.labels));
           return out;
         },
         [&](std::int64_t, FloatChunk& c) -> Status {
-          float_correct += c.correct;
+          float_score.merge(c.score);
           if (keep) kept.push_back(std::move(c));
           return {};
         },
         chunk_size));
     const double n = static_cast<double>(samples.size());
     result.samples = n;
-    result.float_top1 = source->has_labels() ? float_correct / n : std::nan("");
+    result.float_top1 = source->has_labels() ? float_score.correct / n : std::nan("");
+    result.float_perplexity = float_score.tokens.perplexity();
     if (!resume) store(run, job);
 
     const auto total = static_cast<double>(layers.size() * s.bits.size());
@@ -207,19 +250,19 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
         const auto affected = graph.downstream(id);
         const auto layer_output = static_cast<std::size_t>(layer->output);
         CellSums sums;
-        const auto run_cell = [&](const exec::Environment& reference, const at::Tensor& labels) -> Result<CellSums> {
-          CellSums local;
+        const auto run_cell = [&](const exec::Environment& reference, const Truth& truth, CellSums& local) -> Status {
           exec::Environment env = reference;  // tensors are shared, not copied
           QUANVAS_CHECK(runner->run_nodes(affected, env));
           add_error(local.layer, reference[layer_output], env[layer_output]);
           add_error(local.output, reference[output_id], env[output_id]);
-          QUANVAS_TRY(local.top1, correct(env[output_id], labels.defined() ? labels.size(0) : 0, labels));
-          return local;
+          QUANVAS_TRY(const Score score, score_of(env[output_id], truth));
+          local.score.merge(score);
+          return {};
         };
         const auto merge = [&](const CellSums& local) -> Status {
           sums.layer.merge(local.layer);
           sums.output.merge(local.output);
-          sums.top1 += local.top1;
+          sums.score.merge(local.score);
           return {};
         };
         Status status;
@@ -227,8 +270,9 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
           status = exec::parallel_ordered(
               static_cast<std::int64_t>(kept.size()), job, /*inference=*/true,
               [&](std::int64_t i) -> Result<std::shared_ptr<void>> {
-                const FloatChunk& c = kept[static_cast<std::size_t>(i)];
-                QUANVAS_TRY(CellSums local, run_cell(c.env, c.labels));
+                CellSums local;
+                for (const FloatPart& part : kept[static_cast<std::size_t>(i)].parts)
+                  QUANVAS_CHECK(run_cell(part.env, part.truth, local));
                 return std::shared_ptr<void>(std::make_shared<CellSums>(std::move(local)));
               },
               [&](std::int64_t, void* local) { return merge(*static_cast<CellSums*>(local)); });
@@ -237,8 +281,12 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
           status = exec::for_each_chunk<CellSums>(
               *source, samples, options_.device, job, "sweep",
               [&](exec::Chunk& chunk) -> Result<CellSums> {
-                QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared->runner, chunk.input, needed));
-                return run_cell(reference, chunk.labels);
+                CellSums local;
+                for (const exec::Chunk& part : without_filling(chunk, *source, graph)) {
+                  QUANVAS_TRY(const exec::Environment reference, run_keeping(*prepared->runner, part.input, needed));
+                  QUANVAS_CHECK(run_cell(reference, truth_of(part, *source, is_distribution), local));
+                }
+                return local;
               },
               [&](std::int64_t, CellSums& local) { return merge(local); }, chunk_size);
         }
@@ -251,8 +299,10 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
         out.bits = bits;
         out.layer_sqnr_db = sums.layer.result().sqnr_db;
         out.output_sqnr_db = sums.output.result().sqnr_db;
-        out.top1 = source->has_labels() ? sums.top1 / n : std::nan("");
+        out.top1 = source->has_labels() ? sums.score.correct / n : std::nan("");
         out.top1_drop = result.float_top1 - out.top1;
+        out.perplexity = sums.score.tokens.perplexity();
+        out.perplexity_rise = out.perplexity / result.float_perplexity - 1;
         result.cells.push_back(out);
         job.partial("sweep-cell", to_json_text(out));
         if (std::chrono::steady_clock::now() - last_saved > std::chrono::seconds(2)) save();

@@ -40,6 +40,17 @@ Result<at::Tensor> output_rows(const at::Tensor& output, std::int64_t samples) {
   return on_cpu(output).reshape({samples, -1});
 }
 
+Result<at::Tensor> prediction_rows(const at::Tensor& output, std::int64_t samples, const Dataset& data) {
+  if (!data.has_tokens() || output.dim() != 3) return output_rows(output, samples);
+  return on_cpu(output).reshape({-1, output.size(2)});
+}
+
+at::Tensor log_probabilities(const at::Tensor& rows, bool is_distribution) {
+  if (!is_distribution) return at::log_softmax(rows, 1, at::kDouble);
+  const at::Tensor p = rows.to(at::kDouble).clamp_min(1e-30);
+  return p.log() - p.sum(1, /*keepdim=*/true).log();
+}
+
 Result<exec::Environment> run_keeping(const exec::Runner& runner, const at::Tensor& input,
                                       const std::set<TensorId>& wanted) {
   exec::Environment kept(runner.graph().tensors().size());

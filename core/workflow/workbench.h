@@ -29,6 +29,7 @@ struct DataStatus {
   bool can_evaluate = false, can_train = false;
   double calibration_samples = 0, training_samples = 0, evaluation_samples = 0;
   bool has_labels = false;
+  bool has_tokens = false;  // the evaluation data are windows of tokens: perplexity instead of accuracy
   std::string problem;      // why not, with the way out
 };
 template <class V>
@@ -40,6 +41,7 @@ void visit_fields(V& v, DataStatus& d) {
   v("training_samples", d.training_samples);
   v("evaluation_samples", d.evaluation_samples);
   v("has_labels", d.has_labels);
+  v("has_tokens", d.has_tokens);
   v("problem", d.problem);
 }
 

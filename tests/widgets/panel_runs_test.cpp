@@ -63,6 +63,25 @@ TEST_F(RunsTest, ARunOnOtherSamplesOrOfAnotherModelIsNoBaseline) {
   EXPECT_EQ(cell(1, RunsModel::kDelta), QString());
 }
 
+TEST_F(RunsTest, OfTokensItTellsThePerplexity) {
+  const double perplexities[] = {3.548, 4.39, 3.551};
+  for (std::size_t i = 0; i < runs_.size(); ++i) {
+    auto& a = *runs_[i].accuracy;
+    a.top1 = a.top5 = a.top1_stderr = std::nan("");
+    a.perplexity = perplexities[i];
+    a.perplexity_stderr = 0.277;
+    a.tokens = 1804;
+  }
+  EXPECT_EQ(panel_.table()->model()->headerData(RunsModel::kTop1, Qt::Horizontal).toString(), QStringLiteral("Top-1, %"));
+  panel_.set_runs(runs_, {});
+  EXPECT_EQ(panel_.table()->model()->headerData(RunsModel::kTop1, Qt::Horizontal).toString(), QStringLiteral("Perplexity"));
+  EXPECT_EQ(cell(1, RunsModel::kTop1), QStringLiteral("4.390 ± 0.277 ppl"));
+  EXPECT_EQ(cell(1, RunsModel::kDelta), QStringLiteral("+0.842"));
+  panel_.table()->sortByColumn(RunsModel::kTop1, Qt::DescendingOrder);
+  EXPECT_EQ(cell(0, RunsModel::kTop1), QStringLiteral("3.548 ± 0.277 ppl")) << "the best first, as of top-1";
+  EXPECT_EQ(cell(2, RunsModel::kTop1), QStringLiteral("4.390 ± 0.277 ppl"));
+}
+
 TEST_F(RunsTest, TwoSelectedRunsCompare) {
   QSignalSpy compare_wanted(&panel_, &RunsPanel::compare_wanted);
   EXPECT_FALSE(panel_.compare_button()->isEnabled());

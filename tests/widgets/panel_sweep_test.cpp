@@ -99,6 +99,22 @@ TEST_F(SweepTest, WithoutLabelsItShowsTheOutputsSqnr) {
   EXPECT_THAT(panel_.subtitle().toStdString(), HasSubstr("dB of SQNR"));
 }
 
+TEST_F(SweepTest, OfTokensItShowsThePerplexitysRise) {
+  panel_.begin(settings_);
+  for (const auto& [node, bits, rise] : {std::tuple{1, 8, 0.001}, std::tuple{4, 4, 0.05}, std::tuple{9, 3, 0.02}}) {
+    auto c = cell(node, bits, 0);
+    c.top1 = c.top1_drop = std::nan("");
+    c.perplexity = 3.5 * (1 + rise);
+    c.perplexity_rise = rise;
+    panel_.add_cell(c);
+  }
+  EXPECT_NEAR(panel_.map()->data().values[1][1], 5, 1e-9) << "in per cent";
+  EXPECT_THAT(panel_.subtitle().toStdString(), HasSubstr("% of perplexity"));
+  EXPECT_THAT(panel_.map()->data().tooltip(1, 1).toStdString(), HasSubstr("perplexity 3.675, +5"));
+  panel_.set_measured(0.07);
+  EXPECT_THAT(panel_.note().toStdString(), HasSubstr("predicted rise 7.10 %, measured 7.00"));
+}
+
 TEST_F(SweepTest, AnUnfinishedSweepCanGoOn) {
   SweepResult result;
   result.settings = settings_;

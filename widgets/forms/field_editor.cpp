@@ -327,7 +327,7 @@ enum class PathKind { kNone, kFile, kFolder };
 PathKind path_kind(const Field& field) {
   static const std::pair<const char*, PathKind> kNames[] = {
       {"file", PathKind::kFile}, {"path", PathKind::kFile}, {"images", PathKind::kFile}, {"labels", PathKind::kFile},
-      {"data", PathKind::kFile}, {"folder", PathKind::kFolder}, {"directory", PathKind::kFolder}};
+      {"data", PathKind::kFile}, {"tokenizer", PathKind::kFile}, {"folder", PathKind::kFolder}, {"directory", PathKind::kFolder}};
   for (const auto& text : {field.unit, field.key})
     for (const auto& [name, kind] : kNames)
       if (text == name) return kind;

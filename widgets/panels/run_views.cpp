@@ -136,7 +136,9 @@ QTableWidget* RunCompareView::build_figures(const Run& a, const Run& b) {
     return item;
   };
   add_row(table, {text_item(tr("Recipe")), cell(qs(a.name)), cell(qs(b.name)), cell({})});
-  add_row(table, {text_item(tr("Top-1, %")), cell(top1(a)), cell(top1(b)), delta_item(comparison_.top1_delta * 100, 2, true)});
+  const bool tokens = (a.accuracy && has_perplexity(*a.accuracy)) || (b.accuracy && has_perplexity(*b.accuracy));
+  add_row(table, {text_item(tokens ? tr("Perplexity") : tr("Top-1, %")), cell(top1(a)), cell(top1(b)),
+                  tokens ? delta_item(comparison_.perplexity_delta, 3, false) : delta_item(comparison_.top1_delta * 100, 2, true)});
   const auto change = [](double delta, const QString& text) {
     auto* item = delta_item(delta, 0, false);
     item->setText(std::isnan(delta) ? missing_text() : (delta > 0 ? QStringLiteral("+") : QString()) + text);
@@ -212,11 +214,18 @@ RunDetailsView::RunDetailsView(const Run& run, QWidget* parent) : QWidget(parent
   figure(tr("Took"), duration_text(run.seconds));
   if (run.accuracy) {
     const auto& a = *run.accuracy;
-    figure(tr("Samples"), count_text(a.samples));
-    figure(tr("Top-1, %"), run_accuracy_text(a));
-    figure(tr("Top-5, %"), number_text(a.top5 * 100, 2));
-    figure(tr("Loss, nats"), significant_text(a.loss, 4));
-    figure(tr("Same class as float"), percent_text(a.agreement));
+    const bool tokens = has_perplexity(a);
+    figure(tokens ? tr("Windows") : tr("Samples"), count_text(a.samples));
+    if (tokens) {
+      figure(tr("Tokens that were scored"), count_text(a.tokens));
+      figure(tr("Perplexity"), run_accuracy_text(a));
+      figure(tr("Loss, nats per token"), QStringLiteral("%1 ± %2").arg(number_text(a.loss, 4), number_text(a.loss_stderr, 4)));
+    } else {
+      figure(tr("Top-1, %"), run_accuracy_text(a));
+      figure(tr("Top-5, %"), number_text(a.top5 * 100, 2));
+      figure(tr("Loss, nats"), significant_text(a.loss, 4));
+    }
+    figure(tokens ? tr("Same token as float") : tr("Same class as float"), percent_text(a.agreement));
     figure(tr("SQNR of the output"), db_text(a.output_sqnr_db));
   }
   figure(tr("Size"), change_text(bytes_text(run.bytes_float), bytes_text(run.bytes)));

@@ -23,6 +23,8 @@ namespace {
 // A drop of 0 points is dark, 25 points and more are yellow; logarithmic between.
 double drop_position(double points) { return std::clamp(std::log10(1 + 4 * std::max(0.0, points)) / 2, 0.0, 1.0); }
 
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+
 // "−0.0" would say that something was won.
 QString points_text(double points) { return number_text(std::fabs(points) < 0.05 ? 0 : points, 1); }
 
@@ -124,8 +126,12 @@ const SweepCell* SweepPanel::cell(NodeId node, int bits) const {
 }
 
 bool SweepPanel::by_accuracy() const {
-  const bool labels = std::none_of(cells_.begin(), cells_.end(), [](const auto& c) { return std::isnan(c.second.top1); });
+  const bool labels = std::none_of(cells_.begin(), cells_.end(), [](const auto& c) { return std::isnan(cell_loss(c.second)); });
   return labels && metric_->currentIndex() == 0;
+}
+
+bool SweepPanel::of_tokens() const {
+  return std::any_of(cells_.begin(), cells_.end(), [](const auto& c) { return !std::isnan(c.second.perplexity); });
 }
 
 int SweepPanel::assigned_bits(const SweepLayer& layer) const {
@@ -148,7 +154,8 @@ void SweepPanel::refresh() {
   for (const auto& l : layers_)
     if (wanted.empty() || std::find(wanted.begin(), wanted.end(), l.node) != wanted.end()) rows_.push_back(l);
   const bool accuracy = by_accuracy();
-  set_subtitle(accuracy ? tr("points; click assigns") : tr("dB of SQNR; click assigns"));
+  metric_->setItemText(0, of_tokens() ? tr("perplexity's rise") : tr("top-1 lost"));
+  set_subtitle(accuracy && of_tokens() ? tr("% of perplexity; click assigns") : accuracy ? tr("points; click assigns") : tr("dB of SQNR; click assigns"));
   HeatMapData data;
   for (const int b : sweep_->settings.bits) data.columns << tr("%1 bit").arg(b);
   for (const auto& l : rows_) {
@@ -156,7 +163,7 @@ void SweepPanel::refresh() {
     auto& row = data.values.emplace_back();
     for (const int b : sweep_->settings.bits) {
       const SweepCell* c = cell(l.node, b);
-      row.push_back(!c ? std::nan("") : accuracy ? c->top1_drop * 100 : c->output_sqnr_db);
+      row.push_back(!c ? std::nan("") : accuracy ? cell_loss(*c) * 100 : c->output_sqnr_db);
     }
     const auto& bits = sweep_->settings.bits;
     const auto it = std::find(bits.begin(), bits.end(), assigned_bits(l));
@@ -169,6 +176,9 @@ void SweepPanel::refresh() {
     const int bits = sweep_->settings.bits[static_cast<std::size_t>(column)];
     const SweepCell* c = cell(l.node, bits);
     if (!c) return tr("%1 at %2 bit: not measured yet. Click assigns.").arg(l.name).arg(bits);
+    if (!std::isnan(c->perplexity))
+      return tr("%1 at %2 bit\nperplexity %3, %4 %\nlayer's output %5, network's output %6")
+          .arg(l.name).arg(bits).arg(qs(perplexity_digits(c->perplexity)), signed_text(c->perplexity_rise * 100), db_text(c->layer_sqnr_db), db_text(c->output_sqnr_db));
     return tr("%1 at %2 bit\ntop-1 %3, %4 points\nlayer's output %5, network's output %6")
         .arg(l.name).arg(bits).arg(percent_text(c->top1), signed_text(-c->top1_drop * 100), db_text(c->layer_sqnr_db), db_text(c->output_sqnr_db));
   };
@@ -184,8 +194,8 @@ std::optional<double> SweepPanel::predicted_drop() const {
     const int bits = assigned_bits(l);
     if (bits == 0 || bits > 16) continue;  // float costs nothing
     const SweepCell* c = cell(l.node, bits);
-    if (!c || std::isnan(c->top1_drop)) return std::nullopt;
-    sum += c->top1_drop;
+    if (!c || std::isnan(cell_loss(*c))) return std::nullopt;
+    sum += cell_loss(*c);
   }
   return sum;
 }
@@ -197,7 +207,7 @@ void SweepPanel::update_note() {
   QString text = tr("outlined: assigned now");
   if (by_accuracy()) {
     const auto predicted = predicted_drop();
-    text += predicted ? tr("; predicted loss %1 points").arg(number_text(*predicted * 100, 2)) : tr("; no prediction: an assigned width was not swept");
+    text += predicted ? (of_tokens() ? tr("; predicted rise %1 %") : tr("; predicted loss %1 points")).arg(number_text(*predicted * 100, 2)) : tr("; no prediction: an assigned width was not swept");
     text += measured_ ? tr(", measured %1").arg(number_text(*measured_ * 100, 2)) : tr(", not measured yet: run the recipe");
   }
   const double total = static_cast<double>(rows_.size() * sweep_->settings.bits.size());

@@ -39,7 +39,7 @@ class SweepPanel : public Panel {
   void set_running(bool running);
   void begin(const SweepSettings& settings);   // a new sweep: empties the cells
   void add_cell(const SweepCell& cell);        // of the running sweep
-  // Top-1 lost by a run of the current recipe, in share; none: not measured.
+  // Top-1 lost by a run of the current recipe or rise of its perplexity, in share; none: not measured.
   void set_measured(std::optional<double> drop);
   void set_can_start(bool can, const QString& why_not);
 
@@ -60,6 +60,7 @@ class SweepPanel : public Panel {
   void update_note();
   const SweepCell* cell(NodeId node, int bits) const;
   bool by_accuracy() const;
+  bool of_tokens() const;  // what is lost is a rise of the perplexity, in per cent, not points of top-1
   int assigned_bits(const SweepLayer& layer) const;
 
   std::vector<SweepLayer> layers_;
