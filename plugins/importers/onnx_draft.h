@@ -135,6 +135,9 @@ std::optional<Shape> reshaped(const Shape& data, const Value& target, bool allow
 // The whole clean-up: folding, removal of exporters' clutter, shapes, the batch dimension.
 Draft simplify(Draft draft, JobContext& job);
 
+// The draft as a network. `path` is named in errors.
+Result<Model> finish(const Draft& draft, const std::string& path);
+
 // Reading. `path` is named in errors.
 struct Source {
   std::string path;
