@@ -9,8 +9,9 @@ namespace {
 // What differs from the defaults.
 json fields_of(const QuantSpec& spec) {
   static const json plain = to_json_value(QuantSpec{});
+  const json all = to_json_value(spec);
   json out = json::object();
-  for (const auto& [key, value] : to_json_value(spec).items())
+  for (const auto& [key, value] : all.items())
     if (!plain.contains(key) || plain[key] != value) out[key] = value;
   return out;
 }
