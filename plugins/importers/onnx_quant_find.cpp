@@ -227,7 +227,23 @@ class Finder {
       QUANVAS_TRY(const Codes limits, limits_of(*clip, range));
       range = limits;
     }
-    return set_codes(q, range);
+    const TensorData* given = clips.empty() && !quantize ? draft_.constant(draft_.nodes[q.nodes.front()].input(0)) : nullptr;
+    return set_codes(q, given && type != DataType::kInt32 ? used(*given, range) : range);
+  }
+
+  // Codes narrower than their type need no Clip, so the narrowest range that holds them says how many bits they have.
+  static Codes used(const TensorData& data, Codes type) {
+    const std::vector<std::int64_t> codes = data.to_int64();
+    const auto [lowest, highest] = std::minmax_element(codes.begin(), codes.end());
+    if (codes.empty() || (*lowest == 0 && *highest == 0)) return type;
+    if (type.lo == 0) {
+      std::int64_t hi = 3;
+      while (hi < *highest) hi = 2 * hi + 1;
+      return *lowest < 0 ? type : Codes{0, std::min(hi, type.hi)};
+    }
+    std::int64_t half = 2;
+    while (-half > *lowest || half <= *highest) half *= 2;
+    return {*lowest > -half ? 1 - half : -half, half - 1};
   }
 
   Result<Codes> limits_of(const DraftNode& clip, Codes range) const {
@@ -410,6 +426,7 @@ class Finder {
     double largest = 0;
     if (!n.input(5).empty()) {
       QUANVAS_TRY(largest, number(n.input(5), "largest value"));
+      if (!(largest > 0)) return no("its largest value is not above 0");
     }
     const auto is_whole = [](double v, double lo, double hi) { return v >= lo && v <= hi && v == std::floor(v); };
     if (!is_whole(exponent, 1, 7) || !is_whole(mantissa, 0, 10) || !is_whole(bias, -64, 127))

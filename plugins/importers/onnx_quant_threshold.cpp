@@ -23,12 +23,12 @@ Result<std::vector<float>> common_thresholds(const Draft& draft, const DraftNode
   const std::vector<float> all = data->to_floats();
   if (data->shape.size() != 2 || data->shape[0] < 1 || data->shape[1] < 1 || static_cast<std::int64_t>(all.size()) != data->count())
     return no("its thresholds are " + shape_text(data->shape) + "; they must be [channels, steps]");
+  if (!std::all_of(all.begin(), all.end(), [](float t) { return std::isfinite(t); }))
+    return no("its thresholds are not finite everywhere");
   const auto steps = static_cast<std::ptrdiff_t>(data->shape[1]);
   const std::vector<float> first(all.begin(), all.begin() + steps);
   for (auto row = all.begin(); row != all.end(); row += steps)
     if (!std::equal(first.begin(), first.end(), row)) return no("its channels have different thresholds");
-  if (!std::all_of(first.begin(), first.end(), [](float t) { return std::isfinite(t); }))
-    return no("its thresholds are not finite everywhere");
   if (!std::is_sorted(first.begin(), first.end())) return no("its thresholds do not ascend");
   return first;
 }
