@@ -45,6 +45,7 @@ const Row kRows[] = {
     {T("&View"), "expand", T("Open all &groups"), "", "", ""},
     {T("&View"), "collapse", T("C&lose all groups"), "", "", ""},
     {T("&Model"), "data", T("&Data set…"), "Ctrl+D", "", T("Which samples calibrate, train and evaluate")},
+    {T("&Model"), "shapes", T("&Input shapes…"), "", "", T("Sizes of the inputs that the model file leaves open")},
     {T("&Model"), "calibrate", T("&Calibrate"), "F6", "calibrate", T("Gather the ranges of activations")},
     {T("&Model"), "evaluate-float", T("&Evaluate in float"), "", "", T("Accuracy of the network as it was imported")},
     {T("&Recipe"), "add-rule", T("&Add a rule…"), "Ctrl+R", "plus", ""},

@@ -175,6 +175,7 @@ void Wiring::wire_actions() {
   });
   on("select-none", [this] { select({}); });
   on("data", [this] { show_data_dialog(); });
+  on("shapes", [this] { show_shapes_dialog(); });
   on("calibrate", [this] { session_->start_calibrate(); });
   on("evaluate-float", [this] { session_->start_evaluate_float(); });
   on("add-rule", [this] { make_rule(Rule{}); });
@@ -213,7 +214,7 @@ void Wiring::update_actions() {
   const bool open = session_->has_project();
   const bool active = std::any_of(session_->jobs().begin(), session_->jobs().end(), is_active);
   a.enable({QStringLiteral("save-copy"), QStringLiteral("save-picture"), QStringLiteral("select-all"), QStringLiteral("select-none"), QStringLiteral("find"), QStringLiteral("filter"),
-            QStringLiteral("data"), QStringLiteral("add-rule"), QStringLiteral("load-recipe"), QStringLiteral("save-recipe"), QStringLiteral("export")}, open);
+            QStringLiteral("data"), QStringLiteral("shapes"), QStringLiteral("add-rule"), QStringLiteral("load-recipe"), QStringLiteral("save-recipe"), QStringLiteral("export")}, open);
   const auto gate = [&](const char* id, const QString& why_not) {
     QAction* action = a.at(QLatin1String(id));
     action->setEnabled(why_not.isEmpty());

@@ -69,6 +69,7 @@ class Wiring : public QObject {
   void save_recipe();
   void use_recipe(const Recipe& recipe, const QString& label);
   void show_data_dialog();
+  void show_shapes_dialog();
   void start_training();
   void start_sweep();
   void show_export(std::int64_t run);

@@ -13,6 +13,7 @@
 #include "widgets/panels/export_dialog.h"
 #include "widgets/panels/run_views.h"
 #include "widgets/panels/sweep_dialog.h"
+#include "widgets/panels/shapes_dialog.h"
 #include "widgets/panels/train_dialog.h"
 
 namespace quanvas {
@@ -220,6 +221,21 @@ void Wiring::show_data_dialog() {
   data_dialog_->set_status(status.problem.empty(), views::data_line(status));
   connect(data_dialog_, &DataDialog::apply_wanted, session_, &Session::set_data);
   data_dialog_->show();
+}
+
+void Wiring::show_shapes_dialog() {
+  std::vector<InputShape> inputs;
+  const Graph& graph = *session_->graph();
+  for (const TensorId id : graph.inputs()) inputs.push_back({graph.tensor(id).name, graph.tensor(id).type, graph.tensor(id).shape});
+  auto* dialog = new ShapesDialog(inputs, window_);
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  dialog->setWindowModality(Qt::WindowModal);
+  connect(dialog, &ShapesDialog::shapes_wanted, this, [this](const std::map<std::string, Shape>& shapes) {
+    ImportOptions import;
+    import.shapes = shapes;
+    session_->open(qs(session_->state().project_path), import);
+  });
+  dialog->show();
 }
 
 }  // namespace quanvas

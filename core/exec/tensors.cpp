@@ -87,9 +87,9 @@ at::Tensor to_tensor(const TensorData& data) {
 }
 
 at::Tensor shared_tensor(const TensorData& data) {
-  const bool aligned = reinterpret_cast<std::uintptr_t>(data.data) % 16 == 0;
-  const bool in_place = data.type == DataType::kFloat || data.type == DataType::kInt64;
-  if (!is_complete(data) || !in_place || !aligned || !data.owner || data.count() == 0) return to_tensor(data);
+  const bool in_place = (data.type == DataType::kFloat || data.type == DataType::kInt64) && data.owner && data.count() > 0 &&
+                        reinterpret_cast<std::uintptr_t>(data.data) % element_size(data.type) == 0;
+  if (!in_place || !is_complete(data)) return to_tensor(data);
   // Nothing in the executor writes into weights.
   return at::from_blob(const_cast<std::byte*>(data.data), data.shape, [owner = data.owner](void*) {},
                        at::TensorOptions().dtype(stored_type(data.type)));

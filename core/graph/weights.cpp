@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/base/hash.h"
+#include "core/base/mapped_file.h"
 
 namespace quanvas {
 namespace {
@@ -115,10 +116,18 @@ TensorData of_values(DataType type, Shape shape, std::vector<T> values) {
   return t;
 }
 
+constexpr std::size_t kHashPiece = std::size_t{64} << 20;
+
 void hash_into(Hasher& h, const TensorData& t) {
   h.number(static_cast<int>(t.type)).number(static_cast<std::int64_t>(t.shape.size()));
   h.bytes(t.shape.data(), t.shape.size() * sizeof(std::int64_t));
-  h.number(static_cast<std::int64_t>(t.bytes)).bytes(t.data, t.bytes);
+  h.number(static_cast<std::int64_t>(t.bytes));
+  // Piece by piece, so that a file larger than the memory does not fill it.
+  for (std::size_t at = 0; at < t.bytes; at += kHashPiece) {
+    const std::size_t n = std::min(kHashPiece, t.bytes - at);
+    h.bytes(t.data + at, n);
+    release_mapped(t.data + at, n);
+  }
 }
 
 }  // namespace

@@ -56,6 +56,9 @@ struct PairSums {
 struct Candidate {
   float inverse_scale = 1, a = 0, b = 0;
 };
+inline constexpr std::int64_t kSplitBlock = 256;  // values
+inline constexpr int kHistogramSumBits = 40;      // of the sum in a slot; the count is above
+inline constexpr std::uint32_t kHistogramZeroSlots = 8;
 inline constexpr std::int64_t kRankBlock = 1024;  // elements whose squared errors are summed in float32
 
 struct Kernels {
@@ -93,6 +96,8 @@ struct Kernels {
   // returns their number and adds to `below` that of those below lo.
   std::int64_t (*between)(const float* x, std::int64_t n, bool absolute, std::int32_t lo, std::int32_t hi,
                           std::int32_t* out, std::int64_t* below);
+  // What the histogram adds for each value: see KeyTable::Slot. n is at most kSplitBlock.
+  void (*split)(const float* x, std::int64_t n, std::uint32_t* slots, std::uint64_t* adds);
   // Copies n floats past the caches and asks for `ahead` floats at `next`, which need not exist, to be brought in.
   // stream_fence() before another thread may look.
   void (*stream)(const float* from, float* to, std::int64_t n, const float* next, std::int64_t ahead);

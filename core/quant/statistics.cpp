@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <limits>
 #include <mutex>
 #include <utility>
 
@@ -29,7 +31,7 @@ std::uint64_t base_of(std::uint32_t key) {
 
 struct Found {
   double lowest = 0, highest = 0;
-  std::vector<float> absmax;  // per channel
+  std::vector<float> absmax, most;  // per channel: magnitude, value
 };
 
 // Element by element, for tensors that hold NaN or infinities.
@@ -61,7 +63,9 @@ bool gather_extremes(const SpanPlan& plan, const std::vector<std::int32_t>& low,
       least = std::min(least, low[slot]);
       most = std::max(most, high[slot]);
       if (found.absmax.empty()) continue;
-      float& channel = found.absmax[static_cast<std::size_t>(plan.parameter(span, k))];
+      const auto c = static_cast<std::size_t>(plan.parameter(span, k));
+      found.most[c] = std::max(found.most[c], from_order_key(high[slot]));
+      float& channel = found.absmax[c];
       channel = std::max({channel, std::fabs(from_order_key(low[slot])), std::fabs(from_order_key(high[slot]))});
     }
   }
@@ -138,7 +142,7 @@ void TensorStatistics::merge_channels(std::int64_t channels, const std::vector<f
   }
 }
 
-void TensorStatistics::add(const float* x, const Shape& shape) {
+void TensorStatistics::add(const float* x, const Shape& shape, std::vector<float>* channel_highest) {
   BlockLayout layout;
   if (shape.size() >= 2) {
     layout.granularity = Granularity::kChannel;
@@ -177,9 +181,30 @@ void TensorStatistics::add(const float* x, const Shape& shape) {
   });
   Found found;
   found.absmax.assign(shape.size() >= 2 ? static_cast<std::size_t>(layout.dim) : 0, 0.0f);
+  found.most.assign(found.absmax.size(), -std::numeric_limits<float>::infinity());
   if (!gather_extremes(plan, low, high, found)) found = careful_extremes(x, layout);
   if (count_ > before) widen(before > 0, found.lowest, found.highest);
   merge_channels(static_cast<std::int64_t>(found.absmax.size()), found.absmax);
+  if (channel_highest) *channel_highest = std::move(found.most);
+}
+
+TensorStatistics TensorStatistics::rectified(const std::vector<float>& channel_highest) const {
+  TensorStatistics out;
+  out.channels_ = channels_;
+  for (const float highest : channel_highest) out.channel_absmax_.push_back(std::max(0.0f, highest));
+  out.count_ = count_;
+  out.min_ = std::max(0.0, min_);
+  out.max_ = std::max(0.0, max_);
+  double positive = 0;
+  for (std::uint32_t page = 0; page < 256; ++page) {
+    if (page_of_[page] < 0) continue;
+    const Page& from = pages_[static_cast<std::size_t>(page_of_[page])];
+    out.page_of_[page] = static_cast<std::int16_t>(out.pages_.size());
+    out.pages_.push_back(from);
+    for (const Cell& c : from) positive += static_cast<double>(c.count);
+  }
+  if (count_ > positive) out.cell(0).count += static_cast<std::uint64_t>(count_ - positive);
+  return out;
 }
 
 void TensorStatistics::merge(const TensorStatistics& other) {
@@ -223,12 +248,23 @@ void TensorStatistics::close_batch() {
   for (const float v : channel_absmax_) sum += static_cast<double>(v);
   batch.mean_of_maxima = channel_absmax_.empty() ? std::max(std::fabs(batch.lowest), std::fabs(batch.highest))
                                                  : static_cast<float>(sum / static_cast<double>(channel_absmax_.size()));
-  const std::vector<Bin> ascending = bins(), by_size = sorted_by_size(ascending);
+  // Only the ends are looked at: what lies between does not decide these percentiles.
+  const double low_share = static_cast<double>(lower_rank(kBatchPercentiles[0], count_));
+  const double high_share = count_ - static_cast<double>(upper_rank(kBatchPercentiles[0], count_)) + 1;
+  const std::vector<Bin> low = tail(Tail::kLow, low_share);
+  std::vector<Bin> high = tail(Tail::kHigh, high_share), by_size = tail(Tail::kAbsolute, high_share);
+  const auto ascending = [this](std::vector<Bin>& bins) {
+    std::reverse(bins.begin(), bins.end());
+    double before = count_;
+    for (const Bin& b : bins) before -= b.count;
+    return before;
+  };
+  const double below_high = ascending(high), below_absolute = ascending(by_size);
   for (std::size_t i = 0; i < kBatchPercentiles.size(); ++i) {
     const std::int64_t upper = upper_rank(kBatchPercentiles[i], count_);
-    batch.absolute[i] = static_cast<float>(rank_in(by_size, upper, true));
-    batch.high[i] = static_cast<float>(rank_in(ascending, upper, false));
-    batch.low[i] = static_cast<float>(rank_in(ascending, lower_rank(kBatchPercentiles[i], count_), false));
+    batch.absolute[i] = static_cast<float>(rank_in(by_size, below_absolute, upper, true));
+    batch.high[i] = static_cast<float>(rank_in(high, below_high, upper, false));
+    batch.low[i] = static_cast<float>(rank_in(low, 0, lower_rank(kBatchPercentiles[i], count_), false));
   }
   batches_.push_back(batch);
 }
@@ -239,13 +275,13 @@ void TensorStatistics::merge_values(const TensorStatistics& other) {
   non_finite_ += other.non_finite_;
   for (std::uint32_t page = 0; page < 512; ++page) {
     if (other.page_of_[page] < 0) continue;
-    for (std::uint32_t key = page * 128; key < page * 128 + 128; ++key) {
-      const Cell* const from = other.find(key);
-      if (!from) continue;
-      Cell& to = cell(key);
-      to.count += from->count;
-      to.sum += from->sum;
-      to.squares += from->squares;
+    const Page& from = other.pages_[static_cast<std::size_t>(other.page_of_[page])];
+    cell(page * 128);  // makes the page
+    Page& to = pages_[static_cast<std::size_t>(page_of_[page])];
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      to[i].count += from[i].count;
+      to[i].sum += from[i].sum;
+      to[i].squares += from[i].squares;
     }
   }
   if (other.channels_ != -1) merge_channels(other.channels_, other.channel_absmax_);
@@ -253,27 +289,68 @@ void TensorStatistics::merge_values(const TensorStatistics& other) {
 
 std::vector<std::uint32_t> TensorStatistics::keys() const {
   std::vector<std::uint32_t> found;
-  for (std::uint32_t key = 0xffff; key >= 0x8000; --key)
-    if (find(key)) found.push_back(key);
-  for (std::uint32_t key = 0; key < 0x8000; ++key)
-    if (find(key)) found.push_back(key);
+  for (std::uint32_t page = 512; page-- > 256;)
+    for (std::uint32_t key = page * 128 + 128; page_of_[page] >= 0 && key-- > page * 128;)
+      if (find(key)) found.push_back(key);
+  for (std::uint32_t page = 0; page < 256; ++page)
+    for (std::uint32_t key = page * 128; page_of_[page] >= 0 && key < page * 128 + 128; ++key)
+      if (find(key)) found.push_back(key);
   return found;
 }
 
 std::vector<TensorStatistics::Bin> TensorStatistics::bins() const {
   std::vector<Bin> bins;
-  for (const std::uint32_t key : keys()) {
-    const Cell& c = *find(key);
-    const auto n = static_cast<double>(c.count);
-    const double unit = unit_of(key);
-    // n * squares - sum^2 in whole numbers: exactly 0 when all values are equal.
-    const unsigned __int128 spread =
-        static_cast<unsigned __int128>(c.count) * c.squares - static_cast<unsigned __int128>(c.sum) * c.sum;
-    const double variance = static_cast<double>(spread) / (n * n);
-    bins.push_back({n, unit * (static_cast<double>(base_of(key)) + static_cast<double>(c.sum) / n),
-                    std::fabs(unit) * std::sqrt(3 * variance)});
-  }
+  for (const std::uint32_t key : keys()) bins.push_back(bin_of(key, *find(key)));
   return bins;
+}
+
+TensorStatistics::Bin TensorStatistics::bin_of(std::uint32_t key, const Cell& c) {
+  const auto n = static_cast<double>(c.count);
+  const double unit = unit_of(key);
+  // n * squares - sum^2 in whole numbers: exactly 0 when all values are equal.
+  const unsigned __int128 spread =
+      static_cast<unsigned __int128>(c.count) * c.squares - static_cast<unsigned __int128>(c.sum) * c.sum;
+  const double variance = static_cast<double>(spread) / (n * n);
+  return {n, unit * (static_cast<double>(base_of(key)) + static_cast<double>(c.sum) / n),
+          std::fabs(unit) * std::sqrt(3 * variance)};
+}
+
+std::vector<TensorStatistics::Bin> TensorStatistics::tail(Tail which, double values) const {
+  std::vector<Bin> out;
+  double have = 0;
+  const auto take = [&](const Bin& bin) {
+    out.push_back(bin);
+    have += bin.count;
+  };
+  // One sign and exponent, from the largest magnitude down or from the smallest up.
+  const auto page = [&](std::uint32_t sign, std::uint32_t exponent, bool outwards) {
+    if (page_of_[sign + exponent] < 0) return;
+    for (std::uint32_t i = 0; i < 128 && have < values; ++i) {
+      const std::uint32_t key = (sign + exponent) * 128 + (outwards ? i : 127 - i);
+      if (const Cell* const c = find(key)) take(bin_of(key, *c));
+    }
+  };
+  const auto both = [&](std::uint32_t exponent) {
+    if (page_of_[exponent] < 0 && page_of_[256 + exponent] < 0) return;
+    for (std::uint32_t i = 128; i-- > 0 && have < values;) {
+      const std::uint32_t key = exponent * 128 + i;
+      const Cell *const up = find(key), *const down = find(0x8000 + key);
+      const std::size_t first = out.size();
+      if (up) take(bin_of(key, *up));
+      if (down) take(bin_of(0x8000 + key, *down));
+      for (std::size_t k = first; k < out.size(); ++k) out[k].mean = std::fabs(out[k].mean);
+      if (out.size() == first + 2 && out[first].mean < out[first + 1].mean) std::swap(out[first], out[first + 1]);
+    }
+  };
+  constexpr std::uint32_t kExponents = 256;
+  const std::uint32_t outer = which == Tail::kLow ? kExponents : 0;
+  for (std::uint32_t e = kExponents; e-- > 0 && have < values;) {
+    if (which == Tail::kAbsolute) both(e);
+    else page(outer, e, false);
+  }
+  if (which == Tail::kAbsolute) return out;
+  for (std::uint32_t e = 0; e < kExponents && have < values; ++e) page(kExponents - outer, e, true);
+  return out;
 }
 
 double TensorStatistics::mean() const {
@@ -291,18 +368,21 @@ double TensorStatistics::stddev() const {
   return std::sqrt(sum / count_);
 }
 
-std::vector<TensorStatistics::Bin> TensorStatistics::sorted_by_size(std::vector<Bin> bins) {
-  for (Bin& b : bins) b.mean = std::fabs(b.mean);
-  std::sort(bins.begin(), bins.end(), [](const Bin& a, const Bin& b) { return a.mean < b.mean; });
-  return bins;
+std::vector<TensorStatistics::Bin> TensorStatistics::sorted_by_size(const std::vector<Bin>& ascending) {
+  const auto zero = std::find_if(ascending.begin(), ascending.end(), [](const Bin& b) { return !(b.mean < 0); });
+  std::vector<Bin> below(std::make_reverse_iterator(zero), ascending.rend()), out(ascending.size());
+  for (Bin& b : below) b.mean = -b.mean;
+  std::merge(below.begin(), below.end(), zero, ascending.end(), out.begin(),
+             [](const Bin& a, const Bin& b) { return a.mean < b.mean; });
+  return out;
 }
 
 double TensorStatistics::at_rank(std::int64_t rank, bool absolute) const {
   if (count_ == 0) return 0;
-  return rank_in(absolute ? sorted_by_size(bins()) : bins(), rank, absolute);
+  return rank_in(absolute ? sorted_by_size(bins()) : bins(), 0, rank, absolute);
 }
 
-double TensorStatistics::rank_in(const std::vector<Bin>& sorted, std::int64_t rank, bool absolute) const {
+double TensorStatistics::rank_in(const std::vector<Bin>& sorted, double before, std::int64_t rank, bool absolute) const {
   double least = min_, most = max_;
   if (absolute) {
     most = std::max(std::fabs(min_), std::fabs(max_));
@@ -311,7 +391,6 @@ double TensorStatistics::rank_in(const std::vector<Bin>& sorted, std::int64_t ra
   const double wanted = std::clamp(static_cast<double>(rank), 1.0, count_);
   if (wanted == count_) return most;
   if (wanted == 1 && !absolute) return least;
-  double before = 0;
   for (const Bin& b : sorted) {
     if (before + b.count < wanted) {
       before += b.count;

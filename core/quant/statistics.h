@@ -33,7 +33,11 @@ class TensorStatistics {
   TensorStatistics();
   // channels: per-channel absolute maxima of axis 1 for rank >= 2 tensors (else none); they are dropped when
   // tensors with different numbers of channels are added or merged.
-  void add(const float* x, const Shape& shape);
+  // channel_highest, if given, gets the largest value of each channel (none: no channels), for rectified().
+  void add(const float* x, const Shape& shape, std::vector<float>* channel_highest = nullptr);
+  // Statistics of max(x, 0) of what one add() has added and nothing else, without its values. Only where all of them
+  // were finite. Equal, batch record included, to those of the rectified tensor.
+  TensorStatistics rectified(const std::vector<float>& channel_highest) const;
   // other's batches come after those that are there.
   void merge(const TensorStatistics& other);
   // Another tensor's statistics of the same samples, for a quantizer that both share: as merge(), but batch by batch.
@@ -85,8 +89,12 @@ class TensorStatistics {
   void widen(bool had_values, double lowest, double highest);
   void merge_values(const TensorStatistics& other);
   void merge_channels(std::int64_t channels, const std::vector<float>& absmax);
-  static std::vector<Bin> sorted_by_size(std::vector<Bin> bins);
-  double rank_in(const std::vector<Bin>& sorted, std::int64_t rank, bool absolute) const;
+  static Bin bin_of(std::uint32_t key, const Cell& cell);
+  static std::vector<Bin> sorted_by_size(const std::vector<Bin>& ascending);
+  // sorted: some bins in ascending order, `before` values lie below them.
+  double rank_in(const std::vector<Bin>& sorted, double before, std::int64_t rank, bool absolute) const;
+  enum class Tail { kLow, kHigh, kAbsolute };
+  std::vector<Bin> tail(Tail which, double values) const;  // from the end inwards, with so many values at least
   std::vector<std::uint32_t> keys() const;  // of the non-empty cells, ascending by value
 
   std::vector<std::int16_t> page_of_;  // 512 (sign, exponent) -> index in pages_, -1: none

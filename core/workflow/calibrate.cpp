@@ -27,6 +27,16 @@ std::set<TensorId> activation_tensors(const Prepared& prepared) {
   return out;
 }
 
+// Outputs of Relu whose input is looked at anyway: their statistics follow from the input's, without a look at them.
+std::map<TensorId, TensorId> rectified_tensors(const Graph& graph, const std::set<TensorId>& wanted) {
+  std::map<TensorId, TensorId> out;
+  for (const Node& node : graph.nodes())
+    if (node.op == "Relu" && node.domain.empty() && !node.outputs.empty() && wanted.count(node.input(0)) &&
+        wanted.count(node.outputs[0]))
+      out[node.input(0)] = node.outputs[0];
+  return out;
+}
+
 void warn_non_finite(const quant::Statistics& statistics, JobContext& job) {
   for (const auto& [name, s] : statistics.tensors)
     if (s.non_finite() > 0)
@@ -83,16 +93,22 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
   statistics->key = statistics_key(prepared, settings);
   statistics->samples = static_cast<double>(samples.size());
   const Graph& graph = *prepared.model->graph;
+  const std::map<TensorId, TensorId> rectified = rectified_tensors(graph, wanted);
   QUANVAS_CHECK(exec::for_each_chunk<ChunkStatistics>(
       *d.calibrate, samples, options_.device, job, "calibrate",
       [&](exec::Chunk& chunk) -> Result<ChunkStatistics> {
         ChunkStatistics out;
         exec::RunHooks hooks;
         hooks.tap = [&](TensorId id, const at::Tensor& value) {
-          if (!wanted.count(id) || !value.is_floating_point()) return;
+          if (!wanted.count(id) || out.count(id) || !value.is_floating_point()) return;
           const at::Tensor x = value.to(at::kCPU, at::kFloat).contiguous();
           quant::TensorStatistics& s = out[id];
-          s.add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()));
+          std::vector<float> channel_highest;
+          s.add(x.data_ptr<float>(), Shape(x.sizes().begin(), x.sizes().end()), &channel_highest);
+          if (const auto relu = rectified.find(id); relu != rectified.end() && s.non_finite() == 0) {
+            quant::TensorStatistics& r = out[relu->second] = s.rectified(channel_highest);
+            r.close_batch();
+          }
           s.close_batch();  // a chunk is a batch: the same samples for any number of threads
         };
         QUANVAS_TRY(auto outputs, prepared.runner->run({chunk.input}, hooks));

@@ -6,6 +6,7 @@
 
 #include "core/base/guarded.h"
 #include "core/base/hash.h"
+#include "core/base/mapped_file.h"
 #include "core/exec/rebuild.h"
 #include "core/quant/dynamic.h"
 #include "core/quant/shared.h"
@@ -109,13 +110,38 @@ Failure fail_at(const std::string& where, Error e) {
   return Failure(std::move(e));
 }
 
+bool is_large(const WeightStore& weights) {
+  std::uint64_t bytes = 0;
+  for (const auto& [name, data] : weights.all()) bytes += data.bytes;
+  return bytes >= kMapFrom;
+}
+
 bool has_integer_zero_point(const quant::QuantParams& p) { return !p.zero_point.empty(); }
 
 }  // namespace
 
+<<<<<<< HEAD
 bool has_params_of_file(const Prepared& prepared, const SitePlan& site) {
   std::string why;
   return params_of_file(prepared, site, why).has_value();
+=======
+Status FloatRunner::make(ModelPtr model, const std::string& device, bool later) {
+  model_ = std::move(model);
+  device_ = device;
+  if (later) return {};
+  QUANVAS_TRY(runner_, exec::Runner::create(model_, nullptr, device_));
+  return {};
+}
+
+const exec::Runner& FloatRunner::get() const {
+  std::call_once(once_, [this] {
+    if (runner_) return;
+    auto made = exec::Runner::create(model_, nullptr, device_);
+    if (!made) throw std::runtime_error(made.error().text());
+    runner_ = std::move(*made);
+  });
+  return *runner_;
+>>>>>>> main
 }
 
 Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& job) {
@@ -149,7 +175,7 @@ Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& jo
     prepared->hash = prepared->model == model_
                          ? model_hash_
                          : Hasher().text(prepared->model->graph->hash()).text(prepared->model->weights->hash()).hex();
-    QUANVAS_TRY(prepared->runner, exec::Runner::create(prepared->model, nullptr, options_.device));
+    QUANVAS_CHECK(prepared->runner.make(prepared->model, options_.device, is_large(*prepared->model->weights)));
     prepared_key_ = key;
     prepared_ = prepared;
     return with_issues(prepared_);

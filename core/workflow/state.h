@@ -25,11 +25,27 @@
 namespace quanvas {
 
 // The imported model after the graph passes of a recipe, and everything that follows from it alone.
+// The float network's executor, made when it is first used where making it may copy gigabytes of weights. Throws what
+// create() fails with, as a std::runtime_error. Thread-safe.
+class FloatRunner {
+ public:
+  Status make(ModelPtr model, const std::string& device, bool later);
+  const exec::Runner& operator*() const { return get(); }
+  const exec::Runner* operator->() const { return &get(); }
+
+ private:
+  const exec::Runner& get() const;
+  ModelPtr model_;
+  std::string device_;
+  mutable std::once_flag once_;
+  mutable std::shared_ptr<const exec::Runner> runner_;
+};
+
 struct Prepared {
   ModelPtr model;
   std::vector<Layer> layers;
   std::string hash;                        // of graph and weights
-  std::shared_ptr<const exec::Runner> runner;  // float
+  FloatRunner runner;
   std::vector<PassReport> reports;
   std::vector<Issue> issues;               // of the graph passes
 };

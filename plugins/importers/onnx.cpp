@@ -9,6 +9,7 @@
 #include "core/plugin/registry.h"
 #include "plugins/importers/onnx_draft.h"
 #include "plugins/importers/onnx_quant.h"
+#include "plugins/importers/onnx_wire.h"
 
 namespace quanvas {
 namespace {
@@ -17,13 +18,35 @@ using namespace onnx_import;
 
 constexpr std::uint64_t kMostBytes = std::uint64_t{2} << 30;  // protobuf's own limit
 
+// A file of a model as the library can read it. The data of large tensors may have stayed in `file`.
+struct Text {
+  std::string bytes;
+  std::shared_ptr<const MappedFile> file;
+};
+
 Failure not_onnx(const std::string& path, const std::string& what) {
   return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole ONNX file: " + what + ".",
               "Export or copy the model again.");
 }
 
-Result<onnx::ModelProto> parse(const std::string& path) {
-  QUANVAS_TRY(const std::string bytes, read_file(path, kMostBytes - 1));
+Result<Text> read_text(const std::string& path) {
+  std::error_code ec;
+  const auto size = std::filesystem::file_size(path, ec);
+  if (ec || size < kMapFrom) {
+    QUANVAS_TRY(std::string bytes, read_file(path, kMostBytes - 1));
+    return Text{std::move(bytes), nullptr};
+  }
+  QUANVAS_TRY(auto file, MappedFile::open(path));
+  auto slim = without_large_tensors({reinterpret_cast<const char*>(file->data()), file->size()});
+  if (!slim) return not_onnx(path, slim.error().message);
+  if (slim->size() >= kMostBytes)
+    return fail(ErrorCode::kUnsupported, "'" + path + "' has " + std::to_string(slim->size() >> 20) +
+                                             " MiB beside its large tensors; at most 2048 can be read.",
+                "Export its weights as external data.");
+  return Text{std::move(*slim), std::move(file)};
+}
+
+Result<onnx::ModelProto> parse(const std::string& path, const std::string& bytes) {
   if (bytes.empty()) return not_onnx(path, "it is empty");
   onnx::ModelProto model;
   google::protobuf::io::CodedInputStream in(reinterpret_cast<const std::uint8_t*>(bytes.data()),
@@ -154,8 +177,11 @@ class OnnxImporter final : public Importer {
   Result<Imported> load(const std::string& path, const ImportOptions& options, JobContext& job) const override {
     const bool lifts = options.quantizers != FileQuantizers::kNodes;
     job.progress("read the model", 0.0);
-    QUANVAS_TRY(onnx::ModelProto proto, parse(path));
-    QUANVAS_TRY(Draft draft, read_draft(proto, Source{path, job}));
+    QUANVAS_TRY(Text text, read_text(path));
+    QUANVAS_TRY(onnx::ModelProto proto, parse(path, text.bytes));
+    text.bytes = {};
+    QUANVAS_TRY(Draft draft, read_draft(proto, Source{path, job, text.file}));
+    QUANVAS_CHECK(bind_shapes(draft, options.shapes));
     job.progress("read the model", 0.5, "shapes");
     if (lifts) expand_integer_operators(draft);
     draft = simplify(std::move(draft), job);

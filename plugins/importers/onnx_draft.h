@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/base/job.h"
+#include "core/base/mapped_file.h"
 #include "core/graph/weights.h"
 
 namespace onnx {
@@ -132,6 +133,10 @@ std::optional<std::vector<std::int64_t>> batch_free_target(const Shape& data, co
                                                            bool allow_zero);
 std::optional<Shape> reshaped(const Shape& data, const Value& target, bool allow_zero, Draft& draft);
 
+// The file's open input dimensions as the user gives them, those of the same name alike. kInvalidArgument for what the
+// file rules out, kNotFound for an input that it does not have.
+Status bind_shapes(Draft& draft, const std::map<std::string, Shape>& shapes);
+
 // The whole clean-up: folding, removal of exporters' clutter, shapes, the batch dimension.
 Draft simplify(Draft draft, JobContext& job);
 
@@ -142,6 +147,8 @@ Result<Model> finish(const Draft& draft, const std::string& path);
 struct Source {
   std::string path;
   JobContext& job;
+  std::shared_ptr<const MappedFile> file = nullptr;  // where tensors with an empty location lie; null: the file was read
+  mutable std::map<std::string, std::shared_ptr<const MappedFile>> maps = {};  // of external data files, by path
 };
 Result<Draft> read_draft(onnx::ModelProto& model, const Source& source);
 Result<TensorData> read_tensor(onnx::TensorProto& tensor, const Source& source);

@@ -48,7 +48,7 @@ Result<External> external_of(const onnx::TensorProto& t, const std::string& name
     if (entry.key() == "offset") e.offset = *value;
     if (entry.key() == "length") e.length = *value;
   }
-  if (e.location.empty()) return bad(source, name, "is stored outside the file, but no location is given");
+  if (e.location.empty() && !source.file) return bad(source, name, "is stored outside the file, but no location is given");
   return e;
 }
 
@@ -73,17 +73,41 @@ Result<fs::path> external_path(const External& e, const std::string& name, const
   return full;
 }
 
+TensorData in_map(std::shared_ptr<const MappedFile> file, std::uint64_t offset, DataType type, Shape shape) {
+  const std::byte* const data = file->data() + offset;
+  const std::size_t bytes = bytes_of(type, element_count(shape));
+  return {type, std::move(shape), data, bytes, std::move(file)};
+}
+
+// One map for all tensors of a file, as long as one of them is there.
+Result<std::shared_ptr<const MappedFile>> mapped(const fs::path& path, const Source& source) {
+  auto& known = source.maps[path.string()];
+  if (!known) {
+    QUANVAS_TRY(known, MappedFile::open(path));
+  }
+  return known;
+}
+
 Result<TensorData> read_external(const onnx::TensorProto& t, DataType type, Shape shape, const std::string& name,
                                  const Source& source) {
   QUANVAS_TRY(const External e, external_of(t, name, source));
-  QUANVAS_TRY(const fs::path path, external_path(e, name, source));
+  const bool is_inside = e.location.empty();
+  fs::path path = source.path;
+  if (!is_inside) {
+    QUANVAS_TRY(path, external_path(e, name, source));
+  }
   const std::uint64_t need = bytes_of(type, element_count(shape));
   std::error_code ec;
-  const std::uint64_t size = fs::file_size(path, ec);
+  const std::uint64_t size = is_inside ? source.file->size() : fs::file_size(path, ec);
   if (ec || e.offset > size || need > size - e.offset || (e.length && *e.length != need))
     return bad(source, name,
                "needs " + std::to_string(need) + " bytes at " + std::to_string(e.offset) + " of '" +
                    printable(e.location) + "', which has " + std::to_string(ec ? 0 : size));
+  if (is_inside) return in_map(source.file, e.offset, type, std::move(shape));
+  if (size >= kMapFrom) {
+    QUANVAS_TRY(auto file, mapped(path, source));
+    if (file->size() >= e.offset + need) return in_map(std::move(file), e.offset, type, std::move(shape));
+  }
   auto bytes = std::make_shared<std::vector<char>>(need);
   std::ifstream in(path, std::ios::binary);
   in.seekg(static_cast<std::streamoff>(e.offset));

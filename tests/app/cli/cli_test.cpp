@@ -201,6 +201,44 @@ TEST_F(Workflow, AProjectBelongsToOneModel) {
   EXPECT_EQ(run({"info", "link/tiny.net.yaml", "--project", "link/p.quanvas"}).code, 0) << "the same by another way";
 }
 
+TEST_F(Workflow, InputShapesAreGivenOnceAndKept) {
+  // y = Relu(x) with x [N, T], as ONNX.
+  const std::string bytes(
+    "\010\010\072\105\012\022\012\001\170\022\001\171\032\004\162\145\154\165\042\004\122\145\154\165"
+    "\022\001\147\132\025\012\001\170\022\020\012\016\010\001\022\012\012\003\022\001\116\012\003\022"
+    "\001\124\142\025\012\001\171\022\020\012\016\010\001\022\012\012\003\022\001\116\012\003\022\001"
+    "\124\102\002\020\015", 77);
+  std::ofstream(folder_ / "open.onnx", std::ios::binary) << bytes;
+  const auto shape_of = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"info", "open.onnx"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Answer answer = run(arguments);
+    EXPECT_EQ(answer.code, 0) << answer.err;
+    const auto at = answer.out.find("x float32 ");
+    return at == std::string::npos ? answer.out : answer.out.substr(at + 10, answer.out.find('\n', at) - at - 10);
+  };
+  EXPECT_EQ(shape_of({}), "?×?");
+  EXPECT_EQ(shape_of({"--shape", "x=?,24"}), "?×24");
+  EXPECT_EQ(shape_of({}), "?×24");
+  EXPECT_EQ(shape_of({"--shape", "x=?x7"}), "?×7");
+  EXPECT_EQ(shape_of({"--shape", "x=?,?"}), "?×?");
+  struct Row {
+    const char* given;
+    int code;
+    const char* sentence;
+  };
+  for (const Row& row : {Row{"x=1,2,3", 2, "The input 'x' cannot be 1×2×3: the file gives it 2 dimensions."},
+                         Row{"z=1,2", 3, "The model has no input 'z'. Its inputs are: x (?,?)."},
+                         Row{"x=1,two", 2, "--shape x=1,two: 'two' is not a dimension."},
+                         Row{"1,2", 2, "--shape 1,2: it names no input."},
+                         Row{"x=1,99999999999999999999", 2, "'99999999999999999999' is not a dimension"}}) {
+    const Answer answer = run({"info", "open.onnx", "--shape", row.given});
+    EXPECT_EQ(answer.code, row.code) << row.given;
+    EXPECT_THAT(answer.err, testing::HasSubstr(row.sentence));
+  }
+  EXPECT_EQ(shape_of({}), "?×?");
+}
+
 TEST_F(Workflow, TrainsAFloatNetworkAndAQuantizedOne) {
   const json trained = run_json({"train", "p.quanvas", "--float", "--out", "t.onnx", "--epochs", "2", "--batch", "16",
                                  "--option", "validation_samples=16"});

@@ -29,7 +29,7 @@ class ServiceTest : public testing::Test {
     client_ = *client;
   }
   void open() {
-    const auto opened = client_->open("net.onnx", {}, {});
+    const auto opened = client_->open("net.onnx", {}, {}, {});
     ASSERT_TRUE(opened) << opened.error().text();
   }
 
@@ -44,7 +44,7 @@ TEST_F(ServiceTest, SaysHelloAndOpens) {
   const auto hello = client_->hello();
   ASSERT_TRUE(hello) << hello.error().text();
   EXPECT_EQ(hello->versions.at("quanvas"), "test");
-  const auto opened = client_->open("net.onnx", {}, {});
+  const auto opened = client_->open("net.onnx", {}, {}, {});
   ASSERT_TRUE(opened) << opened.error().text();
   EXPECT_EQ(opened->graph->hash(), test::small_graph()->hash());
   EXPECT_EQ(opened->state.project_path, "net.onnx");
@@ -62,7 +62,7 @@ TEST_F(ServiceTest, RemovesItsSocket) {
 }
 
 TEST_F(ServiceTest, ErrorsTravelWhole) {
-  const auto opened = client_->open("missing.onnx", {}, {});
+  const auto opened = client_->open("missing.onnx", {}, {}, {});
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().code, ErrorCode::kNotFound);
   EXPECT_EQ(opened.error().message, "There is no file 'missing.onnx'.");
@@ -74,7 +74,7 @@ TEST_F(ServiceTest, ErrorsTravelWhole) {
 
 TEST_F(ServiceTest, AFailedOpenKeepsTheProjectThatIsOpen) {
   open();
-  EXPECT_FALSE(client_->open("missing.onnx", {}, {}));
+  EXPECT_FALSE(client_->open("missing.onnx", {}, {}, {}));
   EXPECT_TRUE(client_->state());
 }
 
@@ -86,7 +86,7 @@ TEST_F(ServiceTest, TheOpenProjectCanBeOpenedAgainWhateverWaits) {
   std::jthread long_job([&] { (void)client_->run_job("long", "calibrate", {}, {}); });
   std::this_thread::sleep_for(200ms);
   Result<protocol::OpenedProject> again = fail(ErrorCode::kInternal, "not asked");
-  std::jthread opening([&] { again = client_->open("net.onnx", {}, {}); });
+  std::jthread opening([&] { again = client_->open("net.onnx", {}, {}, {}); });
   std::this_thread::sleep_for(200ms);
   const auto late = client_->run_job("late", "calibrate", {}, {});  // behind the opening
   opening.join();
@@ -101,7 +101,7 @@ TEST_F(ServiceTest, AProjectThatCannotBeOpenedAgainStaysOpenForReading) {
   world_.exclusive = true;
   open();
   world_.fail_open_at = 3;  // the second one finds the lock taken, the third one is for writing
-  const auto again = client_->open("net.onnx", {}, {});
+  const auto again = client_->open("net.onnx", {}, {}, {});
   ASSERT_TRUE(again) << again.error().text();
   EXPECT_TRUE(again->state.read_only);
   EXPECT_EQ(world_.opened, 3);

@@ -6,6 +6,7 @@
 #include <QDockWidget>
 #include <QDropEvent>
 #include <QFileInfo>
+#include <QLabel>
 #include <QMimeData>
 #include <QLineEdit>
 #include <QSettings>
@@ -24,6 +25,7 @@
 #include "widgets/forms/field_editor.h"
 #include "widgets/forms/schema_form.h"
 #include "widgets/panels/rule_dialog.h"
+#include "widgets/panels/shapes_dialog.h"
 #include "widgets/panels/sweep_dialog.h"
 
 namespace quanvas {
@@ -304,6 +306,39 @@ TEST_F(WindowTest, ResultsDoNotMoveTheDocks) {
   wiring_->select({node("fc1")});
   ASSERT_TRUE(wait_for([&] { return wiring_->settled(); }));
   EXPECT_EQ(places(), before);
+}
+
+TEST_F(WindowTest, InputShapesAreGivenInADialogAndHold) {
+  if (!QFileInfo::exists(QString::fromUtf8(qgetenv("QUANVAS_ENGINE")))) GTEST_SKIP() << "the engine is not built";
+  // y = Relu(x) with x [N, T], as ONNX.
+  const std::string bytes(
+    "\010\010\072\105\012\022\012\001\170\022\001\171\032\004\162\145\154\165\042\004\122\145\154\165"
+    "\022\001\147\132\025\012\001\170\022\020\012\016\010\001\022\012\012\003\022\001\116\012\003\022"
+    "\001\124\142\025\012\001\171\022\020\012\016\010\001\022\012\012\003\022\001\116\012\003\022\001"
+    "\124\102\002\020\015", 77);
+  const QString path = folder_.filePath(QStringLiteral("open.onnx"));
+  ASSERT_TRUE(write_file_atomically(path.toStdString(), bytes));
+  open_file(path);
+  if (HasFatalFailure()) return;
+  const auto shape = [&] { return shape_text(*session_->graph()->tensor(session_->graph()->inputs()[0]).shape); };
+  EXPECT_EQ(shape(), "?×?");
+  window_->actions().at(QStringLiteral("shapes"))->trigger();
+  auto* dialog = window_->findChild<ShapesDialog*>();
+  ASSERT_NE(dialog, nullptr);
+  auto* edit = dialog->findChild<QLineEdit*>(QStringLiteral("x"));
+  ASSERT_NE(edit, nullptr);
+  EXPECT_EQ(edit->text(), QStringLiteral("?,?"));
+  edit->selectAll();
+  QTest::keyClicks(edit, QStringLiteral("?,two"));
+  QTest::keyClick(edit, Qt::Key_Return);
+  EXPECT_TRUE(dialog->isVisible());
+  const auto labels = dialog->findChildren<QLabel*>();
+  EXPECT_TRUE(std::any_of(labels.begin(), labels.end(), [](const QLabel* l) { return l->isVisible() && l->text().startsWith(QLatin1String("x: 'two' is not a dimension.")); }));
+  edit->selectAll();
+  QTest::keyClicks(edit, QStringLiteral("?,24"));
+  QTest::keyClick(edit, Qt::Key_Return);
+  ASSERT_TRUE(wait_for([&] { return shape() == "?×24"; }));
+  EXPECT_EQ(session_->state().import.shapes.at("x"), (Shape{-1, 24}));
 }
 
 TEST_F(WindowTest, ASweepCellAssignsItsWidth) {

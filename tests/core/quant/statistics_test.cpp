@@ -49,6 +49,49 @@ TEST(Gathering, CountsRangeMomentsAndChannels) {
   EXPECT_EQ(s.channel_absmax(), absmax);
 }
 
+TEST(Gathering, RectifiedIsThatOfTheRectifiedTensor) {
+  struct Row {
+    const char* name;
+    float factor, shift;
+    Shape shape;
+  };
+  const Row rows[] = {{"both signs", 1, 0, {4, 5, 30, 31}},  {"all negative", 1, -100, {4, 5, 30, 31}},
+                      {"all positive", 1, 100, {3, 7, 11}},  {"one channel is negative", 1, 0, {1, 2, 1}},
+                      {"no channels", 3, -1, {1000}},        {"nothing but zeros", 0, 0, {2, 3, 4}},
+                      {"tiny", 1e-40f, 0, {8, 4, 16}}};
+  for (const Row& row : rows) {
+    std::vector<float> x = sample(size_of(row.shape));
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = i % 11 == 0 ? -0.0f : row.factor * x[i] + row.shift;
+    std::vector<float> positive = x, channel_highest;
+    for (float& v : positive) v = v > 0 ? v : 0;
+    TensorStatistics s;
+    s.add(x.data(), row.shape, &channel_highest);
+    TensorStatistics follows = s.rectified(channel_highest), seen = of(positive, row.shape);
+    follows.close_batch();
+    seen.close_batch();
+    EXPECT_EQ(follows.serialize(), seen.serialize()) << row.name;
+    EXPECT_EQ(follows.batches(), seen.batches()) << row.name;
+    EXPECT_EQ(follows.channel_absmax(), seen.channel_absmax()) << row.name;
+  }
+}
+
+TEST(Gathering, BatchRecordsAreTheOrderStatisticsOfTheWhole) {
+  // close_batch() looks at the ends only.
+  for (const float shift : {-3.0f, -0.2f, 0.0f, 0.4f, 5.0f}) {
+    std::vector<float> x = sample(30000);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = i % 5 == 0 ? shift : x[i] + shift;
+    TensorStatistics s = of(x);
+    s.close_batch();
+    const BatchRecord& b = s.batches().at(0);
+    for (std::size_t i = 0; i < kBatchPercentiles.size(); ++i) {
+      const std::int64_t upper = upper_rank(kBatchPercentiles[i], s.count()), lower = lower_rank(kBatchPercentiles[i], s.count());
+      EXPECT_EQ(b.absolute[i], static_cast<float>(s.at_rank(upper, true))) << shift << " " << i;
+      EXPECT_EQ(b.high[i], static_cast<float>(s.at_rank(upper, false))) << shift << " " << i;
+      EXPECT_EQ(b.low[i], static_cast<float>(s.at_rank(lower, false))) << shift << " " << i;
+    }
+  }
+}
+
 TEST(Gathering, MomentsOfNarrowDistributions) {
   // All in one or two bins of the histogram: the sums inside the bins must carry the moments.
   std::vector<float> x(10000);
