@@ -2,20 +2,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "plugins/importers/onnx_quant.h"
+#include "plugins/importers/onnx_quant_parts.h"
 
 namespace quanvas::onnx_import {
 namespace {
 
-Failure no(std::string why) { return fail(ErrorCode::kUnsupported, std::move(why)); }
-
 bool is_op(const DraftNode& n, const char* op) { return n.domain.empty() && n.op == op; }
-
-QuantSpec stored_spec() {
-  QuantSpec spec;
-  spec.source = ScaleSource::kStored;
-  return spec;
-}
 
 struct Codes {
   std::int64_t lo = 0, hi = 0;
@@ -53,11 +45,6 @@ std::optional<QuantSpec> minifloat(DataType type) {
   }
 }
 
-struct Numbers {
-  std::vector<float> values;
-  Shape shape;
-};
-
 class Finder {
  public:
   explicit Finder(const Draft& draft) : draft_(draft) {
@@ -75,7 +62,7 @@ class Finder {
       if (is_op(n, "DequantizeLinear"))
         take(i, dequantized(i));
       else if (is_qonnx_operator(n.domain, n.op))
-        take(i, qonnx(i));
+        take(i, n.op == "MultiThreshold" ? threshold_quantizer(draft_, i) : qonnx_quantizer(draft_, i));
       else if (const std::string why = always_left(n); !why.empty())
         found_.left.push_back({i, why});
     }
@@ -126,29 +113,6 @@ class Finder {
     return it == producer_.end() ? nullptr : &draft_.nodes[it->second];
   }
 
-  Result<Numbers> constant(const std::string& tensor, const char* what) const {
-    const TensorData* data = draft_.constant(tensor);
-    if (tensor.empty()) return no(std::string("it has no ") + what);
-    if (!data) return no(std::string("its ") + what + " is not a constant");
-    Numbers out{data->to_floats(), data->shape};
-    if (out.values.empty() || static_cast<std::int64_t>(out.values.size()) != data->count())
-      return no(std::string("its ") + what + " has no values");
-    return out;
-  }
-
-  Result<Numbers> scale_of(const std::string& tensor) const {
-    QUANVAS_TRY(Numbers scale, constant(tensor, "scale"));
-    for (const float s : scale.values)
-      if (!(s > 0) || !std::isfinite(s)) return no("its scale is not above 0 and finite everywhere");
-    return scale;
-  }
-
-  Result<double> number(const std::string& tensor, const char* what) const {
-    QUANVAS_TRY(const Numbers v, constant(tensor, what));
-    if (v.values.size() != 1) return no(std::string("its ") + what + " is not a single number");
-    return static_cast<double>(v.values[0]);
-  }
-
   std::optional<Shape> shape_of(const std::string& tensor) const {
     const TensorFacts* facts = draft_.known(tensor);
     return facts ? facts->shape : std::nullopt;
@@ -159,7 +123,7 @@ class Finder {
   Result<Quantizer> dequantized(std::size_t index) const {
     const DraftNode& last = draft_.nodes[index];
     if (const TensorFacts* facts = draft_.known(last.outputs[0]); !facts || facts->type != DataType::kFloat)
-      return no("it does not give float32 values");
+      return no_quantizer("it does not give float32 values");
     std::vector<std::size_t> nodes = {index};
     std::vector<const DraftNode*> clips;
     std::string codes = last.input(0);
@@ -177,17 +141,17 @@ class Finder {
       QUANVAS_CHECK(same_numbers(*before, last));
       q.input = before->input(0);
       if (const TensorFacts* facts = draft_.known(q.input); facts && facts->type != DataType::kFloat)
-        return no("it does not quantize float32 values");
+        return no_quantizer("it does not quantize float32 values");
     } else if (!draft_.constant(codes)) {
-      return no(before ? "the integers that it reads come from " + before->label() + ", not from QuantizeLinear"
+      return no_quantizer(before ? "the integers that it reads come from " + before->label() + ", not from QuantizeLinear"
                        : std::string("the integers that it reads are an input of the network"));
     }
-    if (q.input.empty() && !draft_.constant(codes)) return no("it has no input");
+    if (q.input.empty() && !draft_.constant(codes)) return no_quantizer("it has no input");
     q.nodes.assign(nodes.rbegin(), nodes.rend());
     const TensorFacts* facts = draft_.known(codes);
     QUANVAS_CHECK(set_format(q, facts ? facts->type : DataType::kUndefined, before, clips));
     QUANVAS_CHECK(set_linear_parameters(q, last, draft_.constant(codes) ? codes : q.input));
-    QUANVAS_CHECK(set_zero_point(q));
+    QUANVAS_CHECK(settle_zero_point(q));
     QUANVAS_CHECK(set_constant(q, codes));
     return q;
   }
@@ -199,12 +163,12 @@ class Finder {
       const TensorData *x = draft_.constant(a), *y = draft_.constant(b);
       const bool absent = (a.empty() && y && is_zero(*y)) || (b.empty() && x && is_zero(*x));
       if (!absent && (!x || !y || x->to_floats() != y->to_floats()))
-        return no("it dequantizes with another scale or zero point than its QuantizeLinear has");
+        return no_quantizer("it dequantizes with another scale or zero point than its QuantizeLinear has");
     }
     if (quantize.integer("axis", 1) != dequantize.integer("axis", 1) ||
         quantize.integer("block_size", 0) != dequantize.integer("block_size", 0)) {
       const TensorData* scale = draft_.constant(dequantize.input(1));
-      if (!scale || scale->count() != 1) return no("it dequantizes along another axis than its QuantizeLinear");
+      if (!scale || scale->count() != 1) return no_quantizer("it dequantizes along another axis than its QuantizeLinear");
     }
     return {};
   }
@@ -215,13 +179,13 @@ class Finder {
 
   Status set_format(Quantizer& q, DataType type, const DraftNode* quantize, const std::vector<const DraftNode*>& clips) const {
     if (auto spec = minifloat(type)) {
-      if (!clips.empty()) return no("its minifloats are clipped");
+      if (!clips.empty()) return no_quantizer("its minifloats are clipped");
       q.spec = std::move(*spec);
       if (quantize && is_op(*quantize, "QuantizeLinear")) q.spec.saturate = quantize->integer("saturate", 1) != 0;
       return {};
     }
     const auto all = codes_of(type);
-    if (!all) return no(std::string("codes of the type ") + type_name(type) + " are no quantizer of a recipe");
+    if (!all) return no_quantizer(std::string("codes of the type ") + type_name(type) + " are no quantizer of a recipe");
     Codes range = *all;
     for (const DraftNode* clip : clips) {
       QUANVAS_TRY(const Codes limits, limits_of(*clip, range));
@@ -251,7 +215,7 @@ class Finder {
       if (clip.input(i).empty()) continue;
       const TensorData* data = draft_.constant(clip.input(i));
       const auto values = data ? data->to_int64() : std::vector<std::int64_t>();
-      if (values.size() != 1) return no("the limits of its Clip are not constants");
+      if (values.size() != 1) return no_quantizer("the limits of its Clip are not constants");
       (i == 1 ? range.lo : range.hi) = i == 1 ? std::max(range.lo, values[0]) : std::min(range.hi, values[0]);
     }
     return range;
@@ -260,7 +224,7 @@ class Finder {
   static Status set_codes(Quantizer& q, Codes range) {
     const auto format = format_of_codes(range.lo, range.hi);
     if (!format)
-      return no("its codes " + std::to_string(range.lo) + " … " + std::to_string(range.hi) + " are those of no integer format");
+      return no_quantizer("its codes " + std::to_string(range.lo) + " … " + std::to_string(range.hi) + " are those of no integer format");
     q.spec = stored_spec();
     q.spec.bits = format->bits;
     q.spec.is_signed = format->is_signed;
@@ -271,13 +235,13 @@ class Finder {
 
   // tensor: the one that has the layout.
   Status set_linear_parameters(Quantizer& q, const DraftNode& n, const std::string& tensor) const {
-    QUANVAS_TRY(const Numbers scale, scale_of(n.input(1)));
+    QUANVAS_TRY(const Numbers scale, scales_of(draft_, n.input(1)));
     const float shift = q.zero_point.empty() ? 0.0f : q.zero_point[0];
     q.scale = scale.values;
     q.zero_point.assign(q.scale.size(), 0.0f);
     if (!n.input(2).empty()) {
-      QUANVAS_TRY(const Numbers zero, constant(n.input(2), "zero point"));
-      if (zero.values.size() != q.scale.size()) return no("its scale and zero point have different sizes");
+      QUANVAS_TRY(const Numbers zero, constant_numbers(draft_, n.input(2), "zero point"));
+      if (zero.values.size() != q.scale.size()) return no_quantizer("its scale and zero point have different sizes");
       q.zero_point = zero.values;
     }
     for (float& z : q.zero_point) z += shift;
@@ -286,11 +250,11 @@ class Finder {
   }
 
   Status set_axis(Quantizer& q, const DraftNode& n, const Shape& scale, const std::optional<Shape>& x) const {
-    if (!x) return no("it has several scales, and the shape of what it quantizes is not known");
+    if (!x) return no_quantizer("it has several scales, and the shape of what it quantizes is not known");
     const auto rank = static_cast<std::int64_t>(x->size());
     std::int64_t axis = n.integer("axis", 1);
     if (axis < 0) axis += rank;
-    if (axis < 0 || axis >= rank) return no("its axis " + std::to_string(n.integer("axis", 1)) + " is none of " + shape_text(*x));
+    if (axis < 0 || axis >= rank) return no_quantizer("its axis " + std::to_string(n.integer("axis", 1)) + " is none of " + shape_text(*x));
     const std::int64_t block = n.integer("block_size", 0), size = (*x)[static_cast<std::size_t>(axis)];
     q.spec.axis = static_cast<int>(axis);
     if (block == 0 && scale.size() == 1 && scale[0] == size) {
@@ -300,23 +264,9 @@ class Finder {
     Shape blocks = *x;
     if (block > 0 && size > 0) blocks[static_cast<std::size_t>(axis)] = (size + block - 1) / block;
     if (block <= 0 || block > 65536 || scale != blocks)
-      return no("its scales " + shape_text(scale) + " do not fit " + shape_text(*x) + " along axis " + std::to_string(axis));
+      return no_quantizer("its scales " + shape_text(scale) + " do not fit " + shape_text(*x) + " along axis " + std::to_string(axis));
     q.spec.granularity = Granularity::kGroup;
     q.spec.group_size = static_cast<int>(block);
-    return {};
-  }
-
-  static Status set_zero_point(Quantizer& q) {
-    const auto is = [&](auto f) { return std::all_of(q.zero_point.begin(), q.zero_point.end(), f); };
-    if (is([](float z) { return z == 0; })) {
-      q.zero_point.clear();
-      return {};
-    }
-    if (q.spec.format != "int") return no("its format is no integer, and its zero point is not 0");
-    if (!is([](float z) { return std::isfinite(z) && z == std::nearbyint(z) && std::fabs(z) < 8388608.0f; }))
-      return no("its zero point is no whole number that a float32 adds exactly");
-    q.spec.zero_point = ZeroPointType::kInteger;
-    q.spec.statistic = Statistic::kMinMax;
     return {};
   }
 
@@ -326,11 +276,11 @@ class Finder {
     const TensorData* data = draft_.constant(from);
     if (!data) return {};
     std::vector<float> values = data->to_floats();
-    if (static_cast<std::int64_t>(values.size()) != data->count()) return no("the file lacks data of '" + from + "'");
+    if (static_cast<std::int64_t>(values.size()) != data->count()) return no_quantizer("the file lacks data of '" + from + "'");
     if (q.input.empty()) {
       quant::Stored stored{q.spec, q.scale, q.zero_point, {}};
       auto params = quant::stored_params(q.spec, data->shape, {}, q.spec.axis.value_or(0), stored);
-      if (!params) return no(params.error().message);
+      if (!params) return no_quantizer(params.error().message);
       decode(q, *params, data->shape, values);
     }
     q.source = from;
@@ -362,126 +312,6 @@ class Finder {
     (void)shape;
   }
   const std::string& first_input(const Quantizer& q) const { return draft_.nodes[q.nodes.front()].inputs[0]; }
-
-  // --- QONNX
-
-  Result<Quantizer> qonnx(std::size_t index) const {
-    const DraftNode& n = draft_.nodes[index];
-    if (n.op == "MultiThreshold") return threshold_quantizer(draft_, index);
-    if (n.op == "Trunc") return no("it removes bits of integers that another quantizer has made");
-    Quantizer q;
-    q.nodes = {index};
-    q.input = n.input(0);
-    q.output = n.outputs[0];
-    if (q.input.empty()) return no("it has no input");
-    if (n.op == "BipolarQuant") {
-      q.spec = stored_spec();
-      q.spec.format = "binary";
-    } else {
-      QUANVAS_CHECK(n.op == "FloatQuant" ? set_float_quant(q, n) : set_quant(q, n));
-    }
-    const auto shape = shape_of(draft_.constant(q.input) ? q.input : n.input(0));
-    QUANVAS_TRY(const Numbers scale, scale_of(n.input(1)));
-    Numbers zero{{0.0f}, {}};
-    if (n.op == "Quant" || n.op == "IntQuant") {
-      QUANVAS_TRY(zero, constant(n.input(2), "zero point"));
-    }
-    QUANVAS_CHECK(set_broadcast(q, scale, zero, shape));
-    QUANVAS_CHECK(set_zero_point(q));
-    q.spec.zero_point_inside = q.spec.zero_point != ZeroPointType::kNone;
-    if (draft_.constant(q.input)) QUANVAS_CHECK(set_constant(q, q.input));
-    return q;
-  }
-
-  static Result<Rounding> rounding_of(const DraftNode& n) {
-    static const std::map<std::string, Rounding> modes = {
-        {"ROUND", Rounding::kHalfEven}, {"HALF_EVEN", Rounding::kHalfEven},    {"CEIL", Rounding::kCeil},
-        {"FLOOR", Rounding::kFloor},    {"DOWN", Rounding::kTowardZero},       {"ROUND_TO_ZERO", Rounding::kTowardZero},
-        {"DPU", Rounding::kDpu},        {"HALF_UP", Rounding::kHalfAway}};
-    std::string mode = n.attributes.count("rounding_mode") ? n.text("rounding_mode") : "ROUND";
-    std::transform(mode.begin(), mode.end(), mode.begin(), [](unsigned char c) { return std::toupper(c); });
-    const auto it = modes.find(mode);
-    if (it == modes.end()) return no("its rounding mode '" + mode + "' is none of a recipe's");
-    return it->second;
-  }
-
-  Status set_quant(Quantizer& q, const DraftNode& n) const {
-    QUANVAS_TRY(const double bits, number(n.input(3), "bit width"));
-    if (!(bits >= 1 && bits <= 32) || bits != std::floor(bits)) return no("its bit width is no whole number from 1 to 32");
-    q.spec = stored_spec();
-    q.spec.bits = static_cast<int>(bits);
-    q.spec.is_signed = n.integer("signed", 1) != 0;
-    q.spec.narrow = n.integer("narrow", 0) != 0;
-    QUANVAS_TRY(q.spec.rounding, rounding_of(n));
-    if (q.spec.bits != 1 || !q.spec.is_signed) return {};
-    q.spec = stored_spec();  // one signed bit is a sign
-    q.spec.format = "binary";
-    return {};
-  }
-
-  Status set_float_quant(Quantizer& q, const DraftNode& n) const {
-    QUANVAS_TRY(const double exponent, number(n.input(2), "exponent width"));
-    QUANVAS_TRY(const double mantissa, number(n.input(3), "mantissa width"));
-    QUANVAS_TRY(const double bias, number(n.input(4), "exponent bias"));
-    double largest = 0;
-    if (!n.input(5).empty()) {
-      QUANVAS_TRY(largest, number(n.input(5), "largest value"));
-      if (!(largest > 0)) return no("its largest value is not above 0");
-    }
-    const auto is_whole = [](double v, double lo, double hi) { return v >= lo && v <= hi && v == std::floor(v); };
-    if (!is_whole(exponent, 1, 7) || !is_whole(mantissa, 0, 10) || !is_whole(bias, -64, 127))
-      return no("its widths or its exponent bias are no minifloat's");
-    q.spec = stored_spec();
-    q.spec.format = "float";
-    q.spec.exponent_bits = static_cast<int>(exponent);
-    q.spec.mantissa_bits = static_cast<int>(mantissa);
-    q.spec.exponent_bias = static_cast<int>(bias);
-    q.spec.saturate = n.integer("saturation", 1) != 0;
-    QUANVAS_TRY(q.spec.rounding, rounding_of(n));
-    const double most = (2 - std::exp2(-mantissa)) * std::exp2(std::exp2(exponent) - 1 - bias);
-    return set_specials(q.spec, n, n.input(5).empty() ? most : std::min(most, largest));
-  }
-
-  // The patterns that leave just this largest value.
-  static Status set_specials(QuantSpec& spec, const DraftNode& n, double largest) {
-    const bool inf = n.integer("has_inf", 0) != 0, nan = n.integer("has_nan", 0) != 0;
-    std::vector<FloatSpecials> kinds = {inf ? FloatSpecials::kIeee : nan ? FloatSpecials::kNan : FloatSpecials::kNone};
-    if (spec.saturate) kinds.insert(kinds.end(), {FloatSpecials::kNone, FloatSpecials::kNan, FloatSpecials::kIeee});
-    for (const FloatSpecials kind : kinds) {
-      spec.specials = kind;
-      if (check(spec).empty() && largest_float(spec) == largest) {
-        const QuantSpec plain = [&] { QuantSpec s = spec; s.exponent_bias.reset(); return s; }();
-        if (largest_float(plain) == largest) spec.exponent_bias.reset();
-        return {};
-      }
-    }
-    return no("no minifloat has its largest value");
-  }
-
-  // Scales and zero points that are stretched to x: one, or one for each entry of one axis.
-  static Status set_broadcast(Quantizer& q, const Numbers& scale, const Numbers& zero, const std::optional<Shape>& x) {
-    const bool one_scale = scale.values.size() == 1, one_zero = zero.values.size() == 1;
-    q.scale = scale.values;
-    q.zero_point = zero.values;
-    if (one_scale && one_zero) return {};
-    if (!one_scale && !one_zero && scale.shape != zero.shape) return no("its scale and zero point have different shapes");
-    const Shape& shape = one_scale ? zero.shape : scale.shape;
-    if (!x || shape.size() > x->size()) return no("it has several scales, and the shape of what it quantizes is not known");
-    const std::size_t before = x->size() - shape.size();
-    std::optional<std::size_t> axis;
-    for (std::size_t i = 0; i < shape.size(); ++i) {
-      if (shape[i] == 1) continue;
-      if (axis || shape[i] != (*x)[before + i])
-        return no("its scales " + shape_text(shape) + " are not one for each entry of one axis of " + shape_text(*x));
-      axis = before + i;
-    }
-    const std::size_t count = std::max(scale.values.size(), zero.values.size());
-    q.scale.resize(count, scale.values[0]);
-    q.zero_point.resize(count, zero.values[0]);
-    q.spec.granularity = Granularity::kChannel;
-    q.spec.axis = static_cast<int>(axis.value_or(0));
-    return {};
-  }
 };
 
 }  // namespace

@@ -4,12 +4,10 @@
 #include <cmath>
 #include <limits>
 
-#include "plugins/importers/onnx_quant.h"
+#include "plugins/importers/onnx_quant_parts.h"
 
 namespace quanvas::onnx_import {
 namespace {
-
-Failure no(std::string why) { return fail(ErrorCode::kUnsupported, std::move(why)); }
 
 float real_of(const DraftNode& n, const char* key, float fallback) {
   const auto it = n.attributes.find(key);
@@ -19,17 +17,17 @@ float real_of(const DraftNode& n, const char* key, float fallback) {
 // The thresholds of all channels, which must be the same.
 Result<std::vector<float>> common_thresholds(const Draft& draft, const DraftNode& n) {
   const TensorData* data = draft.constant(n.input(1));
-  if (!data) return no("its thresholds are not constants");
+  if (!data) return no_quantizer("its thresholds are not constants");
   const std::vector<float> all = data->to_floats();
   if (data->shape.size() != 2 || data->shape[0] < 1 || data->shape[1] < 1 || static_cast<std::int64_t>(all.size()) != data->count())
-    return no("its thresholds are " + shape_text(data->shape) + "; they must be [channels, steps]");
+    return no_quantizer("its thresholds are " + shape_text(data->shape) + "; they must be [channels, steps]");
   if (!std::all_of(all.begin(), all.end(), [](float t) { return std::isfinite(t); }))
-    return no("its thresholds are not finite everywhere");
+    return no_quantizer("its thresholds are not finite everywhere");
   const auto steps = static_cast<std::ptrdiff_t>(data->shape[1]);
   const std::vector<float> first(all.begin(), all.begin() + steps);
   for (auto row = all.begin(); row != all.end(); row += steps)
-    if (!std::equal(first.begin(), first.end(), row)) return no("its channels have different thresholds");
-  if (!std::is_sorted(first.begin(), first.end())) return no("its thresholds do not ascend");
+    if (!std::equal(first.begin(), first.end(), row)) return no_quantizer("its channels have different thresholds");
+  if (!std::is_sorted(first.begin(), first.end())) return no_quantizer("its thresholds do not ascend");
   return first;
 }
 
@@ -83,12 +81,6 @@ bool is_the_same(const quant::QuantParams& params, const std::vector<float>& thr
   return y == want;
 }
 
-QuantSpec stored_spec() {
-  QuantSpec spec;
-  spec.source = ScaleSource::kStored;
-  return spec;
-}
-
 std::optional<quant::QuantParams> params_of(const QuantSpec& spec, float scale, std::int64_t shift, std::size_t elements) {
   quant::Stored stored{spec, {scale}, {}, {}};
   if (shift != 0) {
@@ -103,7 +95,7 @@ std::optional<quant::QuantParams> params_of(const QuantSpec& spec, float scale, 
 
 Result<Quantizer> threshold_quantizer(const Draft& draft, std::size_t node) {
   const DraftNode& n = draft.nodes[node];
-  if (n.input(0).empty()) return no("it has no input");
+  if (n.input(0).empty()) return no_quantizer("it has no input");
   QUANVAS_TRY(const std::vector<float> thresholds, common_thresholds(draft, n));
   const Levels levels = levels_of(draft, node, thresholds.size());
   Quantizer q;
@@ -112,7 +104,7 @@ Result<Quantizer> threshold_quantizer(const Draft& draft, std::size_t node) {
   q.output = levels.output;
   const std::vector<float>& v = levels.values;
   const float step = v[1] - v[0];
-  if (!(step > 0)) return no("its values do not ascend");
+  if (!(step > 0)) return no_quantizer("its values do not ascend");
   if (thresholds.size() == 1 && v[0] == -v[1]) {
     q.spec = stored_spec();
     q.spec.format = "binary";
@@ -120,13 +112,13 @@ Result<Quantizer> threshold_quantizer(const Draft& draft, std::size_t node) {
     q.activation = "HardTanh";
     const auto params = params_of(q.spec, v[1], 0, 2);
     if (params && is_the_same(*params, thresholds, v)) return q;
-    return no("its threshold is not 0");
+    return no_quantizer("its threshold is not 0");
   }
   const double lowest = std::nearbyint(static_cast<double>(v[0]) / static_cast<double>(step));
-  if (std::fabs(lowest) > 65536) return no("its values lie far from 0");
+  if (std::fabs(lowest) > 65536) return no_quantizer("its values lie far from 0");
   const auto lo = static_cast<std::int64_t>(lowest), hi = lo + static_cast<std::int64_t>(thresholds.size());
   const auto format = format_of_codes(lo, hi);
-  if (!format) return no("its " + std::to_string(thresholds.size() + 1) + " values are not those of an integer format");
+  if (!format) return no_quantizer("its " + std::to_string(thresholds.size() + 1) + " values are not those of an integer format");
   // Differences of rounded values are not always the scale itself.
   for (const float scale : {step, v.back() / static_cast<float>(hi == 0 ? 1 : hi), v[0] / static_cast<float>(lo == 0 ? 1 : lo)})
     for (const Rounding rounding : {Rounding::kHalfUp, Rounding::kHalfEven, Rounding::kHalfAway, Rounding::kFloor,
@@ -144,7 +136,7 @@ Result<Quantizer> threshold_quantizer(const Draft& draft, std::size_t node) {
       q.activation = lo == 0 ? "Relu" : "";
       return q;
     }
-  return no("its thresholds are not those of an integer quantizer");
+  return no_quantizer("its thresholds are not those of an integer quantizer");
 }
 
 }  // namespace quanvas::onnx_import

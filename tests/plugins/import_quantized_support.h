@@ -44,9 +44,6 @@ inline std::vector<float> random_values(std::int64_t count, std::uint32_t seed, 
 struct QuantizedProto : Proto {
   explicit QuantizedProto(std::int64_t opset = 21, const Shape& x = {2, 4, 6, 6}) : Proto(opset) {
     model.set_ir_version(10);
-    auto* own = model.add_opset_import();
-    own->set_domain("qonnx.custom_op.general");
-    own->set_version(2);
     std::vector<std::string> dims = {"N"};
     for (std::size_t i = 1; i < x.size(); ++i) dims.push_back(std::to_string(x[i]));
     input("x", dims);
@@ -96,6 +93,13 @@ struct QuantizedProto : Proto {
                        const std::string& domain = "qonnx.custom_op.general") {
     auto& n = node(op, in, out, attributes);
     n.set_domain(domain);
+    bool known = domain.empty();
+    for (const auto& o : model.opset_import()) known |= o.domain() == domain;
+    if (!known) {
+      auto* import = model.add_opset_import();
+      import->set_domain(domain);
+      import->set_version(1);
+    }
     return n;
   }
   // QuantizeLinear, DequantizeLinear; gives the result's name.
