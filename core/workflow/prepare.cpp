@@ -120,11 +120,11 @@ bool has_integer_zero_point(const quant::QuantParams& p) { return !p.zero_point.
 
 }  // namespace
 
-<<<<<<< HEAD
 bool has_params_of_file(const Prepared& prepared, const SitePlan& site) {
   std::string why;
   return params_of_file(prepared, site, why).has_value();
-=======
+}
+
 Status FloatRunner::make(ModelPtr model, const std::string& device, bool later) {
   model_ = std::move(model);
   device_ = device;
@@ -141,7 +141,6 @@ const exec::Runner& FloatRunner::get() const {
     runner_ = std::move(*made);
   });
   return *runner_;
->>>>>>> main
 }
 
 Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& job) {
