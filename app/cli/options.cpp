@@ -224,6 +224,10 @@ std::optional<int> parse(int argc, char** argv, Options& out) {
   app.add_option("--project", out.project, "Project file of a model; default: the model's own")->type_name("FILE");
   app.add_option("--shape", out.shapes, "Shape of an input that the model leaves open, kept with the project; ? stays open")
       ->type_name("INPUT=1,3,224,224");
+  app.add_option("--quantizers", out.quantizers,
+                 "Quantizers that the model file carries: rules of the recipe for the float network (default), or nodes "
+                 "that are executed as they stand; of a new project only")
+      ->check(CLI::IsMember({"rules", "nodes"}));
   app.add_flag("--trust", out.trust, "Let the code run that the model brings (TorchScript); kept with the project");
   add_verbs(app, out);
   try {

@@ -18,6 +18,7 @@ struct Options {
   std::string project;          // project file of a model; empty: the model's own
   std::string path;             // model or project
   std::vector<std::string> shapes;  // "NAME=1,3,224,224"; how the model is read from now on
+  std::string quantizers;       // of the model file: "rules", "nodes"; empty: as the project has it
   bool trust = false;           // code that the model brings may run
 
   // Recipe: at most one way to name it; none: the project's.

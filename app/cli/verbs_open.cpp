@@ -8,6 +8,8 @@ namespace {
 Result<ImportOptions> import_options(const Options& options) {
   ImportOptions out;
   if (options.trust) out.trusted = kTrustAny;
+  if (options.quantizers == "rules") out.quantizers = FileQuantizers::kRules;
+  if (options.quantizers == "nodes") out.quantizers = FileQuantizers::kNodes;
   for (const std::string& given : options.shapes) {
     // The last one: names may contain any character.
     const std::size_t equals = given.rfind('=');

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include <ATen/ATen.h>
 
@@ -21,6 +22,15 @@ const std::map<std::string, const OpRow*>& table() {
     return all;
   }();
   return *rows;
+}
+
+// Quantizers of the QONNX dialect, under the names that the domain has had.
+const OpRow* find_qonnx(const Node& node) {
+  static const std::set<std::string> domains = {"qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general"};
+  if (!domains.count(node.domain)) return nullptr;
+  for (const OpRow& row : qonnx_ops())
+    if (node.op == row.op) return &row;
+  return nullptr;
 }
 
 bool is_standard(const std::string& domain) {
@@ -54,7 +64,7 @@ std::string unsupported_inside(const Node& node) {
 }  // namespace
 
 const OpRow* find_op(const Node& node) {
-  if (!is_standard(node.domain)) return nullptr;
+  if (!is_standard(node.domain)) return find_qonnx(node);
   const auto it = table().find(node.op);
   return it == table().end() ? nullptr : it->second;
 }

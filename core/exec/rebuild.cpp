@@ -109,6 +109,7 @@ Status rebuild_weight(const Model& model, const Layer& layer, QuantizerMap& quan
   const auto it = quantizers.find({layer.node, SiteKind::kWeight, 0});
   if (it == quantizers.end() || layer.weight == kNoTensor) return {};
   const QuantSpec spec = it->second.spec;
+  if (spec.source == ScaleSource::kStored) return {};  // what the model file says holds whatever the values are
   if (!it->second.share.empty()) return rebuild_shared(model, it->second.share, quantizers);
   QUANVAS_TRY(it->second, from_initializer(model, layer.weight, spec, site_axis(layer, spec, SiteKind::kWeight)));
   return {};
@@ -118,6 +119,7 @@ Status rebuild_bias(const Model& model, const Layer& layer, QuantizerMap& quanti
   const auto it = quantizers.find({layer.node, SiteKind::kBias, 0});
   if (it == quantizers.end() || layer.bias == kNoTensor) return {};
   const QuantSpec spec = it->second.spec;
+  if (spec.source == ScaleSource::kStored) return {};
   if (!spec.scale_from_accumulator) {
     QUANVAS_TRY(it->second, from_initializer(model, layer.bias, spec, site_axis(layer, spec, SiteKind::kBias)));
     return {};

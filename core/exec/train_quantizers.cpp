@@ -181,7 +181,8 @@ Status TrainState::step_quantizers(const StepRule& rule) {
       if (!q.active(steps_)) continue;
       q.waits = false;
       const QuantSpec& spec = q.params.spec;
-      if (spec.source == ScaleSource::kConstant || (spec.clip_min && spec.clip_max)) continue;
+      if (spec.source == ScaleSource::kConstant || spec.source == ScaleSource::kStored || (spec.clip_min && spec.clip_max))
+        continue;
       QUANVAS_TRY(q.params, found_on_weights(q, q.learned()));
       begin_learning(q);
     } else if (q.learned()) {

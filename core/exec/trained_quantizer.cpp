@@ -18,7 +18,8 @@ constexpr float kLn2 = 0.69314718f;
 TrainedQuantizer::Source TrainedQuantizer::source_of(const quant::QuantParams& params, const TrainSettings& settings) {
   const QuantSpec& spec = params.spec;
   if (spec.clip_min || spec.clip_max) return Source::kFixed;
-  if (spec.source == ScaleSource::kConstant || spec.source == ScaleSource::kDynamic) return Source::kFixed;
+  if (spec.source == ScaleSource::kConstant || spec.source == ScaleSource::kDynamic || spec.source == ScaleSource::kStored)
+    return Source::kFixed;
   QuantSpec as_learned = spec;
   as_learned.source = ScaleSource::kLearned;
   // A scale for codes that no length belongs to, or one that is the offset's neighbour, follows from the statistic.

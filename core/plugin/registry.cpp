@@ -113,7 +113,9 @@ Result<Imported> import_file(const std::string& path, const ImportOptions& optio
 }
 
 Result<Model> import_model(const std::string& path, JobContext& job) {
-  QUANVAS_TRY(Imported imported, import_file(path, {}, job));
+  ImportOptions options;
+  options.quantizers = FileQuantizers::kNodes;  // a recipe would be lost
+  QUANVAS_TRY(Imported imported, import_file(path, options, job));
   return std::move(imported.model);
 }
 

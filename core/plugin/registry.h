@@ -132,7 +132,7 @@ json plugin_catalog();
 
 // Imports with the importer that is most sure of itself. Errors name the file and the known types.
 Result<Imported> import_file(const std::string& path, const ImportOptions& options, JobContext& job);
-// The same with default options, without what else the file holds.
+// The model alone: quantizers that the file carries are nodes of its graph.
 Result<Model> import_model(const std::string& path, JobContext& job);
 
 }  // namespace quanvas

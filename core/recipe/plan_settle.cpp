@@ -187,6 +187,7 @@ std::string sharing_problem(const QuantSpec& spec, SiteKind kind) {
     return std::string("granularity is ") + enum_text(spec.granularity) + ", which must be tensor";
   if (spec.truncation != Truncation::kNone) return "a truncation's scale follows from its own layer's input";
   if (spec.source == ScaleSource::kDynamic) return "source is dynamic, which finds a scale in each tensor alone";
+  if (spec.source == ScaleSource::kStored) return "source is stored, and the model file has a scale for each tensor";
   if (spec.decoupled != Decoupling::kNone) return "decoupled codes have a scale for each tensor";
   if (!is_activation(kind) && (spec.statistic == Statistic::kMaxMean || spec.statistic == Statistic::kMaxRms ||
                                    spec.statistic == Statistic::kHe))

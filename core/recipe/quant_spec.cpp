@@ -51,6 +51,7 @@ QuantSpec with_bits(QuantSpec spec, int bits) {
     spec.source = ScaleSource::kStatistics;
     spec.scale_value.reset();
   }
+  if (spec.source == ScaleSource::kStored) spec.source = ScaleSource::kStatistics;
   return spec;
 }
 

@@ -126,12 +126,15 @@ inline const EnumNames<Rounding>& enum_names(Rounding) {
 
 // kStatistics, kLearned: whether quantization-aware training recomputes the scale from the statistic at every step
 // or learns it. kConstant: scale_value, in training too. kDynamic: from each tensor at run time, no calibration.
-enum class ScaleSource { kStatistics, kLearned, kConstant, kDynamic };
+// kStored: scale and zero point that the model's file gives for this site and format (core/quant/stored.h), in training
+// too; where it gives none, as kStatistics.
+enum class ScaleSource { kStatistics, kLearned, kConstant, kDynamic, kStored };
 inline const EnumNames<ScaleSource>& enum_names(ScaleSource) {
   static const EnumNames<ScaleSource> names = {{ScaleSource::kStatistics, "statistics"},
                                                {ScaleSource::kLearned, "learned"},
                                                {ScaleSource::kConstant, "constant"},
-                                               {ScaleSource::kDynamic, "dynamic"}};
+                                               {ScaleSource::kDynamic, "dynamic"},
+                                               {ScaleSource::kStored, "stored"}};
   return names;
 }
 

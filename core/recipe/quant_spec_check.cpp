@@ -119,6 +119,8 @@ std::string check_scale(const QuantSpec& s) {
   if (constant && s.scale_value && !(*s.scale_value >= 1e-37 && *s.scale_value <= 1e37))
     return between("scale_value", number(*s.scale_value), "1e-37", "1e37");
   if (constant && (s.clip_min || s.clip_max)) return "clip_min and clip_max have no meaning beside a constant scale.";
+  if (s.source == ScaleSource::kStored && (s.clip_min || s.clip_max))
+    return "clip_min and clip_max have no meaning with source stored; the scale is the model file's.";
   if (s.source == ScaleSource::kDynamic && (s.clip_min || s.clip_max))
     return "clip_min and clip_max have no meaning with source dynamic; the range is that of each tensor.";
   if (s.scale == ScaleType::kFloat8 && s.granularity == Granularity::kTensor)
@@ -229,7 +231,7 @@ std::string check_forms(const QuantSpec& s) {
   if (s.truncation != Truncation::kNone) {
     if (s.zero_point != ZeroPointType::kNone || s.granularity != Granularity::kTensor)
       return "truncation needs zero_point none and granularity tensor; the integers have one scale.";
-    if (s.source == ScaleSource::kConstant || s.source == ScaleSource::kDynamic)
+    if (s.source == ScaleSource::kConstant || s.source == ScaleSource::kDynamic || s.source == ScaleSource::kStored)
       return std::string("truncation with source ") + enum_text(s.source) + "; its scale follows from that of the integers.";
     if (s.statistic == Statistic::kSignedMax) return "truncation with statistic signed-max; a power of two has no sign.";
     if (s.scale == ScaleType::kFloat16)
@@ -272,7 +274,8 @@ std::string check_activation(const QuantSpec& s) {
     return std::string("granularity is ") + enum_text(s.granularity) +
            "; the static scales of an activation are per tensor or per channel. Use source dynamic.";
   if (s.granularity == Granularity::kChannel &&
-      (s.zero_point != ZeroPointType::kNone || s.statistic != Statistic::kAbsMax) && s.source != ScaleSource::kConstant)
+      (s.zero_point != ZeroPointType::kNone || s.statistic != Statistic::kAbsMax) && s.source != ScaleSource::kConstant &&
+      s.source != ScaleSource::kStored)
     return "granularity is channel; of an activation's channels calibration keeps only the largest magnitude, so "
            "zero_point must be none and statistic absmax.";
   constexpr Statistic kKept[] = {Statistic::kAbsMax, Statistic::kMinMax, Statistic::kPercentile, Statistic::kMse,
@@ -292,7 +295,7 @@ std::string check_bias(const QuantSpec& s) {
     return std::string("zero_point is ") + enum_text(s.zero_point) + "; a bias with the accumulator's scale has zero point 0.";
   if (s.clip_min || s.clip_max)
     return "clip_min and clip_max have no meaning for a bias with the accumulator's scale.";
-  if (s.source == ScaleSource::kConstant || s.source == ScaleSource::kDynamic)
+  if (s.source == ScaleSource::kConstant || s.source == ScaleSource::kDynamic || s.source == ScaleSource::kStored)
     return std::string("source is ") + enum_text(s.source) + "; the accumulator's scale follows from input and weight.";
   return {};
 }

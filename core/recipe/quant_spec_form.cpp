@@ -186,7 +186,10 @@ std::vector<Field> form_fields(SiteKind site) {
                            "statistics",
                            {{"statistics", "Statistics", "Computed from the values; in training anew at every step."},
                             {"learned", "Learned", "A parameter trained by gradient (LSQ, Esser et al. 2020)."},
-                            {"constant", "Constant", "A number that is given; never changed."}}));
+                            {"constant", "Constant", "A number that is given; never changed."},
+                            {"stored", "Model file",
+                             "Scale and zero point that the imported file gives for this tensor and format; where it gives "
+                             "none, from the statistic."}}));
   if (activation)
     f.back().choices.push_back({"dynamic", "Dynamic", "Found from each sample at run time; needs no calibration."});
   f.push_back(when(real_field("scale_value", "Scale value", "The constant scale.", 1, 1e-37, 1e37), "source", {"constant"}));

@@ -22,6 +22,7 @@ std::string code_text(std::int64_t v) { return with_minus(std::to_string(v)); }
 
 std::string statistic_text(const QuantSpec& s) {
   if (s.source == ScaleSource::kConstant) return "scale " + number(s.scale_value.value_or(1));
+  if (s.source == ScaleSource::kStored) return "scale of the model file";
   if (s.clip_min || s.clip_max) {
     const auto limit = [](std::optional<double> v) { return v ? with_minus(number(*v)) : std::string("?"); };
     return "clipped at " + limit(s.clip_min) + " … " + limit(s.clip_max);
@@ -113,7 +114,7 @@ std::string describe(const QuantSpec& spec) {
            : spec.zero_point == ZeroPointType::kOffset ? ", offset"
                                                        : ", zero point";
   out += ", " + granularity_text(spec) + ", " + statistic_text(spec);
-  if (spec.source != ScaleSource::kConstant) out += ", " + scale_text(spec);
+  if (spec.source != ScaleSource::kConstant && spec.source != ScaleSource::kStored) out += ", " + scale_text(spec);
   if (spec.rounding != Rounding::kHalfEven) out += std::string(", rounding ") + enum_text(spec.rounding);
   if (spec.accumulator_bits)
     out += ", " + std::to_string(*spec.accumulator_bits) + " bit accumulator" + (spec.zero_centered ? ", centered" : "");

@@ -10,11 +10,21 @@
 
 namespace quanvas {
 
+// What becomes of the quantizers that a file carries: rules of a recipe for the float network, or nodes that are
+// executed as they stand. kUnset: rules, unless a project is there already that was made without them.
+enum class FileQuantizers { kUnset, kRules, kNodes };
+inline const EnumNames<FileQuantizers>& enum_names(FileQuantizers) {
+  static const EnumNames<FileQuantizers> names = {
+      {FileQuantizers::kUnset, ""}, {FileQuantizers::kRules, "rules"}, {FileQuantizers::kNodes, "nodes"}};
+  return names;
+}
+
 struct ImportOptions {
   // Shapes of inputs by name, for those that the file leaves open. A dimension of -1 stays open.
   std::map<std::string, Shape> shapes;
   // What may bring code (TorchScript) is only read when its content has this hash, or when this is kTrustAny.
   std::string trusted;
+  FileQuantizers quantizers = FileQuantizers::kUnset;
   bool operator==(const ImportOptions&) const = default;
 };
 inline constexpr const char* kTrustAny = "any";
@@ -23,6 +33,7 @@ template <class V>
 void visit_fields(V& v, ImportOptions& o) {
   v("shapes", o.shapes);
   v("trusted", o.trusted);
+  v("quantizers", o.quantizers);
 }
 
 }  // namespace quanvas

@@ -37,10 +37,11 @@ double largest_difference(const at::Tensor& x, const at::Tensor& y) {
   return at::where(x.eq(y), at::zeros({}, x.options()), (x - y).abs()).max().item<double>();
 }
 
-// Dynamic ones need no calibration.
-bool has_activation_specs(const Plan& plan) {
+// Dynamic ones and those of the model's file need no calibration.
+bool needs_calibration(const Plan& plan, const Prepared& prepared) {
   for (const auto& s : plan.sites)
-    if (s.spec && s.spec->source != ScaleSource::kDynamic && (s.site.kind == SiteKind::kInput || s.site.kind == SiteKind::kOutput))
+    if (s.spec && s.spec->source != ScaleSource::kDynamic && (s.site.kind == SiteKind::kInput || s.site.kind == SiteKind::kOutput) &&
+        !has_params_of_file(prepared, s))
       return true;
   return false;
 }
@@ -80,7 +81,7 @@ Result<std::vector<Refusal>> WorkbenchState::check_export(const Recipe& recipe, 
     network.plan = *plan;
     QUANVAS_TRY(network.quantizers, quantizers(*prepared, *plan, statistics.get(), quiet));
     std::vector<Refusal> refusals;
-    if (exporter->needs_quantizers() && !statistics && has_activation_specs(*plan)) refusals.push_back(not_calibrated());
+    if (exporter->needs_quantizers() && !statistics && needs_calibration(*plan, *prepared)) refusals.push_back(not_calibrated());
     for (auto& r : exporter->check(network, options)) refusals.push_back(std::move(r));
     return refusals;
   });

@@ -83,6 +83,13 @@ Status keep(Project& project, const ImportOptions& how, const std::optional<Reci
   return {};
 }
 
+// The recipe and the runs of a project are about one of the two networks.
+Failure other_quantizers(const std::string& path) {
+  return fail(ErrorCode::kInvalidArgument,
+              "How the quantizers of a model file are read is decided when its project is made, and '" + path + "' has one.",
+              "Give another project file with --project, or open it without --quantizers.");
+}
+
 using Errors = std::vector<std::pair<const char*, const std::optional<Error>*>>;
 
 // One sentence for uses that fail for the same reason: "Calibration, training: There is no file 'x'."
@@ -133,8 +140,16 @@ Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, cons
   QUANVAS_TRY(ImportOptions how, stored_options(project.get(), model_path, project_path));
   if (!import.trusted.empty()) how.trusted = import.trusted;
   for (const auto& [input, shape] : import.shapes) how.shapes[input] = shape;
-  QUANVAS_TRY(Imported imported, import_file(model_path, how, import_job));
   const bool is_new = !is_project && !has_project(path, project_path);
+  if (import.quantizers != FileQuantizers::kUnset && import.quantizers != how.quantizers) {
+    if (!is_new) return other_quantizers(path);
+    how.quantizers = import.quantizers;
+  }
+  ImportOptions now = how;
+  // The recipe of such a project says nothing of them.
+  if (!is_new && how.quantizers == FileQuantizers::kUnset) now.quantizers = FileQuantizers::kNodes;
+  QUANVAS_TRY(Imported imported, import_file(model_path, now, import_job));
+  if (imported.recipe) how.quantizers = FileQuantizers::kRules;
   if (!is_project) {
     QUANVAS_TRY(project, project_for(path, project_path));
   }

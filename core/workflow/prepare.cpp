@@ -10,6 +10,7 @@
 #include "core/exec/rebuild.h"
 #include "core/quant/dynamic.h"
 #include "core/quant/shared.h"
+#include "core/quant/stored.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -83,6 +84,27 @@ Result<quant::QuantParams> truncated_output(const Prepared& prepared, const Site
   return exec::truncation(graph, layer, *site.spec, threshold, quantizers);
 }
 
+// The parameters that the model's file gives; none: it gives none for this site, format and tensor, and `why` says so
+// where something else was given.
+std::optional<quant::QuantParams> params_of_file(const Prepared& prepared, const SitePlan& site, std::string& why) {
+  const Graph& graph = *prepared.model->graph;
+  const Layer* layer = find_layer(prepared.layers, site.site.node);
+  const TensorId id = layer ? site_tensor(*layer, site.site) : kNoTensor;
+  if (id == kNoTensor || !site.spec || site.spec->source != ScaleSource::kStored) return std::nullopt;
+  const Node& node = *graph.find(site.site.node);
+  const WeightStore& weights = *prepared.model->weights;
+  why = "the model file gives no scale for it";
+  const auto stored = quant::find_stored(weights, quant::stored_key(node.name, site.site));
+  if (!stored) return std::nullopt;
+  const TensorData* data = graph.tensor(id).is_initializer ? weights.find(graph.tensor(id).name) : nullptr;
+  auto params = quant::stored_params(*site.spec, data ? data->shape : graph.tensor(id).shape.value_or(Shape{}),
+                                     data && !stored->values.empty() ? data->content_hash() : std::string(),
+                                     exec::site_axis(*layer, node, *site.spec, site.site.kind), *stored);
+  if (params) return std::move(*params);
+  why = params.error().message;
+  return std::nullopt;
+}
+
 Failure fail_at(const std::string& where, Error e) {
   e.context = e.context.empty() ? where : where + ": " + e.context;
   return Failure(std::move(e));
@@ -97,6 +119,11 @@ bool is_large(const WeightStore& weights) {
 bool has_integer_zero_point(const quant::QuantParams& p) { return !p.zero_point.empty(); }
 
 }  // namespace
+
+bool has_params_of_file(const Prepared& prepared, const SitePlan& site) {
+  std::string why;
+  return params_of_file(prepared, site, why).has_value();
+}
 
 Status FloatRunner::make(ModelPtr model, const std::string& device, bool later) {
   model_ = std::move(model);
@@ -172,8 +199,9 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
   for (const auto& s : plan.sites)
     if (s.spec && !s.share.empty()) shared[s.share].push_back(&s);
   std::vector<const SitePlan*> truncations, biases;
-  for (const auto& site_plan : plan.sites) {
-    if (!site_plan.spec) continue;
+  for (const auto& planned : plan.sites) {
+    if (!planned.spec) continue;
+    SitePlan site_plan = planned;
     const Site& site = site_plan.site;
     const Layer* layer = find_layer(prepared.layers, site.node);
     const Node* node = graph.find(site.node);
@@ -182,12 +210,22 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
     const TensorInfo& tensor = graph.tensor(id);
     const std::string where = node->name + " " + enum_text(site.kind);
     if (site.kind == SiteKind::kBias && site_plan.spec->scale_from_accumulator) {
-      biases.push_back(&site_plan);
+      biases.push_back(&planned);
       continue;
     }
     if (site_plan.spec->truncation != Truncation::kNone) {
-      truncations.push_back(&site_plan);
+      truncations.push_back(&planned);
       continue;
+    }
+    if (site_plan.spec->source == ScaleSource::kStored) {
+      std::string why;
+      if (auto params = params_of_file(prepared, site_plan, why)) {
+        out[site] = std::move(*params);
+        continue;
+      }
+      if (statistics || tensor.is_initializer)
+        job.issue({Severity::kInfo, where, "Its scale comes from the statistic: " + why + ".", ""});
+      site_plan.spec->source = ScaleSource::kStatistics;
     }
     const int axis = exec::site_axis(*layer, *node, *site_plan.spec, site.kind);
     Result<quant::QuantParams> params = fail(ErrorCode::kInternal, "");

@@ -12,7 +12,7 @@ bool needs_statistics(const Plan& plan, const Prepared& prepared) {
   for (const auto& s : plan.sites) {
     if (!s.spec || s.site.kind == SiteKind::kWeight || s.site.kind == SiteKind::kBias) continue;
     if (s.spec->source == ScaleSource::kDynamic) continue;
-    if (find_layer(prepared.layers, s.site.node)) return true;
+    if (find_layer(prepared.layers, s.site.node) && !has_params_of_file(prepared, s)) return true;
   }
   return false;
 }

@@ -50,6 +50,8 @@ struct Prepared {
   std::vector<Issue> issues;               // of the graph passes
 };
 using PreparedPtr = std::shared_ptr<const Prepared>;
+// Whether the model's file gives the scale of this site, so that nothing has to be calibrated for it.
+bool has_params_of_file(const Prepared& prepared, const SitePlan& site);
 
 // Float activations of a few calibration samples: what quick questions are answered on.
 struct ActivationSample {

@@ -8,6 +8,7 @@
 #include "core/base/files.h"
 #include "core/plugin/registry.h"
 #include "plugins/importers/onnx_draft.h"
+#include "plugins/importers/onnx_quant.h"
 #include "plugins/importers/onnx_wire.h"
 
 namespace quanvas {
@@ -110,7 +111,9 @@ Result<GraphPtr> finish_body(const Draft& draft, const DraftNode& owner, const D
   return builder.build();
 }
 
-Result<Model> finish(const Draft& draft, const std::string& path) {
+}  // namespace
+
+Result<Model> onnx_import::finish(const Draft& draft, const std::string& path) {
   GraphBuilder builder;
   auto weights = std::make_shared<WeightStore>();
   builder.set_name(draft.name.empty() ? std::filesystem::path(path).stem().string() : draft.name);
@@ -149,6 +152,8 @@ Result<Model> finish(const Draft& draft, const std::string& path) {
   return Model{std::move(*graph), std::move(weights), path};
 }
 
+namespace {
+
 void report_opaque(const Graph& graph, JobContext& job) {
   for (const Node& n : graph.nodes())
     if (!n.opaque_reason.empty())
@@ -170,6 +175,7 @@ class OnnxImporter final : public Importer {
     return named ? (looks ? 100 : 80) : looks ? 40 : 0;
   }
   Result<Imported> load(const std::string& path, const ImportOptions& options, JobContext& job) const override {
+    const bool lifts = options.quantizers != FileQuantizers::kNodes;
     job.progress("read the model", 0.0);
     QUANVAS_TRY(Text text, read_text(path));
     QUANVAS_TRY(onnx::ModelProto proto, parse(path, text.bytes));
@@ -177,12 +183,21 @@ class OnnxImporter final : public Importer {
     QUANVAS_TRY(Draft draft, read_draft(proto, Source{path, job, text.file}));
     QUANVAS_CHECK(bind_shapes(draft, options.shapes));
     job.progress("read the model", 0.5, "shapes");
+    if (lifts) expand_integer_operators(draft);
     draft = simplify(std::move(draft), job);
     QUANVAS_CHECK(job.check());
+    Lifted lifted;
+    if (lifts) {
+      QUANVAS_TRY(lifted, lift_quantizers(draft, path, job));
+    }
     QUANVAS_TRY(Model model, finish(draft, path));
     report_opaque(*model.graph, job);
     job.progress("read the model", 1.0);
-    return model;
+    if (lifted.items.empty()) return model;
+    auto weights = std::make_shared<WeightStore>(*model.weights);
+    Recipe recipe = recipe_of(lifted, *model.graph, *weights, path);
+    model.weights = std::move(weights);
+    return Imported(std::move(model), std::move(recipe));
   }
 };
 

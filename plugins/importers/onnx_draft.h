@@ -140,6 +140,9 @@ Status bind_shapes(Draft& draft, const std::map<std::string, Shape>& shapes);
 // The whole clean-up: folding, removal of exporters' clutter, shapes, the batch dimension.
 Draft simplify(Draft draft, JobContext& job);
 
+// The draft as a network. `path` is named in errors.
+Result<Model> finish(const Draft& draft, const std::string& path);
+
 // Reading. `path` is named in errors.
 struct Source {
   std::string path;

@@ -300,6 +300,11 @@ std::optional<TensorFacts> own_rule(const DraftNode& n, const Knowledge& known, 
   if (n.op == "Reshape") return reshape(n, known, draft);
   if (n.op == "Resize" || n.op == "Upsample") return resize(n, known, draft);
   if (n.op == "Slice") return slice(n, known, draft);
+  // The library knows them at opset 13 at most, without blocks and small types.
+  if (n.op == "QuantizeLinear" || n.op == "DequantizeLinear") {
+    const auto facts = newer_rule(n, known);
+    return facts ? std::optional(facts->front()) : std::nullopt;
+  }
   if (is_reduction(n.op) && draft.opset > kLibraryOpset) return reduction(n, known);
   return std::nullopt;
 }
@@ -376,9 +381,9 @@ std::string infer(const DraftNode& node, const Knowledge& known, Draft& draft) {
   for (const std::string& t : node.outputs)
     if (!t.empty()) draft.facts[t] = {};
   std::string problem;
-  // Quantizers of QONNX cannot be executed, but what they give has the shape of what they take.
+  // What the quantizers of QONNX and FINN give has the shape of what they take.
   static const std::unordered_set<std::string> kQuantizers = {"Quant", "IntQuant", "BipolarQuant", "FloatQuant",
-                                                              "Trunc"};
+                                                              "Trunc", "MultiThreshold"};
   if (!node.domain.empty() && kQuantizers.count(node.op)) {
     draft.facts[node.outputs[0]] = *same_as_input(known, node);
   } else if (node.opaque_reason.empty()) {

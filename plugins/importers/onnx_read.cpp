@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "plugins/importers/onnx_draft.h"
+#include "plugins/importers/onnx_quant.h"
 #include "plugins/importers/onnx_scope.h"
 
 namespace quanvas::onnx_import {
@@ -224,11 +225,15 @@ class Reader {
 
   static void judge(DraftNode& node) {
     if (!node.opaque_reason.empty()) return;
+    // Early exporters named no domain for them.
+    if (node.domain.empty() && is_qonnx_operator("onnx.brevitas", node.op)) node.domain = "onnx.brevitas";
     if (node.domain == "ai.onnx.ml")
       node.opaque_reason = "the operators of ai.onnx.ml (trees, support vectors, tables of texts) are not computed";
     else if (node.domain == "ai.onnx.preview.training" || node.domain == "ai.onnx.training")
       node.opaque_reason =
           "the operator " + node.op + " belongs to training, and networks are trained by recipes here";
+    else if (is_qonnx_operator(node.domain, node.op))
+      return;
     else if (!node.domain.empty())
       node.opaque_reason = "the operator " + node.op + " of the domain '" + node.domain + "' is not known";
     else if (!is_known_operator(node.op))

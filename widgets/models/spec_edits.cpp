@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include <QCoreApplication>
 
@@ -22,6 +23,13 @@ void drop_replaced_limits(json& spec, const std::string& key) {
   if (key != "statistic" && key != "granularity" && key != "percentile") return;
   spec.erase("clip_min");
   spec.erase("clip_max");
+}
+
+// Another format has no scale in the model file.
+void drop_stored_scale(json& spec, const std::string& key) {
+  static const std::set<std::string> kKept = {"source", "rounding", "seed", "delay", "clip_gradient"};
+  if (spec.value("source", std::string()) == enum_text(ScaleSource::kStored) && !kKept.count(key))
+    spec["source"] = enum_text(ScaleSource::kStatistics);
 }
 
 // Takes away what only the value that `key` had can have: of a minifloat the narrow range and the zero point.
@@ -72,6 +80,7 @@ QuantSpec default_spec(SiteKind kind) {
 Result<QuantSpec> edited_spec(const QuantSpec& from, SiteKind kind, const std::string& key, const json& value) {
   json j = to_json_value(from);
   drop_replaced_limits(j, key);
+  drop_stored_scale(j, key);
   j[key] = value;
   const auto spec = from_json_value<QuantSpec>(j);
   if (!spec || check(*spec, kind).empty()) return spec;

@@ -1,0 +1,350 @@
+// Operators on codes as what they stand for: DequantizeLinear, the operator on real numbers, QuantizeLinear.
+#include <functional>
+
+#include "plugins/importers/onnx_quant.h"
+
+namespace quanvas::onnx_import {
+namespace {
+
+constexpr const char* kMicrosoft = "com.microsoft";
+
+class Expander {
+ public:
+  explicit Expander(Draft& draft) : draft_(draft) {
+    for (const DraftNode& n : draft.nodes) {
+      taken_.insert(n.inputs.begin(), n.inputs.end());
+      taken_.insert(n.outputs.begin(), n.outputs.end());
+    }
+  }
+
+  void run() {
+    for (DraftNode& node : draft_.nodes) {
+      if (!expand(node)) out_.push_back(std::move(node));
+    }
+    draft_.nodes = std::move(out_);
+  }
+
+ private:
+  Draft& draft_;
+  std::vector<DraftNode> out_;
+  std::unordered_set<std::string> taken_;
+
+  using Rule = void (Expander::*)(DraftNode&);
+
+  bool expand(DraftNode& node) {
+    static const std::map<std::pair<std::string, std::string>, std::pair<std::size_t, Rule>> rules = {
+        {{"", "QLinearConv"}, {8, &Expander::convolution}},
+        {{"", "QLinearMatMul"}, {8, &Expander::product}},
+        {{kMicrosoft, "QLinearAdd"}, {8, &Expander::two_operands}},
+        {{kMicrosoft, "QLinearMul"}, {8, &Expander::two_operands}},
+        {{kMicrosoft, "QLinearGlobalAveragePool"}, {5, &Expander::one_operand}},
+        {{kMicrosoft, "QLinearAveragePool"}, {5, &Expander::one_operand}},
+        {{kMicrosoft, "QLinearSigmoid"}, {5, &Expander::one_operand}},
+        {{kMicrosoft, "QLinearLeakyRelu"}, {5, &Expander::one_operand}},
+        {{kMicrosoft, "QLinearSoftmax"}, {5, &Expander::one_operand}},
+        {{kMicrosoft, "QLinearConcat"}, {5, &Expander::concat}},
+        {{kMicrosoft, "QGemm"}, {6, &Expander::gemm}},
+        {{kMicrosoft, "QuantizeLinear"}, {2, &Expander::as_standard}},
+        {{kMicrosoft, "DequantizeLinear"}, {2, &Expander::as_standard}}};
+    const auto it = rules.find({node.domain, node.op});
+    if (it == rules.end() || node.removed || node.inputs.size() < it->second.first || node.outputs.size() != 1) return false;
+    if (node.integer("channels_last", 0) != 0 || !scales_are_constant(node)) return false;
+    node.opaque_reason.clear();
+    (this->*it->second.second)(node);
+    return true;
+  }
+
+  // A bias' scale is a product, which is a constant only if its factors are.
+  bool scales_are_constant(const DraftNode& node) const {
+    const bool has_bias = (node.op == "QLinearConv" && !node.input(8).empty()) || (node.op == "QGemm" && !node.input(6).empty());
+    return !has_bias || (draft_.constant(node.input(1)) && draft_.constant(node.input(4)));
+  }
+
+  std::string fresh(const std::string& wish) {
+    std::string name = wish;
+    while (draft_.facts.count(name) || draft_.declared.count(name) || !taken_.insert(name).second) name += "_";
+    return name;
+  }
+
+  // Real numbers of codes. axis: of several scales.
+  std::string real(const std::string& codes, const std::string& scale, const std::string& zero, std::int64_t axis) {
+    DraftNode n;
+    n.op = "DequantizeLinear";
+    n.inputs = {codes, scale};
+    if (!zero.empty()) n.inputs.push_back(zero);
+    n.outputs = {fresh(codes + "_real")};
+    const TensorData* data = draft_.constant(scale);
+    if (!data || data->count() != 1) n.attributes["axis"] = axis;
+    out_.push_back(n);
+    return n.outputs[0];
+  }
+
+  void codes(const std::string& real, const std::string& scale, const std::string& zero, const std::string& result) {
+    DraftNode n;
+    n.op = "QuantizeLinear";
+    n.inputs = {real, scale};
+    if (!zero.empty()) n.inputs.push_back(zero);
+    n.outputs = {result};
+    out_.push_back(n);
+  }
+
+  // The node on real numbers; gives the name of its result.
+  std::string emit(const DraftNode& from, const std::string& op, std::vector<std::string> inputs,
+                   const std::set<std::string>& attributes, const std::string& result) {
+    DraftNode n;
+    n.name = from.name;
+    n.op = op;
+    n.inputs = std::move(inputs);
+    n.outputs = {result};
+    for (const auto& [key, value] : from.attributes)
+      if (attributes.count(key)) n.attributes[key] = value;
+    out_.push_back(std::move(n));
+    return result;
+  }
+
+  // factor * a * b, element by element of b.
+  std::string product_of(const std::string& a, const std::string& b, float factor, const std::string& wish) {
+    const std::vector<float> left = draft_.constant(a)->to_floats();
+    const TensorData& right = *draft_.constant(b);
+    std::vector<float> values = right.to_floats();
+    for (float& v : values) v = (left.empty() ? 0.0f : left[0]) * v * factor;
+    const std::string name = fresh(wish);
+    draft_.constants[name] = TensorData::of_floats(right.shape, std::move(values));
+    draft_.facts[name] = {DataType::kFloat, right.shape};
+    return name;
+  }
+
+  void convolution(DraftNode& n) {
+    std::vector<std::string> inputs = {real(n.input(0), n.input(1), n.input(2), 1), real(n.input(3), n.input(4), n.input(5), 0)};
+    if (!n.input(8).empty())
+      inputs.push_back(real(n.input(8), product_of(n.input(1), n.input(4), 1, n.input(8) + "_scale"), {}, 0));
+    const std::string result = fresh(n.outputs[0] + "_real");
+    emit(n, "Conv", inputs, {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"}, result);
+    codes(result, n.input(6), n.input(7), n.outputs[0]);
+  }
+
+  void product(DraftNode& n) {
+    const std::string a = real(n.input(0), n.input(1), n.input(2), -2), b = real(n.input(3), n.input(4), n.input(5), -1);
+    const std::string result = fresh(n.outputs[0] + "_real");
+    emit(n, "MatMul", {a, b}, {}, result);
+    codes(result, n.input(6), n.input(7), n.outputs[0]);
+  }
+
+  void two_operands(DraftNode& n) {
+    const std::string a = real(n.input(0), n.input(1), n.input(2), 1), b = real(n.input(3), n.input(4), n.input(5), 1);
+    const std::string result = fresh(n.outputs[0] + "_real");
+    emit(n, n.op.substr(std::string("QLinear").size()), {a, b}, {}, result);
+    codes(result, n.input(6), n.input(7), n.outputs[0]);
+  }
+
+  void one_operand(DraftNode& n) {
+    const std::string x = real(n.input(0), n.input(1), n.input(2), 1);
+    const std::string result = fresh(n.outputs[0] + "_real");
+    emit(n, n.op.substr(std::string("QLinear").size()), {x},
+         {"auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides", "alpha", "axis"}, result);
+    codes(result, n.input(3), n.input(4), n.outputs[0]);
+  }
+
+  void concat(DraftNode& n) {
+    std::vector<std::string> inputs;
+    for (std::size_t i = 2; i + 1 < n.inputs.size(); i += 3) inputs.push_back(real(n.input(i), n.input(i + 1), n.input(i + 2), 1));
+    const std::string result = fresh(n.outputs[0] + "_real");
+    emit(n, "Concat", inputs, {"axis"}, result);
+    codes(result, n.input(0), n.input(1), n.outputs[0]);
+  }
+
+  void gemm(DraftNode& n) {
+    const auto alpha = n.attributes.find("alpha");
+    const float factor = alpha != n.attributes.end() && std::holds_alternative<float>(alpha->second) ? std::get<float>(alpha->second) : 1;
+    std::vector<std::string> inputs = {real(n.input(0), n.input(1), n.input(2), 1),
+                                       real(n.input(3), n.input(4), n.input(5), n.integer("transB", 0) != 0 ? 0 : 1)};
+    if (!n.input(6).empty())
+      inputs.push_back(real(n.input(6), product_of(n.input(1), n.input(4), factor, n.input(6) + "_scale"), {}, 0));
+    const bool is_real = n.input(7).empty();
+    const std::string result = is_real ? n.outputs[0] : fresh(n.outputs[0] + "_real");
+    emit(n, "Gemm", inputs, {"alpha", "transA", "transB"}, result);
+    if (!is_real) codes(result, n.input(7), n.input(8), n.outputs[0]);
+  }
+
+  void as_standard(DraftNode& n) {
+    n.domain.clear();
+    out_.push_back(std::move(n));
+  }
+};
+
+// --- QuantizeLinear behind operators that only move codes
+
+bool moves_codes(const DraftNode& n) {
+  static const std::unordered_set<std::string> ops = {
+      "MaxPool", "GlobalMaxPool", "Reshape",      "Transpose",    "Flatten", "Squeeze", "Unsqueeze",
+      "Slice",   "Identity",      "DepthToSpace", "SpaceToDepth", "Split",   "Expand",  "Tile"};
+  return n.domain.empty() && ops.count(n.op) && n.opaque_reason.empty() && (n.op != "MaxPool" || n.outputs.size() == 1);
+}
+
+class Late {
+ public:
+  explicit Late(Draft& draft) : draft_(draft) {
+    for (const DraftNode& n : draft.nodes) {
+      taken_.insert(n.inputs.begin(), n.inputs.end());
+      taken_.insert(n.outputs.begin(), n.outputs.end());
+    }
+  }
+
+  void run() {
+    for (DraftNode& node : draft_.nodes) {
+      if (node.removed) continue;
+      if (is_code_relu(node)) relu_as_clip(node);
+      if (!move(node) && !concatenate(node)) keep(std::move(node));
+    }
+    draft_.nodes = std::move(out_);
+    drop_unread();
+  }
+
+ private:
+  // QuantizeLinear and the Clips behind it.
+  struct Chain {
+    std::string real;
+    std::vector<DraftNode> nodes;
+  };
+  Draft& draft_;
+  std::vector<DraftNode> out_;
+  std::unordered_map<std::string, Chain> chains_;  // by code tensor
+  std::unordered_set<std::string> taken_;
+
+  bool is_code(const std::string& tensor) const {
+    const TensorFacts* facts = draft_.known(tensor);
+    return facts && (facts->type == DataType::kInt8 || facts->type == DataType::kUint8 || facts->type == DataType::kInt16 ||
+                     facts->type == DataType::kUint16);
+  }
+
+  bool is_code_relu(const DraftNode& n) const {
+    return n.domain.empty() && n.op == "Relu" && n.outputs.size() == 1 && chains_.count(n.input(0));
+  }
+  // On codes it cuts off below 0 whatever that stands for.
+  void relu_as_clip(DraftNode& n) {
+    const std::string name = fresh(n.outputs[0] + "_least");
+    const DataType type = draft_.known(n.input(0))->type;
+    const std::int16_t zero = 0;
+    const TensorData data = TensorData::copy_of(type, {}, &zero, element_size(type));
+    draft_.constants[name] = data;
+    draft_.facts[name] = {type, Shape{}};
+    n.op = "Clip";
+    n.inputs = {n.inputs[0], name};
+  }
+
+  bool is_per_tensor(const DraftNode& n) const {
+    const TensorData* scale = draft_.constant(n.input(1));
+    return scale && scale->count() == 1;
+  }
+
+  void keep(DraftNode node) {
+    if (node.domain.empty() && node.op == "QuantizeLinear" && node.outputs.size() == 1 && is_code(node.outputs[0]) &&
+        is_per_tensor(node))
+      chains_[node.outputs[0]] = {node.input(0), {node}};
+    if (node.domain.empty() && node.op == "Clip" && node.outputs.size() == 1) {
+      if (const auto it = chains_.find(node.input(0)); it != chains_.end()) {
+        Chain chain = it->second;
+        chain.nodes.push_back(node);
+        chains_[node.outputs[0]] = std::move(chain);
+      }
+    }
+    out_.push_back(std::move(node));
+  }
+
+  std::string fresh(const std::string& wish) {
+    std::string name = wish;
+    while (draft_.facts.count(name) || draft_.declared.count(name) || !taken_.insert(name).second) name += "_";
+    return name;
+  }
+
+  // real -> the chain's nodes anew -> result
+  void quantize(const Chain& chain, const std::string& real, const std::string& result) {
+    std::string from = real;
+    for (std::size_t i = 0; i < chain.nodes.size(); ++i) {
+      DraftNode n = chain.nodes[i];
+      n.name.clear();
+      n.inputs[0] = from;
+      const bool last = i + 1 == chain.nodes.size();
+      const TensorFacts facts = draft_.facts[result];
+      n.outputs = {last ? result : fresh(result + "_codes")};
+      draft_.facts[n.outputs[0]] = facts;
+      from = n.outputs[0];
+      keep(std::move(n));
+    }
+  }
+
+  // The node on real numbers, and its results as codes again.
+  void emit(DraftNode node, const Chain& chain) {
+    std::vector<std::pair<std::string, std::string>> results;
+    for (std::string& t : node.outputs) {
+      if (t.empty()) continue;
+      const std::string real = fresh(t + "_real");
+      draft_.facts[real] = {DataType::kFloat, draft_.facts[t].shape};
+      results.emplace_back(real, t);
+      t = real;
+    }
+    out_.push_back(std::move(node));
+    for (const auto& [real, codes] : results) quantize(chain, real, codes);
+  }
+
+  bool move(DraftNode& node) {
+    if (!moves_codes(node)) return false;
+    const auto it = chains_.find(node.input(0));
+    if (it == chains_.end()) return false;
+    const Chain chain = it->second;
+    node.inputs[0] = chain.real;
+    emit(std::move(node), chain);
+    return true;
+  }
+
+  static bool is_same(const Chain& a, const Chain& b) {
+    if (a.nodes.size() != b.nodes.size()) return false;
+    for (std::size_t i = 0; i < a.nodes.size(); ++i) {
+      const DraftNode &x = a.nodes[i], &y = b.nodes[i];
+      if (x.op != y.op || x.attributes != y.attributes || x.inputs.size() != y.inputs.size()) return false;
+      if (!std::equal(x.inputs.begin() + 1, x.inputs.end(), y.inputs.begin() + 1)) return false;
+    }
+    return true;
+  }
+
+  bool concatenate(DraftNode& node) {
+    if (!node.domain.empty() || node.op != "Concat" || node.inputs.empty() || node.outputs.size() != 1) return false;
+    std::vector<Chain> parts;
+    for (const std::string& t : node.inputs) {
+      const auto it = chains_.find(t);
+      if (it == chains_.end() || (!parts.empty() && !is_same(parts.front(), it->second))) return false;
+      parts.push_back(it->second);
+    }
+    for (std::size_t i = 0; i < parts.size(); ++i) node.inputs[i] = parts[i].real;
+    emit(std::move(node), parts.front());
+    return true;
+  }
+
+  void drop_unread() {
+    for (bool again = true; again;) {
+      again = false;
+      std::unordered_set<std::string> read(draft_.outputs.begin(), draft_.outputs.end());
+      for (const DraftNode& n : draft_.nodes)
+        if (!n.removed) read.insert(n.inputs.begin(), n.inputs.end());
+      for (DraftNode& n : draft_.nodes) {
+        if (n.removed || !chains_.count(n.outputs[0]) || read.count(n.outputs[0])) continue;
+        n.removed = true;
+        again = true;
+      }
+    }
+  }
+};
+
+}  // namespace
+
+bool is_qonnx_operator(const std::string& domain, const std::string& op) {
+  static const std::unordered_set<std::string> domains = {"qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general"};
+  static const std::unordered_set<std::string> ops = {"Quant", "IntQuant", "BipolarQuant", "Trunc", "FloatQuant", "MultiThreshold"};
+  return domains.count(domain) && ops.count(op);
+}
+
+void expand_integer_operators(Draft& draft) { Expander(draft).run(); }
+
+void quantize_late(Draft& draft) { Late(draft).run(); }
+
+}  // namespace quanvas::onnx_import

@@ -1,0 +1,27 @@
+// Quanvas - what the recognition of quantizers in an ONNX file shares; internal to the importer.
+#pragma once
+
+#include "plugins/importers/onnx_quant.h"
+
+namespace quanvas::onnx_import {
+
+// Why nodes are no quantizer of a recipe, as a clause.
+Failure no_quantizer(std::string why);
+QuantSpec stored_spec();
+
+struct Numbers {
+  std::vector<float> values;
+  Shape shape;
+};
+// The values of a constant; `what` names it where it is none.
+Result<Numbers> constant_numbers(const Draft& draft, const std::string& tensor, const char* what);
+Result<double> constant_number(const Draft& draft, const std::string& tensor, const char* what);
+Result<Numbers> scales_of(const Draft& draft, const std::string& tensor);  // above 0, finite
+// Zero points as the format has them: none when all are 0, else whole numbers.
+Status settle_zero_point(Quantizer& q);
+// A quantizer whose input is a constant of real numbers keeps these.
+Status take_constant(const Draft& draft, Quantizer& q);
+// Quant, IntQuant, BipolarQuant, FloatQuant.
+Result<Quantizer> qonnx_quantizer(const Draft& draft, std::size_t node);
+
+}  // namespace quanvas::onnx_import
