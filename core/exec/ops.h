@@ -83,6 +83,7 @@ const std::vector<OpRow>& sampling_ops();
 const std::vector<OpRow>& loss_ops();
 const std::vector<OpRow>& select_ops();
 const std::vector<OpRow>& attention_ops();
+const std::vector<OpRow>& torch_ops();  // of the domain "torch"
 
 const OpRow* find_op(const Node& node);  // null: not in the table
 

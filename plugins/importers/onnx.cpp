@@ -87,7 +87,9 @@ Result<GraphPtr> finish_body(const Draft& draft, const DraftNode& owner, const D
   return builder.build();
 }
 
-Result<Model> finish(const Draft& draft, const std::string& path) {
+}  // namespace
+
+Result<Model> onnx_import::finish(const Draft& draft, const std::string& path) {
   GraphBuilder builder;
   auto weights = std::make_shared<WeightStore>();
   builder.set_name(draft.name.empty() ? std::filesystem::path(path).stem().string() : draft.name);
@@ -126,13 +128,15 @@ Result<Model> finish(const Draft& draft, const std::string& path) {
   return Model{std::move(*graph), std::move(weights), path};
 }
 
-void report_opaque(const Graph& graph, JobContext& job) {
+void onnx_import::report_opaque(const Graph& graph, JobContext& job) {
   for (const Node& n : graph.nodes())
     if (!n.opaque_reason.empty())
       job.issue({Severity::kWarning, n.name,
                  "'" + n.name + "' (" + n.op + ") cannot be executed: " + n.opaque_reason + ".",
                  "The network can be looked at; layers that depend on this one cannot be measured."});
 }
+
+namespace {
 
 class OnnxImporter final : public Importer {
  public:
