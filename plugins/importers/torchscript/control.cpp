@@ -127,7 +127,21 @@ void Walk::choose(torch::jit::Node* n, Env& env) {
     for (std::size_t i = 0; i < n->outputs().size(); ++i) env[n->outputs()[i]] = results[i];
     return;
   }
-  either(n, condition->name, a, b, env);
+  try {
+    either(n, condition->name, a, b, env);
+  } catch (const Unmapped& e) {
+    spoil(a, e.what());
+    spoil(b, e.what());
+    throw;
+  }
+}
+
+// What a part that is not mapped would have changed must not be read as if it had not.
+void Walk::spoil(const Branch& branch, const std::string& why) {
+  for (const auto& [value, after] : branch.changed) {
+    mutate(value);
+    value->spoiled = why;
+  }
 }
 
 Walk::Branch Walk::walk_branch(torch::jit::Block* b, Env& env) {
@@ -257,14 +271,14 @@ bool Walk::unroll(torch::jit::Node* n, Env& env) {
   Refs state;
   for (std::size_t i = 2; i < n->inputs().size(); ++i) state.push_back(read(n->inputs()[i], env));
   for (std::int64_t round = 0; round < most->integer && goes_on->integer; ++round) {
-    if (round > kMostRounds) throw Unmapped("a loop has more than " + std::to_string(kMostRounds) + " rounds");
+    if (round > kMostRounds) throw Stopped({ErrorCode::kUnsupported, "A loop (" + place_of(n) + ") has more than " + std::to_string(kMostRounds) + " rounds.", "Export it as ONNX.", {}});
     env[body->inputs()[0]] = make_int(round);
     for (std::size_t i = 0; i < state.size(); ++i) env[body->inputs()[i + 1]] = state[i];
     Branch walked = walk_branch(body, env);
     if (!walked.raised.empty()) throw Raised(walked.raised);
     if (!walked.results[0]->is_known()) {
       if (round == 0) return false;
-      throw Unmapped("when a loop ends depends on the network's input only after some rounds");
+      throw Stopped({ErrorCode::kUnsupported, "When a loop ends (" + place_of(n) + ") depends on the network's input only after some rounds.", "Export it as ONNX.", {}});
     }
     const Refs results = go_on_with(walked);
     goes_on = results[0];
@@ -313,7 +327,11 @@ void Walk::unknown_loop(torch::jit::Node* n, Env& env) {
   }
   Branch round = walk_branch(b, env);
   if (!round.raised.empty()) throw Unmapped("every round of a loop ends in an error: " + round.raised);
-  if (!round.changed.empty()) throw Unmapped("a loop of unknown length changes a list or an attribute");
+  if (!round.changed.empty()) {
+    const std::string why = "a loop of unknown length changes a list or an attribute";
+    spoil(round, why);
+    throw Unmapped(why);
+  }
   body->nodes = std::move(round.nodes);
   inside(net_, body->nodes, [&] {
     body->outputs.push_back(net_.tensor_of(round.results[0], DataType::kBool));

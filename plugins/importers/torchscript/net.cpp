@@ -91,7 +91,7 @@ Net::Net() { draft.opset = 17; }
 
 // A module of one operator gives its name to it; further operators stand below it.
 std::string Net::node_name(const std::string& op) {
-  if (is_leaf && !scope.empty() && node_names_.insert(scope).second) return scope;
+  if (is_leaf && origin != "aten::size" && !scope.empty() && node_names_.insert(scope).second) return scope;
   std::string last = origin.substr(origin.find("::") == std::string::npos ? 0 : origin.find("::") + 2);
   while (!last.empty() && last.back() == '_') last.pop_back();
   if (last.empty() || is_leaf) last = lower(op);
@@ -201,8 +201,7 @@ void Net::learn(const std::string& t, DataType type, std::optional<Shape> shape)
 }
 
 std::string Net::cast(const std::string& t, DataType to) {
-  const TensorFacts* facts = draft.known(t);
-  if (facts && facts->type == to) return t;
+  if (type(t) == to) return t;
   return emit("Cast", {t}, {{"to", static_cast<std::int64_t>(to)}});
 }
 

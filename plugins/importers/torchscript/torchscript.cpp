@@ -161,7 +161,19 @@ class Reading {
     return {};
   }
 
+  // Of an input that is a number not the shape is given but the number: --shape sr=16000.
+  Ref fixed_number(const std::string& name, const c10::TypePtr& type, std::set<std::string>& names) const {
+    const auto said = options_.shapes.find(name);
+    if (said == options_.shapes.end() || said->second.size() != 1) return nullptr;
+    names.insert(name);
+    const std::int64_t v = said->second[0];
+    if (type->kind() == c10::TypeKind::IntType) return make_int(v);
+    if (type->kind() == c10::TypeKind::BoolType) return make_bool(v != 0);
+    return type->kind() == c10::TypeKind::FloatType ? make_real(static_cast<double>(v)) : nullptr;
+  }
+
   Result<Ref> input(Net& net, const std::string& name, const c10::TypePtr& type, std::set<std::string>& names) {
+    if (const Ref number = fixed_number(name, type, names)) return number;
     switch (type->kind()) {
       case c10::TypeKind::OptionalType: return input(net, name, type->expectRef<c10::OptionalType>().getElementType(), names);
       case c10::TypeKind::TensorType: return make_tensor(add_input(net, name, {}, names));

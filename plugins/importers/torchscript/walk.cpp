@@ -16,6 +16,14 @@ bool writes_first(const std::string& op) {
   return op.rfind("aten::", 0) == 0 && op.size() > 7 && op.back() == '_' && op[op.size() - 2] != '_';
 }
 
+// What only hands values on may hold those that must not be read.
+void refuse_spoiled(const std::string& op, const Refs& in) {
+  static const std::set<std::string> handing_on = {"prim::CallMethod", "prim::CallFunction", "prim::ListConstruct", "prim::TupleConstruct", "prim::DictConstruct", "prim::SetAttr"};
+  if (handing_on.count(op)) return;
+  for (const Ref& v : in)
+    if (!v->spoiled.empty()) throw Unmapped(v->spoiled);
+}
+
 }  // namespace
 
 std::string place_of(torch::jit::Node* node) {
@@ -76,6 +84,7 @@ Refs Walk::results_of(torch::jit::Node* n, const Refs& in) {
   std::string why;
   Refs out;
   try {
+    refuse_spoiled(op, in);
     const auto step = steps().find(op);
     if (step != steps().end()) out = (this->*step->second)(n, in);
     if (out.empty()) {

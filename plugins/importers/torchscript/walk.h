@@ -127,6 +127,7 @@ class Walk {
   void choose(torch::jit::Node* node, Env& env);
   Branch walk_branch(torch::jit::Block* block, Env& env);
   Refs go_on_with(Branch& branch);
+  void spoil(const Branch& branch, const std::string& why);
   void walk_inline(torch::jit::Node* node, torch::jit::Block* block, Env& env);
   void either(torch::jit::Node* node, const std::string& condition, Branch& a, Branch& b, Env& env);
   Ref merged(const Val& a, const Val& b, DraftBody& then_body, DraftBody& else_body, DraftNode& out);
