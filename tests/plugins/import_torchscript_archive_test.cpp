@@ -97,7 +97,7 @@ std::string zip(const std::vector<Entry>& entries, bool is_long = false) {
 
 const std::string kCode = "class Net(Module):\n  def forward(self, x):\n    return ops.custom.double(x)\n";
 std::vector<Entry> net() {
-  return {{"net/data.pkl", "\x80\x02."}, {"net/code/__torch__.py", kCode, true}, {"net/data/0", std::string(400, '\1')}, {"net/version", "3\n"}};
+  return {{"net/data.pkl", "\x80\x02."}, {"net/code/__torch__.py", kCode, true, 0, "", -1}, {"net/data/0", std::string(400, '\1')}, {"net/version", "3\n"}};
 }
 
 class ArchiveTest : public testing::Test {

@@ -124,11 +124,13 @@ void Walk::choose(torch::jit::Node* n, Env& env) {
   if (!a.raised.empty() || !b.raised.empty()) {  // a check of the input: the way on is the other one
     checks_.push_back(a.raised.empty() ? b.raised : a.raised);
     const Refs results = go_on_with(a.raised.empty() ? a : b);
+    assume(condition->name, a.raised.empty());
     for (std::size_t i = 0; i < n->outputs().size(); ++i) env[n->outputs()[i]] = results[i];
     return;
   }
   try {
-    either(n, condition->name, a, b, env);
+    const Refs results = either(condition->name, a, b);
+    for (std::size_t i = 0; i < n->outputs().size(); ++i) env[n->outputs()[i]] = results[i];
   } catch (const Unmapped& e) {
     spoil(a, e.what());
     spoil(b, e.what());
@@ -144,19 +146,22 @@ void Walk::spoil(const Branch& branch, const std::string& why) {
   }
 }
 
-Walk::Branch Walk::walk_branch(torch::jit::Block* b, Env& env) {
+// What `walk` does, taken back: it stands in the branch.
+Walk::Branch Walk::record(const std::function<Refs()>& walk) {
   Branch out;
   journals_.emplace_back();
+  facts_before_.emplace_back();
   const auto undo = [&] {
     for (const auto& [value, before] : journals_.back()) {
       out.changed[value] = *value;
       *value = before;
     }
     journals_.pop_back();
+    for (auto& [name, facts] : facts_before_.back()) net_.draft.facts[name] = facts;
+    facts_before_.pop_back();
   };
   try {
-    inside(net_, out.nodes, [&] { block(b, env); });
-    for (const auto* v : b->outputs()) out.results.push_back(read(v, env));
+    inside(net_, out.nodes, [&] { out.results = walk(); });
   } catch (const Raised& e) {
     out.raised = e.what();
   } catch (...) {
@@ -165,6 +170,49 @@ Walk::Branch Walk::walk_branch(torch::jit::Block* b, Env& env) {
   }
   undo();
   return out;
+}
+
+Walk::Branch Walk::walk_branch(torch::jit::Block* b, Env& env) {
+  return record([&] {
+    block(b, env);
+    Refs out;
+    for (const auto* v : b->outputs()) out.push_back(read(v, env));
+    return out;
+  });
+}
+
+// From here on a dimension is the number that a check has compared it with.
+void Walk::assume(const std::string& condition, bool holds) {
+  const auto it = equalities_.find(condition);
+  if (it == equalities_.end() || it->second.negated == holds) return;
+  for (auto& [name, facts] : net_.draft.facts) {
+    if (!facts.shape || std::find(facts.shape->begin(), facts.shape->end(), it->second.dimension) == facts.shape->end()) continue;
+    if (!facts_before_.empty()) facts_before_.back().emplace(name, facts);
+    std::replace(facts.shape->begin(), facts.shape->end(), it->second.dimension, it->second.value);
+  }
+}
+
+Refs Walk::call_by_cases(torch::jit::Function& function, Refs arguments, std::size_t number, std::vector<std::int64_t>& values) {
+  const Ref unknown = arguments.at(number);
+  std::vector<std::pair<std::int64_t, Branch>> cases;
+  std::string refused;
+  for (const std::int64_t v : values) {
+    arguments[number] = make_int(v);
+    Branch branch = record([&] { return call(function, arguments); });
+    if (branch.raised.empty()) cases.emplace_back(v, std::move(branch));
+    else refused = branch.raised;
+  }
+  if (cases.empty()) throw Raised(refused);
+  values.clear();
+  for (const auto& [v, branch] : cases) values.push_back(v);
+  net_.origin = "case";
+  const std::function<Refs(std::size_t)> choose_from = [&](std::size_t i) -> Refs {
+    if (i + 1 == cases.size()) return go_on_with(cases[i].second);
+    Branch rest = record([&] { return choose_from(i + 1); });
+    const std::string is = net_.emit("Equal", {unknown->name, net_.tensor_of(make_int(cases[i].first))});
+    return either(is, cases[i].second, rest);
+  };
+  return choose_from(0);
 }
 
 // What the branch did holds.
@@ -227,7 +275,7 @@ Ref Walk::merged(const Val& a, const Val& b, DraftBody& then_body, DraftBody& el
   return v;
 }
 
-void Walk::either(torch::jit::Node* n, const std::string& condition, Branch& a, Branch& b, Env& env) {
+Refs Walk::either(const std::string& condition, Branch& a, Branch& b) {
   auto then_body = std::make_shared<DraftBody>(), else_body = std::make_shared<DraftBody>();
   then_body->name = "then";
   else_body->name = "else";
@@ -237,8 +285,9 @@ void Walk::either(torch::jit::Node* n, const std::string& condition, Branch& a, 
   node.op = "If";
   node.inputs = {net_.cast(condition, DataType::kBool)};
   const auto merge = [&](const Val& x, const Val& y) { return merged(x, y, *then_body, *else_body, node); };
-  for (std::size_t i = 0; i < n->outputs().size(); ++i)
-    env[n->outputs()[i]] = a.results[i] == b.results[i] ? a.results[i] : merge(*a.results[i], *b.results[i]);
+  Refs results;
+  for (std::size_t i = 0; i < std::min(a.results.size(), b.results.size()); ++i)
+    results.push_back(a.results[i] == b.results[i] ? a.results[i] : merge(*a.results[i], *b.results[i]));
   std::set<Ref> changed;
   for (const auto* branch : {&a, &b})
     for (const auto& [value, after] : branch->changed) changed.insert(value);
@@ -248,10 +297,11 @@ void Walk::either(torch::jit::Node* n, const std::string& condition, Branch& a, 
     mutate(value);
     *value = *after;
   }
-  if (node.outputs.empty()) return;
+  if (node.outputs.empty()) return results;
   node.bodies = {{"then_branch", then_body}, {"else_branch", else_body}};
   capture(node);
   net_.add_node(std::move(node));
+  return results;
 }
 
 // --- loops --------------------------------------------------------------------------------------------------------

@@ -153,6 +153,19 @@ Refs Walk::is_instance(Node* n, const Refs& in) {
   return {make_bool(false)};
 }
 
+// item in list
+Refs Walk::contains(Node*, const Refs& in) {
+  if (in.size() != 2 || !in[0]->is_list() || !in[1]->is_number() || in[1]->is_known()) return {};
+  std::string any;
+  for (const Ref& item : in[0]->items) {
+    if (item->kind == Kind::kInt && item->is_known()) compared_.insert(item->integer);
+    const DataType type = promoted(net_, {item, in[1]});
+    const std::string is = net_.emit("Equal", {net_.tensor_of(item, type), net_.tensor_of(in[1], type)});
+    any = any.empty() ? is : net_.emit("Or", {any, is});
+  }
+  return {any.empty() ? make_bool(false) : net_.number_of(any, Kind::kBool)};
+}
+
 Refs Walk::is_same(Node* n, const Refs& in) {
   const bool negated = n->kind() == torch::jit::aten::__isnot__;
   if (in[0]->kind == Kind::kOther || in[1]->kind == Kind::kOther) throw Unmapped("whether a value is there is not known");
@@ -306,7 +319,7 @@ const std::map<std::string, Walk::Step>& Walk::steps() {
       {"prim::unchecked_unwrap_optional", &W::first}, {"aten::_unwrap_optional", &W::first}, {"prim::data", &W::first},
       {"prim::NumToTensor", &W::number_to_tensor}, {"prim::ImplicitTensorToNum", &W::tensor_to_number}, {"prim::dtype", &W::type_of},
       {"prim::device", &W::device_of}, {"prim::isinstance", &W::is_instance}, {"aten::__is__", &W::is_same}, {"aten::__isnot__", &W::is_same},
-      {"prim::max", &W::extreme}, {"prim::min", &W::extreme}, {"aten::size", &W::size}, {"prim::shape", &W::size}, {"aten::dim", &W::rank},
+      {"aten::__contains__", &W::contains}, {"prim::max", &W::extreme}, {"prim::min", &W::extreme}, {"aten::size", &W::size}, {"prim::shape", &W::size}, {"aten::dim", &W::rank},
       {"aten::numel", &W::count}, {"aten::len", &W::length}, {"aten::is_floating_point", &W::is_floating}, {"aten::__getitem__", &W::get_item},
       {"aten::_set_item", &W::set_item}, {"aten::append", &W::append}, {"aten::extend", &W::extend}, {"aten::insert", &W::insert},
       {"aten::pop", &W::pop}, {"aten::clear", &W::clear}, {"aten::list", &W::copy_list}, {"aten::copy", &W::copy_list}, {"aten::keys", &W::keys},

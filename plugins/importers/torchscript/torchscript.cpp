@@ -3,6 +3,8 @@
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include <algorithm>
+
 #include "core/base/guarded.h"
 #include "core/plugin/registry.h"
 #include "plugins/importers/torchscript/walk.h"
@@ -13,7 +15,7 @@ namespace {
 
 using namespace torchscript;
 
-constexpr int kMostWalks = 4;
+constexpr int kMostWalks = 5;
 
 Failure needs_trust(const std::string& path, const Archive& archive) {
   return fail(ErrorCode::kNeedsTrust,
@@ -59,6 +61,10 @@ class Reading {
       QUANVAS_CHECK(job_.check());
       const auto before = learned_;
       QUANVAS_TRY(Draft draft, walk(true));
+      if (wants_cases(draft)) {
+        cases_.assign(compared_.begin(), compared_.end());
+        continue;
+      }
       if (same(before, learned_) || i + 1 == kMostWalks) return settle(std::move(draft));
     }
     return walk(false);
@@ -75,6 +81,8 @@ class Reading {
   std::vector<std::string> open_;  // inputs of unknown rank
   std::int64_t batch_ = 0;         // the symbol of the freed batch; 0: none
   bool free_batch_ = true;
+  std::set<std::int64_t> compared_;
+  std::vector<std::int64_t> cases_;
 
   static bool same(const std::map<std::string, TensorFacts>& a, const std::map<std::string, TensorFacts>& b) {
     const auto equal = [](const auto& x, const auto& y) { return x.first == y.first && x.second.type == y.second.type && x.second.shape == y.second.shape; };
@@ -100,6 +108,41 @@ class Reading {
     return walk(false);
   }
 
+  // A number of the input that the program compares with others: walked for each of them, when the code cannot be
+  // followed without knowing it.
+  Refs call(Net& net, Walk& walk, torch::jit::Function& function, const Refs& arguments) {
+    if (cases_.empty()) {
+      const Refs results = walk.call(function, arguments);
+      compared_ = walk.compared();
+      return results;
+    }
+    std::size_t number = 0;
+    for (std::size_t i = 1; i < arguments.size(); ++i)
+      if (is_open_number(net, arguments[i])) number = i;
+    std::vector<std::int64_t> values = cases_;
+    const Refs results = walk.call_by_cases(function, arguments, number, values);
+    std::string list;
+    for (const std::int64_t v : values) list += (list.empty() ? "" : ", ") + std::to_string(v);
+    if (told_.insert("cases").second)
+      job_.issue({Severity::kInfo, path_, "The network is read for '" + arguments[number]->name + "' = " + list + "; any other value is run as the last of them.",
+                  "For one of them alone give it: --shape " + arguments[number]->name + "=" + std::to_string(values.back()) + "."});
+    return results;
+  }
+
+  static bool is_open_number(const Net& net, const Ref& v) { return v->kind == Kind::kInt && !v->is_known() && net.is_input(v->name); }
+
+  // Whether the walk is worth being repeated by cases: one number among the inputs, and branches that depend on it.
+  bool wants_cases(const Draft& draft) {
+    std::size_t numbers = 0;
+    for (const std::string& t : draft.inputs) {
+      const TensorFacts* facts = draft.known(t);
+      numbers += facts && facts->type == DataType::kInt64 && facts->shape && facts->shape->empty();
+    }
+    constexpr std::size_t kMostCases = 16;
+    const bool unclear = std::any_of(draft.nodes.begin(), draft.nodes.end(), [](const DraftNode& n) { return !n.bodies.empty() || !n.opaque_reason.empty(); });
+    return numbers == 1 && unclear && cases_.empty() && !compared_.empty() && compared_.size() <= kMostCases;
+  }
+
   Result<Draft> walk(bool free_batch) {
     free_batch_ = free_batch;
     batch_ = 0;
@@ -113,7 +156,7 @@ class Reading {
       QUANVAS_CHECK(add_inputs(net, walk, arguments));
       const auto method = module_.get_method("forward");
       net.is_leaf = module_.named_children().size() == 0;
-      const Refs results = walk.call(method.function(), arguments);
+      const Refs results = call(net, walk, method.function(), arguments);
       QUANVAS_CHECK(add_outputs(net, results));
     } catch (const Stopped& e) {
       return Failure(e.error);

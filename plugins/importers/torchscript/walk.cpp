@@ -126,7 +126,20 @@ Refs Walk::mapped(torch::jit::Node* n, const Refs& in) {
   }
   if (in_place) return write_in_place(n, in, out);
   share(base, in, out);
+  note_comparison(base, in, out);
   return out;
+}
+
+// A number that only a run knows and one that is known: what the program tells about its input.
+void Walk::note_comparison(const std::string& op, const Refs& in, const Refs& out) {
+  if ((op != "aten::eq" && op != "aten::ne") || in.size() != 2 || out.empty()) return;
+  const bool first = in[0]->kind == Kind::kInt && !in[0]->is_known();
+  const Ref &unknown = in[first ? 0 : 1], &number = in[first ? 1 : 0];
+  if (unknown->kind != Kind::kInt || unknown->is_known() || number->kind != Kind::kInt || !number->is_known()) return;
+  compared_.insert(number->integer);
+  const auto value = net_.known.value(unknown->name);
+  if (value && value->cells.size() == 1 && value->cells[0].symbol < onnx_import::kUnknownDim)
+    equalities_[out[0]->name] = {value->cells[0].symbol, number->integer, op == "aten::ne"};
 }
 
 // Numbers where the schema says number.

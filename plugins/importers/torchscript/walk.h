@@ -6,6 +6,7 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -40,6 +41,12 @@ class Walk {
   Ref import_value(const c10::IValue& value, const std::string& name);
   Refs call(torch::jit::Function& function, const Refs& arguments);
 
+  // The same for one argument that is a number of the network's input: walked for each of `values`, and the results
+  // chosen by what the number is when the network runs. Values that the program refuses are left out; those that stay
+  // come back in `values`, and the last one stands for all others.
+  Refs call_by_cases(torch::jit::Function& function, Refs arguments, std::size_t number, std::vector<std::int64_t>& values);
+
+  const std::set<std::int64_t>& compared() const { return compared_; }  // with numbers that only a run knows
   bool writes_state() const { return writes_state_; }
   const std::vector<std::string>& checks() const { return checks_; }  // errors that inputs could raise
 
@@ -50,6 +57,13 @@ class Walk {
   std::vector<std::map<Ref, Val>> journals_;       // what was changed in each branch that is being walked, as it was
   std::map<int, std::vector<std::weak_ptr<Val>>> groups_;
   std::vector<std::string> checks_;
+  std::set<std::int64_t> compared_;
+  struct Equality {
+    std::int64_t dimension = 0, value = 0;  // a symbol; what it is compared with
+    bool negated = false;
+  };
+  std::map<std::string, Equality> equalities_;  // by the name of the truth value
+  std::vector<std::map<std::string, TensorFacts>> facts_before_;  // of tensors whose facts a branch has made sharper
   bool writes_state_ = false, remembers_ = true;
   int next_group_ = 1, depth_ = 0;
   std::int64_t walked_ = 0;
@@ -66,6 +80,7 @@ class Walk {
   void share(const std::string& op, const Refs& in, const Refs& out);
   Refs write_in_place(torch::jit::Node* node, const Refs& in, const Refs& out);
   void mutate(const Ref& value);
+  void note_comparison(const std::string& op, const Refs& in, const Refs& out);
   Refs opaque(torch::jit::Node* node, const Refs& in, const std::string& why);
   Ref read(const torch::jit::Value* value, const Env& env) const;
 
@@ -91,6 +106,7 @@ class Walk {
   Refs device_of(torch::jit::Node*, const Refs&);
   Refs is_instance(torch::jit::Node*, const Refs&);
   Refs is_same(torch::jit::Node*, const Refs&);
+  Refs contains(torch::jit::Node*, const Refs&);
   Refs extreme(torch::jit::Node*, const Refs&);
   Refs size(torch::jit::Node*, const Refs&);
   Refs rank(torch::jit::Node*, const Refs&);
@@ -125,11 +141,13 @@ class Walk {
   };
   void branch_or_loop(torch::jit::Node* node, Env& env);
   void choose(torch::jit::Node* node, Env& env);
+  Branch record(const std::function<Refs()>& walk);
   Branch walk_branch(torch::jit::Block* block, Env& env);
+  Refs either(const std::string& condition, Branch& a, Branch& b);
+  void assume(const std::string& condition, bool holds);
   Refs go_on_with(Branch& branch);
   void spoil(const Branch& branch, const std::string& why);
   void walk_inline(torch::jit::Node* node, torch::jit::Block* block, Env& env);
-  void either(torch::jit::Node* node, const std::string& condition, Branch& a, Branch& b, Env& env);
   Ref merged(const Val& a, const Val& b, DraftBody& then_body, DraftBody& else_body, DraftNode& out);
   void loop(torch::jit::Node* node, Env& env);
   bool unroll(torch::jit::Node* node, Env& env);
