@@ -117,7 +117,8 @@ void Wiring::open(const QString& path) {
 // Does not block: the answer opens the file again, this time with the trust; anything else leaves it closed.
 void Wiring::ask_for_trust(const QString& path, const QString& sentence) {
   window_->start_page()->set_idle();
-  auto* box = new QMessageBox(QMessageBox::Warning, tr("Run the model's code?"), tr("%1 brings code of its own.").arg(QFileInfo(path).fileName()), QMessageBox::Cancel, window_);
+  auto* box = new QMessageBox(QMessageBox::Warning, tr("Run the model's code?"),
+                              tr("%1 brings code of its own.").arg(QFileInfo(path).fileName()), QMessageBox::Cancel, window_);
   box->setObjectName(QStringLiteral("trust-question"));
   box->setInformativeText(sentence);
   box->setTextFormat(Qt::PlainText);  // the file's names stand in it

@@ -1,4 +1,5 @@
-// The list of a ZIP archive (with its 64-bit form) as LibTorch writes it: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+// The list of a ZIP archive (with its 64-bit form) as LibTorch writes it:
+// https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 #include "plugins/importers/torchscript_archive.h"
 
 #include <zlib.h>
@@ -17,25 +18,28 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kMostRatio = 100;                             // of a packed member
-constexpr std::uint64_t kMostUnpacked = std::uint64_t{64} << 20;      // of all packed members: code and pickles
-constexpr std::uint64_t kMostList = std::uint64_t{256} << 20;         // bytes of the archive's list
-constexpr std::uint64_t kMostText = std::uint64_t{16} << 20;          // bytes of one code file
+constexpr std::uint64_t kMostRatio = 100;                         // of a packed member
+constexpr std::uint64_t kMostUnpacked = std::uint64_t{64} << 20;  // of all packed members: code and pickles
+constexpr std::uint64_t kMostList = std::uint64_t{256} << 20;     // bytes of the archive's list
+constexpr std::uint64_t kMostText = std::uint64_t{16} << 20;      // bytes of one code file
 constexpr std::size_t kMostName = 4096;
 constexpr std::size_t kEndSize = 22, kLocatorSize = 20, kEnd64Size = 56, kEntrySize = 46, kHeaderSize = 30;
 
-const char* const kHowToMake = "Make a TorchScript file of the network: torch.jit.trace(model, example).save(\"model.ts.pt\"), or "
-                               "torch.jit.script(model).save(...); or export it as ONNX.";
+const char* const kHowToMake =
+    "Make a TorchScript file of the network: torch.jit.trace(model, example).save(\"model.ts.pt\"), or "
+    "torch.jit.script(model).save(...); or export it as ONNX.";
 
 std::uint64_t number(const std::string& bytes, std::size_t at, int width) {
   std::uint64_t v = 0;
-  for (int i = width - 1; i >= 0; --i) v = v << 8 | static_cast<std::uint8_t>(bytes[at + static_cast<std::size_t>(i)]);
+  for (int i = width - 1; i >= 0; --i)
+    v = v << 8 | static_cast<std::uint8_t>(bytes[at + static_cast<std::size_t>(i)]);
   return v;
 }
 
 std::string shown(const std::string& name) {
   std::string out;
-  for (const char c : name.substr(0, 80)) out += static_cast<unsigned char>(c) < 32 || c == 127 || (c & 0x80) ? '?' : c;
+  for (const char c : name.substr(0, 80))
+    out += static_cast<unsigned char>(c) < 32 || c == 127 || (c & 0x80) ? '?' : c;
   return out;
 }
 
@@ -82,7 +86,8 @@ class Reader {
                 "Save or copy the model again.");
   }
   Failure hostile(const std::string& what) const {
-    return fail(ErrorCode::kCorrupt, "'" + path_ + "' is not read: " + what + ". No program writes such a model file.",
+    return fail(ErrorCode::kCorrupt,
+                "'" + path_ + "' is not read: " + what + ". No program writes such a model file.",
                 "Use a model from a source that you trust.");
   }
   Failure other(const std::string& what) const {
@@ -91,9 +96,11 @@ class Reader {
 
   Status open() {
     std::error_code ec;
-    if (fs::is_directory(path_, ec)) return fail(ErrorCode::kInvalidArgument, "'" + path_ + "' is a folder.", "Give a file.");
+    if (fs::is_directory(path_, ec))
+      return fail(ErrorCode::kInvalidArgument, "'" + path_ + "' is a folder.", "Give a file.");
     in_.open(path_, std::ios::binary);
-    if (!in_) return fail(ErrorCode::kIo, "'" + path_ + "' cannot be read.", "Check that it is there and readable.");
+    if (!in_)
+      return fail(ErrorCode::kIo, "'" + path_ + "' cannot be read.", "Check that it is there and readable.");
     in_.seekg(0, std::ios::end);
     size_ = static_cast<std::uint64_t>(std::max<std::streamoff>(in_.tellg(), 0));
     if (size_ == 0) return bad("it is empty");
@@ -120,15 +127,18 @@ class Reader {
       return other("is a pickle of an old torch.save(): weights, or a Python object, without the network's code");
     if (head.size() > 1 && head[0] == '\x80' && head[1] >= 2 && head[1] <= 5)
       return other("is a Python pickle, not TorchScript; pickles run any code and are never read");
-    return fail(ErrorCode::kCorrupt, "'" + path_ + "' is not a TorchScript file: it does not begin as a ZIP archive does.",
-                kHowToMake);
+    return fail(ErrorCode::kCorrupt,
+                "'" + path_ + "' is not a TorchScript file: it does not begin as a ZIP archive does.", kHowToMake);
   }
 
   Status find_list() {
     const std::uint64_t n = std::min<std::uint64_t>(size_, kEndSize + 0xffff);
     QUANVAS_TRY(const std::string tail, bytes(size_ - n, n, "end"));
-    const std::size_t at = tail.size() < kEndSize ? std::string::npos : tail.rfind("PK\5\6", tail.size() - kEndSize);
-    if (at == std::string::npos) return bad("its list of contents is missing; the file ends in the middle, after " + std::to_string(size_) + " bytes");
+    const std::size_t at =
+        tail.size() < kEndSize ? std::string::npos : tail.rfind("PK\5\6", tail.size() - kEndSize);
+    if (at == std::string::npos)
+      return bad("its list of contents is missing; the file ends in the middle, after " + std::to_string(size_) +
+                 " bytes");
     if (number(tail, at + 4, 2) != 0 || number(tail, at + 6, 2) != 0) return bad("it is one part of several");
     count_ = number(tail, at + 10, 2);
     list_size_ = number(tail, at + 12, 4);
@@ -158,9 +168,12 @@ class Reader {
     std::size_t at = 0;
     std::set<std::string> names;
     for (std::uint64_t i = 0; i < count_; ++i) {
-      if (list.size() - at < kEntrySize || list.compare(at, 4, "PK\1\2") != 0) return bad("entry " + std::to_string(i + 1) + " of its list of contents is damaged");
-      const std::size_t name = number(list, at + 28, 2), extra = number(list, at + 30, 2), comment = number(list, at + 32, 2);
-      if (list.size() - at - kEntrySize < name + extra + comment) return bad("its list of contents ends in the middle");
+      if (list.size() - at < kEntrySize || list.compare(at, 4, "PK\1\2") != 0)
+        return bad("entry " + std::to_string(i + 1) + " of its list of contents is damaged");
+      const std::size_t name = number(list, at + 28, 2), extra = number(list, at + 30, 2),
+                        comment = number(list, at + 32, 2);
+      if (list.size() - at - kEntrySize < name + extra + comment)
+        return bad("its list of contents ends in the middle");
       Member m;
       m.name = list.substr(at + kEntrySize, name);
       QUANVAS_CHECK(check_name(m.name));
@@ -178,7 +191,8 @@ class Reader {
       return hostile("it holds a file called '" + shown(name) + "'");
     for (std::size_t at = 0; at <= name.size();) {
       const std::size_t end = std::min(name.find('/', at), name.size());
-      if (name.compare(at, end - at, "..") == 0) return hostile("it holds a file called '" + shown(name) + "', which leaves its folder");
+      if (name.compare(at, end - at, "..") == 0)
+        return hostile("it holds a file called '" + shown(name) + "', which leaves its folder");
       at = end + 1;
     }
     return {};
@@ -191,8 +205,14 @@ class Reader {
     m.size = number(list, at + 24, 4);
     m.header = number(list, at + 42, 4);
     read_long_sizes(extra, m);
-    if (flags & 1) return fail(ErrorCode::kUnsupported, "'" + path_ + "' is encrypted ('" + shown(m.name) + "').", "Decrypt it first.");
-    if (method != 0 && method != 8) return fail(ErrorCode::kUnsupported, "'" + path_ + "': '" + shown(m.name) + "' is packed with method " + std::to_string(method) + ", which LibTorch does not know.", "Save the model again.");
+    if (flags & 1)
+      return fail(ErrorCode::kUnsupported, "'" + path_ + "' is encrypted ('" + shown(m.name) + "').",
+                  "Decrypt it first.");
+    if (method != 0 && method != 8)
+      return fail(ErrorCode::kUnsupported,
+                  "'" + path_ + "': '" + shown(m.name) + "' is packed with method " + std::to_string(method) +
+                      ", which LibTorch does not know.",
+                  "Save the model again.");
     m.deflated = method == 8;
     if (!m.deflated && m.packed != m.size) return bad("'" + shown(m.name) + "' has two different sizes");
     return {};
@@ -218,15 +238,20 @@ class Reader {
     std::uint64_t unpacked = 0;
     std::vector<std::pair<std::uint64_t, std::uint64_t>> places;
     for (Member& m : out_.members) {
-      if (m.deflated && (m.size > kMostRatio * std::max<std::uint64_t>(m.packed, 64) || (unpacked += m.size) > kMostUnpacked))
+      if (m.deflated &&
+          (m.size > kMostRatio * std::max<std::uint64_t>(m.packed, 64) || (unpacked += m.size) > kMostUnpacked))
         return hostile("'" + shown(m.name) + "' is " + amount(m.packed) + " that would become " + amount(m.size));
-      if (m.header > list_at_ || kHeaderSize > list_at_ - m.header) return bad("'" + shown(m.name) + "' lies beyond its end");
+      if (m.header > list_at_ || kHeaderSize > list_at_ - m.header)
+        return bad("'" + shown(m.name) + "' lies beyond its end");
       QUANVAS_TRY(const std::string header, bytes(m.header, kHeaderSize, "contents"));
-      if (header.compare(0, 4, "PK\3\4") != 0) return bad("'" + shown(m.name) + "' is not where the list of contents says");
+      if (header.compare(0, 4, "PK\3\4") != 0)
+        return bad("'" + shown(m.name) + "' is not where the list of contents says");
       m.begin = m.header + kHeaderSize + number(header, 26, 2) + number(header, 28, 2);
-      if (m.begin > list_at_ || m.packed > list_at_ - m.begin) return bad("'" + shown(m.name) + "' lies beyond its end");
+      if (m.begin > list_at_ || m.packed > list_at_ - m.begin)
+        return bad("'" + shown(m.name) + "' lies beyond its end");
       QUANVAS_TRY(const std::string name, bytes(m.header + kHeaderSize, number(header, 26, 2), "contents"));
-      if (name != m.name) return hostile("it calls one file both '" + shown(m.name) + "' and '" + shown(name) + "'");
+      if (name != m.name)
+        return hostile("it calls one file both '" + shown(m.name) + "' and '" + shown(name) + "'");
       places.emplace_back(m.header, m.begin + m.packed);
     }
     std::sort(places.begin(), places.end());
@@ -236,18 +261,24 @@ class Reader {
   }
 
   bool has(const std::string& name) const {
-    return std::any_of(out_.members.begin(), out_.members.end(), [&](const Member& m) { return m.name == out_.root + "/" + name; });
+    return std::any_of(out_.members.begin(), out_.members.end(),
+                       [&](const Member& m) { return m.name == out_.root + "/" + name; });
   }
 
   Status classify() {
     if (out_.members.empty()) return other("is an empty archive");
     const std::string& first = out_.members[0].name;
     out_.root = first.substr(0, first.find('/'));
-    const bool one_root = std::all_of(out_.members.begin(), out_.members.end(), [&](const Member& m) { return m.name.compare(0, out_.root.size() + 1, out_.root + "/") == 0; });
-    const bool has_code = std::any_of(out_.members.begin(), out_.members.end(), [&](const Member& m) { return m.name.compare(0, out_.root.size() + 6, out_.root + "/code/") == 0; });
+    const bool one_root = std::all_of(out_.members.begin(), out_.members.end(), [&](const Member& m) {
+      return m.name.compare(0, out_.root.size() + 1, out_.root + "/") == 0;
+    });
+    const bool has_code = std::any_of(out_.members.begin(), out_.members.end(), [&](const Member& m) {
+      return m.name.compare(0, out_.root.size() + 6, out_.root + "/code/") == 0;
+    });
     if (one_root && has("data.pkl") && has_code) return {};
     if (one_root && has("data.pkl"))
-      return other("is a checkpoint (state dict or pickled module of torch.save()): weights without the network's code");
+      return other(
+          "is a checkpoint (state dict or pickled module of torch.save()): weights without the network's code");
     if (one_root && has_code) return bad("it has code, but no 'data.pkl'");
     return other("is a ZIP archive, but no TorchScript file: it has no 'data.pkl' and no 'code/'");
   }
@@ -277,8 +308,10 @@ class Reader {
         ++out_.tensors;
         out_.tensor_bytes += m.size;
       }
-      if (m.deflated || !is_tensor) QUANVAS_CHECK(read_small(m, inner));
-      else QUANVAS_CHECK(check_sum(m));
+      if (m.deflated || !is_tensor)
+        QUANVAS_CHECK(read_small(m, inner));
+      else
+        QUANVAS_CHECK(check_sum(m));
     }
     return {};
   }
@@ -298,10 +331,12 @@ class Reader {
 
   void look_at_code(const std::string& text) {
     out_.code_lines += std::count(text.begin(), text.end(), '\n');
-    static const std::regex call(R"(\bops\.([A-Za-z_]\w{0,99})\.(\w{1,100}))"), custom(R"(__torch__\.torch\.classes\.(\w{1,99}\.\w{1,99}))");
+    static const std::regex call(R"(\bops\.([A-Za-z_]\w{0,99})\.(\w{1,100}))"),
+        custom(R"(__torch__\.torch\.classes\.(\w{1,99}\.\w{1,99}))");
     for (std::sregex_iterator it(text.begin(), text.end(), call), end; it != end; ++it)
       if ((*it)[1] != "prim" && (*it)[1] != "aten") out_.operators.insert((*it)[1].str() + "::" + (*it)[2].str());
-    for (std::sregex_iterator it(text.begin(), text.end(), custom), end; it != end; ++it) out_.classes.insert((*it)[1]);
+    for (std::sregex_iterator it(text.begin(), text.end(), custom), end; it != end; ++it)
+      out_.classes.insert((*it)[1]);
   }
 
   template <class Use>
@@ -343,18 +378,21 @@ std::string listed(const std::set<std::string>& names) {
 }  // namespace
 
 std::string Archive::content() const {
-  std::string out = counted(static_cast<std::int64_t>(code_files.size()), "code file") + " with " + counted(code_lines, "line") + ", " +
-                    counted(tensors, "tensor") + " of " + amount(tensor_bytes);
+  std::string out = counted(static_cast<std::int64_t>(code_files.size()), "code file") + " with " +
+                    counted(code_lines, "line") + ", " + counted(tensors, "tensor") + " of " + amount(tensor_bytes);
   if (!version.empty()) out += ", archive format " + version;
   if (!operators.empty()) out += ", operators that are not LibTorch's own (" + listed(operators) + ")";
   if (!classes.empty()) out += ", classes of other programs (" + listed(classes) + ")";
   return out;
 }
 
-Result<Archive> read_archive(const std::string& path) { return Reader(path).read(); }
+Result<Archive> read_archive(const std::string& path) {
+  return Reader(path).read();
+}
 
 int probe(const std::string& path, const std::string& head) {
-  const bool named = ends_with(path, ".pt") || ends_with(path, ".ts") || ends_with(path, ".jit") || ends_with(path, ".pth") || ends_with(path, ".ptl");
+  const bool named = ends_with(path, ".pt") || ends_with(path, ".ts") || ends_with(path, ".jit") ||
+                     ends_with(path, ".pth") || ends_with(path, ".ptl");
   const bool zip = head.compare(0, 4, "PK\3\4") == 0;
   if (named) return zip ? 95 : 70;
   return zip && head.find("data.pkl") != std::string::npos ? 60 : 0;

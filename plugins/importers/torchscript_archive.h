@@ -1,5 +1,5 @@
-// Quanvas - what a .pt file is, found out without LibTorch: the list of a ZIP archive is checked before anything that
-// could run code sees the file. Reads no more than the file holds; safe on any bytes.
+// Quanvas - what a .pt file is, found out without LibTorch: the list of a ZIP archive is checked before anything
+// that could run code sees the file. Reads no more than the file holds; safe on any bytes.
 #pragma once
 
 #include <cstdint>
@@ -12,20 +12,20 @@
 namespace quanvas::torchscript {
 
 struct Member {
-  std::string name;              // with the archive's top folder
-  std::uint64_t header = 0;      // byte of its local header
-  std::uint64_t begin = 0;       // byte of its data
-  std::uint64_t packed = 0;      // bytes in the file
-  std::uint64_t size = 0;        // bytes of what is packed
+  std::string name;          // with the archive's top folder
+  std::uint64_t header = 0;  // byte of its local header
+  std::uint64_t begin = 0;   // byte of its data
+  std::uint64_t packed = 0;  // bytes in the file
+  std::uint64_t size = 0;    // bytes of what is packed
   std::uint32_t crc = 0;
   bool deflated = false;
 };
 
 struct Archive {
-  std::string root;              // the top folder, without '/'
-  std::string hash;              // of the whole file, 32 hex digits
-  std::string version;           // of the archive's format, as written in it; may be empty
-  std::vector<Member> members;   // in the order of the list
+  std::string root;             // the top folder, without '/'
+  std::string hash;             // of the whole file, 32 hex digits
+  std::string version;          // of the archive's format, as written in it; may be empty
+  std::vector<Member> members;  // in the order of the list
   std::vector<std::string> code_files;
   std::int64_t code_lines = 0;
   std::int64_t tensors = 0;

@@ -18,8 +18,8 @@ struct Entry {
   std::string name, bytes;
   bool deflated = false;
   std::uint16_t flags = 0;
-  std::string listed;             // name in the list of contents when it is another
-  std::int64_t size = -1;         // said, when not the true one
+  std::string listed;      // name in the list of contents when it is another
+  std::int64_t size = -1;  // said, when not the true one
 };
 
 void put(std::string& out, std::uint64_t v, int width) {
@@ -54,7 +54,8 @@ void put_common(std::string& out, const Entry& e, const std::string& packed, con
 std::string zip(const std::vector<Entry>& entries, bool is_long = false) {
   std::string out, list;
   for (const Entry& e : entries) {
-    const std::string packed = e.deflated ? deflated(e.bytes) : e.bytes, listed = e.listed.empty() ? e.name : e.listed;
+    const std::string packed = e.deflated ? deflated(e.bytes) : e.bytes,
+                      listed = e.listed.empty() ? e.name : e.listed;
     const std::size_t at = out.size();
     out += "PK\3\4";
     put_common(out, e, packed, e.name);
@@ -97,7 +98,10 @@ std::string zip(const std::vector<Entry>& entries, bool is_long = false) {
 
 const std::string kCode = "class Net(Module):\n  def forward(self, x):\n    return ops.custom.double(x)\n";
 std::vector<Entry> net() {
-  return {{"net/data.pkl", "\x80\x02."}, {"net/code/__torch__.py", kCode, true, 0, "", -1}, {"net/data/0", std::string(400, '\1')}, {"net/version", "3\n"}};
+  return {{"net/data.pkl", "\x80\x02."},
+          {"net/code/__torch__.py", kCode, true, 0, "", -1},
+          {"net/data/0", std::string(400, '\1')},
+          {"net/version", "3\n"}};
 }
 
 class ArchiveTest : public testing::Test {
@@ -125,7 +129,9 @@ TEST_F(ArchiveTest, SaysWhatTheFileHolds) {
     EXPECT_EQ(a->root, "net");
     EXPECT_EQ(a->members.size(), 4u);
     EXPECT_EQ(a->code_files, std::vector<std::string>{"code/__torch__.py"});
-    EXPECT_EQ(a->content(), "1 code file with 3 lines, 1 tensor of 400 bytes, archive format 3, operators that are not LibTorch's own (custom::double)");
+    EXPECT_EQ(a->content(),
+              "1 code file with 3 lines, 1 tensor of 400 bytes, archive format 3, operators that are not "
+              "LibTorch's own (custom::double)");
     EXPECT_EQ(a->hash.size(), 32u);
   }
 }
@@ -214,7 +220,9 @@ TEST_F(ArchiveTest, TheImporterNeverCrashes) {
   const struct {
     std::string bytes;
     const char* sentence;
-  } rows[] = {{zip(net()), "custom::double"}, {zip(wrong_code), "net.pt'"}, {zip({{"net/data.pkl", "garbage"}, {"net/code/a.py", "x"}, {"net/version", "3\n"}}), "net.pt'"}};
+  } rows[] = {{zip(net()), "custom::double"},
+              {zip(wrong_code), "net.pt'"},
+              {zip({{"net/data.pkl", "garbage"}, {"net/code/a.py", "x"}, {"net/version", "3\n"}}), "net.pt'"}};
   for (const auto& row : rows) {
     const auto imported = import_file(file(row.bytes), trust, job);
     ASSERT_FALSE(imported);

@@ -71,12 +71,18 @@ inline Result<Tensors> run(const Model& model, const Tensors& inputs) {
 
 // What a module gives, as the list of its tensors.
 inline void flatten(const c10::IValue& v, Tensors& out) {
-  if (v.isTensor()) out.push_back(v.toTensor());
-  else if (v.isInt()) out.push_back(at::scalar_tensor(v.toInt(), at::kLong));
-  else if (v.isDouble()) out.push_back(at::scalar_tensor(v.toDouble(), at::kFloat));
-  else if (v.isBool()) out.push_back(at::scalar_tensor(v.toBool(), at::kBool));
-  else if (v.isTuple()) for (const auto& item : v.toTupleRef().elements()) flatten(item, out);
-  else if (v.isList()) for (const c10::IValue& item : v.toListRef()) flatten(item, out);
+  if (v.isTensor())
+    out.push_back(v.toTensor());
+  else if (v.isInt())
+    out.push_back(at::scalar_tensor(v.toInt(), at::kLong));
+  else if (v.isDouble())
+    out.push_back(at::scalar_tensor(v.toDouble(), at::kFloat));
+  else if (v.isBool())
+    out.push_back(at::scalar_tensor(v.toBool(), at::kBool));
+  else if (v.isTuple())
+    for (const auto& item : v.toTupleRef().elements()) flatten(item, out);
+  else if (v.isList())
+    for (const c10::IValue& item : v.toListRef()) flatten(item, out);
 }
 
 // max|a-b| / max|b|; infinite when shapes or types differ.

@@ -1,5 +1,5 @@
-// Branches and loops. Those that are known are walked; the others become If and Loop, and what the two ways of a branch
-// leave behind (results, attributes, items of lists) is merged into results of the If.
+// Branches and loops. Those that are known are walked; the others become If and Loop, and what the two ways of a
+// branch leave behind (results, attributes, items of lists) is merged into results of the If.
 #include <algorithm>
 #include <iterator>
 #include <limits>
@@ -12,8 +12,8 @@ namespace {
 constexpr std::int64_t kMostRounds = 4096;
 
 bool equal_values(const Val& a, const Val& b) {
-  return a.kind == b.kind && a.integer == b.integer && a.real == b.real && a.text == b.text && a.name == b.name && a.items == b.items &&
-         a.members == b.members && a.type == b.type && a.spoiled == b.spoiled;
+  return a.kind == b.kind && a.integer == b.integer && a.real == b.real && a.text == b.text && a.name == b.name &&
+         a.items == b.items && a.members == b.members && a.type == b.type && a.spoiled == b.spoiled;
 }
 
 // Runs `walk` with the nodes of a subgraph as the draft's.
@@ -81,7 +81,9 @@ void prune(DraftNode& node, const std::set<std::string>& wanted) {
 void drop_dead(std::vector<DraftNode>& nodes, std::set<std::string> wanted) {
   std::vector<DraftNode> kept;
   for (auto n = nodes.rbegin(); n != nodes.rend(); ++n) {
-    if (std::none_of(n->outputs.begin(), n->outputs.end(), [&](const std::string& t) { return wanted.count(t) > 0; })) continue;
+    if (std::none_of(n->outputs.begin(), n->outputs.end(),
+                     [&](const std::string& t) { return wanted.count(t) > 0; }))
+      continue;
     if (!n->bodies.empty()) prune(*n, wanted);
     wanted.insert(n->inputs.begin(), n->inputs.end());
     kept.push_back(std::move(*n));
@@ -92,14 +94,18 @@ void drop_dead(std::vector<DraftNode>& nodes, std::set<std::string> wanted) {
 
 }  // namespace
 
-void drop_unread_results(Draft& draft) { drop_dead(draft.nodes, {draft.outputs.begin(), draft.outputs.end()}); }
+void drop_unread_results(Draft& draft) {
+  drop_dead(draft.nodes, {draft.outputs.begin(), draft.outputs.end()});
+}
 
 void Walk::branch_or_loop(torch::jit::Node* n, Env& env) {
   const std::size_t mark = net_.nodes->size();
   const std::string origin = std::exchange(net_.origin, n->kind().toQualString());
   try {
-    if (n->kind() == torch::jit::prim::If) choose(n, env);
-    else loop(n, env);
+    if (n->kind() == torch::jit::prim::If)
+      choose(n, env);
+    else
+      loop(n, env);
   } catch (const Unmapped& e) {
     net_.nodes->resize(mark);
     Refs in;
@@ -117,7 +123,8 @@ void Walk::walk_inline(torch::jit::Node* n, torch::jit::Block* b, Env& env) {
 
 void Walk::choose(torch::jit::Node* n, Env& env) {
   const Ref condition = read(n->inputs()[0], env);
-  if (!condition->is_number()) throw Unmapped(condition->kind == Kind::kOther ? condition->text : "its condition is no truth value");
+  if (!condition->is_number())
+    throw Unmapped(condition->kind == Kind::kOther ? condition->text : "its condition is no truth value");
   if (condition->is_known()) return walk_inline(n, n->blocks()[condition->integer ? 0 : 1], env);
   Branch a = walk_branch(n->blocks()[0], env), b = walk_branch(n->blocks()[1], env);
   if (!a.raised.empty() && !b.raised.empty()) throw Raised(a.raised);
@@ -186,21 +193,26 @@ void Walk::assume(const std::string& condition, bool holds) {
   const auto it = equalities_.find(condition);
   if (it == equalities_.end() || it->second.negated == holds) return;
   for (auto& [name, facts] : net_.draft.facts) {
-    if (!facts.shape || std::find(facts.shape->begin(), facts.shape->end(), it->second.dimension) == facts.shape->end()) continue;
+    if (!facts.shape ||
+        std::find(facts.shape->begin(), facts.shape->end(), it->second.dimension) == facts.shape->end())
+      continue;
     if (!facts_before_.empty()) facts_before_.back().emplace(name, facts);
     std::replace(facts.shape->begin(), facts.shape->end(), it->second.dimension, it->second.value);
   }
 }
 
-Refs Walk::call_by_cases(torch::jit::Function& function, Refs arguments, std::size_t number, std::vector<std::int64_t>& values) {
+Refs Walk::call_by_cases(torch::jit::Function& function, Refs arguments, std::size_t number,
+                         std::vector<std::int64_t>& values) {
   const Ref unknown = arguments.at(number);
   std::vector<std::pair<std::int64_t, Branch>> cases;
   std::string refused;
   for (const std::int64_t v : values) {
     arguments[number] = make_int(v);
     Branch branch = record([&] { return call(function, arguments); });
-    if (branch.raised.empty()) cases.emplace_back(v, std::move(branch));
-    else refused = branch.raised;
+    if (branch.raised.empty())
+      cases.emplace_back(v, std::move(branch));
+    else
+      refused = branch.raised;
   }
   if (cases.empty()) throw Raised(refused);
   values.clear();
@@ -237,25 +249,32 @@ Ref Walk::merged(const Val& a, const Val& b, DraftBody& then_body, DraftBody& el
   };
   if (!a.spoiled.empty() || !b.spoiled.empty()) return spoiled(a.spoiled.empty() ? b.spoiled : a.spoiled);
   const bool numbers = a.is_number() && b.is_number();
-  if (a.kind != b.kind && !numbers) return spoiled("a value is of another kind after one way of a branch than after the other");
+  if (a.kind != b.kind && !numbers)
+    return spoiled("a value is of another kind after one way of a branch than after the other");
   if (a.is_list() || a.kind == Kind::kObject) {
     Ref v = std::make_shared<Val>(a);
-    if (a.items.size() != b.items.size() || a.members.size() != b.members.size()) return spoiled("a list has another length after one way of a branch than after the other");
+    if (a.items.size() != b.items.size() || a.members.size() != b.members.size())
+      return spoiled("a list has another length after one way of a branch than after the other");
     for (std::size_t i = 0; i < a.items.size(); ++i)
       if (a.items[i] != b.items[i]) v->items[i] = merged(*a.items[i], *b.items[i], then_body, else_body, out);
     for (auto& [name, member] : v->members)
-      if (const auto other = b.members.find(name); other == b.members.end()) return spoiled("an attribute is only sometimes set");
-      else if (member != other->second) member = merged(*member, *other->second, then_body, else_body, out);
+      if (const auto other = b.members.find(name); other == b.members.end())
+        return spoiled("an attribute is only sometimes set");
+      else if (member != other->second)
+        member = merged(*member, *other->second, then_body, else_body, out);
     return v;
   }
   if (!numbers && a.kind != Kind::kTensor) return spoiled("a text depends on the network's input");
   const Refs both = {std::make_shared<Val>(a), std::make_shared<Val>(b)};
   const DataType type = numbers ? promoted(net_, both) : net_.type(a.name);
-  if (!numbers && net_.type(b.name) != type) return spoiled("a tensor is of another type after one way of a branch than after the other");
+  if (!numbers && net_.type(b.name) != type)
+    return spoiled("a tensor is of another type after one way of a branch than after the other");
   std::string names[2];
   DraftBody* bodies[2] = {&then_body, &else_body};
   for (int i = 0; i < 2; ++i) {
-    inside(net_, bodies[i]->nodes, [&] { names[i] = net_.tensor_of(both[static_cast<std::size_t>(i)], numbers ? type : DataType::kUndefined); });
+    inside(net_, bodies[i]->nodes, [&] {
+      names[i] = net_.tensor_of(both[static_cast<std::size_t>(i)], numbers ? type : DataType::kUndefined);
+    });
     bodies[i]->outputs.push_back(names[i]);
   }
   const std::string name = net_.new_tensor((net_.scope.empty() ? "" : net_.scope + ".") + "either");
@@ -271,6 +290,7 @@ Ref Walk::merged(const Val& a, const Val& b, DraftBody& then_body, DraftBody& el
   Ref v = std::make_shared<Val>(a);
   v->name = name;
   v->group = 0;
+  if (numbers) chosen_.insert(name);
   if (numbers) v->kind = type == DataType::kBool ? Kind::kBool : is_integer(type) ? Kind::kInt : Kind::kReal;
   return v;
 }
@@ -304,7 +324,8 @@ Refs Walk::either(const std::string& condition, Branch& a, Branch& b) {
   return results;
 }
 
-// --- loops --------------------------------------------------------------------------------------------------------
+// --- loops
+// --------------------------------------------------------------------------------------------------------
 
 void Walk::loop(torch::jit::Node* n, Env& env) {
   if (!unroll(n, env)) unknown_loop(n, env);
@@ -321,14 +342,22 @@ bool Walk::unroll(torch::jit::Node* n, Env& env) {
   Refs state;
   for (std::size_t i = 2; i < n->inputs().size(); ++i) state.push_back(read(n->inputs()[i], env));
   for (std::int64_t round = 0; round < most->integer && goes_on->integer; ++round) {
-    if (round > kMostRounds) throw Stopped({ErrorCode::kUnsupported, "A loop (" + place_of(n) + ") has more than " + std::to_string(kMostRounds) + " rounds.", "Export it as ONNX.", {}});
+    if (round > kMostRounds)
+      throw Stopped({ErrorCode::kUnsupported,
+                     "A loop (" + place_of(n) + ") has more than " + std::to_string(kMostRounds) + " rounds.",
+                     "Export it as ONNX.",
+                     {}});
     env[body->inputs()[0]] = make_int(round);
     for (std::size_t i = 0; i < state.size(); ++i) env[body->inputs()[i + 1]] = state[i];
     Branch walked = walk_branch(body, env);
     if (!walked.raised.empty()) throw Raised(walked.raised);
     if (!walked.results[0]->is_known()) {
       if (round == 0) return false;
-      throw Stopped({ErrorCode::kUnsupported, "When a loop ends (" + place_of(n) + ") depends on the network's input only after some rounds.", "Export it as ONNX.", {}});
+      throw Stopped(
+          {ErrorCode::kUnsupported,
+           "When a loop ends (" + place_of(n) + ") depends on the network's input only after some rounds.",
+           "Export it as ONNX.",
+           {}});
     }
     const Refs results = go_on_with(walked);
     goes_on = results[0];
@@ -394,7 +423,8 @@ void Walk::unknown_loop(torch::jit::Node* n, Env& env) {
     }
   });
   for (std::size_t i = 0; i < formals.size(); ++i)
-    if (std::find(carried.begin(), carried.end(), i) == carried.end() && !equal_values(*round.results[i + 1], *formals[i]))
+    if (std::find(carried.begin(), carried.end(), i) == carried.end() &&
+        !equal_values(*round.results[i + 1], *formals[i]))
       throw Unmapped("a list changes in a loop of unknown length");
   node.bodies = {{"body", body}};
   node.outputs.resize(carried.size());
@@ -405,7 +435,8 @@ void Walk::unknown_loop(torch::jit::Node* n, Env& env) {
   for (std::size_t k = 0; k < carried.size(); ++k) {
     net_.draft.facts[names[k]] = *net_.draft.known(body->inputs[k + 2]);
     const Ref& start = starts[carried[k]];
-    env[n->outputs()[carried[k]]] = start->kind == Kind::kTensor ? make_tensor(names[k]) : net_.number_of(names[k], start->kind);
+    env[n->outputs()[carried[k]]] =
+        start->kind == Kind::kTensor ? make_tensor(names[k]) : net_.number_of(names[k], start->kind);
   }
 }
 

@@ -1,4 +1,5 @@
-// Operators that have no counterpart in the graph's own set: a node that LibTorch runs itself (core/exec/torch_call.h).
+// Operators that have no counterpart in the graph's own set: a node that LibTorch runs itself
+// (core/exec/torch_call.h).
 #include <ATen/ATen.h>
 
 #include <cmath>
@@ -18,15 +19,25 @@ json argument(const Ref& v, Net& net, std::vector<std::string>& inputs) {
   }
   json items = json::array();
   switch (v->kind) {
-    case Kind::kNone: return nullptr;
-    case Kind::kInt: return v->integer;
-    case Kind::kReal: return std::isfinite(v->real) ? json(v->real) : json{{"real", v->real > 0 ? "inf" : v->real < 0 ? "-inf" : "nan"}};
-    case Kind::kBool: return v->integer != 0;
-    case Kind::kText: return v->text;
-    case Kind::kList: case Kind::kTuple:
+    case Kind::kNone:
+      return nullptr;
+    case Kind::kInt:
+      return v->integer;
+    case Kind::kReal:
+      return std::isfinite(v->real) ? json(v->real)
+                                    : json{{"real", v->real > 0   ? "inf"
+                                                    : v->real < 0 ? "-inf"
+                                                                  : "nan"}};
+    case Kind::kBool:
+      return v->integer != 0;
+    case Kind::kText:
+      return v->text;
+    case Kind::kList:
+    case Kind::kTuple:
       for (const Ref& item : v->items) items.push_back(argument(item, net, inputs));
       return items;
-    default: throw Unmapped(v->kind == Kind::kOther ? v->text : "an argument that is no tensor, number or list");
+    default:
+      throw Unmapped(v->kind == Kind::kOther ? v->text : "an argument that is no tensor, number or list");
   }
 }
 
@@ -83,14 +94,15 @@ void Walk::find_facts(const exec::TorchCall& call, const DraftNode& node) {
     auto out = exec::run_torch(call, inputs, node.outputs.size());
     return out ? std::optional(*out) : std::nullopt;
   };
-  const auto first = run(6), second = run(8);
-  if (!first || !second) return;
+  const auto first = run(6), second = run(8), single = run(1);  // a size of 1 may be special: squeeze
+  if (!first || !second || !single) return;
   for (std::size_t i = 0; i < node.outputs.size(); ++i) {
     const at::Tensor &a = (*first)[i], &b = (*second)[i];
-    if (a.dim() != b.dim()) continue;
+    if (a.dim() != b.dim() || a.dim() != (*single)[i].dim()) continue;
     TensorFacts facts{data_type(a.scalar_type()), a.sizes().vec()};
     for (std::size_t k = 0; k < facts.shape->size(); ++k)
-      if (a.size(static_cast<std::int64_t>(k)) != b.size(static_cast<std::int64_t>(k))) (*facts.shape)[k] = net_.draft.new_symbol();
+      if (a.size(static_cast<std::int64_t>(k)) != b.size(static_cast<std::int64_t>(k)))
+        (*facts.shape)[k] = net_.draft.new_symbol();
     net_.draft.facts[node.outputs[i]] = facts;
     net_.draft.declared[node.outputs[i]] = facts;
   }

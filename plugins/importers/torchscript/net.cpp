@@ -30,22 +30,34 @@ TensorData filled_with(DataType type, const Shape& shape, T value) {
 TensorData filled_tensor(DataType type, const Shape& shape, double value) {
   const auto integer = static_cast<std::int64_t>(std::isfinite(value) ? std::clamp(value, -9.2e18, 9.2e18) : 0);
   switch (type) {
-    case DataType::kDouble: return filled_with(type, shape, value);
-    case DataType::kFloat16: return filled_with(type, shape, float_to_half(static_cast<float>(value)));
-    case DataType::kInt64: return filled_with(type, shape, integer);
-    case DataType::kInt32: return filled_with(type, shape, static_cast<std::int32_t>(integer));
-    case DataType::kInt16: return filled_with(type, shape, static_cast<std::int16_t>(integer));
-    case DataType::kInt8: return filled_with(type, shape, static_cast<std::int8_t>(integer));
-    case DataType::kUint8: return filled_with(type, shape, static_cast<std::uint8_t>(integer));
-    case DataType::kBool: return filled_with(type, shape, static_cast<std::uint8_t>(value != 0));
-    case DataType::kFloat: return filled_with(type, shape, static_cast<float>(value));
-    default: throw Unmapped(std::string("constants of type ") + type_name(type) + " are not made");
+    case DataType::kDouble:
+      return filled_with(type, shape, value);
+    case DataType::kFloat16:
+      return filled_with(type, shape, float_to_half(static_cast<float>(value)));
+    case DataType::kInt64:
+      return filled_with(type, shape, integer);
+    case DataType::kInt32:
+      return filled_with(type, shape, static_cast<std::int32_t>(integer));
+    case DataType::kInt16:
+      return filled_with(type, shape, static_cast<std::int16_t>(integer));
+    case DataType::kInt8:
+      return filled_with(type, shape, static_cast<std::int8_t>(integer));
+    case DataType::kUint8:
+      return filled_with(type, shape, static_cast<std::uint8_t>(integer));
+    case DataType::kBool:
+      return filled_with(type, shape, static_cast<std::uint8_t>(value != 0));
+    case DataType::kFloat:
+      return filled_with(type, shape, static_cast<float>(value));
+    default:
+      throw Unmapped(std::string("constants of type ") + type_name(type) + " are not made");
   }
 }
 
 }  // namespace
 
-Ref make_none() { return std::make_shared<Val>(); }
+Ref make_none() {
+  return std::make_shared<Val>();
+}
 Ref make_int(std::int64_t v) {
   auto r = make_none();
   r->kind = Kind::kInt;
@@ -87,7 +99,9 @@ Ref make_other(std::string what) {
   return r;
 }
 
-Net::Net() { draft.opset = 17; }
+Net::Net() {
+  draft.opset = 17;
+}
 
 // A module of one operator gives its name to it; further operators stand below it.
 std::string Net::node_name(const std::string& op) {
@@ -98,7 +112,9 @@ std::string Net::node_name(const std::string& op) {
   return unique(node_names_, scope.empty() ? last : scope + "." + last);
 }
 
-std::string Net::new_tensor(const std::string& base) { return unique(tensor_names_, base); }
+std::string Net::new_tensor(const std::string& base) {
+  return unique(tensor_names_, base);
+}
 
 std::string Net::add_node(DraftNode node) {
   node.name = node_name(node.op);
@@ -121,7 +137,8 @@ std::vector<std::string> Net::emit_many(const std::string& op, std::vector<std::
   if (outputs == 1) {
     node.outputs[0] = "?";
     if (const auto value = onnx_import::evaluate(node, known))
-      if (auto data = onnx_import::data_of(*value)) return {constant(scope.empty() ? "value" : scope + ".value", std::move(*data))};
+      if (auto data = onnx_import::data_of(*value))
+        return {constant(scope.empty() ? "value" : scope + ".value", std::move(*data))};
     node.outputs[0].clear();
   }
   add_node(std::move(node));
@@ -145,7 +162,8 @@ std::string Net::constant(const std::string& base, TensorData data) {
 
 std::string Net::ints(const std::vector<std::int64_t>& values) {
   std::string& name = int_vectors_[values];
-  if (name.empty()) name = constant("ints", TensorData::of_int64({static_cast<std::int64_t>(values.size())}, values));
+  if (name.empty())
+    name = constant("ints", TensorData::of_int64({static_cast<std::int64_t>(values.size())}, values));
   return name;
 }
 
@@ -178,7 +196,8 @@ std::int64_t Net::rank(const std::string& t) const {
 
 std::int64_t Net::axis(const std::string& t, std::int64_t dim) const {
   const std::int64_t n = std::max<std::int64_t>(rank(t), 1), a = dim < 0 ? dim + n : dim;
-  if (a < 0 || a >= n) throw Unmapped("dimension " + std::to_string(dim) + " of a tensor of rank " + std::to_string(n));
+  if (a < 0 || a >= n)
+    throw Unmapped("dimension " + std::to_string(dim) + " of a tensor of rank " + std::to_string(n));
   return a;
 }
 
@@ -208,9 +227,11 @@ std::string Net::cast(const std::string& t, DataType to) {
 std::string Net::tensor_of(const Ref& v, DataType to) {
   if (!v->spoiled.empty()) throw Unmapped(v->spoiled);
   if (!v->name.empty()) return to == DataType::kUndefined ? v->name : cast(v->name, to);
-  if (!v->is_number()) throw Unmapped(v->kind == Kind::kOther ? v->text : "a value that is no tensor stands where a tensor is needed");
+  if (!v->is_number())
+    throw Unmapped(v->kind == Kind::kOther ? v->text : "a value that is no tensor stands where a tensor is needed");
   const bool real = v->kind == Kind::kReal;
-  if (to == DataType::kUndefined) to = real ? DataType::kFloat : v->kind == Kind::kBool ? DataType::kBool : DataType::kInt64;
+  if (to == DataType::kUndefined)
+    to = real ? DataType::kFloat : v->kind == Kind::kBool ? DataType::kBool : DataType::kInt64;
   if (!real && to == DataType::kInt64) {  // a double does not hold all of them
     std::string& name = scalars_[{static_cast<double>(v->integer), to}];
     const bool exact = std::abs(v->integer) < (std::int64_t{1} << 53);
@@ -233,14 +254,18 @@ Ref Net::number_of(const std::string& t, Kind kind) {
     out->real = real ? c.real : static_cast<double>(c.integer);
     return out;
   }
-  const DataType wanted = kind == Kind::kReal ? DataType::kFloat : kind == Kind::kBool ? DataType::kBool : DataType::kInt64;
+  const DataType wanted = kind == Kind::kReal   ? DataType::kFloat
+                          : kind == Kind::kBool ? DataType::kBool
+                                                : DataType::kInt64;
   const Shape* s = shape(t);
   out->name = cast(s && s->empty() ? t : emit("Reshape", {t, ints({})}), wanted);
   if (value && value->cells.size() == 1 && value->cells[0].symbol < kUnknownDim) nonnegative.insert(out->name);
   return out;
 }
 
-std::string Net::shape_of(const std::string& t) { return emit("Shape", {t}); }
+std::string Net::shape_of(const std::string& t) {
+  return emit("Shape", {t});
+}
 
 Ref Net::size(const std::string& t, std::int64_t dim) {
   if (const std::int64_t d = dimension(t, dim); d >= 0) return make_int(d);
@@ -257,7 +282,9 @@ std::string Net::sizes(const Refs& items) {
   if (numbers.size() == items.size()) return ints(numbers);
   std::vector<std::string> parts;
   for (const Ref& v : items)
-    parts.push_back(v->is_known() && v->is_number() ? ints({v->integer}) : emit("Unsqueeze", {tensor_of(v, DataType::kInt64), ints({0})}));
+    parts.push_back(v->is_known() && v->is_number()
+                        ? ints({v->integer})
+                        : emit("Unsqueeze", {tensor_of(v, DataType::kInt64), ints({0})}));
   return parts.size() == 1 ? parts[0] : emit("Concat", parts, {{"axis", std::int64_t{0}}});
 }
 
@@ -271,18 +298,26 @@ std::string Net::transposed(const std::string& t) {
   if (!data || n != 2 || element_size(data->type) == 0) return emit("Transpose", {t}, {{"perm", perm}});
   std::string& name = transposed_[t];
   if (!name.empty()) return name;
-  const auto rows = static_cast<std::size_t>(data->shape[0]), columns = static_cast<std::size_t>(data->shape[1]), each = element_size(data->type);
+  const auto rows = static_cast<std::size_t>(data->shape[0]), columns = static_cast<std::size_t>(data->shape[1]),
+             each = element_size(data->type);
   auto bytes = std::make_shared<std::vector<std::byte>>(data->bytes);
   for (std::size_t r = 0; r < rows; ++r)
-    for (std::size_t c = 0; c < columns; ++c) std::memcpy(bytes->data() + (c * rows + r) * each, data->data + (r * columns + c) * each, each);
+    for (std::size_t c = 0; c < columns; ++c)
+      std::memcpy(bytes->data() + (c * rows + r) * each, data->data + (r * columns + c) * each, each);
   TensorData out{data->type, {data->shape[1], data->shape[0]}, bytes->data(), bytes->size(), bytes};
   return name = constant(t + ".t", std::move(out));
 }
 
 bool is_integer(DataType t) {
   switch (t) {
-    case DataType::kUint8: case DataType::kInt8: case DataType::kInt16: case DataType::kInt32: case DataType::kInt64: return true;
-    default: return false;
+    case DataType::kUint8:
+    case DataType::kInt8:
+    case DataType::kInt16:
+    case DataType::kInt32:
+    case DataType::kInt64:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -296,7 +331,10 @@ DataType promoted(const Net& net, const Refs& operands) {
   for (const Ref& v : operands) {
     const Shape* s = v->kind == Kind::kTensor ? net.shape(v->name) : nullptr;
     const int l = v->kind != Kind::kTensor ? 0 : s && s->empty() ? 1 : 2;
-    const DataType t = v->kind == Kind::kTensor ? net.type(v->name) : v->kind == Kind::kReal ? DataType::kFloat : v->kind == Kind::kBool ? DataType::kBool : DataType::kInt64;
+    const DataType t = v->kind == Kind::kTensor ? net.type(v->name)
+                       : v->kind == Kind::kReal ? DataType::kFloat
+                       : v->kind == Kind::kBool ? DataType::kBool
+                                                : DataType::kInt64;
     level[l] = level[l] ? wider(*level[l], t) : t;
   }
   DataType out = DataType::kBool;
@@ -311,145 +349,11 @@ DataType promoted(const Net& net, const Refs& operands) {
 
 std::optional<DataType> torch_type(std::int64_t t) {
   static const std::map<std::int64_t, DataType> types = {
-      {0, DataType::kUint8}, {1, DataType::kInt8}, {2, DataType::kInt16}, {3, DataType::kInt32}, {4, DataType::kInt64},
-      {5, DataType::kFloat16}, {6, DataType::kFloat}, {7, DataType::kDouble}, {11, DataType::kBool}, {15, DataType::kBfloat16}};
+      {0, DataType::kUint8}, {1, DataType::kInt8},     {2, DataType::kInt16}, {3, DataType::kInt32},
+      {4, DataType::kInt64}, {5, DataType::kFloat16},  {6, DataType::kFloat}, {7, DataType::kDouble},
+      {11, DataType::kBool}, {15, DataType::kBfloat16}};
   const auto it = types.find(t);
   return it == types.end() ? std::nullopt : std::optional(it->second);
-}
-
-bool Call::has(std::size_t i) const { return i < in.size() && in[i]->kind != Kind::kNone; }
-
-const Ref& Call::at(std::size_t i) const {
-  if (!has(i)) throw Unmapped("its argument " + std::to_string(i + 1) + " is not given");
-  if (!in[i]->spoiled.empty()) throw Unmapped(in[i]->spoiled);
-  return in[i];
-}
-
-int Call::find(const std::string& argument) const {
-  const auto it = std::find(arguments.begin(), arguments.end(), argument);
-  return it == arguments.end() ? -1 : static_cast<int>(it - arguments.begin());
-}
-
-std::string Call::x(std::size_t i) const { return net.tensor_of(at(i)); }
-std::string Call::optional(std::size_t i) const { return has(i) ? x(i) : std::string(); }
-
-std::int64_t Call::integer(std::size_t i, std::int64_t fallback) const {
-  if (!has(i)) return fallback;
-  const Ref& v = at(i);
-  if (!v->is_number() || !v->is_known()) throw Unmapped("its argument " + std::to_string(i + 1) + " depends on the network's input");
-  return v->kind == Kind::kReal ? static_cast<std::int64_t>(v->real) : v->integer;
-}
-
-double Call::real(std::size_t i, double fallback) const {
-  if (!has(i)) return fallback;
-  if (at(i)->kind == Kind::kReal && at(i)->is_known()) return at(i)->real;
-  return static_cast<double>(integer(i));
-}
-
-bool Call::flag(std::size_t i, bool fallback) const { return integer(i, fallback) != 0; }
-
-std::string Call::text(std::size_t i, const std::string& fallback) const {
-  return has(i) && at(i)->kind == Kind::kText ? at(i)->text : fallback;
-}
-
-Refs Call::list(std::size_t i) const {
-  if (!has(i)) return {};
-  const Ref& v = at(i);
-  return v->is_list() ? v->items : Refs{v};
-}
-
-std::vector<std::int64_t> Call::ints(std::size_t i) const {
-  std::vector<std::int64_t> out;
-  for (const Ref& v : list(i)) {
-    if (v->kind != Kind::kInt || !v->is_known()) throw Unmapped("its argument " + std::to_string(i + 1) + " depends on the network's input");
-    out.push_back(v->integer);
-  }
-  return out;
-}
-
-std::vector<std::int64_t> Call::ints(std::size_t i, std::size_t n) const {
-  auto out = ints(i);
-  if (out.size() == 1) out.resize(n, out[0]);
-  if (out.size() != n) throw Unmapped("its argument " + std::to_string(i + 1) + " has " + std::to_string(out.size()) + " numbers, expected " + std::to_string(n));
-  return out;
-}
-
-std::vector<double> Call::reals(std::size_t i) const {
-  std::vector<double> out;
-  for (const Ref& v : list(i)) {
-    if (!v->is_number() || !v->is_known()) throw Unmapped("its argument " + std::to_string(i + 1) + " depends on the network's input");
-    out.push_back(v->kind == Kind::kReal ? v->real : static_cast<double>(v->integer));
-  }
-  return out;
-}
-
-std::vector<std::string> Call::tensors(std::size_t i) const {
-  std::vector<std::string> out;
-  for (const Ref& v : list(i)) out.push_back(net.tensor_of(v));
-  return out;
-}
-
-std::optional<DataType> Call::dtype() const {
-  const int i = find("dtype");
-  if (i < 0 || !has(static_cast<std::size_t>(i))) return std::nullopt;
-  const auto type = torch_type(integer(static_cast<std::size_t>(i)));
-  if (!type) throw Unmapped("its element type has no counterpart");
-  return type;
-}
-
-Results one(const std::string& tensor) { return {make_tensor(tensor)}; }
-
-namespace {
-const std::vector<const Handlers*>& families() {
-  static const std::vector<const Handlers*> all = {&math_handlers(), &activation_handlers(), &layer_handlers(), &pool_handlers(),
-                                                   &shape_handlers(), &index_handlers(), &creation_handlers(), &recurrent_handlers()};
-  return all;
-}
-}  // namespace
-
-Handler find_handler(const std::string& op) {
-  if (op.rfind("aten::", 0) != 0) return nullptr;
-  for (const Handlers* family : families())
-    if (const auto it = family->find(op.substr(6)); it != family->end()) return it->second;
-  return nullptr;
-}
-
-std::vector<std::string> mapped_operators() {
-  std::vector<std::string> out;
-  for (const Handlers* family : families())
-    for (const auto& [name, handler] : *family) out.push_back(name);
-  std::sort(out.begin(), out.end());
-  return out;
-}
-
-namespace {
-
-// Reductions other than ReduceSum take their axes as an input from operator set 18 on.
-void move_axes(DraftNode& node, Draft& draft) {
-  const auto axes = node.integers("axes");
-  if (node.op.rfind("Reduce", 0) != 0 || !axes) return;
-  const std::string name = node.outputs[0] + ".axes";
-  draft.constants[name] = TensorData::of_int64({static_cast<std::int64_t>(axes->size())}, *axes);
-  draft.facts[name] = {DataType::kInt64, Shape{static_cast<std::int64_t>(axes->size())}};
-  node.attributes.erase("axes");
-  node.inputs.push_back(name);
-}
-
-}  // namespace
-
-void choose_opset(Draft& draft) {
-  static const std::map<std::string, int> since = {{"Mish", 18}, {"Gelu", 20}, {"GroupNormalization", 21}};
-  int wanted = draft.opset;
-  bool has_bodies = false;
-  for (const DraftNode& n : draft.nodes) {
-    has_bodies = has_bodies || !n.bodies.empty();
-    if (const auto it = since.find(n.op); !n.removed && n.domain.empty() && it != since.end()) wanted = std::max(wanted, it->second);
-  }
-  // The operators of subgraphs stay in their older form, which the executor knows as well.
-  if (wanted == draft.opset || has_bodies) return;
-  for (DraftNode& n : draft.nodes)
-    if (!n.removed) move_axes(n, draft);
-  draft.opset = wanted;
 }
 
 }  // namespace quanvas::torchscript

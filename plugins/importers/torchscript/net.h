@@ -83,10 +83,10 @@ class Net {
   std::string scalar(double value, DataType type);
   std::string filled(const Shape& shape, double value, const std::string& base);
 
-  DataType type(const std::string& t) const;     // float32 when nothing is known
+  DataType type(const std::string& t) const;  // float32 when nothing is known
   const Shape* shape(const std::string& t) const;
-  std::int64_t rank(const std::string& t) const;                     // Unmapped when not known
-  std::int64_t axis(const std::string& t, std::int64_t dim) const;   // in [0, rank)
+  std::int64_t rank(const std::string& t) const;                         // Unmapped when not known
+  std::int64_t axis(const std::string& t, std::int64_t dim) const;       // in [0, rank)
   std::int64_t dimension(const std::string& t, std::int64_t dim) const;  // below 0: not known
   bool is_input(const std::string& t) const;
   void learn(const std::string& t, DataType type, std::optional<Shape> shape);
@@ -121,21 +121,21 @@ struct Call {
   Refs in;
   std::vector<std::string> arguments;  // their names
 
-  bool has(std::size_t i) const;                   // given and not None
-  const Ref& at(std::size_t i) const;              // Unmapped when not given
-  int find(const std::string& argument) const;     // -1: the schema has no such argument
-  std::string x(std::size_t i = 0) const;          // as a tensor
-  std::string optional(std::size_t i) const;       // "" when not given
+  bool has(std::size_t i) const;                                         // given and not None
+  const Ref& at(std::size_t i) const;                                    // Unmapped when not given
+  int find(const std::string& argument) const;                           // -1: the schema has no such argument
+  std::string x(std::size_t i = 0) const;                                // as a tensor
+  std::string optional(std::size_t i) const;                             // "" when not given
   std::int64_t integer(std::size_t i, std::int64_t fallback = 0) const;  // known numbers, else Unmapped
   double real(std::size_t i, double fallback = 0) const;
   bool flag(std::size_t i, bool fallback = false) const;
   std::string text(std::size_t i, const std::string& fallback = {}) const;
-  Refs list(std::size_t i) const;                  // of any values; one number is a list of one
+  Refs list(std::size_t i) const;  // of any values; one number is a list of one
   std::vector<std::int64_t> ints(std::size_t i) const;
   std::vector<std::int64_t> ints(std::size_t i, std::size_t n) const;  // one number stands for n
   std::vector<double> reals(std::size_t i) const;
   std::vector<std::string> tensors(std::size_t i) const;
-  std::optional<DataType> dtype() const;           // of the argument of that name
+  std::optional<DataType> dtype() const;  // of the argument of that name
 };
 
 // What an operator gives: names of tensors, or values of other kinds. The walk makes numbers of names where the
@@ -153,13 +153,17 @@ const Handlers& shape_handlers();
 const Handlers& index_handlers();
 const Handlers& creation_handlers();
 const Handlers& recurrent_handlers();
-Handler find_handler(const std::string& op);      // "aten::relu"; null: not mapped
-std::vector<std::string> mapped_operators();      // sorted
-bool is_view(const std::string& op);              // its result shares memory with its first argument
+Handler find_handler(const std::string& op);  // "aten::relu"; null: not mapped
+std::vector<std::string> mapped_operators();  // sorted
+bool is_view(const std::string& op);          // its result shares memory with its first argument
 
 // Axes and lists as attributes.
-inline Attribute attribute(std::vector<std::int64_t> v) { return v; }
-inline Attribute attribute(std::int64_t v) { return v; }
+inline Attribute attribute(std::vector<std::int64_t> v) {
+  return v;
+}
+inline Attribute attribute(std::int64_t v) {
+  return v;
+}
 
 // After shapes are known: an operator set that has all operators of the draft, and their form in it.
 void choose_opset(Draft& draft);

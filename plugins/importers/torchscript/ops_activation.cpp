@@ -4,19 +4,35 @@
 namespace quanvas::torchscript {
 namespace {
 
-Results relu(Call& c) { return one(c.net.emit("Relu", {c.x()})); }
-Results sigmoid(Call& c) { return one(c.net.emit("Sigmoid", {c.x()})); }
-Results tanh(Call& c) { return one(c.net.emit("Tanh", {c.x()})); }
-Results hard_swish(Call& c) { return one(c.net.emit("HardSwish", {c.x()})); }
-Results mish(Call& c) { return one(c.net.emit("Mish", {c.x()})); }
-Results selu(Call& c) { return one(c.net.emit("Selu", {c.x()})); }
+Results relu(Call& c) {
+  return one(c.net.emit("Relu", {c.x()}));
+}
+Results sigmoid(Call& c) {
+  return one(c.net.emit("Sigmoid", {c.x()}));
+}
+Results tanh(Call& c) {
+  return one(c.net.emit("Tanh", {c.x()}));
+}
+Results hard_swish(Call& c) {
+  return one(c.net.emit("HardSwish", {c.x()}));
+}
+Results mish(Call& c) {
+  return one(c.net.emit("Mish", {c.x()}));
+}
+Results selu(Call& c) {
+  return one(c.net.emit("Selu", {c.x()}));
+}
 
 Results clip(Call& c, double lo, double hi) {
   const std::string x = c.x();
   return one(c.net.emit("Clip", {x, c.net.scalar(lo, c.net.type(x)), c.net.scalar(hi, c.net.type(x))}));
 }
-Results relu6(Call& c) { return clip(c, 0, 6); }
-Results hard_tanh(Call& c) { return clip(c, c.real(1, -1), c.real(2, 1)); }
+Results relu6(Call& c) {
+  return clip(c, 0, 6);
+}
+Results hard_tanh(Call& c) {
+  return clip(c, c.real(1, -1), c.real(2, 1));
+}
 
 Results leaky_relu(Call& c) {
   return one(c.net.emit("LeakyRelu", {c.x()}, {{"alpha", static_cast<float>(c.real(1, 0.01))}}));
@@ -25,8 +41,12 @@ Results elu(Call& c) {
   if (c.real(2, 1) != 1 || c.real(3, 1) != 1) throw Unmapped("a scaled ELU");
   return one(c.net.emit("Elu", {c.x()}, {{"alpha", static_cast<float>(c.real(1, 1))}}));
 }
-Results celu(Call& c) { return one(c.net.emit("Celu", {c.x()}, {{"alpha", static_cast<float>(c.real(1, 1))}})); }
-Results gelu(Call& c) { return one(c.net.emit("Gelu", {c.x()}, {{"approximate", c.text(1, "none")}})); }
+Results celu(Call& c) {
+  return one(c.net.emit("Celu", {c.x()}, {{"alpha", static_cast<float>(c.real(1, 1))}}));
+}
+Results gelu(Call& c) {
+  return one(c.net.emit("Gelu", {c.x()}, {{"approximate", c.text(1, "none")}}));
+}
 Results silu(Call& c) {
   const std::string x = c.x();
   return one(c.net.emit("Mul", {x, c.net.emit("Sigmoid", {x})}));
@@ -70,7 +90,9 @@ Results glu(Call& c) {
 }
 
 // Dropout at inference, copies, changes of the memory's layout.
-Results same(Call& c) { return one(c.x()); }
+Results same(Call& c) {
+  return one(c.x());
+}
 Results dropout(Call& c) {
   if (c.flag(2)) throw Unmapped("dropout that is on at inference");
   return same(c);
@@ -79,15 +101,44 @@ Results dropout(Call& c) {
 }  // namespace
 
 const Handlers& activation_handlers() {
-  static const Handlers table = {
-      {"relu", relu}, {"sigmoid", sigmoid}, {"tanh", tanh}, {"hardswish", hard_swish}, {"mish", mish}, {"selu", selu}, {"relu6", relu6},
-      {"hardtanh", hard_tanh}, {"leaky_relu", leaky_relu}, {"elu", elu}, {"celu", celu}, {"gelu", gelu}, {"silu", silu},
-      {"hardsigmoid", hard_sigmoid}, {"softmax", softmax<false>}, {"log_softmax", softmax<true>}, {"softplus", softplus},
-      {"log_sigmoid", log_sigmoid}, {"prelu", prelu}, {"glu", glu},
-      {"dropout", dropout}, {"feature_dropout", dropout}, {"alpha_dropout", dropout}, {"feature_alpha_dropout", dropout},
-      {"contiguous", same}, {"detach", same}, {"clone", same}, {"alias", same}, {"cpu", same}, {"data", same}, {"requires_grad_", same},
-      {"_autocast_to_full_precision", same}, {"_autocast_to_reduced_precision", same}, {"lift", same}, {"lift_fresh", same},
-      {"resolve_conj", same}, {"resolve_neg", same}, {"positive", same}};
+  static const Handlers table = {{"relu", relu},
+                                 {"sigmoid", sigmoid},
+                                 {"tanh", tanh},
+                                 {"hardswish", hard_swish},
+                                 {"mish", mish},
+                                 {"selu", selu},
+                                 {"relu6", relu6},
+                                 {"hardtanh", hard_tanh},
+                                 {"leaky_relu", leaky_relu},
+                                 {"elu", elu},
+                                 {"celu", celu},
+                                 {"gelu", gelu},
+                                 {"silu", silu},
+                                 {"hardsigmoid", hard_sigmoid},
+                                 {"softmax", softmax<false>},
+                                 {"log_softmax", softmax<true>},
+                                 {"softplus", softplus},
+                                 {"log_sigmoid", log_sigmoid},
+                                 {"prelu", prelu},
+                                 {"glu", glu},
+                                 {"dropout", dropout},
+                                 {"feature_dropout", dropout},
+                                 {"alpha_dropout", dropout},
+                                 {"feature_alpha_dropout", dropout},
+                                 {"contiguous", same},
+                                 {"detach", same},
+                                 {"clone", same},
+                                 {"alias", same},
+                                 {"cpu", same},
+                                 {"data", same},
+                                 {"requires_grad_", same},
+                                 {"_autocast_to_full_precision", same},
+                                 {"_autocast_to_reduced_precision", same},
+                                 {"lift", same},
+                                 {"lift_fresh", same},
+                                 {"resolve_conj", same},
+                                 {"resolve_neg", same},
+                                 {"positive", same}};
   return table;
 }
 

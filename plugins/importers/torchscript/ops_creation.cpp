@@ -13,22 +13,43 @@ DataType number_type(const Ref& v) {
   return v->kind == Kind::kReal ? DataType::kFloat : v->kind == Kind::kBool ? DataType::kBool : DataType::kInt64;
 }
 
-Results zeros(Call& c) { return filled(c, make_int(0), c.net.sizes(c.list(0)), c.dtype().value_or(DataType::kFloat)); }
-Results ones(Call& c) { return filled(c, make_int(1), c.net.sizes(c.list(0)), c.dtype().value_or(DataType::kFloat)); }
-Results full(Call& c) { return filled(c, c.at(1), c.net.sizes(c.list(0)), c.dtype().value_or(number_type(c.at(1)))); }
+Results zeros(Call& c) {
+  return filled(c, make_int(0), c.net.sizes(c.list(0)), c.dtype().value_or(DataType::kFloat));
+}
+Results ones(Call& c) {
+  return filled(c, make_int(1), c.net.sizes(c.list(0)), c.dtype().value_or(DataType::kFloat));
+}
+Results full(Call& c) {
+  return filled(c, c.at(1), c.net.sizes(c.list(0)), c.dtype().value_or(number_type(c.at(1))));
+}
 
-DataType own_type(Call& c) { return c.dtype().value_or(c.net.type(c.x())); }
-Results zeros_like(Call& c) { return filled(c, make_int(0), c.net.shape_of(c.x()), own_type(c)); }
-Results ones_like(Call& c) { return filled(c, make_int(1), c.net.shape_of(c.x()), own_type(c)); }
-Results full_like(Call& c) { return filled(c, c.at(1), c.net.shape_of(c.x()), own_type(c)); }
-Results new_zeros(Call& c) { return filled(c, make_int(0), c.net.sizes(c.list(1)), own_type(c)); }
-Results new_ones(Call& c) { return filled(c, make_int(1), c.net.sizes(c.list(1)), own_type(c)); }
-Results new_full(Call& c) { return filled(c, c.at(2), c.net.sizes(c.list(1)), own_type(c)); }
+DataType own_type(Call& c) {
+  return c.dtype().value_or(c.net.type(c.x()));
+}
+Results zeros_like(Call& c) {
+  return filled(c, make_int(0), c.net.shape_of(c.x()), own_type(c));
+}
+Results ones_like(Call& c) {
+  return filled(c, make_int(1), c.net.shape_of(c.x()), own_type(c));
+}
+Results full_like(Call& c) {
+  return filled(c, c.at(1), c.net.shape_of(c.x()), own_type(c));
+}
+Results new_zeros(Call& c) {
+  return filled(c, make_int(0), c.net.sizes(c.list(1)), own_type(c));
+}
+Results new_ones(Call& c) {
+  return filled(c, make_int(1), c.net.sizes(c.list(1)), own_type(c));
+}
+Results new_full(Call& c) {
+  return filled(c, c.at(2), c.net.sizes(c.list(1)), own_type(c));
+}
 
 // arange(end), arange(start, end), arange(start, end, step); of reals as soon as one number is.
 Results arange(Call& c) {
   const bool from_zero = c.overload.empty() || c.overload == "default";
-  Refs numbers = {from_zero ? make_int(0) : c.at(0), from_zero ? c.at(0) : c.at(1), c.overload == "start_step" ? c.at(2) : make_int(1)};
+  Refs numbers = {from_zero ? make_int(0) : c.at(0), from_zero ? c.at(0) : c.at(1),
+                  c.overload == "start_step" ? c.at(2) : make_int(1)};
   bool real = false;
   for (const Ref& v : numbers) real = real || v->kind == Kind::kReal;
   const DataType type = c.dtype().value_or(real ? DataType::kFloat : DataType::kInt64);
@@ -47,13 +68,18 @@ Results tensor(Call& c) {
     if (!item->is_number() && item->kind != Kind::kTensor) throw Unmapped("a nested list");
   const DataType common = type.value_or(promoted(c.net, v->items));
   std::vector<std::string> parts;
-  for (const Ref& item : v->items) parts.push_back(c.net.emit("Unsqueeze", {c.net.tensor_of(item, common), c.net.ints({0})}));
+  for (const Ref& item : v->items)
+    parts.push_back(c.net.emit("Unsqueeze", {c.net.tensor_of(item, common), c.net.ints({0})}));
   if (parts.empty()) throw Unmapped("an empty list");
   return one(parts.size() == 1 ? parts[0] : c.net.emit("Concat", parts, {{"axis", std::int64_t{0}}}));
 }
 
-Results zero(Call& c) { return zeros_like(c); }
-Results fill(Call& c) { return filled(c, c.at(1), c.net.shape_of(c.x()), c.net.type(c.x())); }
+Results zero(Call& c) {
+  return zeros_like(c);
+}
+Results fill(Call& c) {
+  return filled(c, c.at(1), c.net.shape_of(c.x()), c.net.type(c.x()));
+}
 // Takes the shape of what is overwritten.
 Results copy(Call& c) {
   const std::string x = c.x();
@@ -63,10 +89,21 @@ Results copy(Call& c) {
 }  // namespace
 
 const Handlers& creation_handlers() {
-  static const Handlers table = {
-      {"zeros", zeros}, {"ones", ones}, {"full", full}, {"zeros_like", zeros_like}, {"ones_like", ones_like}, {"full_like", full_like},
-      {"new_zeros", new_zeros}, {"new_ones", new_ones}, {"new_full", new_full}, {"arange", arange}, {"tensor", tensor},
-      {"scalar_tensor", tensor}, {"zero", zero}, {"fill", fill}, {"copy", copy}};
+  static const Handlers table = {{"zeros", zeros},
+                                 {"ones", ones},
+                                 {"full", full},
+                                 {"zeros_like", zeros_like},
+                                 {"ones_like", ones_like},
+                                 {"full_like", full_like},
+                                 {"new_zeros", new_zeros},
+                                 {"new_ones", new_ones},
+                                 {"new_full", new_full},
+                                 {"arange", arange},
+                                 {"tensor", tensor},
+                                 {"scalar_tensor", tensor},
+                                 {"zero", zero},
+                                 {"fill", fill},
+                                 {"copy", copy}};
   return table;
 }
 

@@ -6,7 +6,9 @@
 namespace quanvas::torchscript {
 namespace {
 
-std::string bare(const Call& c) { return c.op.substr(6); }
+std::string bare(const Call& c) {
+  return c.op.substr(6);
+}
 
 struct Pair {
   std::string a, b;
@@ -41,7 +43,9 @@ Results multiply(Call& c) {
   return one(c.net.emit(p.type == DataType::kBool ? "And" : "Mul", {p.a, p.b}));
 }
 
-bool is_floating(DataType t) { return t != DataType::kBool && !is_integer(t); }
+bool is_floating(DataType t) {
+  return t != DataType::kBool && !is_integer(t);
+}
 
 // Towards minus infinity; ONNX divides integers towards zero.
 std::string floor_divide(Call& c, const Pair& p) {
@@ -68,7 +72,9 @@ Results divide(Call& c) {
   if (!is_floating(p.type)) p = pair_of(c, DataType::kFloat);
   return one(c.net.emit("Div", {p.a, p.b}));
 }
-Results floor_division(Call& c) { return one(floor_divide(c, pair_of(c))); }
+Results floor_division(Call& c) {
+  return one(floor_divide(c, pair_of(c)));
+}
 Results remainder(Call& c) {
   const Pair p = pair_of(c);
   if (is_floating(p.type)) throw Unmapped("remainders of reals");
@@ -79,36 +85,64 @@ Results power(Call& c) {
   const Pair p = pair_of(c);
   const Ref& exponent = c.at(1);
   if (exponent->is_number() && exponent->is_known() && c.real(1) == 2) return one(c.net.emit("Mul", {p.a, p.a}));
-  if (exponent->is_number() && exponent->is_known() && c.real(1) == 0.5 && is_floating(p.type)) return one(c.net.emit("Sqrt", {p.a}));
+  if (exponent->is_number() && exponent->is_known() && c.real(1) == 0.5 && is_floating(p.type))
+    return one(c.net.emit("Sqrt", {p.a}));
   return one(c.net.emit("Pow", {p.a, p.b}));
 }
-Results square(Call& c) { return one(c.net.emit("Mul", {c.x(), c.x()})); }
+Results square(Call& c) {
+  return one(c.net.emit("Mul", {c.x(), c.x()}));
+}
 
 // What LibTorch computes in reals for integers, too.
 template <bool kReal>
 Results unary(Call& c) {
-  static const std::map<std::string, const char*> ops = {
-      {"sqrt", "Sqrt"},   {"exp", "Exp"},   {"log", "Log"},     {"neg", "Neg"},     {"abs", "Abs"},     {"erf", "Erf"},
-      {"ceil", "Ceil"},   {"floor", "Floor"}, {"round", "Round"}, {"sign", "Sign"}, {"reciprocal", "Reciprocal"},
-      {"sin", "Sin"},     {"cos", "Cos"},   {"tan", "Tan"},     {"asin", "Asin"},   {"acos", "Acos"},   {"atan", "Atan"},
-      {"sinh", "Sinh"},   {"cosh", "Cosh"}, {"asinh", "Asinh"}, {"acosh", "Acosh"}, {"atanh", "Atanh"},
-      {"isnan", "IsNaN"}, {"isinf", "IsInf"}, {"logical_not", "Not"}, {"__not__", "Not"}};
+  static const std::map<std::string, const char*> ops = {{"sqrt", "Sqrt"},
+                                                         {"exp", "Exp"},
+                                                         {"log", "Log"},
+                                                         {"neg", "Neg"},
+                                                         {"abs", "Abs"},
+                                                         {"erf", "Erf"},
+                                                         {"ceil", "Ceil"},
+                                                         {"floor", "Floor"},
+                                                         {"round", "Round"},
+                                                         {"sign", "Sign"},
+                                                         {"reciprocal", "Reciprocal"},
+                                                         {"sin", "Sin"},
+                                                         {"cos", "Cos"},
+                                                         {"tan", "Tan"},
+                                                         {"asin", "Asin"},
+                                                         {"acos", "Acos"},
+                                                         {"atan", "Atan"},
+                                                         {"sinh", "Sinh"},
+                                                         {"cosh", "Cosh"},
+                                                         {"asinh", "Asinh"},
+                                                         {"acosh", "Acosh"},
+                                                         {"atanh", "Atanh"},
+                                                         {"isnan", "IsNaN"},
+                                                         {"isinf", "IsInf"},
+                                                         {"logical_not", "Not"},
+                                                         {"__not__", "Not"}};
   std::string x = c.x();
   if (kReal && !is_floating(c.net.type(x))) x = c.net.cast(x, DataType::kFloat);
   if (bare(c) == "round" && c.overload == "decimals") throw Unmapped("rounding to decimals");
   return one(c.net.emit(ops.at(bare(c)), {x}));
 }
-Results logical_not(Call& c) { return one(c.net.emit("Not", {c.net.cast(c.x(), DataType::kBool)})); }
+Results logical_not(Call& c) {
+  return one(c.net.emit("Not", {c.net.cast(c.x(), DataType::kBool)}));
+}
 Results bitwise_not(Call& c) {
   if (c.net.type(c.x()) != DataType::kBool) throw Unmapped("bits of integers");
   return one(c.net.emit("Not", {c.x()}));
 }
-Results rsqrt(Call& c) { return one(c.net.emit("Reciprocal", {c.net.emit("Sqrt", {c.x()})})); }
+Results rsqrt(Call& c) {
+  return one(c.net.emit("Reciprocal", {c.net.emit("Sqrt", {c.x()})}));
+}
 
 Results compare(Call& c) {
-  static const std::map<std::string, const char*> ops = {{"eq", "Equal"}, {"lt", "Less"}, {"gt", "Greater"},
-                                                         {"le", "LessOrEqual"}, {"ge", "GreaterOrEqual"}};
-  if (!c.at(0)->is_number() && c.at(0)->kind != Kind::kTensor) throw Unmapped("comparison of other things than numbers");
+  static const std::map<std::string, const char*> ops = {
+      {"eq", "Equal"}, {"lt", "Less"}, {"gt", "Greater"}, {"le", "LessOrEqual"}, {"ge", "GreaterOrEqual"}};
+  if (!c.at(0)->is_number() && c.at(0)->kind != Kind::kTensor)
+    throw Unmapped("comparison of other things than numbers");
   const Pair p = pair_of(c);
   if (bare(c) == "ne") return one(c.net.emit("Not", {c.net.emit("Equal", {p.a, p.b})}));
   return one(c.net.emit(ops.at(bare(c)), {p.a, p.b}));
@@ -119,23 +153,29 @@ Results logic(Call& c) {
   const bool on_truth = op.rfind("logical", 0) == 0;
   if (!on_truth && promoted(c.net, {c.at(0), c.at(1)}) != DataType::kBool) throw Unmapped("bits of integers");
   const Pair p = pair_of(c, DataType::kBool);
-  const char* name = op.find("xor") != std::string::npos ? "Xor" : op.find("or") != std::string::npos ? "Or" : "And";
+  const char* name = op.find("xor") != std::string::npos  ? "Xor"
+                     : op.find("or") != std::string::npos ? "Or"
+                                                          : "And";
   return one(c.net.emit(name, {p.a, p.b}));
 }
 
 Results where(Call& c) {
   if (c.in.size() < 3) throw Unmapped("the places where a condition holds depend on the data");
   const DataType type = promoted(c.net, {c.at(1), c.at(2)});
-  return one(c.net.emit("Where", {c.net.cast(c.x(), DataType::kBool), c.net.tensor_of(c.at(1), type), c.net.tensor_of(c.at(2), type)}));
+  return one(c.net.emit("Where", {c.net.cast(c.x(), DataType::kBool), c.net.tensor_of(c.at(1), type),
+                                  c.net.tensor_of(c.at(2), type)}));
 }
 Results masked_fill(Call& c) {
   const std::string x = c.x();
-  return one(c.net.emit("Where", {c.net.cast(c.x(1), DataType::kBool), c.net.tensor_of(c.at(2), c.net.type(x)), x}));
+  return one(
+      c.net.emit("Where", {c.net.cast(c.x(1), DataType::kBool), c.net.tensor_of(c.at(2), c.net.type(x)), x}));
 }
 
 Results clamp(Call& c) {
   const std::string x = c.x();
-  const auto bound = [&](std::size_t i) { return c.has(i) ? c.net.tensor_of(c.at(i), c.net.type(x)) : std::string(); };
+  const auto bound = [&](std::size_t i) {
+    return c.has(i) ? c.net.tensor_of(c.at(i), c.net.type(x)) : std::string();
+  };
   const std::string op = bare(c);
   if (op == "clamp_min") return one(c.net.emit("Clip", {x, bound(1)}));
   if (op == "clamp_max") return one(c.net.emit("Clip", {x, "", bound(1)}));
@@ -143,7 +183,8 @@ Results clamp(Call& c) {
   return one(c.net.emit("Clip", {x, bound(1), bound(2)}));
 }
 
-// --- reductions ---------------------------------------------------------------------------------------------------
+// --- reductions
+// ---------------------------------------------------------------------------------------------------
 
 struct Reduction {
   std::vector<std::int64_t> axes;
@@ -161,14 +202,17 @@ Reduction reduction_of(Call& c) {
 std::string reduce(Call& c, const std::string& op, const std::string& x, const Reduction& r) {
   Attributes attributes = {{"keepdims", std::int64_t{r.keeps}}};
   std::vector<std::string> inputs = {x};
-  if (!r.axes.empty() && op == "ReduceSum") inputs.push_back(c.net.ints(r.axes));
-  else if (!r.axes.empty()) attributes["axes"] = r.axes;
+  if (!r.axes.empty() && op == "ReduceSum")
+    inputs.push_back(c.net.ints(r.axes));
+  else if (!r.axes.empty())
+    attributes["axes"] = r.axes;
   return c.net.emit(op, inputs, attributes);
 }
 
 Results reduction(Call& c) {
-  static const std::map<std::string, const char*> ops = {{"mean", "ReduceMean"}, {"sum", "ReduceSum"}, {"amax", "ReduceMax"},
-                                                         {"amin", "ReduceMin"}, {"prod", "ReduceProd"}, {"logsumexp", "ReduceLogSumExp"}};
+  static const std::map<std::string, const char*> ops = {{"mean", "ReduceMean"}, {"sum", "ReduceSum"},
+                                                         {"amax", "ReduceMax"},  {"amin", "ReduceMin"},
+                                                         {"prod", "ReduceProd"}, {"logsumexp", "ReduceLogSumExp"}};
   std::string x = c.x();
   if (const auto type = c.dtype()) x = c.net.cast(x, *type);
   const std::string op = bare(c);
@@ -226,40 +270,117 @@ Results variance(Call& c) {
 
 Results cumulative_sum(Call& c) {
   std::string x = c.x();
-  if (const auto type = c.dtype()) x = c.net.cast(x, *type);
-  else if (!is_floating(c.net.type(x))) x = c.net.cast(x, DataType::kInt64);
+  if (const auto type = c.dtype())
+    x = c.net.cast(x, *type);
+  else if (!is_floating(c.net.type(x)))
+    x = c.net.cast(x, DataType::kInt64);
   return one(c.net.emit("CumSum", {x, c.net.tensor_of(make_int(c.integer(1)))}));
 }
 
-// --- numbers ------------------------------------------------------------------------------------------------------
+// --- numbers
+// ------------------------------------------------------------------------------------------------------
 
-Results to_integer(Call& c) { return one(c.net.cast(c.x(), DataType::kInt64)); }
-Results to_real(Call& c) { return one(c.net.cast(c.x(), DataType::kFloat)); }
-Results to_truth(Call& c) { return one(c.net.cast(c.x(), DataType::kBool)); }
-Results same_number(Call& c) { return {c.at(0)}; }
+Results to_integer(Call& c) {
+  return one(c.net.cast(c.x(), DataType::kInt64));
+}
+Results to_real(Call& c) {
+  return one(c.net.cast(c.x(), DataType::kFloat));
+}
+Results to_truth(Call& c) {
+  return one(c.net.cast(c.x(), DataType::kBool));
+}
+Results same_number(Call& c) {
+  return {c.at(0)};
+}
 
 }  // namespace
 
 const Handlers& math_handlers() {
-  static const Handlers table = {
-      {"add", add}, {"sub", subtract}, {"subtract", subtract}, {"rsub", subtract_from}, {"mul", multiply}, {"multiply", multiply},
-      {"div", divide}, {"divide", divide}, {"true_divide", divide}, {"floordiv", floor_division}, {"floor_divide", floor_division},
-      {"remainder", remainder}, {"pow", power}, {"square", square}, {"rsqrt", rsqrt},
-      {"sqrt", unary<true>}, {"exp", unary<true>}, {"log", unary<true>}, {"erf", unary<true>}, {"reciprocal", unary<true>},
-      {"sin", unary<true>}, {"cos", unary<true>}, {"tan", unary<true>}, {"asin", unary<true>}, {"acos", unary<true>},
-      {"atan", unary<true>}, {"sinh", unary<true>}, {"cosh", unary<true>}, {"asinh", unary<true>}, {"acosh", unary<true>},
-      {"atanh", unary<true>}, {"neg", unary<false>}, {"abs", unary<false>}, {"ceil", unary<false>}, {"floor", unary<false>},
-      {"round", unary<false>}, {"sign", unary<false>}, {"isnan", unary<false>}, {"isinf", unary<false>},
-      {"logical_not", logical_not}, {"__not__", logical_not}, {"bitwise_not", bitwise_not},
-      {"eq", compare}, {"ne", compare}, {"lt", compare}, {"gt", compare}, {"le", compare}, {"ge", compare},
-      {"logical_and", logic}, {"logical_or", logic}, {"logical_xor", logic}, {"bitwise_and", logic}, {"bitwise_or", logic},
-      {"bitwise_xor", logic}, {"__and__", logic}, {"__or__", logic}, {"__xor__", logic},
-      {"where", where}, {"masked_fill", masked_fill}, {"clamp", clamp}, {"clip", clamp}, {"clamp_min", clamp}, {"clamp_max", clamp},
-      {"mean", reduction}, {"sum", reduction}, {"amax", reduction}, {"amin", reduction}, {"prod", reduction},
-      {"logsumexp", reduction}, {"max", extreme}, {"min", extreme}, {"maximum", extreme}, {"minimum", extreme},
-      {"argmax", place_of_extreme}, {"argmin", place_of_extreme}, {"var", variance}, {"std", variance}, {"cumsum", cumulative_sum},
-      {"Int", to_integer}, {"IntImplicit", to_integer}, {"Float", to_real}, {"FloatImplicit", to_real}, {"Bool", to_truth},
-      {"ScalarImplicit", same_number}, {"item", same_number}};
+  static const Handlers table = {{"add", add},
+                                 {"sub", subtract},
+                                 {"subtract", subtract},
+                                 {"rsub", subtract_from},
+                                 {"mul", multiply},
+                                 {"multiply", multiply},
+                                 {"div", divide},
+                                 {"divide", divide},
+                                 {"true_divide", divide},
+                                 {"floordiv", floor_division},
+                                 {"floor_divide", floor_division},
+                                 {"remainder", remainder},
+                                 {"pow", power},
+                                 {"square", square},
+                                 {"rsqrt", rsqrt},
+                                 {"sqrt", unary<true>},
+                                 {"exp", unary<true>},
+                                 {"log", unary<true>},
+                                 {"erf", unary<true>},
+                                 {"reciprocal", unary<true>},
+                                 {"sin", unary<true>},
+                                 {"cos", unary<true>},
+                                 {"tan", unary<true>},
+                                 {"asin", unary<true>},
+                                 {"acos", unary<true>},
+                                 {"atan", unary<true>},
+                                 {"sinh", unary<true>},
+                                 {"cosh", unary<true>},
+                                 {"asinh", unary<true>},
+                                 {"acosh", unary<true>},
+                                 {"atanh", unary<true>},
+                                 {"neg", unary<false>},
+                                 {"abs", unary<false>},
+                                 {"ceil", unary<false>},
+                                 {"floor", unary<false>},
+                                 {"round", unary<false>},
+                                 {"sign", unary<false>},
+                                 {"isnan", unary<false>},
+                                 {"isinf", unary<false>},
+                                 {"logical_not", logical_not},
+                                 {"__not__", logical_not},
+                                 {"bitwise_not", bitwise_not},
+                                 {"eq", compare},
+                                 {"ne", compare},
+                                 {"lt", compare},
+                                 {"gt", compare},
+                                 {"le", compare},
+                                 {"ge", compare},
+                                 {"logical_and", logic},
+                                 {"logical_or", logic},
+                                 {"logical_xor", logic},
+                                 {"bitwise_and", logic},
+                                 {"bitwise_or", logic},
+                                 {"bitwise_xor", logic},
+                                 {"__and__", logic},
+                                 {"__or__", logic},
+                                 {"__xor__", logic},
+                                 {"where", where},
+                                 {"masked_fill", masked_fill},
+                                 {"clamp", clamp},
+                                 {"clip", clamp},
+                                 {"clamp_min", clamp},
+                                 {"clamp_max", clamp},
+                                 {"mean", reduction},
+                                 {"sum", reduction},
+                                 {"amax", reduction},
+                                 {"amin", reduction},
+                                 {"prod", reduction},
+                                 {"logsumexp", reduction},
+                                 {"max", extreme},
+                                 {"min", extreme},
+                                 {"maximum", extreme},
+                                 {"minimum", extreme},
+                                 {"argmax", place_of_extreme},
+                                 {"argmin", place_of_extreme},
+                                 {"var", variance},
+                                 {"std", variance},
+                                 {"cumsum", cumulative_sum},
+                                 {"Int", to_integer},
+                                 {"IntImplicit", to_integer},
+                                 {"Float", to_real},
+                                 {"FloatImplicit", to_real},
+                                 {"Bool", to_truth},
+                                 {"ScalarImplicit", same_number},
+                                 {"item", same_number}};
   return table;
 }
 

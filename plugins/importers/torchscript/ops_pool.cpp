@@ -8,7 +8,9 @@ namespace {
 
 using Ints = std::vector<std::int64_t>;
 
-std::size_t spatial(const Call& c) { return static_cast<std::size_t>(c.op.back() == 'd' ? c.op[c.op.size() - 2] - '0' : 2); }
+std::size_t spatial(const Call& c) {
+  return static_cast<std::size_t>(c.op.back() == 'd' ? c.op[c.op.size() - 2] - '0' : 2);
+}
 
 // (x, kernel, stride, padding, ...): no stride is a stride of the kernel.
 Attributes window(Call& c, std::size_t n) {
@@ -58,21 +60,33 @@ Results adaptive_pool(Call& c) {
   for (std::size_t i = 0; i < n; ++i) {
     const std::int64_t have = c.net.dimension(x, static_cast<std::int64_t>(i) + 2);
     const Ref& v = wanted.size() == 1 ? wanted[0] : wanted.at(i);
-    const std::int64_t want = v->kind == Kind::kNone ? have : v->kind == Kind::kInt && v->is_known() ? v->integer : 0;
-    if (have <= 0 || want <= 0 || have % want != 0) throw Unmapped("it pools " + std::to_string(have) + " values to " + std::to_string(want));
+    const std::int64_t want = v->kind == Kind::kNone                   ? have
+                              : v->kind == Kind::kInt && v->is_known() ? v->integer
+                                                                       : 0;
+    if (have <= 0 || want <= 0 || have % want != 0)
+      throw Unmapped("it pools " + std::to_string(have) + " values to " + std::to_string(want));
     kernel.push_back(have / want);
   }
-  return {make_tensor(c.net.emit(is_max ? "MaxPool" : "AveragePool", {x}, {{"kernel_shape", kernel}, {"strides", kernel}})), places};
+  return {make_tensor(
+              c.net.emit(is_max ? "MaxPool" : "AveragePool", {x}, {{"kernel_shape", kernel}, {"strides", kernel}})),
+          places};
 }
 
 }  // namespace
 
 const Handlers& pool_handlers() {
-  static const Handlers table = {
-      {"max_pool1d", max_pool}, {"max_pool2d", max_pool}, {"max_pool3d", max_pool}, {"avg_pool1d", avg_pool}, {"avg_pool2d", avg_pool},
-      {"avg_pool3d", avg_pool}, {"adaptive_avg_pool1d", adaptive_pool}, {"adaptive_avg_pool2d", adaptive_pool},
-      {"adaptive_avg_pool3d", adaptive_pool}, {"adaptive_max_pool1d", adaptive_pool}, {"adaptive_max_pool2d", adaptive_pool},
-      {"adaptive_max_pool3d", adaptive_pool}};
+  static const Handlers table = {{"max_pool1d", max_pool},
+                                 {"max_pool2d", max_pool},
+                                 {"max_pool3d", max_pool},
+                                 {"avg_pool1d", avg_pool},
+                                 {"avg_pool2d", avg_pool},
+                                 {"avg_pool3d", avg_pool},
+                                 {"adaptive_avg_pool1d", adaptive_pool},
+                                 {"adaptive_avg_pool2d", adaptive_pool},
+                                 {"adaptive_avg_pool3d", adaptive_pool},
+                                 {"adaptive_max_pool1d", adaptive_pool},
+                                 {"adaptive_max_pool2d", adaptive_pool},
+                                 {"adaptive_max_pool3d", adaptive_pool}};
   return table;
 }
 

@@ -16,7 +16,8 @@ const Family kLstm = {"LSTM", {0, 3, 1, 2}}, kGru = {"GRU", {1, 0, 2}}, kRnn = {
 
 const TensorData& floats_of(Call& c, const std::string& t) {
   const TensorData* data = c.net.draft.constant(t);
-  if (!data || data->type != DataType::kFloat || data->shape.empty()) throw Unmapped("its weights are computed, or not of type float32");
+  if (!data || data->type != DataType::kFloat || data->shape.empty())
+    throw Unmapped("its weights are computed, or not of type float32");
   return *data;
 }
 
@@ -25,7 +26,8 @@ void append(std::vector<float>& out, const TensorData& data, const Order& order)
   const std::vector<float> values = data.to_floats();
   const std::size_t each = values.size() / order.size();
   for (const std::size_t gate : order)
-    out.insert(out.end(), values.begin() + static_cast<std::ptrdiff_t>(gate * each), values.begin() + static_cast<std::ptrdiff_t>((gate + 1) * each));
+    out.insert(out.end(), values.begin() + static_cast<std::ptrdiff_t>(gate * each),
+               values.begin() + static_cast<std::ptrdiff_t>((gate + 1) * each));
 }
 
 struct Layer {
@@ -40,7 +42,8 @@ struct Weights {
 
 Weights weights_of(Call& c, const Family& f, const Layer& layer, bool has_bias) {
   std::vector<float> w, r, b;
-  const auto n = static_cast<std::int64_t>(layer.directions.size()), gates = static_cast<std::int64_t>(f.order.size());
+  const auto n = static_cast<std::int64_t>(layer.directions.size()),
+             gates = static_cast<std::int64_t>(f.order.size());
   const TensorData &first = floats_of(c, layer.directions[0][0]), &again = floats_of(c, layer.directions[0][1]);
   if (first.shape.size() != 2 || again.shape.size() != 2) throw Unmapped("its weights are no matrices");
   const std::int64_t hidden = first.shape[0] / gates, width = first.shape[1];
@@ -50,7 +53,8 @@ Weights weights_of(Call& c, const Family& f, const Layer& layer, bool has_bias) 
     for (std::size_t i = 2; has_bias && i < 4; ++i) append(b, floats_of(c, d[i]), f.order);
   }
   if (again.shape[1] != hidden || static_cast<std::int64_t>(w.size()) != n * gates * hidden * width ||
-      static_cast<std::int64_t>(r.size()) != n * gates * hidden * hidden || (has_bias && static_cast<std::int64_t>(b.size()) != n * 2 * gates * hidden))
+      static_cast<std::int64_t>(r.size()) != n * gates * hidden * hidden ||
+      (has_bias && static_cast<std::int64_t>(b.size()) != n * 2 * gates * hidden))
     throw Unmapped("its weights do not fit each other (a projection is not mapped)");
   Weights out;
   out.hidden = hidden;
@@ -80,9 +84,11 @@ Results stacked(Call& c, const Family& f) {
   if (c.overload == "data") throw Unmapped("packed sequences");
   const bool is_lstm = f.op == std::string("LSTM"), has_bias = c.flag(3), both = c.flag(7), batch_first = c.flag(8);
   const Refs start = c.list(1);
-  const auto layers = static_cast<std::size_t>(c.integer(4)), directions = std::size_t{both ? 2u : 1u}, each = std::size_t{has_bias ? 4u : 2u};
+  const auto layers = static_cast<std::size_t>(c.integer(4)), directions = std::size_t{both ? 2u : 1u},
+             each = std::size_t{has_bias ? 4u : 2u};
   const std::vector<std::string> params = c.tensors(2);
-  if (params.size() != layers * directions * each) throw Unmapped("the number of its weights is not that of its layers");
+  if (params.size() != layers * directions * each)
+    throw Unmapped("the number of its weights is not that of its layers");
   std::string x = c.x();
   const std::int64_t n = static_cast<std::int64_t>(directions);
   const std::string base = c.net.scope.empty() ? "rnn" : c.net.scope;
@@ -105,7 +111,9 @@ Results stacked(Call& c, const Family& f) {
     const auto out = c.net.emit_many(f.op, inputs, is_lstm ? 3 : 2, attributes_of(c, f, w.hidden, both));
     for (std::size_t k = 0; k + 1 < out.size(); ++k) last[k].push_back(out[k + 1]);
     // [length, directions, batch, hidden] to [length, batch, directions * hidden]
-    x = both ? c.net.emit("Reshape", {c.net.emit("Transpose", {out[0]}, {{"perm", std::vector<std::int64_t>{0, 2, 1, 3}}}), c.net.ints({0, 0, n * w.hidden})})
+    x = both ? c.net.emit("Reshape",
+                          {c.net.emit("Transpose", {out[0]}, {{"perm", std::vector<std::int64_t>{0, 2, 1, 3}}}),
+                           c.net.ints({0, 0, n * w.hidden})})
              : c.net.emit("Squeeze", {out[0], c.net.ints({1})});
   }
   if (batch_first) x = c.net.emit("Transpose", {x}, {{"perm", std::vector<std::int64_t>{1, 0, 2}}});
@@ -113,9 +121,15 @@ Results stacked(Call& c, const Family& f) {
   if (is_lstm) results.push_back(make_tensor(joined(c, last[1])));
   return results;
 }
-Results lstm(Call& c) { return stacked(c, kLstm); }
-Results gru(Call& c) { return stacked(c, kGru); }
-Results rnn(Call& c) { return stacked(c, kRnn); }
+Results lstm(Call& c) {
+  return stacked(c, kLstm);
+}
+Results gru(Call& c) {
+  return stacked(c, kGru);
+}
+Results rnn(Call& c) {
+  return stacked(c, kRnn);
+}
 
 // (input, hx, w_ih, w_hh, b_ih, b_hh): a sequence of one.
 Results one_step(Call& c, const Family& f) {
@@ -130,18 +144,26 @@ Results one_step(Call& c, const Family& f) {
   for (const Ref& s : c.list(1)) inputs.push_back(with_axis(c.net.tensor_of(s)));
   const auto out = c.net.emit_many(f.op, inputs, is_lstm ? 3 : 2, attributes_of(c, f, w.hidden, false));
   Results results;
-  for (std::size_t k = 1; k < out.size(); ++k) results.push_back(make_tensor(c.net.emit("Squeeze", {out[k], c.net.ints({0})})));
+  for (std::size_t k = 1; k < out.size(); ++k)
+    results.push_back(make_tensor(c.net.emit("Squeeze", {out[k], c.net.ints({0})})));
   return results;
 }
-Results lstm_cell(Call& c) { return one_step(c, kLstm); }
-Results gru_cell(Call& c) { return one_step(c, kGru); }
-Results rnn_cell(Call& c) { return one_step(c, kRnn); }
+Results lstm_cell(Call& c) {
+  return one_step(c, kLstm);
+}
+Results gru_cell(Call& c) {
+  return one_step(c, kGru);
+}
+Results rnn_cell(Call& c) {
+  return one_step(c, kRnn);
+}
 
 }  // namespace
 
 const Handlers& recurrent_handlers() {
-  static const Handlers table = {{"lstm", lstm}, {"gru", gru}, {"rnn_tanh", rnn}, {"rnn_relu", rnn}, {"lstm_cell", lstm_cell},
-                                 {"gru_cell", gru_cell}, {"rnn_tanh_cell", rnn_cell}, {"rnn_relu_cell", rnn_cell}};
+  static const Handlers table = {
+      {"lstm", lstm},           {"gru", gru},           {"rnn_tanh", rnn},           {"rnn_relu", rnn},
+      {"lstm_cell", lstm_cell}, {"gru_cell", gru_cell}, {"rnn_tanh_cell", rnn_cell}, {"rnn_relu_cell", rnn_cell}};
   return table;
 }
 

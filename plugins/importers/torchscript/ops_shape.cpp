@@ -10,13 +10,17 @@ namespace {
 using Ints = std::vector<std::int64_t>;
 constexpr std::int64_t kFar = std::numeric_limits<std::int64_t>::max();
 
-std::string unsqueezed(Call& c, const std::string& t, std::int64_t axis) { return c.net.emit("Unsqueeze", {t, c.net.ints({axis})}); }
+std::string unsqueezed(Call& c, const std::string& t, std::int64_t axis) {
+  return c.net.emit("Unsqueeze", {t, c.net.ints({axis})});
+}
 
 Results view(Call& c) {
   if (c.at(1)->kind == Kind::kInt && c.overload == "dtype") throw Unmapped("bits seen as another type");
   return one(c.net.emit("Reshape", {c.x(), c.net.sizes(c.list(1))}));
 }
-Results like_other(Call& c) { return one(c.net.emit("Reshape", {c.x(), c.net.shape_of(c.x(1))})); }
+Results like_other(Call& c) {
+  return one(c.net.emit("Reshape", {c.x(), c.net.shape_of(c.x(1))}));
+}
 
 Results flatten(Call& c) {
   const std::string x = c.x();
@@ -51,7 +55,8 @@ Results transpose(Call& c) {
   const std::string x = c.x();
   Ints perm;
   for (std::int64_t i = 0; i < c.net.rank(x); ++i) perm.push_back(i);
-  std::swap(perm.at(static_cast<std::size_t>(c.net.axis(x, c.integer(1)))), perm.at(static_cast<std::size_t>(c.net.axis(x, c.integer(2)))));
+  std::swap(perm.at(static_cast<std::size_t>(c.net.axis(x, c.integer(1)))),
+            perm.at(static_cast<std::size_t>(c.net.axis(x, c.integer(2)))));
   return one(c.net.emit("Transpose", {x}, {{"perm", perm}}));
 }
 Results turned(Call& c) {
@@ -59,14 +64,17 @@ Results turned(Call& c) {
   return one(c.net.rank(x) < 2 ? x : c.net.emit("Transpose", {x}, {{"perm", Ints{1, 0}}}));
 }
 
-Results unsqueeze(Call& c) { return one(unsqueezed(c, c.x(), c.integer(1))); }
+Results unsqueeze(Call& c) {
+  return one(unsqueezed(c, c.x(), c.integer(1)));
+}
 Results squeeze(Call& c) {
   const std::string x = c.x();
   Ints axes;
   if (c.in.size() > 1) {
     for (const std::int64_t dim : c.ints(1)) {
       const std::int64_t d = c.net.dimension(x, dim);
-      if (d < 0) throw Unmapped("whether the dimension " + std::to_string(dim) + " is 1 depends on the network's input");
+      if (d < 0)
+        throw Unmapped("whether the dimension " + std::to_string(dim) + " is 1 depends on the network's input");
       if (d == 1) axes.push_back(c.net.axis(x, dim));
     }
   } else {
@@ -78,10 +86,13 @@ Results squeeze(Call& c) {
 
 Results expand(Call& c) {
   Refs sizes;
-  for (const Ref& v : c.list(1)) sizes.push_back(v->kind == Kind::kInt && v->is_known() && v->integer == -1 ? make_int(1) : v);
+  for (const Ref& v : c.list(1))
+    sizes.push_back(v->kind == Kind::kInt && v->is_known() && v->integer == -1 ? make_int(1) : v);
   return one(c.net.emit("Expand", {c.x(), c.net.sizes(sizes)}));
 }
-Results expand_as(Call& c) { return one(c.net.emit("Expand", {c.x(), c.net.shape_of(c.x(1))})); }
+Results expand_as(Call& c) {
+  return one(c.net.emit("Expand", {c.x(), c.net.shape_of(c.x(1))}));
+}
 
 Results repeat(Call& c) {
   std::string x = c.x();
@@ -155,21 +166,25 @@ Results unbind(Call& c) {
 
 Results slice(Call& c) {
   const std::string x = c.x();
-  const Ref start = c.has(2) ? c.at(2) : make_int(0), end = c.has(3) ? c.at(3) : make_int(kFar), step = c.has(4) ? c.at(4) : make_int(1);
+  const Ref start = c.has(2) ? c.at(2) : make_int(0), end = c.has(3) ? c.at(3) : make_int(kFar),
+            step = c.has(4) ? c.at(4) : make_int(1);
   const auto is = [](const Ref& v, std::int64_t n) { return v->is_known() && v->integer == n; };
   if (is(start, 0) && is(step, 1) && end->is_known() && end->integer >= kFar) return one(x);
-  return one(c.net.emit("Slice", {x, c.net.sizes({start}), c.net.sizes({end}), c.net.ints({c.integer(1)}), c.net.sizes({step})}));
+  return one(c.net.emit(
+      "Slice", {x, c.net.sizes({start}), c.net.sizes({end}), c.net.ints({c.integer(1)}), c.net.sizes({step})}));
 }
 Results narrow(Call& c) {
   const Ref &start = c.at(2), &length = c.at(3);
   const std::string from = c.net.sizes({start});
-  return one(c.net.emit("Slice", {c.x(), from, c.net.emit("Add", {from, c.net.sizes({length})}), c.net.ints({c.integer(1)})}));
+  return one(c.net.emit(
+      "Slice", {c.x(), from, c.net.emit("Add", {from, c.net.sizes({length})}), c.net.ints({c.integer(1)})}));
 }
 
 Results flip(Call& c) {
   const Ints axes = c.ints(1);
   const std::size_t n = axes.size();
-  return one(c.net.emit("Slice", {c.x(), c.net.ints(Ints(n, -1)), c.net.ints(Ints(n, -kFar)), c.net.ints(axes), c.net.ints(Ints(n, -1))}));
+  return one(c.net.emit("Slice", {c.x(), c.net.ints(Ints(n, -1)), c.net.ints(Ints(n, -kFar)), c.net.ints(axes),
+                                  c.net.ints(Ints(n, -1))}));
 }
 
 // LibTorch lists pads from the last axis on, each as (begin, end).
@@ -187,9 +202,15 @@ Results padded(Call& c, const std::string& mode, const Ref& value) {
   if (value) inputs.push_back(c.net.tensor_of(value, c.net.type(x)));
   return one(c.net.emit("Pad", inputs, {{"mode", mode}}));
 }
-Results constant_pad(Call& c) { return padded(c, "constant", c.has(2) ? c.at(2) : make_int(0)); }
-Results reflection_pad(Call& c) { return padded(c, "reflect", nullptr); }
-Results replication_pad(Call& c) { return padded(c, "edge", nullptr); }
+Results constant_pad(Call& c) {
+  return padded(c, "constant", c.has(2) ? c.at(2) : make_int(0));
+}
+Results reflection_pad(Call& c) {
+  return padded(c, "reflect", nullptr);
+}
+Results replication_pad(Call& c) {
+  return padded(c, "edge", nullptr);
+}
 Results pad(Call& c) {
   const std::string mode = c.text(2, "constant");
   if (mode == "constant") return padded(c, mode, c.has(3) ? c.at(3) : make_int(0));
@@ -205,30 +226,94 @@ Results pixel_shuffle(Call& c) {
 
 Results triangle(Call& c) {
   std::string diagonal;
-  if (c.has(1) && !(c.at(1)->is_known() && c.integer(1) == 0)) diagonal = c.net.tensor_of(c.at(1), DataType::kInt64);
+  if (c.has(1) && !(c.at(1)->is_known() && c.integer(1) == 0))
+    diagonal = c.net.tensor_of(c.at(1), DataType::kInt64);
   return one(c.net.emit("Trilu", {c.x(), diagonal}, {{"upper", std::int64_t{c.op == "aten::triu"}}}));
 }
 
 }  // namespace
 
 const Handlers& shape_handlers() {
-  static const Handlers table = {
-      {"view", view}, {"reshape", view}, {"_unsafe_view", view}, {"_reshape_alias", view}, {"view_as", like_other}, {"reshape_as", like_other},
-      {"flatten", flatten}, {"unflatten", unflatten}, {"permute", permute}, {"transpose", transpose}, {"swapaxes", transpose}, {"t", turned}, {"numpy_T", turned},
-      {"unsqueeze", unsqueeze}, {"squeeze", squeeze}, {"expand", expand}, {"expand_as", expand_as}, {"repeat", repeat},
-      {"cat", cat}, {"concat", cat}, {"stack", stack}, {"split", split}, {"split_with_sizes", split}, {"chunk", chunk}, {"unbind", unbind},
-      {"slice", slice}, {"narrow", narrow}, {"flip", flip}, {"constant_pad_nd", constant_pad}, {"pad", pad},
-      {"reflection_pad1d", reflection_pad}, {"reflection_pad2d", reflection_pad}, {"reflection_pad3d", reflection_pad},
-      {"replication_pad1d", replication_pad}, {"replication_pad2d", replication_pad}, {"replication_pad3d", replication_pad},
-      {"pixel_shuffle", pixel_shuffle}, {"tril", triangle}, {"triu", triangle}};
+  static const Handlers table = {{"view", view},
+                                 {"reshape", view},
+                                 {"_unsafe_view", view},
+                                 {"_reshape_alias", view},
+                                 {"view_as", like_other},
+                                 {"reshape_as", like_other},
+                                 {"flatten", flatten},
+                                 {"unflatten", unflatten},
+                                 {"permute", permute},
+                                 {"transpose", transpose},
+                                 {"swapaxes", transpose},
+                                 {"t", turned},
+                                 {"numpy_T", turned},
+                                 {"unsqueeze", unsqueeze},
+                                 {"squeeze", squeeze},
+                                 {"expand", expand},
+                                 {"expand_as", expand_as},
+                                 {"repeat", repeat},
+                                 {"cat", cat},
+                                 {"concat", cat},
+                                 {"stack", stack},
+                                 {"split", split},
+                                 {"split_with_sizes", split},
+                                 {"chunk", chunk},
+                                 {"unbind", unbind},
+                                 {"slice", slice},
+                                 {"narrow", narrow},
+                                 {"flip", flip},
+                                 {"constant_pad_nd", constant_pad},
+                                 {"pad", pad},
+                                 {"reflection_pad1d", reflection_pad},
+                                 {"reflection_pad2d", reflection_pad},
+                                 {"reflection_pad3d", reflection_pad},
+                                 {"replication_pad1d", replication_pad},
+                                 {"replication_pad2d", replication_pad},
+                                 {"replication_pad3d", replication_pad},
+                                 {"pixel_shuffle", pixel_shuffle},
+                                 {"tril", triangle},
+                                 {"triu", triangle}};
   return table;
 }
 
 bool is_view(const std::string& op) {
-  static const std::set<std::string> views = {
-      "view", "reshape", "_unsafe_view", "_reshape_alias", "view_as", "reshape_as", "flatten", "unflatten", "permute", "transpose", "swapaxes", "t", "numpy_T",
-      "unsqueeze", "squeeze", "expand", "expand_as", "split", "split_with_sizes", "chunk", "unbind", "slice", "narrow", "select",
-      "contiguous", "detach", "alias", "to", "type_as", "cpu", "data", "dropout", "feature_dropout", "alpha_dropout", "lift_fresh", "diagonal", "unfold"};
+  static const std::set<std::string> views = {"view",
+                                              "reshape",
+                                              "_unsafe_view",
+                                              "_reshape_alias",
+                                              "view_as",
+                                              "reshape_as",
+                                              "flatten",
+                                              "unflatten",
+                                              "permute",
+                                              "transpose",
+                                              "swapaxes",
+                                              "t",
+                                              "numpy_T",
+                                              "unsqueeze",
+                                              "squeeze",
+                                              "expand",
+                                              "expand_as",
+                                              "split",
+                                              "split_with_sizes",
+                                              "chunk",
+                                              "unbind",
+                                              "slice",
+                                              "narrow",
+                                              "select",
+                                              "contiguous",
+                                              "detach",
+                                              "alias",
+                                              "to",
+                                              "type_as",
+                                              "cpu",
+                                              "data",
+                                              "dropout",
+                                              "feature_dropout",
+                                              "alpha_dropout",
+                                              "lift_fresh",
+                                              "diagonal",
+                                              "unfold"};
   return op.rfind("aten::", 0) == 0 && views.count(op.substr(6)) > 0;
 }
 

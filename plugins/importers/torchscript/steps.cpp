@@ -22,7 +22,8 @@ std::size_t place_in(const Ref& list, const Ref& index) {
 }
 
 bool same_key(const Ref& a, const Ref& b) {
-  return a->kind == b->kind && a->is_known() && b->is_known() && a->integer == b->integer && a->real == b->real && a->text == b->text;
+  return a->kind == b->kind && a->is_known() && b->is_known() && a->integer == b->integer && a->real == b->real &&
+         a->text == b->text;
 }
 
 // Where the value of a key stands; items.size() when it is not there.
@@ -32,10 +33,13 @@ std::size_t find_key(const Ref& dictionary, const Ref& key) {
   return dictionary->items.size();
 }
 
-bool is_module(const Ref& v) { return v->kind == Kind::kObject && v->type && (*static_cast<c10::ClassTypePtr*>(v->type.get()))->is_module(); }
+bool is_module(const Ref& v) {
+  return v->kind == Kind::kObject && v->type && (*static_cast<c10::ClassTypePtr*>(v->type.get()))->is_module();
+}
 
 bool is_leaf(const Ref& object) {
-  return std::none_of(object->members.begin(), object->members.end(), [](const auto& m) { return is_module(m.second); });
+  return std::none_of(object->members.begin(), object->members.end(),
+                      [](const auto& m) { return is_module(m.second); });
 }
 
 c10::ClassTypePtr class_of(const Ref& object) {
@@ -48,7 +52,8 @@ c10::ClassTypePtr class_of(const Ref& object) {
 Refs Walk::constant(Node* n, const Refs&) {
   if (n->outputs()[0]->type()->cast<c10::FunctionType>()) return {make_other("a function")};
   const auto value = torch::jit::toIValue(n->outputs()[0]);
-  return {value ? import_value(*value, net_.scope.empty() ? "constant" : net_.scope + ".constant") : make_other("a constant")};
+  return {value ? import_value(*value, net_.scope.empty() ? "constant" : net_.scope + ".constant")
+                : make_other("a constant")};
 }
 
 Refs Walk::get_attribute(Node* n, const Refs& in) {
@@ -107,11 +112,15 @@ Refs Walk::call_function(Node* n, const Refs& in) {
 Refs Walk::make_sequence(Node* n, const Refs& in) {
   return {make_list(in, n->kind() == torch::jit::prim::TupleConstruct ? Kind::kTuple : Kind::kList)};
 }
-Refs Walk::make_dictionary(Node*, const Refs& in) { return {make_list(in, Kind::kDict)}; }
+Refs Walk::make_dictionary(Node*, const Refs& in) {
+  return {make_list(in, Kind::kDict)};
+}
 
 Refs Walk::unpack(Node* n, const Refs& in) {
   if (!in[0]->is_list()) throw Unmapped(in[0]->kind == Kind::kOther ? in[0]->text : "what is no list is unpacked");
-  if (in[0]->items.size() != n->outputs().size()) throw Raised("a list of " + std::to_string(in[0]->items.size()) + " items is unpacked into " + std::to_string(n->outputs().size()));
+  if (in[0]->items.size() != n->outputs().size())
+    throw Raised("a list of " + std::to_string(in[0]->items.size()) + " items is unpacked into " +
+                 std::to_string(n->outputs().size()));
   return in[0]->items.empty() ? kDone : in[0]->items;
 }
 Refs Walk::tuple_item(Node*, const Refs& in) {
@@ -121,31 +130,50 @@ Refs Walk::tuple_item(Node*, const Refs& in) {
 Refs Walk::tuple_slice(Node* n, const Refs& in) {
   if (!in[0]->is_list()) throw Unmapped("a tuple is not known");
   const auto size = static_cast<std::int64_t>(in[0]->items.size());
-  const std::int64_t begin = std::clamp<std::int64_t>(n->i(torch::jit::attr::beg), 0, size), end = std::clamp<std::int64_t>(n->i(torch::jit::attr::end), begin, size);
+  const std::int64_t begin = std::clamp<std::int64_t>(n->i(torch::jit::attr::beg), 0, size),
+                     end = std::clamp<std::int64_t>(n->i(torch::jit::attr::end), begin, size);
   return {make_list(Refs(in[0]->items.begin() + begin, in[0]->items.begin() + end), Kind::kTuple)};
 }
 
-Refs Walk::raise(Node*, const Refs& in) { throw Raised(!in.empty() && in[0]->kind == Kind::kText && !in[0]->text.empty() ? in[0]->text : "an error"); }
-Refs Walk::nothing(Node*, const Refs&) { return kDone; }
-Refs Walk::first(Node*, const Refs& in) { return {in.at(0)}; }
-Refs Walk::uninitialized(Node*, const Refs&) { return {make_other("a value that was never set")}; }
+Refs Walk::raise(Node* n, const Refs& in) {
+  const bool said = !in.empty() && in[0]->kind == Kind::kText && !in[0]->text.empty();
+  throw Raised((said ? in[0]->text : "an error") + (place_of(n).empty() ? "" : ", " + place_of(n)));
+}
+Refs Walk::nothing(Node*, const Refs&) {
+  return kDone;
+}
+Refs Walk::first(Node*, const Refs& in) {
+  return {in.at(0)};
+}
+Refs Walk::uninitialized(Node*, const Refs&) {
+  return {make_other("a value that was never set")};
+}
 
-Refs Walk::number_to_tensor(Node*, const Refs& in) { return {make_tensor(net_.tensor_of(in.at(0)))}; }
+Refs Walk::number_to_tensor(Node*, const Refs& in) {
+  return {make_tensor(net_.tensor_of(in.at(0)))};
+}
 Refs Walk::tensor_to_number(Node* n, const Refs& in) {
   return fit(n, {make_tensor(net_.tensor_of(in.at(0)))});
 }
 
-Refs Walk::type_of(Node*, const Refs& in) { return {make_int(scalar_type_number(net_.type(net_.tensor_of(in.at(0)))))}; }
-Refs Walk::device_of(Node*, const Refs&) { return {make_text("cpu")}; }
+Refs Walk::type_of(Node*, const Refs& in) {
+  return {make_int(scalar_type_number(net_.type(net_.tensor_of(in.at(0)))))};
+}
+Refs Walk::device_of(Node*, const Refs&) {
+  return {make_text("cpu")};
+}
 Refs Walk::is_floating(Node*, const Refs& in) {
   const DataType t = net_.type(net_.tensor_of(in.at(0)));
   return {make_bool(t != DataType::kBool && !quanvas::torchscript::is_integer(t))};
 }
 
 Refs Walk::is_instance(Node* n, const Refs& in) {
-  static const std::map<Kind, c10::TypeKind> kinds = {{Kind::kNone, c10::TypeKind::NoneType}, {Kind::kInt, c10::TypeKind::IntType},
-      {Kind::kReal, c10::TypeKind::FloatType}, {Kind::kBool, c10::TypeKind::BoolType}, {Kind::kText, c10::TypeKind::StringType},
-      {Kind::kTensor, c10::TypeKind::TensorType}, {Kind::kList, c10::TypeKind::ListType}, {Kind::kTuple, c10::TypeKind::TupleType}, {Kind::kDict, c10::TypeKind::DictType}};
+  static const std::map<Kind, c10::TypeKind> kinds = {
+      {Kind::kNone, c10::TypeKind::NoneType},   {Kind::kInt, c10::TypeKind::IntType},
+      {Kind::kReal, c10::TypeKind::FloatType},  {Kind::kBool, c10::TypeKind::BoolType},
+      {Kind::kText, c10::TypeKind::StringType}, {Kind::kTensor, c10::TypeKind::TensorType},
+      {Kind::kList, c10::TypeKind::ListType},   {Kind::kTuple, c10::TypeKind::TupleType},
+      {Kind::kDict, c10::TypeKind::DictType}};
   const auto kind = kinds.find(in.at(0)->kind);
   if (kind == kinds.end()) throw Unmapped("the type of a value is not known");
   for (const auto& type : n->tys(torch::jit::attr::types))
@@ -168,7 +196,8 @@ Refs Walk::contains(Node*, const Refs& in) {
 
 Refs Walk::is_same(Node* n, const Refs& in) {
   const bool negated = n->kind() == torch::jit::aten::__isnot__;
-  if (in[0]->kind == Kind::kOther || in[1]->kind == Kind::kOther) throw Unmapped("whether a value is there is not known");
+  if (in[0]->kind == Kind::kOther || in[1]->kind == Kind::kOther)
+    throw Unmapped("whether a value is there is not known");
   const bool none[2] = {in[0]->kind == Kind::kNone, in[1]->kind == Kind::kNone};
   if (!none[0] && !none[1] && in[0] != in[1]) return {};
   return {make_bool((none[0] == none[1]) != negated)};
@@ -196,8 +225,12 @@ Refs Walk::size(Node*, const Refs& in) {
   if (!in[1]->is_known()) throw Unmapped("the axis depends on the network's input");
   return {net_.size(t, in[1]->integer)};
 }
-Refs Walk::rank(Node*, const Refs& in) { return {make_int(net_.rank(net_.tensor_of(in.at(0))))}; }
-Refs Walk::count(Node*, const Refs& in) { return {net_.number_of(net_.emit("Size", {net_.tensor_of(in.at(0))}), Kind::kInt)}; }
+Refs Walk::rank(Node*, const Refs& in) {
+  return {make_int(net_.rank(net_.tensor_of(in.at(0))))};
+}
+Refs Walk::count(Node*, const Refs& in) {
+  return {net_.number_of(net_.emit("Size", {net_.tensor_of(in.at(0))}), Kind::kInt)};
+}
 
 Refs Walk::length(Node*, const Refs& in) {
   const Ref& v = in.at(0);
@@ -221,8 +254,10 @@ Refs Walk::set_item(Node*, const Refs& in) {
   mutate(in[0]);
   if (in[0]->kind == Kind::kDict) {
     const std::size_t at = find_key(in[0], in[1]);
-    if (at < in[0]->items.size()) in[0]->items[at] = in[2];
-    else in[0]->items.insert(in[0]->items.end(), {in[1], in[2]});
+    if (at < in[0]->items.size())
+      in[0]->items[at] = in[2];
+    else
+      in[0]->items.insert(in[0]->items.end(), {in[1], in[2]});
     return kDone;
   }
   if (!in[0]->is_list()) throw Unmapped("an item of what is no list is set");
@@ -246,7 +281,8 @@ Refs Walk::insert(Node*, const Refs& in) {
   if (!in[0]->is_list() || !in[1]->is_known()) throw Unmapped("a list is not known");
   mutate(in[0]);
   const auto n = static_cast<std::int64_t>(in[0]->items.size());
-  const std::int64_t at = in[1]->integer < 0 ? std::max<std::int64_t>(in[1]->integer + n, 0) : std::min(in[1]->integer, n);
+  const std::int64_t at =
+      in[1]->integer < 0 ? std::max<std::int64_t>(in[1]->integer + n, 0) : std::min(in[1]->integer, n);
   in[0]->items.insert(in[0]->items.begin() + at, in[2]);
   return kDone;
 }
@@ -279,7 +315,8 @@ Refs Walk::dict_values(Node*, const Refs& in) {
 }
 
 Refs Walk::format(Node*, const Refs& in) {
-  if (std::all_of(in.begin(), in.end(), [&](const Ref& v) { return is_constant(v) && v->kind != Kind::kTensor; })) return {};
+  if (std::all_of(in.begin(), in.end(), [&](const Ref& v) { return is_constant(v) && v->kind != Kind::kTensor; }))
+    return {};
   return {make_text(in.empty() ? "" : in[0]->text)};
 }
 
@@ -309,24 +346,65 @@ Refs list_arithmetic(const std::string& op, const Refs& in) {
 
 const std::map<std::string, Walk::Step>& Walk::steps() {
   using W = Walk;
-  static const std::map<std::string, Step> table = {
-      {"prim::Constant", &W::constant}, {"prim::GetAttr", &W::get_attribute}, {"prim::SetAttr", &W::set_attribute},
-      {"prim::CreateObject", &W::create_object}, {"prim::CallMethod", &W::call_method}, {"prim::CallFunction", &W::call_function},
-      {"prim::ListConstruct", &W::make_sequence}, {"prim::TupleConstruct", &W::make_sequence}, {"prim::DictConstruct", &W::make_dictionary},
-      {"prim::ListUnpack", &W::unpack}, {"prim::TupleUnpack", &W::unpack}, {"prim::TupleIndex", &W::tuple_item}, {"prim::TupleSlice", &W::tuple_slice},
-      {"prim::RaiseException", &W::raise}, {"prim::Print", &W::nothing}, {"aten::warn", &W::nothing}, {"prim::Enter", &W::nothing},
-      {"prim::Exit", &W::nothing}, {"aten::_set_grad_enabled", &W::nothing}, {"prim::Uninitialized", &W::uninitialized}, {"prim::unchecked_cast", &W::first},
-      {"prim::unchecked_unwrap_optional", &W::first}, {"aten::_unwrap_optional", &W::first}, {"prim::data", &W::first},
-      {"prim::NumToTensor", &W::number_to_tensor}, {"prim::ImplicitTensorToNum", &W::tensor_to_number}, {"prim::dtype", &W::type_of},
-      {"prim::device", &W::device_of}, {"prim::isinstance", &W::is_instance}, {"aten::__is__", &W::is_same}, {"aten::__isnot__", &W::is_same},
-      {"aten::__contains__", &W::contains}, {"prim::max", &W::extreme}, {"prim::min", &W::extreme}, {"aten::size", &W::size}, {"prim::shape", &W::size}, {"aten::dim", &W::rank},
-      {"aten::numel", &W::count}, {"aten::len", &W::length}, {"aten::is_floating_point", &W::is_floating}, {"aten::__getitem__", &W::get_item},
-      {"aten::_set_item", &W::set_item}, {"aten::append", &W::append}, {"aten::extend", &W::extend}, {"aten::insert", &W::insert},
-      {"aten::pop", &W::pop}, {"aten::clear", &W::clear}, {"aten::list", &W::copy_list}, {"aten::copy", &W::copy_list}, {"aten::keys", &W::keys},
-      {"aten::values", &W::dict_values}, {"aten::format", &W::format}, {"aten::add", &W::list_step}, {"aten::slice", &W::list_step}};
+  static const std::map<std::string, Step> table = {{"prim::Constant", &W::constant},
+                                                    {"prim::GetAttr", &W::get_attribute},
+                                                    {"prim::SetAttr", &W::set_attribute},
+                                                    {"prim::CreateObject", &W::create_object},
+                                                    {"prim::CallMethod", &W::call_method},
+                                                    {"prim::CallFunction", &W::call_function},
+                                                    {"prim::ListConstruct", &W::make_sequence},
+                                                    {"prim::TupleConstruct", &W::make_sequence},
+                                                    {"prim::DictConstruct", &W::make_dictionary},
+                                                    {"prim::ListUnpack", &W::unpack},
+                                                    {"prim::TupleUnpack", &W::unpack},
+                                                    {"prim::TupleIndex", &W::tuple_item},
+                                                    {"prim::TupleSlice", &W::tuple_slice},
+                                                    {"prim::RaiseException", &W::raise},
+                                                    {"prim::Print", &W::nothing},
+                                                    {"aten::warn", &W::nothing},
+                                                    {"prim::Enter", &W::nothing},
+                                                    {"prim::Exit", &W::nothing},
+                                                    {"aten::_set_grad_enabled", &W::nothing},
+                                                    {"prim::Uninitialized", &W::uninitialized},
+                                                    {"prim::unchecked_cast", &W::first},
+                                                    {"prim::unchecked_unwrap_optional", &W::first},
+                                                    {"aten::_unwrap_optional", &W::first},
+                                                    {"prim::data", &W::first},
+                                                    {"prim::NumToTensor", &W::number_to_tensor},
+                                                    {"prim::ImplicitTensorToNum", &W::tensor_to_number},
+                                                    {"prim::dtype", &W::type_of},
+                                                    {"prim::device", &W::device_of},
+                                                    {"prim::isinstance", &W::is_instance},
+                                                    {"aten::__is__", &W::is_same},
+                                                    {"aten::__isnot__", &W::is_same},
+                                                    {"aten::__contains__", &W::contains},
+                                                    {"prim::max", &W::extreme},
+                                                    {"prim::min", &W::extreme},
+                                                    {"aten::size", &W::size},
+                                                    {"prim::shape", &W::size},
+                                                    {"aten::dim", &W::rank},
+                                                    {"aten::numel", &W::count},
+                                                    {"aten::len", &W::length},
+                                                    {"aten::is_floating_point", &W::is_floating},
+                                                    {"aten::__getitem__", &W::get_item},
+                                                    {"aten::_set_item", &W::set_item},
+                                                    {"aten::append", &W::append},
+                                                    {"aten::extend", &W::extend},
+                                                    {"aten::insert", &W::insert},
+                                                    {"aten::pop", &W::pop},
+                                                    {"aten::clear", &W::clear},
+                                                    {"aten::list", &W::copy_list},
+                                                    {"aten::copy", &W::copy_list},
+                                                    {"aten::keys", &W::keys},
+                                                    {"aten::values", &W::dict_values},
+                                                    {"aten::format", &W::format},
+                                                    {"aten::add", &W::list_step},
+                                                    {"aten::slice", &W::list_step}};
   return table;
 }
 
-Refs Walk::list_step(Node* n, const Refs& in) { return list_arithmetic(n->kind().toQualString(), in); }
+Refs Walk::list_step(Node* n, const Refs& in) {
+  return list_arithmetic(n->kind().toQualString(), in);
+}
 
 }  // namespace quanvas::torchscript

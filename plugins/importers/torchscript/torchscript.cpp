@@ -1,4 +1,5 @@
-// TorchScript files: an archive of tensors and code. The code is run, so the file is looked at first and must be trusted.
+// TorchScript files: an archive of tensors and code. The code is run, so the file is looked at first and must be
+// trusted.
 #include <ATen/ATen.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/serialization/import.h>
@@ -18,9 +19,11 @@ using namespace torchscript;
 constexpr int kMostWalks = 5;
 
 Failure needs_trust(const std::string& path, const Archive& archive) {
-  return fail(ErrorCode::kNeedsTrust,
-              "'" + path + "' is TorchScript: it brings code of its own, which is run when it is read. It holds " + archive.content() + ".",
-              "If you trust where it comes from, say so: --trust on the command line, or Open in the window's question.");
+  return fail(
+      ErrorCode::kNeedsTrust,
+      "'" + path + "' is TorchScript: it brings code of its own, which is run when it is read. It holds " +
+          archive.content() + ".",
+      "If you trust where it comes from, say so: --trust on the command line, or Open in the window's question.");
 }
 
 // LibTorch's sentences, as far as they tell more than "it does not work".
@@ -29,11 +32,15 @@ Failure cannot_load(const std::string& path, const Archive& archive, const std::
   for (const auto* names : {&archive.operators, &archive.classes})
     for (const std::string& name : *names) own += (own.empty() ? "" : ", ") + name;
   if (!own.empty())
-    return fail(ErrorCode::kUnsupported, "'" + path + "' cannot be read: it uses what is not LibTorch's own (" + own + ").",
+    return fail(ErrorCode::kUnsupported,
+                "'" + path + "' cannot be read: it uses what is not LibTorch's own (" + own + ").",
                 "Export the network without custom operators, or as ONNX.");
-  if (what.find("nknown builtin op") != std::string::npos || what.find("produced by") != std::string::npos || what.find("file format version") != std::string::npos)
-    return fail(ErrorCode::kUnsupported, "'" + path + "' was made for a newer LibTorch than the one here: " + what, "Export it with an older PyTorch, or as ONNX.");
-  return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole TorchScript file: " + what, "Save or copy the model again.");
+  if (what.find("nknown builtin op") != std::string::npos || what.find("produced by") != std::string::npos ||
+      what.find("file format version") != std::string::npos)
+    return fail(ErrorCode::kUnsupported, "'" + path + "' was made for a newer LibTorch than the one here: " + what,
+                "Export it with an older PyTorch, or as ONNX.");
+  return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole TorchScript file: " + what,
+              "Save or copy the model again.");
 }
 
 Result<torch::jit::Module> load_module(const std::string& path, const Archive& archive) {
@@ -56,7 +63,8 @@ class Reading {
 
   Result<Draft> read() {
     if (!module_.find_method("forward"))
-      return fail(ErrorCode::kUnsupported, "'" + path_ + "' has no method 'forward'" + other_methods() + ".", "Save the network with a forward method.");
+      return fail(ErrorCode::kUnsupported, "'" + path_ + "' has no method 'forward'" + other_methods() + ".",
+                  "Save the network with a forward method.");
     for (int i = 0; i < kMostWalks; ++i) {
       QUANVAS_CHECK(job_.check());
       const auto before = learned_;
@@ -85,7 +93,9 @@ class Reading {
   std::vector<std::int64_t> cases_;
 
   static bool same(const std::map<std::string, TensorFacts>& a, const std::map<std::string, TensorFacts>& b) {
-    const auto equal = [](const auto& x, const auto& y) { return x.first == y.first && x.second.type == y.second.type && x.second.shape == y.second.shape; };
+    const auto equal = [](const auto& x, const auto& y) {
+      return x.first == y.first && x.second.type == y.second.type && x.second.shape == y.second.shape;
+    };
     return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), equal);
   }
 
@@ -124,12 +134,17 @@ class Reading {
     std::string list;
     for (const std::int64_t v : values) list += (list.empty() ? "" : ", ") + std::to_string(v);
     if (told_.insert("cases").second)
-      job_.issue({Severity::kInfo, path_, "The network is read for '" + arguments[number]->name + "' = " + list + "; any other value is run as the last of them.",
-                  "For one of them alone give it: --shape " + arguments[number]->name + "=" + std::to_string(values.back()) + "."});
+      job_.issue({Severity::kInfo, path_,
+                  "The network is read for '" + arguments[number]->name + "' = " + list +
+                      "; any other value is run as the last of them.",
+                  "For one of them alone give it: --shape " + arguments[number]->name + "=" +
+                      std::to_string(values.back()) + "."});
     return results;
   }
 
-  static bool is_open_number(const Net& net, const Ref& v) { return v->kind == Kind::kInt && !v->is_known() && net.is_input(v->name); }
+  static bool is_open_number(const Net& net, const Ref& v) {
+    return v->kind == Kind::kInt && !v->is_known() && net.is_input(v->name);
+  }
 
   // Whether the walk is worth being repeated by cases: one number among the inputs, and branches that depend on it.
   bool wants_cases(const Draft& draft) {
@@ -139,7 +154,9 @@ class Reading {
       numbers += facts && facts->type == DataType::kInt64 && facts->shape && facts->shape->empty();
     }
     constexpr std::size_t kMostCases = 16;
-    const bool unclear = std::any_of(draft.nodes.begin(), draft.nodes.end(), [](const DraftNode& n) { return !n.bodies.empty() || !n.opaque_reason.empty(); });
+    const bool unclear = std::any_of(draft.nodes.begin(), draft.nodes.end(), [](const DraftNode& n) {
+      return !n.bodies.empty() || !n.opaque_reason.empty();
+    });
     return numbers == 1 && unclear && cases_.empty() && !compared_.empty() && compared_.size() <= kMostCases;
   }
 
@@ -161,18 +178,26 @@ class Reading {
     } catch (const Stopped& e) {
       return Failure(e.error);
     } catch (const Raised& e) {
-      return fail(ErrorCode::kInvalidArgument, "'" + path_ + "': the network refuses its input: " + std::string(e.what()) + ".", "Give the shape it expects: --shape NAME=1,3,224,224.");
+      return fail(ErrorCode::kInvalidArgument,
+                  "'" + path_ + "': the network refuses its input: " + std::string(e.what()) + ".",
+                  "Give the shape it expects: --shape NAME=1,3,224,224.");
     } catch (const Unmapped& e) {
-      return fail(ErrorCode::kUnsupported, "'" + path_ + "' cannot be read: " + std::string(e.what()) + ".", "Give the inputs' shapes (--shape), or export it as ONNX.");
+      return fail(ErrorCode::kUnsupported, "'" + path_ + "' cannot be read: " + std::string(e.what()) + ".",
+                  "Give the inputs' shapes (--shape), or export it as ONNX.");
     }
     learned_ = net.learned;
     if (walk.writes_state() && !told_state_) {
       told_state_ = true;
-      job_.issue({Severity::kInfo, path_, "The network keeps values from one call to the next; here every run begins with those of the file.", {}});
+      job_.issue(
+          {Severity::kInfo,
+           path_,
+           "The network keeps values from one call to the next; here every run begins with those of the file.",
+           {}});
     }
     for (const std::string& check : walk.checks())
       if (told_.insert(check).second)
-        job_.issue({Severity::kInfo, path_, "The network checks its input (" + check + "); the graph does not.", {}});
+        job_.issue(
+            {Severity::kInfo, path_, "The network checks its input (" + check + "); the graph does not.", {}});
     drop_unread_results(net.draft);
     return std::move(net.draft);
   }
@@ -200,7 +225,10 @@ class Reading {
     std::string known;
     for (const std::string& n : names) known += (known.empty() ? "" : ", ") + n;
     for (const auto& [name, shape] : options_.shapes)
-      if (!names.count(name)) return fail(ErrorCode::kInvalidArgument, "'" + path_ + "' has no input '" + name + "', whose shape was given.", "Its inputs are: " + known + ".");
+      if (!names.count(name))
+        return fail(ErrorCode::kInvalidArgument,
+                    "'" + path_ + "' has no input '" + name + "', whose shape was given.",
+                    "Its inputs are: " + known + ".");
     return {};
   }
 
@@ -218,11 +246,16 @@ class Reading {
   Result<Ref> input(Net& net, const std::string& name, const c10::TypePtr& type, std::set<std::string>& names) {
     if (const Ref number = fixed_number(name, type, names)) return number;
     switch (type->kind()) {
-      case c10::TypeKind::OptionalType: return input(net, name, type->expectRef<c10::OptionalType>().getElementType(), names);
-      case c10::TypeKind::TensorType: return make_tensor(add_input(net, name, {}, names));
-      case c10::TypeKind::IntType: return net.number_of(add_input(net, name, DataType::kInt64, names), Kind::kInt);
-      case c10::TypeKind::FloatType: return net.number_of(add_input(net, name, DataType::kFloat, names), Kind::kReal);
-      case c10::TypeKind::BoolType: return net.number_of(add_input(net, name, DataType::kBool, names), Kind::kBool);
+      case c10::TypeKind::OptionalType:
+        return input(net, name, type->expectRef<c10::OptionalType>().getElementType(), names);
+      case c10::TypeKind::TensorType:
+        return make_tensor(add_input(net, name, {}, names));
+      case c10::TypeKind::IntType:
+        return net.number_of(add_input(net, name, DataType::kInt64, names), Kind::kInt);
+      case c10::TypeKind::FloatType:
+        return net.number_of(add_input(net, name, DataType::kFloat, names), Kind::kReal);
+      case c10::TypeKind::BoolType:
+        return net.number_of(add_input(net, name, DataType::kBool, names), Kind::kBool);
       case c10::TypeKind::TupleType: {
         Refs items;
         for (const auto& element : type->expectRef<c10::TupleType>().elements()) {
@@ -232,23 +265,29 @@ class Reading {
         return make_list(items, Kind::kTuple);
       }
       default:
-        return fail(ErrorCode::kUnsupported, "'" + path_ + "': its input '" + name + "' is of type " + type->str() + "; only tensors, numbers and tuples of them are read.",
+        return fail(ErrorCode::kUnsupported,
+                    "'" + path_ + "': its input '" + name + "' is of type " + type->str() +
+                        "; only tensors, numbers and tuples of them are read.",
                     "Give it a forward method that takes tensors.");
     }
   }
 
   // number: the type of a number, none for a tensor.
-  std::string add_input(Net& net, const std::string& given, std::optional<DataType> number, std::set<std::string>& names) {
+  std::string add_input(Net& net, const std::string& given, std::optional<DataType> number,
+                        std::set<std::string>& names) {
     const std::string name = net.new_tensor(given);
     names.insert(given);
     net.draft.inputs.push_back(name);
     TensorFacts facts{number.value_or(DataType::kFloat), std::nullopt};
     if (number) facts.shape = Shape{};
     const auto learned = learned_.find(name);
-    if (!number && learned != learned_.end() && learned->second.type != DataType::kUndefined) facts.type = learned->second.type;
+    if (!number && learned != learned_.end() && learned->second.type != DataType::kUndefined)
+      facts.type = learned->second.type;
     const auto said = options_.shapes.find(given);
-    if (!number && said != options_.shapes.end()) facts.shape = said->second;
-    else if (!number && learned != learned_.end()) facts.shape = learned->second.shape;
+    if (!number && said != options_.shapes.end())
+      facts.shape = said->second;
+    else if (!number && learned != learned_.end())
+      facts.shape = learned->second.shape;
     if (!facts.shape) open_.push_back(name);
     if (facts.shape) name_dimensions(net, *facts.shape);
     net.draft.facts[name] = facts;
@@ -266,9 +305,11 @@ class Reading {
 
   static void flatten(const Ref& v, const std::string& name, std::vector<std::pair<Ref, std::string>>& out) {
     if (v->is_list())
-      for (std::size_t i = 0; i < v->items.size(); ++i) flatten(v->items[i], name + (name == "output" ? "" : ".") + std::to_string(i), out);
+      for (std::size_t i = 0; i < v->items.size(); ++i)
+        flatten(v->items[i], name + (name == "output" ? "" : ".") + std::to_string(i), out);
     else if (v->kind == Kind::kDict)
-      for (std::size_t i = 0; i + 1 < v->items.size(); i += 2) flatten(v->items[i + 1], v->items[i]->text.empty() ? name + std::to_string(i / 2) : v->items[i]->text, out);
+      for (std::size_t i = 0; i + 1 < v->items.size(); i += 2)
+        flatten(v->items[i + 1], v->items[i]->text.empty() ? name + std::to_string(i / 2) : v->items[i]->text, out);
     else if (v->kind != Kind::kNone)
       out.emplace_back(v, name);
   }
@@ -282,7 +323,9 @@ class Reading {
       const std::string t = net.tensor_of(v);
       add_output(net, t, net.new_tensor(name));
     }
-    if (net.draft.outputs.empty()) return fail(ErrorCode::kUnsupported, "'" + path_ + "': its forward method gives no tensor.", "Return the network's result.");
+    if (net.draft.outputs.empty())
+      return fail(ErrorCode::kUnsupported, "'" + path_ + "': its forward method gives no tensor.",
+                  "Return the network's result.");
     return {};
   }
 
@@ -327,16 +370,20 @@ void report_open(const std::vector<std::string>& inputs, const std::string& path
   if (inputs.empty()) return;
   std::string names;
   for (const std::string& n : inputs) names += (names.empty() ? "'" : ", '") + n + "'";
-  job.issue({Severity::kWarning, path, "The file does not say the shape of " + names + ".", "Give it, ? for what stays open: --shape " + inputs[0] + "=1,3,224,224."});
+  job.issue({Severity::kWarning, path, "The file does not say the shape of " + names + ".",
+             "Give it, ? for what stays open: --shape " + inputs[0] + "=1,3,224,224."});
 }
 
 class TorchScriptImporter final : public Importer {
  public:
   PluginInfo info() const override {
-    return {"torchscript", "TorchScript", "Networks saved by torch.jit.save; their code is run, so the file must be trusted."};
+    return {"torchscript", "TorchScript",
+            "Networks saved by torch.jit.save; their code is run, so the file must be trusted."};
   }
   std::vector<std::string> extensions() const override { return {".pt", ".ts", ".jit", ".ts.pt"}; }
-  int probe(const std::string& path, const std::string& head) const override { return torchscript::probe(path, head); }
+  int probe(const std::string& path, const std::string& head) const override {
+    return torchscript::probe(path, head);
+  }
 
   Result<Imported> load(const std::string& path, const ImportOptions& options, JobContext& job) const override {
     job.progress("read the model", 0.0);

@@ -15,9 +15,11 @@ struct TypeRow {
   DataType type;
   at::ScalarType scalar;
 };
-constexpr TypeRow kTypes[] = {{DataType::kFloat, at::kFloat}, {DataType::kDouble, at::kDouble}, {DataType::kFloat16, at::kHalf},
-                              {DataType::kBfloat16, at::kBFloat16}, {DataType::kInt64, at::kLong}, {DataType::kInt32, at::kInt},
-                              {DataType::kInt16, at::kShort}, {DataType::kInt8, at::kChar}, {DataType::kUint8, at::kByte}, {DataType::kBool, at::kBool}};
+constexpr TypeRow kTypes[] = {{DataType::kFloat, at::kFloat},  {DataType::kDouble, at::kDouble},
+                              {DataType::kFloat16, at::kHalf}, {DataType::kBfloat16, at::kBFloat16},
+                              {DataType::kInt64, at::kLong},   {DataType::kInt32, at::kInt},
+                              {DataType::kInt16, at::kShort},  {DataType::kInt8, at::kChar},
+                              {DataType::kUint8, at::kByte},   {DataType::kBool, at::kBool}};
 
 // Sizes that a creation of a tensor could take too literally.
 bool is_huge(const Refs& in) {
@@ -54,7 +56,8 @@ Ref Walk::import_tensor(const at::Tensor& t, const std::string& name) {
   if (t.is_quantized()) return make_other("a tensor that is already quantized");
   if (t.layout() != at::kStrided) return make_other("a sparse tensor");
   const DataType type = data_type(t.scalar_type());
-  if (type == DataType::kUndefined) return make_other(std::string("a tensor of type ") + c10::toString(t.scalar_type()));
+  if (type == DataType::kUndefined)
+    return make_other(std::string("a tensor of type ") + c10::toString(t.scalar_type()));
   auto kept = std::make_shared<at::Tensor>(t.detach().cpu().contiguous().resolve_conj().resolve_neg());
   TensorData data{type, kept->sizes().vec(), static_cast<const std::byte*>(kept->data_ptr()), kept->nbytes(), kept};
   return make_tensor(net_.constant(name, std::move(data)));
@@ -74,7 +77,8 @@ Ref Walk::import_value(const c10::IValue& v, const std::string& name) {
     return known;
   }
   if (v.isObject()) {
-    if (!v.type()->cast<c10::ClassType>() || !v.toObject()->type()) return make_other("an object of a class of another program");
+    if (!v.type()->cast<c10::ClassType>() || !v.toObject()->type())
+      return make_other("an object of a class of another program");
     return import_module(torch::jit::Module(v.toObject()));
   }
   Refs items;
@@ -84,13 +88,15 @@ Ref Walk::import_value(const c10::IValue& v, const std::string& name) {
   }
   if (v.isList()) {
     int i = 0;
-    for (const c10::IValue& item : v.toListRef()) items.push_back(import_value(item, name + "." + std::to_string(i++)));
+    for (const c10::IValue& item : v.toListRef())
+      items.push_back(import_value(item, name + "." + std::to_string(i++)));
     return make_list(items);
   }
   if (v.isGenericDict()) {
     for (const auto& entry : v.toGenericDict()) {
       items.push_back(import_value(entry.key(), name));
-      items.push_back(import_value(entry.value(), name + "." + (entry.key().isString() ? entry.key().toStringRef() : "")));
+      items.push_back(
+          import_value(entry.value(), name + "." + (entry.key().isString() ? entry.key().toStringRef() : "")));
     }
     return make_list(items, Kind::kDict);
   }
@@ -119,28 +125,47 @@ Ref Walk::import_module(const torch::jit::Module& module) {
 bool Walk::is_constant(const Ref& v) const {
   if (!v->spoiled.empty()) return false;
   switch (v->kind) {
-    case Kind::kNone: case Kind::kText: return true;
-    case Kind::kInt: case Kind::kReal: case Kind::kBool: return v->is_known();
-    case Kind::kTensor: return net_.draft.constant(v->name) != nullptr;
-    case Kind::kList: case Kind::kTuple:
+    case Kind::kNone:
+    case Kind::kText:
+      return true;
+    case Kind::kInt:
+    case Kind::kReal:
+    case Kind::kBool:
+      return v->is_known();
+    case Kind::kTensor:
+      return net_.draft.constant(v->name) != nullptr;
+    case Kind::kList:
+    case Kind::kTuple:
       return std::all_of(v->items.begin(), v->items.end(), [&](const Ref& item) { return is_constant(item); });
-    default: return false;
+    default:
+      return false;
   }
 }
 
 c10::IValue Walk::ivalue(const Ref& v, const c10::TypePtr& type) const {
-  if (const auto optional = type->cast<c10::OptionalType>(); optional && v->kind != Kind::kNone) return ivalue(v, optional->getElementType());
+  if (const auto optional = type->cast<c10::OptionalType>(); optional && v->kind != Kind::kNone)
+    return ivalue(v, optional->getElementType());
   switch (v->kind) {
-    case Kind::kNone: return {};
-    case Kind::kInt: return type->kind() == c10::TypeKind::FloatType ? c10::IValue(static_cast<double>(v->integer)) : c10::IValue(v->integer);
-    case Kind::kReal: return v->real;
-    case Kind::kBool: return v->integer != 0;
-    case Kind::kText: return type->kind() == c10::TypeKind::DeviceObjType ? c10::IValue(c10::Device(c10::kCPU)) : c10::IValue(v->text);
+    case Kind::kNone:
+      return {};
+    case Kind::kInt:
+      return type->kind() == c10::TypeKind::FloatType ? c10::IValue(static_cast<double>(v->integer))
+                                                      : c10::IValue(v->integer);
+    case Kind::kReal:
+      return v->real;
+    case Kind::kBool:
+      return v->integer != 0;
+    case Kind::kText:
+      return type->kind() == c10::TypeKind::DeviceObjType ? c10::IValue(c10::Device(c10::kCPU))
+                                                          : c10::IValue(v->text);
     case Kind::kTensor: {
       const TensorData& data = *net_.draft.constant(v->name);
-      return at::from_blob(const_cast<std::byte*>(data.data), data.shape, [owner = data.owner](void*) {}, at::TensorOptions().dtype(scalar_type_of(data.type)));
+      return at::from_blob(
+          const_cast<std::byte*>(data.data), data.shape, [owner = data.owner](void*) {},
+          at::TensorOptions().dtype(scalar_type_of(data.type)));
     }
-    default: break;
+    default:
+      break;
   }
   if (const auto tuple = type->cast<c10::TupleType>()) {
     std::vector<c10::IValue> items;
@@ -157,10 +182,12 @@ c10::IValue Walk::ivalue(const Ref& v, const c10::TypePtr& type) const {
 // The results when they do not depend on the network's inputs.
 std::optional<Refs> Walk::folded(torch::jit::Node* n, const Refs& in) {
   const auto* schema = n->maybeSchema();
-  if (!schema || !n->blocks().empty() || n->outputs().empty() || schema->is_mutable() || is_huge(in)) return std::nullopt;
+  if (!schema || !n->blocks().empty() || n->outputs().empty() || schema->is_mutable() || is_huge(in))
+    return std::nullopt;
   if (!std::all_of(in.begin(), in.end(), [&](const Ref& v) { return is_constant(v); })) return std::nullopt;
   if (n->hasSideEffects() || n->isNondeterministic()) return std::nullopt;
-  static const std::set<std::string> kept = {"aten::empty", "aten::empty_like", "aten::new_empty", "aten::from_file", "aten::save", "aten::device"};
+  static const std::set<std::string> kept = {"aten::empty",     "aten::empty_like", "aten::new_empty",
+                                             "aten::from_file", "aten::save",       "aten::device"};
   const std::string op = n->kind().toQualString();
   if (kept.count(op) || op.find("rand") != std::string::npos) return std::nullopt;
   std::string base = net_.scope.empty() ? "value" : net_.scope + ".value";
@@ -168,7 +195,8 @@ std::optional<Refs> Walk::folded(torch::jit::Node* n, const Refs& in) {
   try {
     for (std::size_t i = 0; i < in.size(); ++i) {
       stack.push_back(ivalue(in[i], n->inputs()[i]->type()));
-      if (in[i]->kind == Kind::kTensor && base.find(".value") != std::string::npos) base = in[i]->name + "." + op.substr(op.find("::") + 2);
+      if (in[i]->kind == Kind::kTensor && base.find(".value") != std::string::npos)
+        base = in[i]->name + "." + op.substr(op.find("::") + 2);
     }
     n->getOperation()(stack);
   } catch (const std::exception&) {

@@ -18,7 +18,9 @@ bool writes_first(const std::string& op) {
 
 // What only hands values on may hold those that must not be read.
 void refuse_spoiled(const std::string& op, const Refs& in) {
-  static const std::set<std::string> handing_on = {"prim::CallMethod", "prim::CallFunction", "prim::ListConstruct", "prim::TupleConstruct", "prim::DictConstruct", "prim::SetAttr"};
+  static const std::set<std::string> handing_on = {"prim::CallMethod",    "prim::CallFunction",
+                                                   "prim::ListConstruct", "prim::TupleConstruct",
+                                                   "prim::DictConstruct", "prim::SetAttr"};
   if (handing_on.count(op)) return;
   for (const Ref& v : in)
     if (!v->spoiled.empty()) throw Unmapped(v->spoiled);
@@ -30,7 +32,8 @@ std::string place_of(torch::jit::Node* node) {
   const auto place = node->sourceRange().file_line_col();
   if (!place) return {};
   const std::string& file = std::get<0>(*place);
-  return file.substr(file.rfind('/') == std::string::npos ? 0 : file.rfind('/') + 1) + ":" + std::to_string(std::get<1>(*place));
+  return file.substr(file.rfind('/') == std::string::npos ? 0 : file.rfind('/') + 1) + ":" +
+         std::to_string(std::get<1>(*place));
 }
 
 Ref Walk::read(const torch::jit::Value* value, const Env& env) const {
@@ -41,7 +44,8 @@ Ref Walk::read(const torch::jit::Value* value, const Env& env) const {
 Refs Walk::call(torch::jit::Function& function, const Refs& arguments) {
   if (depth_ >= kDeepest) throw Unmapped("calls are nested too deeply");
   const auto graph = torch::jit::toGraphFunction(function).graph();
-  if (graph->inputs().size() != arguments.size()) throw Unmapped("'" + function.name() + "' is called with a wrong number of arguments");
+  if (graph->inputs().size() != arguments.size())
+    throw Unmapped("'" + function.name() + "' is called with a wrong number of arguments");
   Env env;
   for (std::size_t i = 0; i < arguments.size(); ++i) env[graph->inputs()[i]] = arguments[i];
   ++depth_;
@@ -60,7 +64,10 @@ Refs Walk::call(torch::jit::Function& function, const Refs& arguments) {
 void Walk::block(torch::jit::Block* block, Env& env) {
   for (torch::jit::Node* n : block->nodes()) {
     if (++walked_ > kMostSteps || net_.draft.nodes.size() > kMostNodes)
-      throw Stopped({ErrorCode::kUnsupported, "The network's code runs too long: more than " + std::to_string(kMostSteps) + " steps.", "Export it as ONNX.", {}});
+      throw Stopped({ErrorCode::kUnsupported,
+                     "The network's code runs too long: more than " + std::to_string(kMostSteps) + " steps.",
+                     "Export it as ONNX.",
+                     {}});
     if (walked_ % 256 == 0)
       if (const Status status = job_.check(); !status) throw Stopped(status.error());
     node(n, env);
@@ -76,8 +83,8 @@ void Walk::node(torch::jit::Node* n, Env& env) {
     env[n->outputs()[i]] = i < out.size() ? out[i] : make_other("a result that is not computed");
 }
 
-// Known values, what is no arithmetic, operators of the table, LibTorch's own operator; at last a node that says why
-// it cannot be run.
+// Known values, what is no arithmetic, operators of the table, LibTorch's own operator; at last a node that says
+// why it cannot be run.
 Refs Walk::results_of(torch::jit::Node* n, const Refs& in) {
   const std::string op = n->kind().toQualString();
   const std::string before = std::exchange(net_.origin, op);
@@ -88,8 +95,10 @@ Refs Walk::results_of(torch::jit::Node* n, const Refs& in) {
     const auto step = steps().find(op);
     if (step != steps().end()) out = (this->*step->second)(n, in);
     if (out.empty()) {
-      if (auto known = folded(n, in)) out = std::move(*known);
-      else out = mapped(n, in);
+      if (auto known = folded(n, in))
+        out = std::move(*known);
+      else
+        out = mapped(n, in);
     }
   } catch (const Unmapped& e) {
     why = e.what();
@@ -135,8 +144,9 @@ void Walk::note_comparison(const std::string& op, const Refs& in, const Refs& ou
   if ((op != "aten::eq" && op != "aten::ne") || in.size() != 2 || out.empty()) return;
   const bool first = in[0]->kind == Kind::kInt && !in[0]->is_known();
   const Ref &unknown = in[first ? 0 : 1], &number = in[first ? 1 : 0];
-  if (unknown->kind != Kind::kInt || unknown->is_known() || number->kind != Kind::kInt || !number->is_known()) return;
-  compared_.insert(number->integer);
+  if (unknown->kind != Kind::kInt || unknown->is_known() || number->kind != Kind::kInt || !number->is_known())
+    return;
+  if (net_.is_input(unknown->name) || chosen_.count(unknown->name)) compared_.insert(number->integer);
   const auto value = net_.known.value(unknown->name);
   if (value && value->cells.size() == 1 && value->cells[0].symbol < onnx_import::kUnknownDim)
     equalities_[out[0]->name] = {value->cells[0].symbol, number->integer, op == "aten::ne"};
@@ -152,13 +162,16 @@ Refs Walk::fit(torch::jit::Node* n, Results results) {
     if (type == c10::TypeKind::FloatType) results[i] = net_.number_of(name, Kind::kReal);
     if (type == c10::TypeKind::BoolType) results[i] = net_.number_of(name, Kind::kBool);
     if (type == c10::TypeKind::NumberType)
-      results[i] = net_.number_of(name, is_integer(net_.type(name)) ? Kind::kInt : net_.type(name) == DataType::kBool ? Kind::kBool : Kind::kReal);
+      results[i] = net_.number_of(name, is_integer(net_.type(name))          ? Kind::kInt
+                                        : net_.type(name) == DataType::kBool ? Kind::kBool
+                                                                             : Kind::kReal);
     if (results[i]->is_number() && net_.nonnegative.count(name)) net_.nonnegative.insert(results[i]->name);
   }
   return results;
 }
 
-// Results that share memory with the first argument: who writes to one changes the other, which the graph cannot say.
+// Results that share memory with the first argument: who writes to one changes the other, which the graph cannot
+// say.
 void Walk::share(const std::string& op, const Refs& in, const Refs& out) {
   if (!is_view(op) || in.empty() || in[0]->kind != Kind::kTensor) return;
   const auto join = [&](const Ref& v) {
@@ -211,7 +224,9 @@ Refs Walk::opaque(torch::jit::Node* n, const Refs& in, const std::string& why) {
   Refs out;
   for (std::size_t i = 0; i < n->outputs().size(); ++i) {
     const auto type = n->outputs()[i]->type()->kind();
-    Ref v = type == c10::TypeKind::TensorType ? make_tensor(names[i]) : make_other("a result of '" + std::string(n->kind().toQualString()) + "', which is not mapped: " + why);
+    Ref v = type == c10::TypeKind::TensorType ? make_tensor(names[i])
+                                              : make_other("a result of '" + std::string(n->kind().toQualString()) +
+                                                           "', which is not mapped: " + why);
     out.push_back(v);
   }
   return out;

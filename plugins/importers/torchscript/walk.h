@@ -1,6 +1,6 @@
 // Quanvas - runs a TorchScript program on values that are known only in part. What is known is computed on the way
-// (attributes, lists, loops of known length, branches whose condition is known); what depends on the network's inputs
-// becomes nodes of the draft. Modules give nodes and tensors their names.
+// (attributes, lists, loops of known length, branches whose condition is known); what depends on the network's
+// inputs becomes nodes of the draft. Modules give nodes and tensors their names.
 #pragma once
 
 #include <torch/csrc/jit/api/module.h>
@@ -42,9 +42,10 @@ class Walk {
   Refs call(torch::jit::Function& function, const Refs& arguments);
 
   // The same for one argument that is a number of the network's input: walked for each of `values`, and the results
-  // chosen by what the number is when the network runs. Values that the program refuses are left out; those that stay
-  // come back in `values`, and the last one stands for all others.
-  Refs call_by_cases(torch::jit::Function& function, Refs arguments, std::size_t number, std::vector<std::int64_t>& values);
+  // chosen by what the number is when the network runs. Values that the program refuses are left out; those that
+  // stay come back in `values`, and the last one stands for all others.
+  Refs call_by_cases(torch::jit::Function& function, Refs arguments, std::size_t number,
+                     std::vector<std::int64_t>& values);
 
   const std::set<std::int64_t>& compared() const { return compared_; }  // with numbers that only a run knows
   bool writes_state() const { return writes_state_; }
@@ -54,16 +55,18 @@ class Walk {
   Net& net_;
   JobContext& job_;
   std::unordered_map<const void*, Ref> imported_;  // tensors and objects of the module
-  std::vector<std::map<Ref, Val>> journals_;       // what was changed in each branch that is being walked, as it was
+  std::vector<std::map<Ref, Val>> journals_;  // what was changed in each branch that is being walked, as it was
   std::map<int, std::vector<std::weak_ptr<Val>>> groups_;
   std::vector<std::string> checks_;
   std::set<std::int64_t> compared_;
+  std::set<std::string> chosen_;  // numbers that an If gives
   struct Equality {
     std::int64_t dimension = 0, value = 0;  // a symbol; what it is compared with
     bool negated = false;
   };
   std::map<std::string, Equality> equalities_;  // by the name of the truth value
-  std::vector<std::map<std::string, TensorFacts>> facts_before_;  // of tensors whose facts a branch has made sharper
+  std::vector<std::map<std::string, TensorFacts>>
+      facts_before_;  // of tensors whose facts a branch has made sharper
   bool writes_state_ = false, remembers_ = true;
   int next_group_ = 1, depth_ = 0;
   std::int64_t walked_ = 0;
