@@ -38,7 +38,7 @@ CLI::App* verb(CLI::App& app, const char* name, const char* doc) {
 
 CLI::App* project_verb(CLI::App& app, Options& o, const char* name, const char* doc) {
   auto* sub = verb(app, name, doc);
-  sub->add_option("path", o.path, "Model (.onnx) or project (.quanvas)")->required()->type_name("FILE");
+  sub->add_option("path", o.path, "Model (.onnx, .pt, .ts, .jit) or project (.quanvas)")->required()->type_name("FILE");
   return sub;
 }
 
@@ -152,7 +152,7 @@ void add_verbs(CLI::App& app, Options& o) {
   project_verb(app, o, "info", "Layers with shapes, cost and formats; state of the data")->alias("open");
 
   auto* create = verb(app, "new", "Make a project from a model");
-  create->add_option("model", o.path, "Model (.onnx)")->required()->type_name("FILE");
+  create->add_option("model", o.path, "Model (.onnx, .pt, .ts, .jit)")->required()->type_name("FILE");
   create->add_option("--data-file", o.data_file, "Data settings as JSON or YAML")->type_name("FILE");
   create->add_option("--recipe", o.recipe, "Recipe file, or id of a built-in one")->type_name("FILE|ID");
 
@@ -222,7 +222,7 @@ std::optional<int> parse(int argc, char** argv, Options& out) {
   app.add_option("--device", out.device, "Where tensors are computed")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--threads", out.threads, "Threads that compute; 0: one per core")->check(CLI::Range(0, 1024));
   app.add_option("--project", out.project, "Project file of a model; default: the model's own")->type_name("FILE");
-  app.add_option("--shape", out.shapes, "Shape of an input that the model leaves open, kept with the project; ? stays open")
+  app.add_option("--shape", out.shapes, "Shape of an input that the model leaves open, or an input that is a number; kept with the project; ? stays open")
       ->type_name("INPUT=1,3,224,224");
   app.add_option("--quantizers", out.quantizers,
                  "Quantizers that the model file carries: rules of the recipe for the float network (default), or nodes "

@@ -66,6 +66,7 @@ void Wiring::wire_engine() {
     else window_->start_page()->set_error(sentence);
     Q_EMIT open_failed(sentence);
   });
+  connect(session_, &Session::trust_wanted, this, &Wiring::ask_for_trust);
   connect(session_, &Session::project_opened, this, &Wiring::project_opened);
   connect(session_, &Session::state_changed, this, &Wiring::show_state);
   connect(session_, &Session::issues_changed, this, [this] { panels_.issues->set_issues(session_->issues()); });
@@ -111,6 +112,27 @@ void Wiring::open(const QString& path) {
   if (!session_->unstored().isEmpty() && !may_leave(tr("Open"))) return;
   window_->start_page()->set_progress(QFileInfo(path).fileName(), 0);
   session_->open(QFileInfo(path).absoluteFilePath());
+}
+
+// Does not block: the answer opens the file again, this time with the trust; anything else leaves it closed.
+void Wiring::ask_for_trust(const QString& path, const QString& sentence) {
+  window_->start_page()->set_idle();
+  auto* box = new QMessageBox(QMessageBox::Warning, tr("Run the model's code?"),
+                              tr("%1 brings code of its own.").arg(QFileInfo(path).fileName()), QMessageBox::Cancel, window_);
+  box->setObjectName(QStringLiteral("trust-question"));
+  box->setInformativeText(sentence);
+  box->setTextFormat(Qt::PlainText);  // the file's names stand in it
+  box->setAttribute(Qt::WA_DeleteOnClose);
+  QAbstractButton* yes = box->addButton(tr("Open"), QMessageBox::AcceptRole);
+  box->setDefaultButton(QMessageBox::Cancel);
+  connect(box, &QMessageBox::buttonClicked, this, [this, path, yes](QAbstractButton* button) {
+    if (button != yes) return;
+    ImportOptions import;
+    import.trusted = kTrustAny;
+    window_->start_page()->set_progress(QFileInfo(path).fileName(), 0);
+    session_->open(path, import);
+  });
+  box->open();
 }
 
 void Wiring::project_opened(bool reopened) {

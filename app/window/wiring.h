@@ -62,6 +62,7 @@ class Wiring : public QObject {
   void request_histogram();
 
   void open(const QString& path);
+  void ask_for_trust(const QString& path, const QString& sentence);
   // Stores what waits; asks when that is not possible. False: the user stays.
   bool may_leave(const QString& what_next);
   void show_unstored();

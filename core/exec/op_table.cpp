@@ -64,6 +64,7 @@ std::string unsupported_inside(const Node& node) {
 }  // namespace
 
 const OpRow* find_op(const Node& node) {
+  if (node.domain == "torch" && node.op == torch_ops()[0].op) return &torch_ops()[0];
   if (!is_standard(node.domain)) return find_qonnx(node);
   const auto it = table().find(node.op);
   return it == table().end() ? nullptr : it->second;

@@ -152,15 +152,15 @@ Result<Model> onnx_import::finish(const Draft& draft, const std::string& path) {
   return Model{std::move(*graph), std::move(weights), path};
 }
 
-namespace {
-
-void report_opaque(const Graph& graph, JobContext& job) {
+void onnx_import::report_opaque(const Graph& graph, JobContext& job) {
   for (const Node& n : graph.nodes())
     if (!n.opaque_reason.empty())
       job.issue({Severity::kWarning, n.name,
                  "'" + n.name + "' (" + n.op + ") cannot be executed: " + n.opaque_reason + ".",
                  "The network can be looked at; layers that depend on this one cannot be measured."});
 }
+
+namespace {
 
 class OnnxImporter final : public Importer {
  public:

@@ -140,8 +140,9 @@ Status bind_shapes(Draft& draft, const std::map<std::string, Shape>& shapes);
 // The whole clean-up: folding, removal of exporters' clutter, shapes, the batch dimension.
 Draft simplify(Draft draft, JobContext& job);
 
-// The draft as a network. `path` is named in errors.
+// The draft as a model; `path` names it where the draft has no name. Nodes that cannot be run are issues.
 Result<Model> finish(const Draft& draft, const std::string& path);
+void report_opaque(const Graph& graph, JobContext& job);
 
 // Reading. `path` is named in errors.
 struct Source {

@@ -26,7 +26,11 @@ bool wait_for(Fn fn) {
 class SteeredWindow : public testing::Test {
  protected:
   void open() {
-    Backend backend = test::fake_backend(world_);
+    start(test::fake_backend(world_));
+    Q_EMIT window_->open_wanted(QStringLiteral("net.onnx"));
+    ASSERT_TRUE(wait_for([&] { return window_->shows_project() && session_->facts().size() == 3; }));
+  }
+  void start(Backend backend) {
     backend.catalog = [] {
       json pass = {{"id", "qat"}, {"title", "QAT"}, {"doc", ""}, {"stage", "training"}};
       return json{{"passes", json::array({pass})}};
@@ -39,8 +43,23 @@ class SteeredWindow : public testing::Test {
     wiring_ = std::make_unique<Wiring>(session_.get(), window_.get());
     window_->show();
     session_->start();
-    Q_EMIT window_->open_wanted(QStringLiteral("net.onnx"));
-    ASSERT_TRUE(wait_for([&] { return window_->shows_project() && session_->facts().size() == 3; }));
+  }
+  // An engine that opens nothing without trust; what it was asked with stands in `trusted`.
+  Backend wary_backend(std::vector<std::string>& trusted) {
+    Backend backend = test::fake_backend(world_);
+    auto open = backend.open;
+    backend.open = [open, &trusted](const std::string& path, const std::string& project, const ImportOptions& import,
+                                    JobContext& job) -> Result<std::unique_ptr<Workbench>> {
+      trusted.push_back(import.trusted);
+      if (import.trusted.empty()) return fail(ErrorCode::kNeedsTrust, "It holds 3 code files with 120 lines.");
+      return open(path, project, import, job);
+    };
+    return backend;
+  }
+  QMessageBox* trust_question() {
+    QMessageBox* box = nullptr;
+    wait_for([&] { return (box = window_->findChild<QMessageBox*>(QStringLiteral("trust-question"))) != nullptr; });
+    return box;
   }
   Recipe changed(int bits, SiteKind kind = SiteKind::kWeight) const {
     QuantSpec spec;
@@ -98,6 +117,29 @@ TEST_F(SteeredWindow, ACopyThatCannotBeWrittenIsSaid) {
   open();
   session_->save_copy(QStringLiteral("copy.quanvas"));
   EXPECT_TRUE(wait_for([&] { return window_->banner()->text().contains(QStringLiteral("Cannot write 'copy.quanvas'")); }));
+}
+
+TEST_F(SteeredWindow, CodeOfAModelIsRunOnlyAfterAYes) {
+  std::vector<std::string> trusted;
+  start(wary_backend(trusted));
+  Q_EMIT window_->open_wanted(QStringLiteral("net.ts.pt"));
+  auto* box = trust_question();
+  ASSERT_TRUE(box);
+  EXPECT_THAT(box->informativeText().toStdString(), HasSubstr("3 code files with 120 lines"));
+  EXPECT_EQ(box->defaultButton(), box->button(QMessageBox::Cancel));
+  box->button(QMessageBox::Cancel)->click();
+  QTest::qWait(100);
+  EXPECT_FALSE(window_->shows_project());
+  EXPECT_EQ(trusted, std::vector<std::string>{""});
+
+  Q_EMIT window_->open_wanted(QStringLiteral("net.ts.pt"));
+  ASSERT_TRUE(wait_for([&] { return trusted.size() == 2; }));
+  box = trust_question();
+  ASSERT_TRUE(box);
+  for (auto* button : box->buttons())
+    if (box->buttonRole(button) == QMessageBox::AcceptRole) button->click();
+  EXPECT_TRUE(wait_for([&] { return window_->shows_project(); }));
+  EXPECT_EQ(trusted, (std::vector<std::string>{"", "", kTrustAny}));
 }
 
 TEST_F(SteeredWindow, WeightsAreQuantizedWithoutData) {
