@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
 
 #include "core/data/npy.h"
@@ -17,6 +18,7 @@
 #include "core/recipe/recipe.h"
 #include "core/report/shape_entry.h"
 #include "plugins/importers/onnx_wire.h"
+#include "plugins/importers/torchscript_archive.h"
 
 namespace quanvas::fuzz {
 namespace {
@@ -241,6 +243,38 @@ void read_shape(const std::string& bytes) {
 }
 Bytes shape_seeds() { return {"1,3,224,224", "?x7", "1×28×28", ""}; }
 
+// --- TorchScript: the archive, before LibTorch sees it ---
+
+void read_torchscript(const std::string& bytes) {
+  if (const auto archive = torchscript::read_archive(scratch().file("m.ts.pt", bytes))) (void)archive->content();
+}
+
+void put(std::string& out, std::uint64_t v, int width) {
+  for (int i = 0; i < width; ++i) out += static_cast<char>(v >> (8 * i));
+}
+Bytes torchscript_seeds() {
+  const std::pair<std::string, std::string> members[] = {
+      {"m/data.pkl", "\x80\x02."}, {"m/code/a.py", "def forward(self, x):\n  return ops.own.op(x)\n"}, {"m/data/0", "1234"}, {"m/version", "3\n"}};
+  std::string out, list;
+  for (const auto& [name, bytes] : members) {
+    std::string sizes;
+    put(sizes, crc32(0, reinterpret_cast<const Bytef*>(bytes.data()), static_cast<uInt>(bytes.size())), 4);
+    for (int i = 0; i < 2; ++i) put(sizes, bytes.size(), 4);
+    put(sizes, name.size(), 2);
+    list += "PK\1\2" + std::string(12, '\0') + sizes + std::string(12, '\0');
+    put(list, out.size(), 4);
+    list += name;
+    out += "PK\3\4" + std::string(10, '\0') + sizes + std::string(2, '\0') + name + bytes;
+  }
+  const std::size_t at = out.size();
+  out += list + "PK\5\6" + std::string(4, '\0');
+  for (int i = 0; i < 2; ++i) put(out, std::size(members), 2);
+  put(out, list.size(), 4);
+  put(out, at, 4);
+  put(out, 0, 2);
+  return {out};
+}
+
 // --- data ---
 
 void read_dataset(const char* reader, const char* option, const char* name, const std::string& bytes, json options = json::object()) {
@@ -351,7 +385,8 @@ const std::vector<Target>& targets() {
       {"onnx", read_onnx, onnx_seeds},          {"onnx-wire", read_wire, wire_seeds}, {"network-yaml", read_network, network_seeds},
       {"recipe", read_recipe, recipe_seeds},    {"graph-json", read_graph, graph_seeds}, {"shape", read_shape, shape_seeds},
       {"npy", read_npy_file, npy_seeds},        {"npz", read_npz_file, npz_seeds},    {"idx", read_idx_file, idx_seeds},
-      {"raw", read_raw_file, raw_seeds},        {"project", read_project, project_seeds}};
+      {"raw", read_raw_file, raw_seeds},        {"project", read_project, project_seeds},
+      {"torchscript", read_torchscript, torchscript_seeds}};
   return all;
 }
 
