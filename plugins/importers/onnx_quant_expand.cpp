@@ -54,10 +54,18 @@ class Expander {
     return true;
   }
 
-  // A bias' scale is a product, which is a constant only if its factors are.
+  static std::vector<std::size_t> scale_inputs(const DraftNode& node) {
+    if (node.op == "QLinearConv" || node.op == "QLinearMatMul" || node.op == "QLinearAdd" || node.op == "QLinearMul") return {1, 4, 6};
+    if (node.op == "QGemm") return {1, 4, 7};
+    if (node.op != "QLinearConcat") return node.op.starts_with("QLinear") ? std::vector<std::size_t>{1, 3} : std::vector<std::size_t>{};
+    std::vector<std::size_t> out = {0};
+    for (std::size_t i = 3; i < node.inputs.size(); i += 3) out.push_back(i);
+    return out;
+  }
   bool scales_are_constant(const DraftNode& node) const {
-    const bool has_bias = (node.op == "QLinearConv" && !node.input(8).empty()) || (node.op == "QGemm" && !node.input(6).empty());
-    return !has_bias || (draft_.constant(node.input(1)) && draft_.constant(node.input(4)));
+    for (const std::size_t i : scale_inputs(node))
+      if (!node.input(i).empty() && !draft_.constant(node.input(i))) return false;
+    return true;
   }
 
   std::string fresh(const std::string& wish) {

@@ -148,7 +148,9 @@ class Placer {
       }
     }
     const auto resolve = [&](std::string t) {
-      for (auto it = alias.find(t); it != alias.end(); it = alias.find(t)) t = it->second;
+      // A hostile file may let quantizers read each other; the graph's builder says so.
+      std::size_t steps = alias.size();
+      for (auto it = alias.find(t); it != alias.end() && steps > 0; it = alias.find(t), --steps) t = it->second;
       return t;
     };
     std::unordered_map<std::string, std::size_t> node_of;

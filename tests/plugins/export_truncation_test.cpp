@@ -104,7 +104,9 @@ TEST_F(ExportTruncation, IsWrittenWhereItIsExactAndRefusedElsewhere) {
     JobContext job;
     const Importer* importer = Registry<Importer>::instance().find("onnx");
     ASSERT_NE(importer, nullptr);
-    const auto file = importer->load(file_.string(), {}, job);
+    ImportOptions as_nodes;
+    as_nodes.quantizers = FileQuantizers::kNodes;
+    const auto file = importer->load(file_.string(), as_nodes, job);
     ASSERT_TRUE(file) << file.error().text();
     const at::Tensor x =
         testing::noise({16, 3, 8, 8}, 3) * (1.2f * row.scale * std::exp2(static_cast<float>(row.bits_in)));

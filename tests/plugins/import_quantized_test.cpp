@@ -48,7 +48,7 @@ std::vector<Case> qdq_cases() {
        {"Conv input U8", "Conv weight U8"}},
       {"int16 activation, uint16 weight",
        [](QuantizedProto& p) { conv_of_codes(p, p.qdq("x", 0.0001f, D::kInt16, 0), D::kUint16, 0, 65535, 32768); },
-       {"Conv input A16", "Conv weight U16"}},
+       {"Conv input A16", "Conv weight U10"}},
       {"int4 weight", [](QuantizedProto& p) { conv_of_codes(p, "x", D::kInt4, -8, 7, 0); }, {"Conv weight W4"}},
       {"uint4 weight with a zero point", [](QuantizedProto& p) { conv_of_codes(p, "x", D::kUint4, 0, 15, 7); },
        {"Conv weight U4"}},
