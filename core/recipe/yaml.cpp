@@ -1,8 +1,10 @@
 #include "core/recipe/yaml.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
+#include <sstream>
 #include <stdexcept>
 
 namespace quanvas {
@@ -54,12 +56,36 @@ struct Converter {
   }
 };
 
+// Looks at the documents one by one and keeps nothing: the library's own way to read all of them takes some damaged
+// texts for documents without end.
+struct FirstDocuments : YAML::EventHandler {
+  int second_line = 0;  // 0: there is none
+  int seen = 0;
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (++seen == 2) second_line = mark.line + 1;
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
 json load_document(const std::string& text, const std::string& what, Converter& converter) {
-  const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-  if (documents.size() > 1)
-    throw ParseTrouble(documents[1].Mark().line + 1, "a second document begins here; a " + what + " file has one.");
-  if (documents.empty() || documents[0].IsNull()) throw ParseTrouble(0, "the " + what + " is empty.");
-  return converter.convert(documents[0], "", 0);
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  FirstDocuments documents;
+  for (int i = 0; i < 2 && parser.HandleNextDocument(documents); ++i) {
+  }
+  if (documents.second_line > 0)
+    throw ParseTrouble(documents.second_line, "a second document begins here; a " + what + " file has one.");
+  const YAML::Node document = documents.seen > 0 ? YAML::Load(text) : YAML::Node();
+  if (document.IsNull()) throw ParseTrouble(0, "the " + what + " is empty.");
+  return converter.convert(document, "", 0);
 }
 
 std::string quoted_path(const std::string& message) {

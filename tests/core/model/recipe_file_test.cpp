@@ -55,6 +55,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadRow{"float_and_set", "rules:\n  - float: true\n    set: {bits: 4}\n", "r.yaml:2: 'rules[0].float' is true"},
         BadRow{"twice", "name: x\nname: y\n", "r.yaml:2: the key 'name' stands here a second time."},
         BadRow{"two_documents", "name: x\n---\nname: y\n", "a second document"},
+        // Once taken for documents without end, until memory was.
+        BadRow{"more_behind_its_end", R"({"name":"r","rulese":"conv*"},"set":{"weight":{"bits":4}}}]}":[{"select":{"name":"conv*"}}]})",
+               "a second document"},
         BadRow{"pass_without_id", "passes:\n  - enabled: true\n", "r.yaml:2: 'passes[0].id' is missing."},
         BadRow{"negative_samples", "calibration:\n  samples: -1\n", "r.yaml:2: 'calibration.samples' is -1"},
         BadRow{"deep", std::string(100, '[') + std::string(100, ']'), "nesting is deeper than 32"},
