@@ -228,7 +228,7 @@ std::optional<int> parse(int argc, char** argv, Options& out) {
                  "Quantizers that the model file carries: rules of the recipe for the float network (default), or nodes "
                  "that are executed as they stand; of a new project only")
       ->check(CLI::IsMember({"rules", "nodes"}));
-  app.add_flag("--trust", out.trust, "Let the code run that the model brings (TorchScript); kept with the project");
+  app.add_flag("--trust", out.trust, "Let the code run that the model brings (TorchScript); remembered for this content");
   add_verbs(app, out);
   try {
     app.parse(argc, argv);

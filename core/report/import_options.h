@@ -22,7 +22,8 @@ inline const EnumNames<FileQuantizers>& enum_names(FileQuantizers) {
 struct ImportOptions {
   // Shapes of inputs by name, for those that the file leaves open. A dimension of -1 stays open.
   std::map<std::string, Shape> shapes;
-  // What may bring code (TorchScript) is only read when its content has this hash, or when this is kTrustAny.
+  // What may bring code (TorchScript) is only read when its content has one of these hashes (spaces between them), or
+  // when this is kTrustAny. Kept for the user, never in a project: a project may come from strangers as well.
   std::string trusted;
   FileQuantizers quantizers = FileQuantizers::kUnset;
   bool operator==(const ImportOptions&) const = default;

@@ -13,6 +13,7 @@ namespace {
 
 constexpr const char* kExtension = ".quanvas";
 constexpr const char* kImportKey = "import";
+constexpr std::uint64_t kMostTrust = 1 << 20;  // bytes
 constexpr std::size_t kMostKept = 8;  // runs that wait for space on the disk, with their networks
 
 // Same model, same project: the name carries a hash of the absolute path.
@@ -72,6 +73,27 @@ Result<ImportOptions> stored_options(const Project* project, const fs::path& mod
   if (!has_project(model, project_path)) return ImportOptions{};
   QUANVAS_TRY(const auto stored, project_of(model, project_file(model, project_path)));
   return options_of(*stored);
+}
+
+// Hashes of the files whose code this user has let run, one on each line.
+fs::path trust_file() { return user_data_dir() / "trusted-models"; }
+
+std::string trusted_hashes() {
+  std::error_code ec;
+  if (!fs::exists(trust_file(), ec)) return {};
+  const auto text = read_file(trust_file(), kMostTrust);
+  std::string out = text ? *text : std::string();
+  std::replace(out.begin(), out.end(), '\n', ' ');
+  return out;
+}
+
+// Where it cannot be kept, the question is asked again next time.
+void remember_trust(const std::string& hash) {
+  const std::string known = trusted_hashes();
+  if (hash.empty() || known.find(hash) != std::string::npos) return;
+  std::string text = known + hash + "\n";
+  std::replace(text.begin(), text.end(), ' ', '\n');
+  (void)write_file_atomically(trust_file(), text);
 }
 
 // What the next opening needs, and what a new project begins with.
@@ -138,14 +160,15 @@ Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, cons
   JobContext import_job(job.stop_token(), [&](const Progress& p) { job.progress("open", 0.9 * p.fraction, p.detail); },
                         [&](const Issue& issue) { issues.push_back(issue); job.issue(issue); });
   QUANVAS_TRY(ImportOptions how, stored_options(project.get(), model_path, project_path));
-  if (!import.trusted.empty()) how.trusted = import.trusted;
   for (const auto& [input, shape] : import.shapes) how.shapes[input] = shape;
   const bool is_new = !is_project && !has_project(path, project_path);
   if (import.quantizers != FileQuantizers::kUnset && import.quantizers != how.quantizers) {
     if (!is_new) return other_quantizers(path);
     how.quantizers = import.quantizers;
   }
+  how.trusted.clear();
   ImportOptions now = how;
+  now.trusted = import.trusted.empty() ? trusted_hashes() : import.trusted;
   // The recipe of such a project says nothing of them.
   if (!is_new && how.quantizers == FileQuantizers::kUnset) now.quantizers = FileQuantizers::kNodes;
   QUANVAS_TRY(Imported imported, import_file(model_path, now, import_job));
@@ -153,7 +176,7 @@ Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, cons
   if (!is_project) {
     QUANVAS_TRY(project, project_for(path, project_path));
   }
-  if (!imported.trusted.empty()) how.trusted = imported.trusted;
+  remember_trust(imported.trusted);
   QUANVAS_CHECK(keep(*project, how, is_new ? imported.recipe : std::nullopt));
   job.progress("open", 1, path);
   return std::unique_ptr<Workbench>(

@@ -2,7 +2,9 @@
 // a crash or a hang; libFuzzer looks longer (docs/fuzzing.md).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <random>
 
 #include "tests/fuzz/targets.h"
@@ -10,7 +12,11 @@
 namespace quanvas::fuzz {
 namespace {
 
-constexpr int kInputs = 1500;
+// QUANVAS_FUZZ_INPUTS=200000: so many instead.
+int inputs() {
+  const char* const wanted = std::getenv("QUANVAS_FUZZ_INPUTS");
+  return wanted ? std::max(1, std::atoi(wanted)) : 1500;
+}
 constexpr double kHangSeconds = 10;
 
 class Mutator {
@@ -61,7 +67,8 @@ TEST_P(Readers, ReturnWhateverTheBytesAre) {
   }
   GetParam().read("");
   Mutator mutator(seeds);
-  for (int i = 0; i < kInputs; ++i) {
+  const int count = inputs();
+  for (int i = 0; i < count; ++i) {
     const std::string input = mutator.next();
     const auto start = std::chrono::steady_clock::now();
     GetParam().read(input);
