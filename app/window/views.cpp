@@ -254,10 +254,12 @@ std::optional<double> measured_drop(const Session& session, const Run* run) {
 
 namespace {
 
-// Ranges of weights come from the weights.
+// Ranges of weights come from the weights, dynamic ones from each sample, and those that the model's file gives from
+// there; where the file has none for this format, the engine says so.
 bool needs_calibration(const Plan& plan) {
   return std::any_of(plan.sites.begin(), plan.sites.end(), [](const SitePlan& p) {
-    return p.spec && (p.site.kind == SiteKind::kInput || p.site.kind == SiteKind::kOutput);
+    const bool measured = p.spec && p.spec->source != ScaleSource::kDynamic && p.spec->source != ScaleSource::kStored;
+    return measured && (p.site.kind == SiteKind::kInput || p.site.kind == SiteKind::kOutput);
   });
 }
 

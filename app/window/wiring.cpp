@@ -163,7 +163,7 @@ void Wiring::show_state() {
     window_->banner()->hide_key(QStringLiteral("read-only"));
   if (session_->has_project() && !state.data_status.ready && !state.read_only)
     window_->banner()->show_message(QStringLiteral("data"), QStringLiteral("info"),
-                                    state.data.calibrate.reader.empty() ? tr("No data set is declared. Ranges of activations, errors at the outputs and accuracy need one.") : qs(state.data_status.problem),
+                                    state.data.calibrate.reader.empty() ? tr("No calibration data is declared. Ranges of activations and errors at the outputs need it.") : qs(state.data_status.problem),
                                     tr("Data set…"));
   else
     window_->banner()->hide_key(QStringLiteral("data"));

@@ -61,9 +61,10 @@ class SteeredWindow : public testing::Test {
     wait_for([&] { return (box = window_->findChild<QMessageBox*>(QStringLiteral("trust-question"))) != nullptr; });
     return box;
   }
-  Recipe changed(int bits, SiteKind kind = SiteKind::kWeight) const {
+  Recipe changed(int bits, SiteKind kind = SiteKind::kWeight, ScaleSource source = ScaleSource::kStatistics) const {
     QuantSpec spec;
     spec.bits = bits;
+    spec.source = source;
     return with_assignment(session_->recipe(), *session_->graph(), {{0, kind, 0}}, spec);
   }
   // Closes the window and answers the question with the button of this role; whether there was one.
@@ -151,6 +152,11 @@ TEST_F(SteeredWindow, WeightsAreQuantizedWithoutData) {
   session_->edit_recipe(changed(4, SiteKind::kInput), "inputs");
   EXPECT_FALSE(can("run"));
   EXPECT_EQ(window_->actions().at(QStringLiteral("run"))->toolTip(), QStringLiteral("Declare a data set first (Model, Data set)."));
+  // Scales that each sample or the model's file gives need no calibration.
+  for (const ScaleSource source : {ScaleSource::kDynamic, ScaleSource::kStored}) {
+    session_->edit_recipe(changed(4, SiteKind::kInput, source), "needs none");
+    EXPECT_TRUE(can("run")) << enum_text(source);
+  }
 }
 
 TEST_F(SteeredWindow, TrainingLeavesTheRecipeAsItIs) {
