@@ -1,7 +1,6 @@
 #include "tests/fuzz/targets.h"
 
 #include <onnx/onnx_pb.h>
-#include <zlib.h>
 
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include "core/recipe/recipe.h"
 #include "core/report/shape_entry.h"
 #include "plugins/importers/onnx_wire.h"
+#include "tests/core/engine/packed_files.h"
 #include "plugins/importers/torchscript_archive.h"
 
 namespace quanvas::fuzz {
@@ -25,6 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using Bytes = std::vector<std::string>;
+using namespace testing_data;
 
 // Readers take files: one in memory, where the system has such a folder. Removed at the end.
 class Scratch {
@@ -287,61 +288,14 @@ void read_dataset(const char* reader, const char* option, const char* name, cons
     if (i >= 0 && i < (*data)->size()) (void)(*data)->read(i);
 }
 
-std::string npy(const std::string& header, std::size_t bytes) {
-  std::string out = "\x93NUMPY";
-  out += std::string("\1\0", 2);
-  out.push_back(static_cast<char>(header.size()));
-  out.push_back(0);
-  return out + header + std::string(bytes, '\x3d');
-}
 Bytes npy_seeds() {
-  return {npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }\n", 48), npy("{'descr': '|u1', 'fortran_order': False, 'shape': (5, 2, 2), }\n", 20)};
+  return {npy("'<f4'", "(3, 4)", std::string(48, '\x3d')), npy("'|u1'", "(5, 2, 2)", std::string(20, '\x3d'))};
 }
 void read_npy_file(const std::string& bytes) { read_dataset("npy", "data", "x.npy", bytes); }
 
-// An archive with one stored and one deflated member.
-std::string zip(const std::string& name, const std::string& content, bool deflated) {
-  std::string packed = content;
-  if (deflated) {
-    z_stream s{};
-    if (deflateInit2(&s, 9, Z_DEFLATED, -15, 8, Z_DEFAULT_STRATEGY) != Z_OK) std::abort();
-    packed.assign(deflateBound(&s, content.size()), 0);
-    s.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(content.data()));
-    s.avail_in = static_cast<uInt>(content.size());
-    s.next_out = reinterpret_cast<Bytef*>(packed.data());
-    s.avail_out = static_cast<uInt>(packed.size());
-    deflate(&s, Z_FINISH);
-    packed.resize(s.total_out);
-    deflateEnd(&s);
-  }
-  const auto number = [](std::uint64_t v, int bytes) {
-    std::string out;
-    for (int i = 0; i < bytes; ++i) out.push_back(static_cast<char>(v >> (8 * i)));
-    return out;
-  };
-  const auto crc = crc32(0, reinterpret_cast<const Bytef*>(content.data()), static_cast<uInt>(content.size()));
-  const std::string common = number(20, 2) + number(0, 2) + number(deflated ? 8 : 0, 2) + number(0, 4) + number(crc, 4) +
-                             number(packed.size(), 4) + number(content.size(), 4) + number(name.size(), 2) + number(0, 2);
-  const std::string local = "PK\3\4" + common + name + packed;
-  const std::string central = "PK\1\2" + number(20, 2) + common + number(0, 2) + number(0, 2) + number(0, 2) + number(0, 4) + number(0, 4) + name;
-  return local + central + "PK\5\6" + number(0, 4) + number(1, 2) + number(1, 2) + number(central.size(), 4) + number(local.size(), 4) + number(0, 2);
-}
-Bytes npz_seeds() { return {zip("x.npy", npy_seeds()[0], false), zip("x.npy", npy_seeds()[1], true)}; }
+Bytes npz_seeds() { return {zip({{"x.npy", npy_seeds()[0], false}}), zip({{"x.npy", npy_seeds()[1], true}})}; }
 void read_npz_file(const std::string& bytes) { read_dataset("npy", "data", "x.npz", bytes); }
 
-std::string gzip(const std::string& content) {
-  std::string out(content.size() + 200, 0);
-  z_stream s{};
-  if (deflateInit2(&s, 9, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY) != Z_OK) std::abort();
-  s.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(content.data()));
-  s.avail_in = static_cast<uInt>(content.size());
-  s.next_out = reinterpret_cast<Bytef*>(out.data());
-  s.avail_out = static_cast<uInt>(out.size());
-  deflate(&s, Z_FINISH);
-  out.resize(s.total_out);
-  deflateEnd(&s);
-  return out;
-}
 Bytes idx_seeds() {
   const std::string pictures = std::string("\0\0\x8\3\0\0\0\2\0\0\0\3\0\0\0\3", 16) + std::string(18, '\x55');
   return {pictures, gzip(pictures)};
