@@ -223,6 +223,15 @@ std::vector<Row> rows(Data& d) {
                    TensorStatistics statistics;
                    statistics.add(d.x.get(), kShape);
                  }});
+  // What the window shows of 100 million values: six tensors in one histogram, its moments and 512 bins; the statistics
+  // take as much memory as for one value of each magnitude.
+  constexpr int kTensors = 6;
+  all.push_back({"histogram_100_million", 0, 8 * kTensors, [&d] {
+                   TensorStatistics statistics;
+                   for (int i = 0; i < kTensors; ++i) statistics.add(d.x.get(), kShape);
+                   benchmark::DoNotOptimize(statistics.mean() + statistics.stddev());
+                   benchmark::DoNotOptimize(statistics.rebin(statistics.minimum(), statistics.maximum(), 512));
+                 }});
   return all;
 }
 
