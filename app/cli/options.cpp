@@ -222,7 +222,7 @@ std::optional<int> parse(int argc, char** argv, Options& out) {
   app.add_option("--device", out.device, "Where tensors are computed")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--threads", out.threads, "Threads that compute; 0: one per core")->check(CLI::Range(0, 1024));
   app.add_option("--project", out.project, "Project file of a model; default: the model's own")->type_name("FILE");
-  app.add_option("--shape", out.shapes, "Shape of an input that the model leaves open, or an input that is a number; kept with the project; ? stays open")
+  app.add_option("--shape", out.shapes, "Shape of an input that the model leaves open, or the value of an input that is one integer; kept with the project; ? stays open")
       ->type_name("INPUT=1,3,224,224");
   app.add_option("--quantizers", out.quantizers,
                  "Quantizers that the model file carries: rules of the recipe for the float network (default), or nodes "

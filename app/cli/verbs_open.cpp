@@ -17,7 +17,8 @@ Result<ImportOptions> import_options(const Options& options) {
                                                             : parse_shape(given.substr(equals + 1));
     if (!shape)
       return fail(ErrorCode::kInvalidArgument, "--shape " + given + ": " + shape.error().message + ".",
-                  "Give an input and its dimensions, ? for one that stays open: --shape image=1,3,224,224.");
+                  "Give an input and its dimensions, ? for one that stays open: --shape image=1,3,224,224. Of an input that is one integer give its "
+                  "value: --shape rate=16000.");
     out.shapes[given.substr(0, equals)] = std::move(*shape);
   }
   return out;

@@ -28,6 +28,19 @@ void give(Draft& draft, std::int64_t symbol, std::int64_t size) {
       if (f.shape) std::replace(f.shape->begin(), f.shape->end(), symbol, size);
 }
 
+// An input that is one integer, like a sampling rate, takes a number instead of a shape: a constant from then on, so that
+// branches which ask for it are decided.
+bool is_number(const TensorFacts& facts) {
+  return facts.shape && facts.shape->empty() && (facts.type == DataType::kInt64 || facts.type == DataType::kInt32);
+}
+
+void fix(Draft& draft, const std::string& input, std::int64_t value) {
+  const DataType type = draft.facts[input].type;
+  const auto narrow = static_cast<std::int32_t>(value);
+  draft.constants[input] = type == DataType::kInt64 ? TensorData::of_int64({}, {value}) : TensorData::copy_of(type, {}, &narrow, sizeof narrow);
+  std::erase(draft.inputs, input);
+}
+
 }  // namespace
 
 Status bind_shapes(Draft& draft, const std::map<std::string, Shape>& shapes) {
@@ -36,6 +49,10 @@ Status bind_shapes(Draft& draft, const std::map<std::string, Shape>& shapes) {
     if (std::find(draft.inputs.begin(), draft.inputs.end(), input) == draft.inputs.end()) {
       if (open) continue;
       return fail(ErrorCode::kNotFound, "The model has no input '" + input + "'.", "Its inputs are: " + inputs_text(draft) + ".");
+    }
+    if (is_number(draft.facts[input]) && given.size() == 1) {
+      if (!open) fix(draft, input, given[0]);
+      continue;
     }
     std::optional<Shape>& shape = draft.facts[input].shape;
     if (!shape) {

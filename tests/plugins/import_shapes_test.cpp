@@ -52,6 +52,58 @@ TEST(InputShapes, HoldForAllThatHaveTheSameName) {
   }
 }
 
+// y is the product of x with the weight of one of two branches, by the number in "rate".
+TEST(InputShapes, AnInputThatIsOneIntegerTakesItsValueAndBranchesAreDecided) {
+  Proto p;
+  p.input("x", {"N", "3"});
+  p.input("rate", {}, 7);
+  p.floats("fast", {3, 2}, 1);
+  p.floats("slow", {3, 2}, 5);
+  p.ints("wanted", {16000}, true);
+  p.node("Equal", {"rate", "wanted"}, {"is_fast"});
+  auto& branch = p.node("If", {"is_fast"}, {"y"});
+  for (const std::string key : {"then", "else"}) {
+    auto& a = *branch.add_attribute();
+    a.set_name(key + "_branch");
+    a.set_type(onnx::AttributeProto::GRAPH);
+    auto& n = *a.mutable_g()->add_node();
+    n.set_op_type("MatMul");
+    n.add_input("x");
+    n.add_input(key == "then" ? "fast" : "slow");
+    n.add_output("product_" + key);
+    a.mutable_g()->add_output()->set_name("product_" + key);
+  }
+  p.output("y");
+  struct Row {
+    Shapes given;
+    std::vector<std::string> ops;
+    const char *weight, *error;
+  };
+  const Row rows[] = {{{}, {"Equal", "If"}, "", ""},
+                      {{{"rate", {-1}}}, {"Equal", "If"}, "", ""},
+                      {{{"rate", {16000}}}, {"MatMul", "Identity"}, "fast", ""},
+                      {{{"rate", {8000}}}, {"MatMul", "Identity"}, "slow", ""},
+                      {{{"rate", {1, 2}}}, {}, "", "The input 'rate' cannot be 1×2: the file gives it 0 dimensions."}};
+  const Folder folder;
+  const std::string path = folder.file("net.onnx", p.model.SerializeAsString());
+  for (const Row& row : rows) {
+    JobContext job;
+    ImportOptions options;
+    options.shapes = row.given;
+    auto file = quanvas::import_file(path, options, job);
+    if (*row.error) {
+      ASSERT_FALSE(file) << row.error;
+      EXPECT_EQ(file.error().text().find(row.error), 0u) << file.error().text();
+      continue;
+    }
+    ASSERT_TRUE(file) << file.error().text();
+    const Imported out{std::move(file->model), {}};
+    EXPECT_EQ(out.ops(), row.ops);
+    EXPECT_EQ(out.graph().inputs().size(), *row.weight ? 1u : 2u);
+    if (*row.weight) EXPECT_NE(out.graph().tensor(row.weight), kNoTensor);
+  }
+}
+
 TEST(InputShapes, OfAnUnknownRankAreThoseThatAreGiven) {
   Proto p;
   p.input("x", {});
