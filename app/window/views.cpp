@@ -38,6 +38,7 @@ void set_site(NodeVisual& v, const SitePlan& p, const Graph& graph, const Layer&
       v.activation_chip = chip;
       v.activation_bits = code_bits(*p.spec);
       break;
+    case SiteKind::kInternal:
     case SiteKind::kBias: break;
   }
 }
@@ -134,9 +135,9 @@ std::vector<DistributionPanel::Source> distribution_sources(const Session& sessi
   if (!layer) return out;
   for (const auto& site : layer->sites()) {
     const auto* p = session.plan().find(site);
-    QString title = site_title(site.kind);
-    if (site.operand > 0) title += QStringLiteral(" %1").arg(site.operand + 1);
-    out.push_back({site, title, p ? p->spec : std::nullopt, site.kind == SiteKind::kInput || site.kind == SiteKind::kOutput});
+    QString title = qs(site_name(*layer, site));
+    title[0] = title[0].toUpper();
+    out.push_back({site, title, p ? p->spec : std::nullopt, is_activation(site.kind)});
   }
   return out;
 }
@@ -259,7 +260,7 @@ namespace {
 bool needs_calibration(const Plan& plan) {
   return std::any_of(plan.sites.begin(), plan.sites.end(), [](const SitePlan& p) {
     const bool measured = p.spec && p.spec->source != ScaleSource::kDynamic && p.spec->source != ScaleSource::kStored;
-    return measured && (p.site.kind == SiteKind::kInput || p.site.kind == SiteKind::kOutput);
+    return measured && is_activation(p.site.kind);
   });
 }
 

@@ -32,6 +32,13 @@ struct OpCall {
   at::Tensor optional(std::size_t i) const { return has(i) ? in[i] : at::Tensor(); }
   int opset() const { return graph.opset(); }
   bool has_attribute(const std::string& key) const { return node.attributes.count(key) > 0; }
+
+  // Of what is quantized inside the operator: whether anybody looks, and what the site's quantizer makes of `x`.
+  const Runner* runner = nullptr;
+  bool is_watched() const { return runner && runner->looks_inside(node.id, hooks); }
+  at::Tensor quantized(SiteKind kind, int operand, const at::Tensor& x) const {
+    return runner->quantize({node.id, kind, operand}, x, hooks);
+  }
 };
 
 // For operators that take or give sequences and optionals, or that run subgraphs.

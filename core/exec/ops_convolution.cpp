@@ -91,7 +91,13 @@ OpResult gemm(const OpCall& call) {
   return one(y);
 }
 
-OpResult matmul(const OpCall& call) { return one(at::matmul(call.x(0), call.x(1))); }
+// The third input is not ONNX's, see canonical.h.
+OpResult matmul(const OpCall& call) {
+  if (!call.has(2)) return one(at::matmul(call.x(0), call.x(1)));
+  if (call.x(0).dim() > 1 && call.x(1).dim() == 2 && call.x(2).dim() == 1)
+    return one(at::linear(call.x(0), call.x(1).t(), call.x(2)));
+  return one(at::matmul(call.x(0), call.x(1)) + call.x(2));
+}
 
 }  // namespace
 

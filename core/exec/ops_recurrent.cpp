@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 
 #include "core/exec/ops.h"
+#include "core/graph/canonical.h"
 
 namespace quanvas::exec {
 namespace {
@@ -104,12 +105,48 @@ Result<Cell> cell_of(const OpCall& call) {
   return cell;
 }
 
+// What the quantizers inside one direction's cell make of a value, and what they saw of it: [batch, hidden] per step.
+class Inside {
+ public:
+  Inside(const OpCall& call, int direction, std::size_t sites)
+      : call_(call), hidden_(1 + direction), first_(direction * static_cast<int>(sites)), seen_(1 + sites) {}
+
+  at::Tensor hidden(const at::Tensor& h) { return look(SiteKind::kInput, hidden_, 0, h); }
+  // In the order of cell_sites().
+  at::Tensor site(std::size_t k, const at::Tensor& x) {
+    return look(SiteKind::kInternal, first_ + static_cast<int>(k), 1 + k, x);
+  }
+  // Rows of sequences that have not ended yet; undefined: all.
+  void set_rows(at::Tensor rows) { rows_ = std::move(rows); }
+  // The hidden state, then the sites; undefined when nobody wants to see them.
+  std::vector<at::Tensor> seen() const {
+    std::vector<at::Tensor> out;
+    for (const auto& steps : seen_) out.push_back(steps.empty() ? at::Tensor() : at::cat(steps, 0));
+    return out;
+  }
+
+ private:
+  at::Tensor look(SiteKind kind, int operand, std::size_t slot, const at::Tensor& x) {
+    if (call_.hooks.tap) seen_[slot].push_back(rows_.defined() ? x.index_select(0, rows_) : x);
+    return call_.quantized(kind, operand, x);
+  }
+
+  const OpCall& call_;
+  int hidden_, first_;
+  std::vector<std::vector<at::Tensor>> seen_;
+  at::Tensor rows_;
+};
+
 // One direction's data. x: [steps, batch, gates * hidden], the input's part of the gates with every bias that does
 // not depend on the state.
 struct Line {
   at::Tensor x, recurrent, bias, peephole;  // recurrent: [hidden, gates * hidden]; bias: of the state's part alone
   at::Tensor h, c;                          // [batch, hidden]
   std::size_t first = 0;                    // of its activations
+  Inside* inside = nullptr;                 // null: nobody looks
+
+  at::Tensor hidden(const at::Tensor& value) const { return inside ? inside->hidden(value) : value; }
+  at::Tensor site(std::size_t k, const at::Tensor& value) const { return inside ? inside->site(k, value) : value; }
 };
 
 struct State {
@@ -117,32 +154,34 @@ struct State {
 };
 
 State rnn_step(const Cell& cell, const Line& line, const State& s, const at::Tensor& x) {
-  return {cell.activate(line.first, x + at::mm(s.h, line.recurrent)), {}};
+  return {cell.activate(line.first, line.site(0, x + at::mm(line.hidden(s.h), line.recurrent))), {}};
 }
 
 State gru_step(const Cell& cell, const Line& line, const State& s, const at::Tensor& x) {
   const std::int64_t n = cell.hidden;
-  const at::Tensor both = x.narrow(1, 0, 2 * n) + at::mm(s.h, line.recurrent.narrow(1, 0, 2 * n));
-  const at::Tensor z = cell.activate(line.first, both.narrow(1, 0, n));
-  const at::Tensor r = cell.activate(line.first, both.narrow(1, n, n));
+  const at::Tensor state = line.hidden(s.h);
+  const at::Tensor both = x.narrow(1, 0, 2 * n) + at::mm(state, line.recurrent.narrow(1, 0, 2 * n));
+  const at::Tensor z = line.site(3, cell.activate(line.first, line.site(0, both.narrow(1, 0, n))));
+  const at::Tensor r = line.site(4, cell.activate(line.first, line.site(1, both.narrow(1, n, n))));
   const at::Tensor w = line.recurrent.narrow(1, 2 * n, n), b = line.bias.narrow(0, 2 * n, n);
-  const at::Tensor own = cell.linear_before_reset ? r * (at::mm(s.h, w) + b) : at::mm(r * s.h, w) + b;
-  const at::Tensor h = cell.activate(line.first + 1, x.narrow(1, 2 * n, n) + own);
-  return {(1 - z) * h + z * s.h, {}};
+  const at::Tensor own = cell.linear_before_reset ? r * (at::mm(state, w) + b) : at::mm(r * state, w) + b;
+  const at::Tensor h = line.site(5, cell.activate(line.first + 1, line.site(2, x.narrow(1, 2 * n, n) + own)));
+  return {(1 - z) * h + z * state, {}};
 }
 
 State lstm_step(const Cell& cell, const Line& line, const State& s, const at::Tensor& x) {
   const std::int64_t n = cell.hidden;
-  const at::Tensor gates = x + at::mm(s.h, line.recurrent);  // input, output, forget, cell
+  const at::Tensor gates = x + at::mm(line.hidden(s.h), line.recurrent);  // input, output, forget, cell
   const auto gate = [&](std::int64_t k, std::int64_t peephole, const at::Tensor& c) {
     const at::Tensor g = gates.narrow(1, k * n, n);
-    return line.peephole.defined() ? g + line.peephole.narrow(0, peephole * n, n) * c : g;
+    return line.site(static_cast<std::size_t>(k), line.peephole.defined() ? g + line.peephole.narrow(0, peephole * n, n) * c : g);
   };
-  const at::Tensor i = cell.activate(line.first, gate(0, 0, s.c));
-  const at::Tensor f = cell.input_forget ? 1 - i : cell.activate(line.first, gate(2, 2, s.c));
-  const at::Tensor c = f * s.c + i * cell.activate(line.first + 1, gates.narrow(1, 3 * n, n));
-  const at::Tensor o = cell.activate(line.first, gate(1, 1, c));
-  return {o * cell.activate(line.first + 2, c), c};
+  const at::Tensor i = line.site(4, cell.activate(line.first, gate(0, 0, s.c)));
+  const at::Tensor f = line.site(6, cell.input_forget ? 1 - i : cell.activate(line.first, gate(2, 2, s.c)));
+  const at::Tensor g = line.site(7, cell.activate(line.first + 1, line.site(3, gates.narrow(1, 3 * n, n))));
+  const at::Tensor c = line.site(8, f * s.c + i * g);
+  const at::Tensor o = line.site(5, cell.activate(line.first, gate(1, 1, c)));
+  return {o * line.site(9, cell.activate(line.first + 2, c)), c};
 }
 
 State step(const Cell& cell, const Line& line, const State& s, const at::Tensor& x) {
@@ -165,6 +204,7 @@ std::pair<at::Tensor, State> run_line(const Cell& cell, const Line& line, const 
   State s{line.h, line.c};
   std::vector<at::Tensor> ys;
   for (std::int64_t t = 0; t < x.size(0); ++t) {
+    if (line.inside && lengths.defined()) line.inside->set_rows((lengths > t).nonzero().flatten());
     State next = step(cell, line, s, x.select(0, t));
     at::Tensor y = next.h;
     if (lengths.defined()) {
@@ -235,9 +275,16 @@ OpResult recurrent(const OpCall& call) {
   if (lengths.defined() && lengths.numel() > 0 &&
       (lengths.min().item().toLong() < 0 || lengths.max().item().toLong() > x.size(0)))
     return bad_node("'sequence_lens' holds a length outside 0 to " + std::to_string(x.size(0)) + ".");
-  std::vector<at::Tensor> ys, hs, cs;
+  std::vector<at::Tensor> ys, hs, cs, hidden, inner;
+  const bool is_watched = call.is_watched();
   for (std::int64_t d = 0; d < cell.directions; ++d) {
-    auto [y, last] = run_line(cell, line_of(call, cell, x, d), lengths, cell.reverse || d == 1);
+    Line line = line_of(call, cell, x, d);
+    Inside inside(call, static_cast<int>(d), cell_sites(call.node.op).size());
+    if (is_watched) line.inside = &inside;
+    auto [y, last] = run_line(cell, line, lengths, cell.reverse || d == 1);
+    const std::vector<at::Tensor> seen = inside.seen();
+    hidden.push_back(seen[0]);
+    inner.insert(inner.end(), seen.begin() + 1, seen.end());
     ys.push_back(y);
     hs.push_back(last.h);
     cs.push_back(last.c);
@@ -247,6 +294,9 @@ OpResult recurrent(const OpCall& call) {
   if (cell.batch_first) y = y.permute({2, 0, 1, 3});
   Tensors out = {y, at::stack(hs, at_direction)};
   if (cell.gates == 4) out.push_back(at::stack(cs, at_direction));
+  if (!is_watched) return out;
+  out.insert(out.end(), hidden.begin(), hidden.end());
+  out.insert(out.end(), inner.begin(), inner.end());
   return out;
 }
 

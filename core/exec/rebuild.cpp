@@ -62,9 +62,8 @@ int site_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind) {
 }
 
 int site_axis(const Layer& layer, const Node& node, const QuantSpec& spec, SiteKind kind) {
-  const bool activation = kind == SiteKind::kInput || kind == SiteKind::kOutput;
   const bool picture = node.op.starts_with("Conv") || node.op == "BatchNormalization" || layer.kind == LayerKind::kPool;
-  return activation && spec.granularity == Granularity::kGroup && !picture ? -1 : site_axis(layer, spec, kind);
+  return is_activation(kind) && spec.granularity == Granularity::kGroup && !picture ? -1 : site_axis(layer, spec, kind);
 }
 
 Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& layer, const QuantSpec& spec,
@@ -74,7 +73,8 @@ Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& lay
     return it == quantizers.end() ? nullptr : &it->second;
   };
   const quant::QuantParams *input = find(SiteKind::kInput), *weight = find(SiteKind::kWeight);
-  const std::string problem = accumulator_problem(input ? &input->spec : nullptr, weight ? &weight->spec : nullptr);
+  const std::string problem = layer.weights() > 1 ? kSeveralProducts
+                                                  : accumulator_problem(input ? &input->spec : nullptr, weight ? &weight->spec : nullptr);
   if (!problem.empty())
     return fail(ErrorCode::kUnsupported, "Its scale would be input scale × weight scale, and " + problem + ".",
                 "Give the layer's input and weight a format, or the bias a scale of its own.");
@@ -106,12 +106,17 @@ Status rebuild_truncations(const Graph& graph, const std::vector<Layer>& layers,
 }
 
 Status rebuild_weight(const Model& model, const Layer& layer, QuantizerMap& quantizers) {
-  const auto it = quantizers.find({layer.node, SiteKind::kWeight, 0});
-  if (it == quantizers.end() || layer.weight == kNoTensor) return {};
-  const QuantSpec spec = it->second.spec;
-  if (spec.source == ScaleSource::kStored) return {};  // what the model file says holds whatever the values are
-  if (!it->second.share.empty()) return rebuild_shared(model, it->second.share, quantizers);
-  QUANVAS_TRY(it->second, from_initializer(model, layer.weight, spec, site_axis(layer, spec, SiteKind::kWeight)));
+  for (const Site& site : layer.sites()) {
+    const auto it = site.kind == SiteKind::kWeight ? quantizers.find(site) : quantizers.end();
+    if (it == quantizers.end()) continue;
+    const QuantSpec spec = it->second.spec;
+    if (spec.source == ScaleSource::kStored) continue;  // what the model file says holds whatever the values are
+    if (!it->second.share.empty()) {
+      QUANVAS_CHECK(rebuild_shared(model, it->second.share, quantizers));
+      continue;
+    }
+    QUANVAS_TRY(it->second, from_initializer(model, site_tensor(layer, site), spec, site_axis(layer, spec, SiteKind::kWeight)));
+  }
   return {};
 }
 

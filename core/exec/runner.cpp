@@ -8,6 +8,7 @@
 #include "core/exec/ops.h"
 #include "core/exec/runner_parts.h"
 #include "core/exec/tensors.h"
+#include "core/graph/canonical.h"
 #include "core/graph/layers.h"
 #include "core/quant/params.h"
 
@@ -94,6 +95,7 @@ Result<std::shared_ptr<const Runner>> Runner::make(ModelPtr model, const Quantiz
 void Runner::find_sites() {
   const Graph& g = graph();
   sites_.resize(g.nodes().size());
+  for (std::size_t i = 0; i < sites_.size(); ++i) sites_[i].inner = own_outputs(g.nodes()[i]);
   for (const Layer& layer : find_layers(g)) {
     const std::size_t position = g.position(layer.node);
     const Node& node = g.nodes()[position];
@@ -103,7 +105,9 @@ void Runner::find_sites() {
       while (next < node.inputs.size() && node.inputs[next] != layer.inputs[operand]) ++next;
       if (next < node.inputs.size()) sites.operands.emplace_back(next++, static_cast<int>(operand));
     }
-    sites.has_output = layer.output != kNoTensor;
+    const auto output = std::find(node.outputs.begin(), node.outputs.end(), layer.output);
+    if (layer.output != kNoTensor && output != node.outputs.end())
+      sites.output = static_cast<std::size_t>(output - node.outputs.begin());
   }
 }
 
@@ -112,7 +116,7 @@ void Runner::find_last_uses() {
   free_after_.resize(g.nodes().size());
   for (std::size_t id = 0; id < g.tensors().size(); ++id) {
     const TensorInfo& info = g.tensors()[id];
-    const bool kept = std::find(g.outputs().begin(), g.outputs().end(), static_cast<TensorId>(id)) != g.outputs().end();
+    const bool kept = g.is_output(static_cast<TensorId>(id));
     if (info.is_initializer || kept) continue;
     const NodeId last = info.consumers.empty() ? info.producer : info.consumers.back();
     if (last != kNoNode && g.position(last) < free_after_.size())
@@ -135,9 +139,10 @@ Status Runner::load_weights(const QuantizerMap* quantizers) {
       for (const TensorId id : node.inputs)
         if (id != kNoTensor && g.tensor(id).is_initializer) ++readers[id];
     for (const auto& [site, params] : *quantizers) {
-      if (site.kind == SiteKind::kInput || site.kind == SiteKind::kOutput) {
+      if (is_activation(site.kind)) {
         activations_.emplace(site, params);
         if (params.truncated) exact_.insert(site.node);
+        if (site.kind == SiteKind::kInternal || site.operand > 0) inner_.insert(site.node);
         continue;
       }
       const Layer* layer = find_layer(layers, site.node);
@@ -173,6 +178,10 @@ at::Tensor Runner::quantize(const Site& site, const at::Tensor& x, const RunHook
   return it == activations_.end() ? x : fake_quantize(x, it->second);
 }
 
+bool Runner::looks_inside(NodeId node, const RunHooks& hooks) const {
+  return hooks.tap || hooks.quantize || inner_.count(node) > 0;
+}
+
 Status Runner::gather(std::size_t index, const Environment& env, const RunHooks& hooks, Tensors& in) const {
   const Node& node = graph().nodes()[index];
   in.reserve(node.inputs.size());
@@ -204,18 +213,21 @@ Status Runner::run_node(std::size_t index, Environment& env, const RunHooks& hoo
     if (has_types) QUANVAS_CHECK(fit_types(index, in));
     const bool exact = exact_.count(node.id) > 0 || (hooks.exact && hooks.exact->count(node.id) > 0);
     if (exact && !in.empty() && in[0].defined()) in[0] = in[0].to(at::kDouble);
-    QUANVAS_TRY(Tensors out, row->run({graph(), node, hooks, in}));
+    QUANVAS_TRY(Tensors out, row->run({graph(), node, hooks, in, this}));
     if (exact && !out.empty()) out[0] = out[0].to(at::kFloat);
-    if (sites_[index].has_output && !out.empty())
-      out[0] = quantize({node.id, SiteKind::kOutput, 0}, out[0], hooks);
+    if (const auto y = sites_[index].output; y && *y < out.size())
+      out[*y] = quantize({node.id, SiteKind::kOutput, 0}, out[*y], hooks);
     if (has_types)
-      for (std::size_t i = 0; i < out.size(); ++i) out[i] = fit_type(index, i, out[i]);
+      for (std::size_t i = 0; i < out.size(); ++i)
+        if (out[i].defined()) out[i] = fit_type(index, i, out[i]);
     return out;
   });
   if (!done) return Failure(describe_failure(node, in, std::move(done).error()));
   for (std::size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i] == kNoTensor) continue;
-    if (i >= done->size() || !(*done)[i].defined())
+    const bool is_there = i < done->size() && (*done)[i].defined();
+    if (!is_there && i >= sites_[index].inner) continue;
+    if (!is_there)
       return fail(ErrorCode::kUnsupported, label(node) + ": output " + std::to_string(i + 1) + " is not computed here.");
     env[at_index(node.outputs[i])] = (*done)[i];
     if (hooks.tap) hooks.tap(node.outputs[i], (*done)[i]);

@@ -85,6 +85,11 @@ class Runner {
   // their results. Nothing is freed.
   Status run_nodes(const std::vector<NodeId>& nodes, Environment& env, const RunHooks& hooks = {}) const;
 
+  // For operators with sites inside (canonical.h): the activation as its quantizer leaves it, and whether anything taps or
+  // quantizes what lies inside this node.
+  at::Tensor quantize(const Site& site, const at::Tensor& x, const RunHooks& hooks) const;
+  bool looks_inside(NodeId node, const RunHooks& hooks) const;
+
  private:
   struct NodeSites;
   struct NodeTypes;
@@ -107,7 +112,6 @@ class Runner {
   at::Tensor fit_type(std::size_t index, std::size_t output, at::Tensor y) const;
   Status gather(std::size_t index, const Environment& env, const RunHooks& hooks, std::vector<at::Tensor>& in) const;
   const at::Tensor& value(std::size_t position, TensorId id, const Environment& env, const RunHooks& hooks) const;
-  at::Tensor quantize(const Site& site, const at::Tensor& x, const RunHooks& hooks) const;
   Error describe_failure(const Node& node, const std::vector<at::Tensor>& in, Error e) const;
 
   ModelPtr model_;
@@ -116,6 +120,7 @@ class Runner {
   std::map<std::pair<std::size_t, TensorId>, at::Tensor> shared_;  // quantized for one reader of several
   QuantizerMap activations_;                       // input and output sites
   std::set<NodeId> exact_;                         // whose output is truncated
+  std::set<NodeId> inner_;                         // with quantizers inside
   std::vector<NodeSites> sites_;                   // by node position
   std::vector<std::vector<TensorId>> free_after_;  // by node position
   std::vector<std::string> refusals_;              // by node position: why it cannot be executed

@@ -1,6 +1,7 @@
 // Quanvas - what the Runner knows of each node; internal to core/exec.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,10 +17,12 @@ inline std::size_t at_index(TensorId id) {
   return static_cast<std::size_t>(id);
 }
 
-// What a node's site quantizers touch: input position and operand number of each activation operand.
+// What a node's site quantizers touch: input position and operand number of each activation operand, and which output
+// is the layer's. Outputs from `inner` on are there only when somebody looks at them.
 struct Runner::NodeSites {
   std::vector<std::pair<std::size_t, int>> operands;
-  bool has_output = false;
+  std::optional<std::size_t> output;
+  std::size_t inner = 0;
 };
 
 // Unsigned types that stand in wider signed ones: which results wrap to how many bits, and which inputs of 64 bits

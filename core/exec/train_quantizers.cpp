@@ -29,7 +29,7 @@ at::Tensor leaf_of(const at::Tensor& value, const std::string& device) {
 void TrainState::add_activations(const TrainSettings& settings) {
   std::map<std::string, std::size_t> shared;
   for (const auto& [site, params] : initial_) {
-    if (site.kind != SiteKind::kInput && site.kind != SiteKind::kOutput) continue;
+    if (!is_activation(site.kind)) continue;
     const auto known = params.share.empty() ? shared.end() : shared.find(params.share);
     if (known != shared.end()) {
       activation_of_[site] = known->second;

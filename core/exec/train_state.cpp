@@ -75,7 +75,8 @@ Status TrainState::add_weights(const TrainSettings& settings) {
     return seen.insert(id).second ? add_weight(id, layer, settings) : Status();
   };
   for (const Layer& layer : layers_) {
-    QUANVAS_CHECK(add(layer.weight, &layer));
+    for (const Site& site : layer.sites())
+      if (site.kind == SiteKind::kWeight) QUANVAS_CHECK(add(site_tensor(layer, site), &layer));
     QUANVAS_CHECK(add(layer.bias, nullptr));
   }
   for (const Node& node : graph.nodes()) {
@@ -121,9 +122,17 @@ Status TrainState::add_weight(TensorId id, const Layer* layer, const TrainSettin
 
 // The first site of a weight that has a quantizer; quantizer_of() has made sure that all agree.
 Site TrainState::quantized_site(TensorId id) const {
-  for (const Layer& layer : layers_)
-    if (const Site site{layer.node, SiteKind::kWeight, 0}; layer.weight == id && initial_.count(site)) return site;
+  for (const Site& site : weight_sites(id))
+    if (initial_.count(site)) return site;
   return {};
+}
+
+std::vector<Site> TrainState::weight_sites(TensorId id) const {
+  std::vector<Site> out;
+  for (const Layer& layer : layers_)
+    for (const Site& site : layer.sites())
+      if (site.kind == SiteKind::kWeight && site_tensor(layer, site) == id) out.push_back(site);
+  return out;
 }
 
 // One tensor has one quantizer in training: nodes that share a weight must agree on its format.
@@ -132,9 +141,8 @@ Result<int> TrainState::quantizer_of(TensorId id, const TrainSettings& settings)
   Site where;
   int sites = 0;
   bool agree = true;
-  for (const Layer& layer : layers_) {
-    if (layer.weight != id) continue;
-    const auto it = initial_.find({layer.node, SiteKind::kWeight, 0});
+  for (const Site& site : weight_sites(id)) {
+    const auto it = initial_.find(site);
     if (it == initial_.end()) continue;
     ++sites;
     agree = agree && (!found || (found->spec == it->second.spec && found->scale == it->second.scale));
@@ -262,8 +270,7 @@ Result<TrainState::Network> TrainState::network() const {
       QUANVAS_TRY(params, found_on_weights(q, q.learned()));
     }
     for (const std::size_t user : q.users)
-      for (const Layer& layer : layers_)
-        if (layer.weight == weights_[user].id) put_params({layer.node, SiteKind::kWeight, 0}, params);
+      for (const Site& site : weight_sites(weights_[user].id)) put_params(site, params);
   }
   for (const Layer& layer : layers_) QUANVAS_CHECK(rebuild_bias(*out.model, layer, out.quantizers));
   return out;

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "core/graph/canonical.h"
 #include "core/graph/layers.h"
 
 namespace quanvas {
@@ -43,6 +44,15 @@ double product(const Shape& s, std::size_t from) {
   return n;
 }
 
+// Every step of every direction meets every weight of its gates once.
+double recurrent_macs(const Graph& g, const Node& n) {
+  const Shape *x = shape_of(g, n.input(0)), *r = shape_of(g, n.input(2));
+  if (!x || x->size() != 3 || !r || r->size() != 3) return 0;
+  const std::int64_t steps = (*x)[n.integer("layout", 0) ? 1 : 0], columns = (*x)[2], hidden = (*r)[2];
+  if (steps < 0 || columns < 0 || (*r)[1] < 0 || hidden < 0) return 0;
+  return static_cast<double>(steps) * directions(n) * static_cast<double>((*r)[1]) * static_cast<double>(columns + hidden);
+}
+
 double macs_of(const Graph& g, const Node& n) {
   const TensorId y = n.outputs.empty() ? kNoTensor : n.outputs[0];
   if (n.op == "Conv" || n.op == "ConvTranspose") {
@@ -53,6 +63,7 @@ double macs_of(const Graph& g, const Node& n) {
   const Shape* a = shape_of(g, n.input(0));
   if (!a || a->empty()) return 0;
   std::int64_t depth = 0;
+  if (is_recurrent(n)) return recurrent_macs(g, n);
   if (n.op == "MatMul") depth = a->back();
   if (n.op == "Gemm" && a->size() == 2) depth = (*a)[n.integer("transA", 0) ? 0 : 1];
   return depth > 0 ? static_cast<double>(depth) * sample_elements(g, y) : 0;
@@ -64,11 +75,12 @@ const std::set<int>& learnt_inputs(const std::string& op) {
       {"Conv", {1, 2}},
       {"ConvTranspose", {1, 2}},
       {"Gemm", {0, 1, 2}},
-      {"MatMul", {0, 1}},
+      {"MatMul", {0, 1, 2}},
       {"BatchNormalization", {1, 2, 3, 4}},
       {"InstanceNormalization", {1, 2}},
       {"LayerNormalization", {1, 2}},
       {"GroupNormalization", {1, 2}},
+      {"RMSNormalization", {1}},
       {"PRelu", {1}},
       {"Gather", {0}},
       {"LSTM", {1, 2, 3, 7}},
@@ -158,6 +170,15 @@ std::string matrix_text(const Graph& g, const Node& n) {
   return n.op + " " + dim(*w, flipped ? 1 : 0) + " → " + dim(*w, flipped ? 0 : 1);
 }
 
+// "LSTM 64 → 128, bidirectional"
+std::string recurrent_text(const Graph& g, const Node& n) {
+  const Shape *w = shape_of(g, n.input(1)), *r = shape_of(g, n.input(2));
+  std::string text = n.op;
+  if (w && w->size() == 3 && r && r->size() == 3) text += " " + dim(*w, 2) + " → " + dim(*r, 2);
+  const std::string direction = n.text("direction", "forward");
+  return direction == "forward" ? text : text + ", " + direction;
+}
+
 std::string pool_short(const Graph&, const Node& n) {
   const auto kernel = n.integers("kernel_shape");
   return kernel.empty() ? n.op : n.op + " " + times(kernel);
@@ -214,6 +235,9 @@ Wording wording(const Node& n) {
       {"ConvTranspose", {conv_text, conv_short}},
       {"Gemm", {matrix_text, matrix_text}},
       {"MatMul", {matrix_text, matrix_text}},
+      {"LSTM", {recurrent_text, op_text}},
+      {"GRU", {recurrent_text, op_text}},
+      {"RNN", {recurrent_text, op_text}},
       {"MaxPool", {pool_text, pool_short}},
       {"AveragePool", {pool_text, pool_short}},
       {"LpPool", {pool_text, pool_short}},
@@ -245,10 +269,13 @@ NodeCost node_cost(const Graph& graph, const Node& node) {
   if (node.domain.empty()) cost.macs = macs_of(graph, node);
   for (const int i : learnt_inputs(node.op)) {
     const TensorId t = node.input(static_cast<std::size_t>(i));
-    if (t == kNoTensor || !is_learnt(graph.tensor(t), node.op)) continue;
-    const auto elements = static_cast<double>(element_count(*graph.tensor(t).shape));
-    cost.parameters += elements;
-    cost.weight_bytes += elements * static_cast<double>(element_size(graph.tensor(t).type));
+    const std::vector<TensorId> parts = is_recurrent(node) ? constant_parts(graph, t) : std::vector<TensorId>{t};
+    for (const TensorId part : parts) {
+      if (part == kNoTensor || !is_learnt(graph.tensor(part), node.op)) continue;
+      const auto elements = static_cast<double>(element_count(*graph.tensor(part).shape));
+      cost.parameters += elements;
+      cost.weight_bytes += elements * static_cast<double>(element_size(graph.tensor(part).type));
+    }
   }
   if (!node.outputs.empty()) cost.output_elements = sample_elements(graph, node.outputs[0]);
   return cost;

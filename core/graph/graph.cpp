@@ -97,6 +97,10 @@ std::vector<std::string> Node::texts(const std::string& key, std::vector<std::st
   return v ? *v : fallback;
 }
 
+bool Graph::is_output(TensorId t) const {
+  return std::find(outputs_.begin(), outputs_.end(), t) != outputs_.end();
+}
+
 GraphPtr Node::subgraph(const std::string& key) const {
   const auto* v = attribute<GraphPtr>(*this, key);
   return v ? *v : nullptr;

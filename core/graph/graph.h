@@ -1,8 +1,8 @@
 // Quanvas - the imported network as an immutable value.
 //
-// Operators carry ONNX names, attributes and semantics whatever file they came from. Nodes stand in
-// topological order. A NodeId is given at import and kept by every pass, so a selection, a rule or a result
-// stays attached to "its" node when other nodes are folded away; it is not an index.
+// Operators carry ONNX names, attributes and semantics whatever file they came from, with the extensions that canonical.h
+// names. Nodes stand in topological order. A NodeId is given at import and kept by every pass, so a selection, a rule or
+// a result stays attached to "its" node when other nodes are folded away; it is not an index.
 // Thread-safe: const after build(). No tensor data here: weights live in a WeightStore (weights.h).
 #pragma once
 
@@ -87,6 +87,7 @@ class Graph {
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   const std::vector<TensorId>& inputs() const { return inputs_; }    // without initializers
   const std::vector<TensorId>& outputs() const { return outputs_; }
+  bool is_output(TensorId t) const;
 
   const Node* find(NodeId id) const;
   const Node* find(const std::string& node_name) const;
@@ -135,6 +136,7 @@ class GraphBuilder {
   void replace_input(NodeId id, const std::string& from, const std::string& to);
   void replace_input_at(NodeId id, std::size_t index, const std::string& to);  // appends when index == size
   void replace_output(NodeId id, const std::string& from, const std::string& to);
+  void set_output_at(NodeId id, std::size_t index, const std::string& to);  // outputs before it become omitted ones
   void set_attribute(NodeId id, const std::string& key, Attribute value);
 
   Result<GraphPtr> build();

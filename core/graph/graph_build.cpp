@@ -190,6 +190,14 @@ void GraphBuilder::replace_output(NodeId id, const std::string& from, const std:
   std::replace(it->second.outputs.begin(), it->second.outputs.end(), from, to);
 }
 
+void GraphBuilder::set_output_at(NodeId id, std::size_t index, const std::string& to) {
+  const auto it = drafts_.find(id);
+  if (it == drafts_.end()) return;
+  tensor(to, DataType::kUndefined, std::nullopt);
+  if (it->second.outputs.size() <= index) it->second.outputs.resize(index + 1);
+  it->second.outputs[index] = to;
+}
+
 void GraphBuilder::set_attribute(NodeId id, const std::string& key, Attribute value) {
   const auto it = drafts_.find(id);
   if (it != drafts_.end()) it->second.node.attributes[key] = std::move(value);

@@ -1,7 +1,10 @@
 #include "core/graph/layers.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
+
+#include "core/graph/canonical.h"
 
 namespace quanvas {
 namespace {
@@ -13,6 +16,10 @@ const std::map<std::string, LayerKind>& layer_table() {
       {"ConvTranspose", K::kCompute},
       {"Gemm", K::kCompute},
       {"MatMul", K::kCompute},
+      {"LSTM", K::kCompute},
+      {"GRU", K::kCompute},
+      {"RNN", K::kCompute},
+      {"Attention", K::kCompute},
       {"Add", K::kElementwise},
       {"Sub", K::kElementwise},
       {"Mul", K::kElementwise},
@@ -36,6 +43,7 @@ const std::map<std::string, LayerKind>& layer_table() {
       {"Sigmoid", K::kActivation},
       {"HardSigmoid", K::kActivation},
       {"HardSwish", K::kActivation},
+      {"Swish", K::kActivation},
       {"Tanh", K::kActivation},
       {"Elu", K::kActivation},
       {"Selu", K::kActivation},
@@ -50,6 +58,7 @@ const std::map<std::string, LayerKind>& layer_table() {
       {"InstanceNormalization", K::kNormalization},
       {"LayerNormalization", K::kNormalization},
       {"GroupNormalization", K::kNormalization},
+      {"RMSNormalization", K::kNormalization},
       {"Gather", K::kEmbedding},
   };
   return table;
@@ -118,13 +127,88 @@ bool compute_matrix(const Graph& g, const Node& n, Layer& layer) {
     layer.bias_axis = rank_of(g, layer.bias) - (on_right ? 1 : 2);
     const bool flipped = n.integer(on_right ? "transB" : "transA", 0) != 0;
     if (layer.weight != kNoTensor && flipped) std::swap(layer.channel_axis, layer.reduction_axis);
+  } else if (on_right) {
+    set_bias(g, n, layer);
   }
   add_activation(g, a, layer);
   add_activation(g, b, layer);
   return !layer.inputs.empty();
 }
 
+std::vector<TensorId> parts_of(const Graph& graph, TensorId tensor, int depth) {
+  if (tensor == kNoTensor) return {};
+  if (graph.tensor(tensor).is_initializer) return {tensor};
+  const Node* joined = graph.find(graph.tensor(tensor).producer);
+  if (depth == 0 || !joined || joined->op != "Concat" || !joined->domain.empty()) return {};
+  std::vector<TensorId> out;
+  for (const TensorId t : joined->inputs) {
+    const std::vector<TensorId> parts = parts_of(graph, t, depth - 1);
+    if (parts.empty()) return {};
+    out.insert(out.end(), parts.begin(), parts.end());
+  }
+  return out;
+}
+
+// Of a node's outputs the first that something reads.
+TensorId read_output(const Graph& g, const Node& n) {
+  for (const TensorId t : n.outputs)
+    if (t != kNoTensor && (!g.tensor(t).consumers.empty() || g.is_output(t))) return t;
+  return kNoTensor;
+}
+
+void add_inner(const Node& n, Layer& layer, std::size_t first, const std::vector<std::string>& names) {
+  for (std::size_t i = 0; i < names.size() && first + i < n.outputs.size(); ++i) {
+    if (n.outputs[first + i] == kNoTensor) return;
+    layer.internals.push_back(n.outputs[first + i]);
+    layer.internal_names.push_back(names[i]);
+  }
+}
+
+bool recurrent_layer(const Graph& g, const Node& n, Layer& layer) {
+  add_activation(g, n.input(0), layer);
+  if (layer.inputs.empty()) return false;
+  layer.input_names = {"input"};
+  const RecurrentSites sites = recurrent_sites(n);
+  std::size_t part = 0;
+  std::vector<TensorId> weights;
+  for (const std::size_t from : {1, 2})
+    for (const TensorId t : constant_parts(g, n.input(from))) weights.push_back(t);
+  const bool by_gate = weights.size() == sites.weights.size();
+  for (const TensorId t : weights) {
+    if (part == 0) layer.weight = t;
+    else layer.more_weights.push_back(t);
+    layer.weight_names.push_back(by_gate ? sites.weights[part] : std::to_string(part + 1));
+    ++part;
+  }
+  layer.channel_axis = 1;
+  layer.reduction_axis = 2;
+  if (is_initializer(g, n.input(3))) layer.bias = n.input(3);
+  layer.bias_axis = 1;
+  std::size_t at = own_outputs(n);
+  for (const std::string& name : sites.hidden) {
+    if (at >= n.outputs.size()) break;
+    layer.inputs.push_back(n.outputs[at++]);
+    layer.input_names.push_back(name);
+  }
+  add_inner(n, layer, at, sites.internals);
+  return true;
+}
+
+// Queries, keys and values; scores and probabilities inside.
+bool attention_layer(const Graph& g, const Node& n, Layer& layer) {
+  static const char* const kNames[] = {"queries", "keys", "values"};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const std::size_t before = layer.inputs.size();
+    add_activation(g, n.input(i), layer);
+    if (layer.inputs.size() > before) layer.input_names.emplace_back(kNames[i]);
+  }
+  add_inner(n, layer, own_outputs(n), attention_internals());
+  return !layer.inputs.empty();
+}
+
 bool compute_layer(const Graph& g, const Node& n, Layer& layer) {
+  if (is_recurrent(n)) return recurrent_layer(g, n, layer);
+  if (n.op == "Attention") return attention_layer(g, n, layer);
   return n.op.starts_with("Conv") ? compute_conv(g, n, layer) : compute_matrix(g, n, layer);
 }
 
@@ -137,6 +221,7 @@ bool embedding_layer(const Graph& g, const Node& n, Layer& layer) {
 }
 
 bool operand_layer(const Graph& g, const Node& n, Layer& layer) {
+  if (n.op == "Concat" && !constant_parts(g, n.outputs[0]).empty()) return false;  // joins weights
   for (const TensorId t : n.inputs) add_activation(g, t, layer);
   return layer.inputs.size() >= 2;
 }
@@ -179,10 +264,11 @@ bool fill_layer(const Graph& g, const Node& n, Layer& layer) {
 
 std::vector<Site> Layer::sites() const {
   std::vector<Site> out;
-  if (weight != kNoTensor) out.push_back({node, SiteKind::kWeight, 0});
+  for (std::size_t i = 0; i < weights(); ++i) out.push_back({node, SiteKind::kWeight, static_cast<int>(i)});
   if (bias != kNoTensor) out.push_back({node, SiteKind::kBias, 0});
   for (std::size_t i = 0; i < inputs.size(); ++i) out.push_back({node, SiteKind::kInput, static_cast<int>(i)});
   if (output != kNoTensor) out.push_back({node, SiteKind::kOutput, 0});
+  for (std::size_t i = 0; i < internals.size(); ++i) out.push_back({node, SiteKind::kInternal, static_cast<int>(i)});
   return out;
 }
 
@@ -190,12 +276,12 @@ std::vector<Layer> find_layers(const Graph& graph) {
   std::vector<Layer> out;
   for (const Node& n : graph.nodes()) {
     const auto kind = kind_of(graph, n);
-    if (!kind || n.outputs.empty() || n.outputs[0] == kNoTensor) continue;
-    if (!is_real(graph.tensor(n.outputs[0]).type)) continue;
+    if (!kind || n.outputs.empty()) continue;
     Layer layer;
     layer.node = n.id;
     layer.kind = *kind;
-    layer.output = n.outputs[0];
+    layer.output = is_recurrent(n) ? read_output(graph, n) : n.outputs[0];
+    if (layer.output == kNoTensor || !is_real(graph.tensor(layer.output).type)) continue;
     if (fill_layer(graph, n, layer)) out.push_back(std::move(layer));
   }
   return out;
@@ -208,13 +294,45 @@ const Layer* find_layer(const std::vector<Layer>& layers, NodeId node) {
 
 TensorId site_tensor(const Layer& layer, const Site& site) {
   if (site.node != layer.node || site.operand < 0) return kNoTensor;
-  if (site.kind == SiteKind::kInput) {
-    const auto i = static_cast<std::size_t>(site.operand);
-    return i < layer.inputs.size() ? layer.inputs[i] : kNoTensor;
-  }
-  if (site.operand != 0) return kNoTensor;
+  const auto i = static_cast<std::size_t>(site.operand);
+  const auto of = [i](const std::vector<TensorId>& list) { return i < list.size() ? list[i] : kNoTensor; };
+  if (site.kind == SiteKind::kInput) return of(layer.inputs);
+  if (site.kind == SiteKind::kInternal) return of(layer.internals);
+  if (site.kind == SiteKind::kWeight && i > 0) return i - 1 < layer.more_weights.size() ? layer.more_weights[i - 1] : kNoTensor;
+  if (i > 0) return kNoTensor;
   if (site.kind == SiteKind::kWeight) return layer.weight;
   return site.kind == SiteKind::kBias ? layer.bias : layer.output;
+}
+
+std::string site_name(const Layer& layer, const Site& site) {
+  const auto i = static_cast<std::size_t>(std::max(0, site.operand));
+  const auto named = [&](const std::vector<std::string>& names) { return i < names.size() ? names[i] : std::string(); };
+  const std::string kind = enum_text(site.kind);
+  if (site.kind == SiteKind::kWeight && layer.weights() > 1) return kind + " " + named(layer.weight_names);
+  if (site.kind == SiteKind::kInternal) return named(layer.internal_names);
+  if (site.kind == SiteKind::kInput && i < layer.input_names.size()) return named(layer.input_names);
+  return site.operand > 0 ? kind + " " + std::to_string(site.operand + 1) : kind;
+}
+
+LayerRun run_of(const Graph& graph, const Layer& layer) {
+  LayerRun run;
+  const Node& node = *graph.find(layer.node);
+  const std::function<void(const Node&)> add = [&](const Node& n) {
+    for (const TensorId t : n.inputs) {
+      if (t == kNoTensor || graph.tensor(t).is_initializer) continue;
+      if (constant_parts(graph, t).empty())
+        run.reads.push_back(t);
+      else if (const Node* join = graph.find(graph.tensor(t).producer); std::count(run.nodes.begin(), run.nodes.end(), join->id) == 0)
+        add(*join);
+    }
+    run.nodes.push_back(n.id);
+  };
+  add(node);
+  return run;
+}
+
+std::vector<TensorId> constant_parts(const Graph& graph, TensorId tensor) {
+  return parts_of(graph, tensor, 2);
 }
 
 }  // namespace quanvas

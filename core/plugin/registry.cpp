@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "core/base/guarded.h"
+#include "core/graph/canonical.h"
 
 namespace quanvas {
 namespace {
@@ -31,6 +32,23 @@ json entries() {
       entry["stage"] = kStages[static_cast<int>(plugin->stage())];
     }
     out.push_back(std::move(entry));
+  }
+  return out;
+}
+
+// The nodes that the rules of a file's recipe name: its quantizers sit exactly there.
+Kept kept_by(const std::optional<Recipe>& recipe) {
+  Kept out;
+  if (!recipe) return out;
+  for (const Rule& rule : recipe->rules) {
+    const auto& sites = rule.select.sites;
+    const bool output = sites.empty() || std::find(sites.begin(), sites.end(), SiteKind::kOutput) != sites.end();
+    for (std::string name : rule.select.names) {
+      for (std::size_t i = 0; i < name.size(); ++i)
+        if (name[i] == '\\') name.erase(i, 1);  // what it quotes stays
+      if (output) out.outputs.insert(name);
+      out.nodes.insert(std::move(name));
+    }
   }
   return out;
 }
@@ -109,7 +127,11 @@ Result<Imported> import_file(const std::string& path, const ImportOptions& optio
   if (!best)
     return fail(ErrorCode::kUnsupported, "'" + path + "' is not a model file of a known type.",
                 known.empty() ? "" : "Known are: " + joined(known) + ".");
-  return guarded(path, [&] { return best->load(path, options, job); });
+  return guarded(path, [&]() -> Result<Imported> {
+    QUANVAS_TRY(Imported imported, best->load(path, options, job));
+    QUANVAS_TRY(imported.model, canonical(std::move(imported.model), kept_by(imported.recipe)));
+    return imported;
+  });
 }
 
 Result<Model> import_model(const std::string& path, JobContext& job) {

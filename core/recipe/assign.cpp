@@ -103,10 +103,6 @@ void append_rules(Recipe& out, const Graph& graph, const std::vector<Site>& site
   }
 }
 
-bool is_activation(SiteKind kind) {
-  return kind == SiteKind::kInput || kind == SiteKind::kOutput;
-}
-
 using Shared = std::pair<std::string, std::vector<Site>>;  // under this name; empty: each its own
 
 // The sites by the names that they share under, in the order given, each followed by those that share with it.

@@ -130,8 +130,12 @@ bool name_matches(const Selector& s, const std::string& name) {
 }
 
 bool site_matches(const Selector& s, const Site& site) {
-  return listed(s.sites, site.kind) &&
-         (s.operand < 0 || (site.kind == SiteKind::kInput && site.operand == s.operand));
+  if (!listed(s.sites, site.kind)) return false;
+  if (s.operand < 0) return true;
+  // Weights are counted in recurrent layers only: a rule must say that it means them.
+  const bool counted = site.kind == SiteKind::kInput || site.kind == SiteKind::kInternal ||
+                       (site.kind == SiteKind::kWeight && !s.sites.empty());
+  return counted && site.operand == s.operand;
 }
 
 // Layers that a rule matches. Names without wildcards are looked up, so that ten thousand rules for one layer

@@ -11,15 +11,17 @@ namespace {
 // A bias that takes its scale from the accumulator stays float where there is no such scale.
 void settle_bias(std::vector<SitePlan>& sites, std::size_t begin, std::size_t end) {
   const QuantSpec *weight = nullptr, *input = nullptr;
+  bool several = false;
   for (std::size_t i = begin; i < end; ++i) {
     const QuantSpec* spec = sites[i].spec ? &*sites[i].spec : nullptr;
-    if (sites[i].site.kind == SiteKind::kWeight) weight = spec;
+    if (sites[i].site.kind == SiteKind::kWeight && sites[i].site.operand == 0) weight = spec;
+    several |= sites[i].site.kind == SiteKind::kWeight && sites[i].site.operand > 0;
     if (sites[i].site.kind == SiteKind::kInput && sites[i].site.operand == 0) input = spec;
   }
   for (std::size_t i = begin; i < end; ++i) {
     SitePlan& s = sites[i];
     if (s.site.kind != SiteKind::kBias || !s.spec || !s.spec->scale_from_accumulator) continue;
-    const std::string problem = accumulator_problem(input, weight);
+    const std::string problem = several ? kSeveralProducts : accumulator_problem(input, weight);
     if (problem.empty()) continue;
     s.spec.reset();
     s.why += "; float, because its scale would be input scale × weight scale and " + problem;
@@ -41,8 +43,6 @@ std::string list_text(std::vector<std::string> names) {
   for (const auto& name : names) out += (out.empty() ? "" : ", ") + name;
   return out + (more ? " and " + std::to_string(more) + " more" : "");
 }
-
-bool is_activation(SiteKind kind) { return kind == SiteKind::kInput || kind == SiteKind::kOutput; }
 
 // Why these sites cannot have one quantizer, as a clause; empty: they can.
 std::string problem_between(const std::vector<const SitePlan*>& sites) {

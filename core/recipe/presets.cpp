@@ -94,6 +94,11 @@ class PresetLoader {
 
 }  // namespace
 
+bool fits(const Preset& preset, SiteKind kind) {
+  const SiteKind like = kind == SiteKind::kInternal ? SiteKind::kOutput : kind;
+  return std::find(preset.sites.begin(), preset.sites.end(), like) != preset.sites.end();
+}
+
 Result<PresetLibrary> PresetLibrary::load(const std::string& directory) {
   std::error_code ec;
   std::vector<fs::path> files;

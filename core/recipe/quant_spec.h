@@ -320,6 +320,8 @@ std::string check(const QuantSpec& spec);
 // Why the bias of a layer with these formats (null: float) has no scale "input scale x weight scale", as the end of
 // a sentence; empty: it has.
 std::string accumulator_problem(const QuantSpec* input, const QuantSpec* weight);
+// The same of recurrent layers.
+inline constexpr const char* kSeveralProducts = "the layer adds up products of several weights";
 // "W4", "U8", "A4 po2" ...: chip text of at most 8 characters; `site` decides the letter of signed formats.
 std::string chip_text(const QuantSpec& spec, SiteKind site);
 // "Integer 4 bit signed, −7 … 7, per channel, MSE, float32 scale".

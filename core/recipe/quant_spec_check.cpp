@@ -11,7 +11,6 @@ namespace {
 constexpr int kMaxBits = 32;
 constexpr int kMaxGroup = 65536;
 
-bool is_activation(SiteKind site) { return site == SiteKind::kInput || site == SiteKind::kOutput; }
 bool is_integer(const QuantSpec& s) { return s.format == "int"; }
 bool is_float(const QuantSpec& s) { return s.format == "float"; }
 bool is_codebook(const QuantSpec& s) { return find_codebook(s.format) != nullptr; }

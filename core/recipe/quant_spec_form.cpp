@@ -8,8 +8,6 @@ namespace {
 
 constexpr int kMaxBits = 32, kMaxGroup = 65536;
 
-bool is_activation(SiteKind site) { return site == SiteKind::kInput || site == SiteKind::kOutput; }
-
 std::vector<Choice> granularity_choices(SiteKind site) {
   std::vector<Choice> out = {
       {"tensor", "Per tensor", "One scale for the whole tensor."},
@@ -266,7 +264,7 @@ Schema make_form(SiteKind site) {
 
 const Schema& quant_spec_schema(SiteKind site) {
   static const Schema forms[] = {make_form(SiteKind::kWeight), make_form(SiteKind::kBias), make_form(SiteKind::kInput),
-                                 make_form(SiteKind::kOutput)};
+                                 make_form(SiteKind::kOutput), make_form(SiteKind::kInternal)};
   return forms[static_cast<std::size_t>(site)];
 }
 }  // namespace quanvas

@@ -15,7 +15,7 @@ namespace quanvas {
 
 // All given conditions must hold. Empty lists and texts match everything.
 struct Selector {
-  std::vector<SiteKind> sites;         // weight, bias, input, output
+  std::vector<SiteKind> sites;         // weight, bias, input, output, internal
   std::vector<std::string> ops;        // "Conv", "Gemm" ...
   std::vector<LayerKind> kinds;        // "compute" ...
   std::vector<std::string> names;      // node names; '*' and '?' are wildcards, '\' quotes the next
@@ -25,7 +25,7 @@ struct Selector {
   // Among compute layers only.
   std::string position;
   bool depthwise_only = false;         // Conv with group == input channels > 1
-  int operand = -1;                    // of layers with several inputs, on input sites; -1: each of them
+  int operand = -1;                    // of layers with several sites of a kind (see Site); -1: each of them
   bool operator==(const Selector&) const = default;
 };
 template <class V>
@@ -117,6 +117,9 @@ void visit_fields(V& v, Preset& p) {
   v("sites", p.sites);
   v("spec", p.spec);
 }
+
+// Whether the preset makes sense on sites of this kind: what lies inside an operator takes what outputs take.
+bool fits(const Preset& preset, SiteKind kind);
 
 class PresetLibrary {
  public:

@@ -140,7 +140,8 @@ Result<quant::StatisticsPtr> WorkbenchState::gather_statistics(const Prepared& p
           if (!fresh) it->second.merge(value);
         }
         return {};
-      }));
+      },
+      chunk_size_for(graph)));
   warn_non_finite(*statistics, job);
   if (!project_->read_only()) {
     const auto keep = [&]() -> Status {
@@ -164,7 +165,9 @@ Result<SamplePtr> WorkbenchState::sample_for(const PreparedPtr& prepared, const 
   if (sample_ && sample_key_ == key) return sample_;
   return guarded("calibration sample", [&]() -> Result<SamplePtr> {
     c10::InferenceMode inference;
-    const std::set<TensorId> wanted = activation_tensors(*prepared);
+    std::set<TensorId> wanted = activation_tensors(*prepared);
+    for (const Layer& layer : prepared->layers)
+      for (const TensorId id : run_of(*prepared->model->graph, layer).reads) wanted.insert(id);
     QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared->runner, *d.calibrate, wanted));
     const auto affordable = static_cast<std::int64_t>(kSampleBytes / std::max(1.0, bytes));
     auto samples = choose_samples(d.calibrate->size(), settings.samples, settings.seed);

@@ -118,7 +118,8 @@ Result<Accuracy> WorkbenchState::measure_accuracy(const Prepared& prepared, cons
         total.output.merge(c.output);
         if (!known) fresh->add(std::move(c.reference));
         return {};
-      }));
+      },
+      chunk_size_for(prepared.runner->graph())));
   if (total.n == 0) return fail(ErrorCode::kInvalidArgument, "The evaluation data set is empty.");
   if (total.outside > 0)
     job.issue({Severity::kWarning, "Evaluation data",
@@ -156,6 +157,7 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
     r.node = layer.node;
     r.name = graph.find(layer.node)->name;
     r.op = graph.find(layer.node)->op;
+    std::vector<at::Tensor> weights, shown;  // of all gates, where there are several
     for (const Site& site : layer.sites()) {
       const auto q = network.quantizers.find(site);
       if (q == network.quantizers.end()) continue;
@@ -164,13 +166,18 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
       if (site.kind == SiteKind::kInput) r.activation_format = chip_text(q->second.spec, site.kind);
       if (site.kind == SiteKind::kWeight) {
         // Against the weight that the recipe started from, so that training and corrections count too.
-        const TensorId before = prepared.model->graph->tensor(graph.tensor(layer.weight).name);
+        const std::string& name = graph.tensor(site_tensor(layer, site)).name;
+        const TensorId before = prepared.model->graph->tensor(name);
         const at::Tensor x = before == kNoTensor ? at::Tensor() : weight_values(prepared, before);
-        const TensorData* now = network.model->weights->find(graph.tensor(layer.weight).name);
+        const TensorData* now = network.model->weights->find(name);
+        if (!x.defined() || !now) continue;
         // By this layer's own quantizer: another layer may read the same weight in another format.
-        if (x.defined() && now) r.weight = tensor_error(x, exec::fake_quantize(exec::to_tensor(*now).to(at::kFloat), q->second));
+        weights.push_back(x.flatten());
+        shown.push_back(exec::fake_quantize(exec::to_tensor(*now).to(at::kFloat), q->second).flatten());
       }
     }
+    if (weights.size() == 1) r.weight = tensor_error(weights[0], shown[0]);
+    if (weights.size() > 1) r.weight = tensor_error(at::cat(weights), at::cat(shown));
     if (!any) continue;
     out.push_back(std::move(r));
     measured.push_back(&layer);
@@ -184,12 +191,14 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
   std::vector<TensorId> reference_id;
   std::map<TensorId, std::size_t> by_output;
   std::set<TensorId> wanted;  // of the float network
+  std::vector<LayerRun> runs;
   for (const Layer* layer : measured) {
+    runs.push_back(run_of(graph, *layer));
     reference_id.push_back(base.tensor(graph.tensor(layer->output).name));
     if (reference_id.back() == kNoTensor) continue;
     by_output[layer->output] = reference_id.size() - 1;
     wanted.insert(reference_id.back());
-    for (const TensorId id : layer->inputs)
+    for (const TensorId id : runs.back().reads)
       if (const TensorId from = base.tensor(graph.tensor(id).name); from != kNoTensor) wanted.insert(from);
   }
   QUANVAS_TRY(const double bytes, bytes_per_sample(*prepared.runner, *source, wanted));
@@ -206,11 +215,11 @@ Result<std::vector<LayerResult>> WorkbenchState::measure_layers(const Prepared& 
       if (reference_id[i] == kNoTensor) continue;
       // Isolated: the quantized layer on float inputs.
       exec::Environment env(graph.tensors().size());
-      for (const TensorId id : measured[i]->inputs) {
+      for (const TensorId id : runs[i].reads) {
         const TensorId from = base.tensor(graph.tensor(id).name);
         if (from != kNoTensor) env[static_cast<std::size_t>(id)] = reference[static_cast<std::size_t>(from)];
       }
-      QUANVAS_CHECK(quantized->run_nodes({measured[i]->node}, env));
+      QUANVAS_CHECK(quantized->run_nodes(runs[i].nodes, env));
       add_error(local[i].first, want(i), env[static_cast<std::size_t>(measured[i]->output)]);
     }
     return {};

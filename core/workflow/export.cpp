@@ -40,7 +40,7 @@ double largest_difference(const at::Tensor& x, const at::Tensor& y) {
 // Dynamic ones and those of the model's file need no calibration.
 bool needs_calibration(const Plan& plan, const Prepared& prepared) {
   for (const auto& s : plan.sites)
-    if (s.spec && s.spec->source != ScaleSource::kDynamic && (s.site.kind == SiteKind::kInput || s.site.kind == SiteKind::kOutput) &&
+    if (s.spec && s.spec->source != ScaleSource::kDynamic && is_activation(s.site.kind) &&
         !has_params_of_file(prepared, s))
       return true;
   return false;
@@ -165,7 +165,8 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
           total.equal += p.equal;
           if (std::isnan(p.difference) || p.difference > total.difference) total.difference = p.difference;
           return {};
-        }));
+        },
+        chunk_size_for(*network.model->graph)));
     report.checked_samples = total.samples;
     report.equal_predictions = total.predictions > 0 ? total.equal / total.predictions : 0;
     report.max_output_difference = total.difference;

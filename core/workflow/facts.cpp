@@ -7,6 +7,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include "core/base/guarded.h"
+#include "core/graph/canonical.h"
 #include "core/quant/dynamic.h"
 #include "core/recipe/pool_sum.h"
 #include "core/workflow/state.h"
@@ -136,11 +137,17 @@ Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node
     const double macs = std::max(1.0, node_cost(graph, *node).macs);
     const auto rows = std::clamp<std::int64_t>(static_cast<std::int64_t>(kMacBudget / macs), 1, sample->samples);
     exec::Environment env(graph.tensors().size());
-    for (const TensorId id : layer->inputs)
-      env[static_cast<std::size_t>(id)] = first_rows(sample->tensors[static_cast<std::size_t>(id)], rows);
+    // A sequence is not cut, and of attention the mask would have to be cut with it.
+    const bool is_whole = is_recurrent(*node) || node->op == "Attention";
+    const auto cut = [&](TensorId id) {
+      const at::Tensor& x = sample->tensors[static_cast<std::size_t>(id)];
+      return is_whole ? x : first_rows(x, rows);
+    };
+    const LayerRun run = run_of(graph, *layer);
+    for (const TensorId id : run.reads) env[static_cast<std::size_t>(id)] = cut(id);
     exec::Environment weights = prepared->runner->weights();
-    for (const SiteKind kind : {SiteKind::kWeight, SiteKind::kBias})
-      if (const auto q = quantizers.find({node_id, kind, 0}); q != quantizers.end()) {
+    for (const Site& own_site : layer->sites())
+      if (const auto q = quantizers.find(own_site); q != quantizers.end() && !is_activation(own_site.kind)) {
         const auto id = static_cast<std::size_t>(site_tensor(*layer, q->first));
         weights[id] = exec::fake_quantize(weights[id], q->second);
       }
@@ -154,9 +161,9 @@ Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node
       const auto q = quantizers.find(site);
       return q == quantizers.end() ? x : exec::fake_quantize(x, q->second);
     };
-    const at::Tensor reference = first_rows(sample->tensors[static_cast<std::size_t>(layer->output)], rows);
+    const at::Tensor reference = cut(layer->output);
     if (!reference.defined()) return facts;
-    QUANVAS_CHECK(prepared->runner->run_nodes({node_id}, env, hooks));
+    QUANVAS_CHECK(prepared->runner->run_nodes(run.nodes, env, hooks));
     facts.output = tensor_error(reference, env[static_cast<std::size_t>(layer->output)]);
     return facts;
   });

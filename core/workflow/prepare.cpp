@@ -303,8 +303,8 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
   };
   for (const Layer& layer : layers) {
     const Node& node = *graph.find(layer.node);
-    for (const SiteKind kind : {SiteKind::kWeight, SiteKind::kBias}) {
-      const Site site{layer.node, kind, 0};
+    for (const Site& site : layer.sites()) {
+      if (is_activation(site.kind)) continue;
       const TensorId id = site_tensor(layer, site);
       if (id == kNoTensor || !graph.tensor(id).is_initializer) continue;
       const quant::QuantParams* q = find(site);
@@ -316,9 +316,12 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
       size.bytes += q ? quant::stored_bytes(*q, n) : 4 * n;
     }
     if (layer.kind != LayerKind::kCompute) continue;
+    double weight_bits = 0;  // of the mean weight
     // Of two activations the second stands where the weight would.
-    const Site other = layer.weight != kNoTensor ? Site{layer.node, SiteKind::kWeight, 0} : Site{layer.node, SiteKind::kInput, 1};
-    size.bops += node_cost(graph, node).macs * bits_of(other) * bits_of({layer.node, SiteKind::kInput, 0});
+    if (layer.weights() == 0) weight_bits = bits_of({layer.node, SiteKind::kInput, 1});
+    for (std::size_t i = 0; i < layer.weights(); ++i)
+      weight_bits += bits_of({layer.node, SiteKind::kWeight, static_cast<int>(i)}) / static_cast<double>(layer.weights());
+    size.bops += node_cost(graph, node).macs * weight_bits * bits_of({layer.node, SiteKind::kInput, 0});
   }
   return size;
 }

@@ -222,5 +222,8 @@ Result<exec::Environment> run_keeping(const exec::Runner& runner, const at::Tens
 Result<double> bytes_per_sample(const exec::Runner& runner, const Dataset& data, const std::set<TensorId>& wanted);
 // Samples of a chunk that keeps this much of each. Never a matter of the number of threads.
 std::int64_t chunk_size_for(double bytes_per_sample);
+// Samples that a worker runs through the network at once: fewer than usual where its activations would take more than
+// about 1 GB. The same on every machine, so that results are, too.
+std::int64_t chunk_size_for(const Graph& graph);
 
 }  // namespace quanvas

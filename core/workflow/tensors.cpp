@@ -5,11 +5,13 @@
 #include <c10/core/InferenceMode.h>
 
 #include "core/exec/chunks.h"
+#include "core/graph/memory.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
 namespace {
 
+constexpr std::int64_t kLiveBytes = 1'000'000'000;  // of the activations of a walk that keeps none
 constexpr double kChunkBytes = 256e6;  // of the activations that one worker keeps
 
 at::Tensor on_cpu(const at::Tensor& x) { return x.detach().to(at::kCPU, at::kFloat).contiguous(); }
@@ -73,6 +75,10 @@ Result<double> bytes_per_sample(const exec::Runner& runner, const Dataset& data,
   };
   QUANVAS_CHECK(runner.run({chunk.input}, hooks));
   return bytes;
+}
+
+std::int64_t chunk_size_for(const Graph& graph) {
+  return std::clamp<std::int64_t>(kLiveBytes / live_bytes(graph), 1, exec::kChunkSize);
 }
 
 std::int64_t chunk_size_for(double bytes_per_sample) {

@@ -11,6 +11,7 @@
 #include <onnx/onnx_pb.h>
 
 #include "core/base/files.h"
+#include "plugins/exporters/onnx_opset.h"
 #include "plugins/exporters/onnx_sites.h"
 
 namespace quanvas::onnx_file {
@@ -241,10 +242,20 @@ struct Audit {
   const QuantizedModel& model;
   const FileIndex& file;
 
+  // Where the site lies in the file. A node that was taken apart ends in another one, which gives its output and, of a
+  // MatMul, has its bias as second input.
+  const onnx::NodeProto* node_of(const PlacedQuantizer& placed) const {
+    const onnx::NodeProto* first = file.node(placed.reader->name);
+    const bool is_last = placed.site.kind == SiteKind::kOutput || (placed.site.kind == SiteKind::kBias && placed.reader->op == "MatMul");
+    const onnx::NodeProto* last = first && is_last ? file.node(placed.reader->name + kResult) : nullptr;
+    return last ? last : first;
+  }
+
   // The tensor in the file on which the site's quantizer ends.
   std::string tensor_of(const PlacedQuantizer& placed, const onnx::NodeProto& node) const {
     if (placed.site.kind == SiteKind::kOutput) return model.model->graph->tensor(placed.tensor).name;
-    const int i = placed.inputs.empty() ? -1 : static_cast<int>(placed.inputs.front());
+    int i = placed.inputs.empty() ? -1 : static_cast<int>(placed.inputs.front());
+    if (placed.site.kind == SiteKind::kBias && placed.reader->op == "MatMul") i = 1;
     return i >= 0 && i < node.input_size() ? node.input(i) : std::string();
   }
 
@@ -260,8 +271,8 @@ struct Audit {
   }
 
   AuditRow row(const PlacedQuantizer& placed) const {
-    AuditRow row{placed.node->name, site_name(placed.site), quantizer_text(*placed.params), "nothing", 0, false};
-    const onnx::NodeProto* node = file.node(placed.node->name);
+    AuditRow row{placed.node->name, placed.name, quantizer_text(*placed.params), "nothing", 0, false};
+    const onnx::NodeProto* node = node_of(placed);
     if (node == nullptr) return row;
     const std::string tensor = tensor_of(placed, *node);
     const auto q = file.quantizer(tensor);
@@ -321,7 +332,7 @@ Result<std::vector<AuditRow>> audit_float(const Model& model, const std::string&
   QUANVAS_TRY(const onnx::ModelProto proto, read_proto(path));
   const FileIndex index(proto.graph());
   std::vector<AuditRow> rows;
-  const auto add = [&](const std::string& layer, const char* kind, TensorId id) {
+  const auto add = [&](const std::string& layer, const std::string& kind, TensorId id) {
     if (id == kNoTensor || !model.graph->tensor(id).is_initializer) return;
     const std::string& name = model.graph->tensor(id).name;
     const TensorData* wanted = model.weights->find(name);
@@ -339,8 +350,8 @@ Result<std::vector<AuditRow>> audit_float(const Model& model, const std::string&
   };
   for (const Layer& layer : find_layers(*model.graph)) {
     const Node* node = model.graph->find(layer.node);
-    add(node->name, "weight", layer.weight);
-    add(node->name, "bias", layer.bias);
+    for (const Site& site : layer.sites())
+      if (!is_activation(site.kind)) add(node->name, site_name(layer, site), site_tensor(layer, site));
   }
   return rows;
 }

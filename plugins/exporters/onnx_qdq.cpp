@@ -33,7 +33,7 @@ class QdqWriter {
   explicit QdqWriter(const QuantizedModel& model)
       : model_(model), graph_(*model.model->graph),
         writer_(*model.model, std::max(graph_.opset(), kQdqOpset)) {
-    for (PlacedQuantizer& q : place(model).quantizers) by_node_[q.site.node].push_back(std::move(q));
+    for (PlacedQuantizer& q : place(model).quantizers) by_node_[q.reader->id].push_back(std::move(q));
   }
 
   Status write(const std::string& path, JobContext& job) {
@@ -155,7 +155,7 @@ class QdqWriter {
   const QuantizedModel& model_;
   const Graph& graph_;
   ModelWriter writer_;
-  std::map<NodeId, std::vector<PlacedQuantizer>> by_node_;
+  std::map<NodeId, std::vector<PlacedQuantizer>> by_node_;  // that reads or, for outputs, gives the tensor
   std::map<std::string, std::string> names_;  // key() -> dequantized tensor
 };
 

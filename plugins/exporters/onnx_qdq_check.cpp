@@ -22,7 +22,7 @@ struct Question {
   Shape shape;  // of the tensor; empty when unknown
   bool truncates;  // as QuantizeLinear does
   bool bias() const { return placed.site.kind == SiteKind::kBias; }
-  bool activation() const { return placed.site.kind == SiteKind::kInput || placed.site.kind == SiteKind::kOutput; }
+  bool activation() const { return is_activation(placed.site.kind); }
 };
 
 std::string number(double v) {
@@ -122,6 +122,11 @@ std::string wrong_type(const Question& q) {
   return type_name(q.tensor.type);
 }
 
+std::string wrong_place(const Question& q) {
+  return q.activation() && q.placed.site.kind != SiteKind::kOutput && q.placed.inputs.empty() ? q.placed.name + " inside " + q.placed.node->op
+                                                                                             : "";
+}
+
 struct Rule {
   const char* name;
   std::string (*got)(const Question&);  // empty: fine
@@ -129,6 +134,8 @@ struct Rule {
   const char* suggestion;
 };
 constexpr Rule kRules[] = {
+    {"place of a quantizer", wrong_place, "weights, biases, inputs and outputs of whole operators",
+     "Leave it float: ONNX's recurrent and attention operators have no room for quantizers inside."},
     {"number format", wrong_format, "int", "Choose an integer format, or leave it float."},
     {"scale source", wrong_source, "scales that are known beforehand (QuantizeLinear with constants)",
      "Use source statistics and calibrate, or leave it float."},
@@ -158,7 +165,7 @@ std::vector<Refusal> check_placement(const QuantizedModel& model, const Placemen
   std::vector<Refusal> out;
   for (const Site& site : placement.lost) {
     const Node* node = model.model->graph->find(site.node);
-    out.push_back({node ? node->name : "node " + std::to_string(site.node), site_name(site), "place of a quantizer",
+    out.push_back({node ? node->name : "node " + std::to_string(site.node), std::string(enum_text(site.kind)), "place of a quantizer",
                    "no such tensor in the exported graph", "a weight, bias, input or output of a layer",
                    "Run the recipe again."});
   }
@@ -223,7 +230,7 @@ std::vector<Refusal> check_qdq(const QuantizedModel& model) {
                             truncates_exactly(graph, placed)};
     for (const Rule& rule : kRules)
       if (std::string got = rule.got(question); !got.empty())
-        out.push_back({placed.node->name, site_name(placed.site), rule.name, std::move(got), rule.allowed,
+        out.push_back({placed.node->name, placed.name, rule.name, std::move(got), rule.allowed,
                        rule.suggestion});
   }
   for (auto& refusal : check_placement(model, placement)) out.push_back(std::move(refusal));

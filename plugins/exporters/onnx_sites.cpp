@@ -22,6 +22,13 @@ std::vector<std::size_t> input_indices(const Node& node, const Layer& layer, con
   return {found[earlier]};
 }
 
+// The weight of a gate is read by the node that joins the gates.
+const Node* reader_of(const Graph& graph, const Node& node, const Site& site, TensorId tensor) {
+  const bool reads = std::find(node.inputs.begin(), node.inputs.end(), tensor) != node.inputs.end();
+  const auto& consumers = graph.tensor(tensor).consumers;
+  return reads || site.kind != SiteKind::kWeight || consumers.size() != 1 ? &node : graph.find(consumers[0]);
+}
+
 }  // namespace
 
 Placement place(const QuantizedModel& model) {
@@ -37,17 +44,13 @@ Placement place(const QuantizedModel& model) {
       placement.lost.push_back(site);
       continue;
     }
-    PlacedQuantizer placed{site, &params, graph.find(site.node), tensor, {}};
-    if (site.kind != SiteKind::kOutput) placed.inputs = input_indices(*placed.node, *layer->second, site, tensor);
+    PlacedQuantizer placed{site, &params, graph.find(site.node), nullptr, tensor, {}, {}};
+    placed.reader = reader_of(graph, *placed.node, site, tensor);
+    if (site.kind != SiteKind::kOutput) placed.inputs = input_indices(*placed.reader, *layer->second, site, tensor);
+    placed.name = quanvas::site_name(*layer->second, site);
     placement.quantizers.push_back(std::move(placed));
   }
   return placement;
-}
-
-std::string site_name(const Site& site) {
-  std::string name = enum_text(site.kind);
-  if (site.kind == SiteKind::kInput && site.operand > 0) name += " " + std::to_string(site.operand);
-  return name;
 }
 
 std::string quantizer_text(bool is_signed, std::int64_t lo, std::int64_t hi, bool per_channel,

@@ -14,9 +14,11 @@ namespace quanvas::onnx_file {
 struct PlacedQuantizer {
   Site site;
   const quant::QuantParams* params = nullptr;
-  const Node* node = nullptr;
+  const Node* node = nullptr;          // of the layer
+  const Node* reader = nullptr;        // that reads the tensor: another one where weights are joined first (canonical.h)
   TensorId tensor = kNoTensor;         // as the model has it, before quantization
-  std::vector<std::size_t> inputs;     // indices of the node's inputs; empty for an output
+  std::string name;                    // "weight", "input 2", "hidden state"
+  std::vector<std::size_t> inputs;     // indices of the reader's inputs; empty: output, or inside the operator
 };
 
 struct Placement {
@@ -25,8 +27,6 @@ struct Placement {
 };
 Placement place(const QuantizedModel& model);
 
-// "weight", "input", "input 1", "output".
-std::string site_name(const Site& site);
 // "int4 narrow, per channel (16), zero points": bits from the code range.
 std::string quantizer_text(bool is_signed, std::int64_t lo, std::int64_t hi, bool per_channel,
                            std::size_t parameters, const std::vector<std::int64_t>& zero_points);

@@ -153,6 +153,12 @@ onnx::NodeProto& ModelWriter::node(const std::string& op, const std::string& nam
 }
 
 Status ModelWriter::copy(NodeDraft draft) {
+  for (NodeDraft& part : in_onnx(std::move(draft), opset_, [this](const std::string& t) { return tensor_name(t); }))
+    QUANVAS_CHECK(copy_one(std::move(part)));
+  return {};
+}
+
+Status ModelWriter::copy_one(NodeDraft draft) {
   const std::string own_name = draft.name;
   if (const std::string why = upgrade(draft, *model_.graph, model_.graph->opset(), opset_); !why.empty())
     return fail(ErrorCode::kUnsupported, "Node '" + own_name + "' cannot be written at opset " +

@@ -40,13 +40,14 @@ class ModelWriter {
   // A new operator of ai.onnx with the given names; the node name is made unique.
   onnx::NodeProto& node(const std::string& op, const std::string& name, const std::vector<std::string>& inputs,
                         const std::vector<std::string>& outputs);
-  // A node of the model, brought to the file's opset. Fails when this opset cannot say the same.
+  // A node of the model, in the words of the file's opset. Fails when this opset cannot say the same.
   Status copy(NodeDraft draft);
 
   // Adds inputs, outputs and opsets, writes atomically. kUnsupported when the file would be too large.
   Status save(const std::string& path);
 
  private:
+  Status copy_one(NodeDraft draft);
   static std::string unique(const std::string& wanted, std::unordered_set<std::string>& taken);
   // Writes an initializer of the model the first time that something reads it.
   void need(const std::string& name);

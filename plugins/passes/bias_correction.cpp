@@ -9,6 +9,7 @@
 #include "core/exec/chunks.h"
 #include "core/exec/pass_context.h"
 #include "core/exec/rebuild.h"
+#include "core/graph/memory.h"
 #include "core/plugin/registry.h"
 #include "plugins/passes/edit.h"
 
@@ -86,7 +87,7 @@ class BiasPlaces {
     const Node& node = *g.find(layer.node);
     const TensorData* weight = initializer_data(*ctx_.quantized.model, layer.weight);
     if (!weight || weight->shape.size() < 2 || node.input(1) != layer.weight) return {};
-    if (node.op == "MatMul") return matmul_place(g, node, *weight, add_missing);
+    if (node.op == "MatMul" && weight->shape.size() != 2) return {};
     const std::int64_t channels = weight->shape[static_cast<std::size_t>(layer.channel_axis)] *
                                   (node.op == "ConvTranspose" ? layer.group : 1);
     if (layer.bias != kNoTensor) {
@@ -100,34 +101,6 @@ class BiasPlaces {
     edit_.builder().replace_input_at(node.id, 2, name);
     if (node.op == "Gemm") edit_.builder().set_attribute(node.id, "beta", 1.0f);
     with_new_site_.push_back(node.id);
-    return name;
-  }
-
-  // The constant of the Add behind it, or a new Add.
-  std::string matmul_place(const Graph& g, const Node& node, const TensorData& weight, bool add_missing) {
-    const TensorInfo& output = g.tensor(node.outputs[0]);
-    const std::int64_t channels = weight.shape.back();
-    if (weight.shape.size() != 2) return {};
-    if (output.consumers.size() == 1 && !is_graph_output(g, node.outputs[0])) {
-      const Node& next = *g.find(output.consumers[0]);
-      for (std::size_t i = 0; next.op == "Add" && i < next.inputs.size(); ++i) {
-        const TensorData* constant = initializer_data(*ctx_.quantized.model, next.inputs[i]);
-        if (constant && constant->count() == channels && is_per_channel(constant->shape, static_cast<std::size_t>(channels), 0) &&
-            g.tensor(next.inputs[i]).consumers.size() == 1)
-          return g.tensor(next.inputs[i]).name;
-      }
-    }
-    if (!add_missing || ctx_.quantized.quantizers.count({node.id, SiteKind::kOutput, 0})) return {};
-    const std::string name = new_bias(node, weight, channels), raw = free_name(g, output.name + ".uncorrected");
-    edit_.builder().tensor(raw, output.type, output.shape);
-    edit_.builder().replace_output(node.id, output.name, raw);
-    edit_.builder().node(node.name + ".bias", "Add", {raw, name}, {output.name});
-    return name;
-  }
-
-  static std::string free_name(const Graph& g, const std::string& wish) {
-    std::string name = wish;
-    for (int i = 2; g.tensor(name) != kNoTensor; ++i) name = wish + "_" + std::to_string(i);
     return name;
   }
 
@@ -169,31 +142,6 @@ class BiasPlaces {
   int added_ = 0;
   std::vector<NodeId> with_new_site_;
 };
-
-// Largest number of bytes that one sample's live activations take while the graph is walked.
-std::int64_t live_bytes(const Graph& graph) {
-  std::int64_t live = 0, most = 0;
-  const auto size = [&](TensorId id) {
-    const TensorInfo& t = graph.tensor(id);
-    Shape shape = t.shape.value_or(Shape{});
-    if (!shape.empty()) shape[0] = 1;
-    return t.is_initializer ? 0 : 4 * element_count(shape);
-  };
-  for (const TensorId id : graph.inputs()) live += size(id);
-  for (const Node& node : graph.nodes()) {
-    for (const TensorId id : node.outputs)
-      if (id != kNoTensor) live += size(id);
-    most = std::max(most, live);
-    for (std::size_t i = 0; i < node.inputs.size(); ++i) {
-      const TensorId id = node.inputs[i];
-      const bool again = std::find(node.inputs.begin(), node.inputs.begin() + static_cast<std::ptrdiff_t>(i), id) !=
-                         node.inputs.begin() + static_cast<std::ptrdiff_t>(i);
-      if (id != kNoTensor && !again && !graph.tensor(id).consumers.empty() && graph.tensor(id).consumers.back() == node.id)
-        live -= size(id);
-    }
-  }
-  return std::max<std::int64_t>(1, most);
-}
 
 class Correction {
  public:
@@ -350,17 +298,11 @@ class Correction {
   // The correction also goes into the outputs that are already there; then their quantizer, if any.
   void finish_output(std::vector<Environment>& envs, const Target& target, const std::vector<double>& shift) {
     const auto q = ctx_.quantized.quantizers.find({target.node, SiteKind::kOutput, 0});
-    const bool here = bias_is_input(target);
     for (Environment& env : envs) {
       at::Tensor& y = env[static_cast<std::size_t>(target.output)];
-      if (here) y = y + per_channel(shift, target, y);
+      y = y + per_channel(shift, target, y);
       if (q != ctx_.quantized.quantizers.end()) y = exec::fake_quantize(y, q->second);
     }
-  }
-
-  // False for MatMul, whose bias is added by the next node.
-  bool bias_is_input(const Target& target) const {
-    return ctx_.quantized.model->graph->find(target.node)->op != "MatMul";
   }
 
   void drop_dead(std::vector<Environment>& envs, std::size_t done) const {
@@ -389,7 +331,7 @@ class Correction {
     const at::Tensor master = fresh.to(at::kFloat).reshape(like.sizes());
     biases_[target.bias] = master;
     const auto q = ctx_.quantized.quantizers.find({target.node, SiteKind::kBias, 0});
-    const bool has = q != ctx_.quantized.quantizers.end() && bias_is_input(target);
+    const bool has = q != ctx_.quantized.quantizers.end();
     const at::Tensor before = quantized_->weights()[id].to(at::kCPU, at::kDouble).reshape({-1});
     at::Tensor after = master;
     if (has && q->second.spec.scale_from_accumulator) after = exec::fake_quantize(master, q->second);

@@ -97,7 +97,7 @@ class Folder {
       if (!shape || shape->size() != 2 || (before->op == "MatMul" && (!out || out->size() != 2)))
         return "'" + before->name + "' does not make a matrix";
     }
-    if (before->op != "MatMul" && before->input(2) != kNoTensor && facts->bias == kNoTensor)
+    if (before->input(2) != kNoTensor && facts->bias == kNoTensor)
       return "the bias of '" + before->name + "' is computed";
     return {};
   }
@@ -164,19 +164,6 @@ class Folder {
     edit_.replace_initializer(*m.layer, m.facts.weight, data->type, data->shape, weight);
     const auto channels = static_cast<std::int64_t>(bias.size());
     edit_.builder().remove_node(m.bn->id);
-    if (m.layer->op == "MatMul") {
-      // No place for a bias: it is (or becomes) an Add.
-      if (m.add) {
-        const auto operand = static_cast<std::size_t>(constant_operand(*m.add));
-        const std::string name = edit_.new_initializer(m.add->name + ".folded", w.type, {channels}, bias);
-        edit_.builder().replace_input_at(m.add->id, operand, name);
-        edit_.builder().replace_output(m.add->id, g.tensor(m.add->outputs[0]).name, output);
-      } else {
-        const std::string name = edit_.new_initializer(m.layer->name + ".bias", w.type, {channels}, bias);
-        edit_.builder().node(m.bn->name, "Add", {g.tensor(m.layer->outputs[0]).name, name}, {output});
-      }
-      return;
-    }
     const std::string name = edit_.new_initializer(m.layer->name + ".bias", w.type, {channels}, bias);
     edit_.builder().replace_input_at(m.layer->id, 2, name);
     if (m.layer->op == "Gemm") edit_.builder().set_attribute(m.layer->id, "beta", 1.0f);

@@ -76,7 +76,7 @@ std::vector<FoldCase> cases() {
          m.shape("c", {-1, 6});
          add_bn(m, 6, "c", "y").output("y");
        },
-       {3, 4}, 0, 1},
+       {3, 4}},
       {"matmul_add",
        [](ModelMaker& m) {
          m.weight("w", noise({4, 6}, 1)).weight("b", noise({6}, 2));
@@ -84,7 +84,7 @@ std::vector<FoldCase> cases() {
          m.shape("h", {-1, 6});
          add_bn(m, 6, "c", "y").output("y");
        },
-       {3, 4}, 0, 1},
+       {3, 4}},
       {"conv_add",
        [](ModelMaker& m) {
          m.weight("w", noise({6, 4, 1, 1}, 1)).weight("b", noise({6, 1, 1}, 2));

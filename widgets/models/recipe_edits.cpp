@@ -54,7 +54,7 @@ std::vector<Rule> without_site(const Rule& rule, const std::string& name, SiteKi
   });
   if (!others.select.names.empty()) out.push_back(others);
   if (same.select.sites.empty())
-    same.select.sites = {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput, SiteKind::kOutput};
+    same.select.sites = {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput, SiteKind::kOutput, SiteKind::kInternal};
   std::erase(same.select.sites, kind);
   if (!same.select.sites.empty()) out.push_back(same);
   return out;

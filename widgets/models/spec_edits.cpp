@@ -48,7 +48,7 @@ void drop_dependents(json& spec, SiteKind kind, const std::string& key) {
 }
 
 bool is_static_activation(const QuantSpec& spec, SiteKind kind) {
-  return (kind == SiteKind::kInput || kind == SiteKind::kOutput) && spec.source != ScaleSource::kDynamic;
+  return is_activation(kind) && spec.source != ScaleSource::kDynamic;
 }
 
 QString with_minus(int v) {

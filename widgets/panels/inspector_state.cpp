@@ -160,6 +160,7 @@ QString site_title(SiteKind kind) {
     case SiteKind::kBias: return tr("Bias");
     case SiteKind::kInput: return tr("Input");
     case SiteKind::kOutput: return tr("Output");
+    case SiteKind::kInternal: return tr("Inside");
   }
   return {};
 }

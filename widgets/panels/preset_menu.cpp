@@ -17,7 +17,7 @@ std::vector<PresetGroup> preset_groups(const PresetLibrary& library, SiteKind ki
   // Our own by width, widest first; then those that go by the names of other tools.
   std::map<std::pair<std::string, int>, PresetGroup> groups;
   for (const auto& p : library.all()) {
-    if (std::find(p.sites.begin(), p.sites.end(), kind) == p.sites.end()) continue;
+    if (!fits(p, kind)) continue;
     const int bits = code_bits(p.spec);
     const bool own = !named_after_other_tool(p);
     auto& group = groups[own ? std::pair(std::string(), -bits) : std::pair(p.group, 0)];

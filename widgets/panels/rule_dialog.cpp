@@ -18,7 +18,7 @@
 namespace quanvas {
 namespace {
 
-constexpr SiteKind kSites[] = {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput, SiteKind::kOutput};
+constexpr SiteKind kSites[] = {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput, SiteKind::kOutput, SiteKind::kInternal};
 const char* const kFloat = "\x01" "float";
 const char* const kGiven = "\x01" "given";
 
