@@ -126,6 +126,12 @@ void InspectorPanel::build() {
     return !t || t->specs.empty() ? QString() : why_closed(t->specs.front().value_or(default_spec(t->kind)), surroundings(*t, 0), key);
   });
   auto* preset_row = build_preset_row();
+  which_ = new QComboBox(content_);
+  which_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+  which_->setMinimumContentsLength(8);
+  which_->setMaxVisibleItems(24);
+  which_->setAccessibleName(tr("Which of the sites"));
+  which_->setToolTip(tr("All sites of this kind, or one of them"));
   tensor_ = text_label(content_, "muted");
   clip_ = text_label(content_, "muted");
   share_ = text_label(content_, "muted");
@@ -143,7 +149,7 @@ void InspectorPanel::build() {
   auto* layout = new QVBoxLayout(content_);
   layout->setContentsMargins(12, 0, 12, 10);
   layout->setSpacing(4);
-  for (QWidget* w : {static_cast<QWidget*>(top), static_cast<QWidget*>(tensor_), preset_row, static_cast<QWidget*>(form_),
+  for (QWidget* w : {static_cast<QWidget*>(top), static_cast<QWidget*>(which_), static_cast<QWidget*>(tensor_), preset_row, static_cast<QWidget*>(form_),
                      static_cast<QWidget*>(clip_), static_cast<QWidget*>(share_), static_cast<QWidget*>(problem_), static_cast<QWidget*>(facts_),
                      static_cast<QWidget*>(why_), static_cast<QWidget*>(actions_)})
     layout->addWidget(w);
@@ -157,16 +163,42 @@ void InspectorPanel::build() {
   });
   connect(form_, &SchemaForm::edited, this, &InspectorPanel::take_edit);
   connect(preset_, &QComboBox::activated, this, &InspectorPanel::take_preset);
+  connect(which_, &QComboBox::activated, this, [this](int i) {
+    chosen_[kind_] = i;
+    show_tab();
+  });
   connect(float_, &QToolButton::clicked, this, &InspectorPanel::take_float);
   connect(all_fields_, &QToolButton::toggled, this, [this](bool on) { form_->set_hide_disabled(!on); });
   connect(facts_, &FactsView::calibrate_wanted, this, &InspectorPanel::calibrate_wanted);
   for (auto* label : {clip_, share_, why_, actions_}) connect(label, &QLabel::linkActivated, this, &InspectorPanel::take_action);
 }
 
-const InspectorTab* InspectorPanel::tab() const {
+const InspectorTab* InspectorPanel::whole_tab() const {
   for (const auto& t : state_.tabs)
     if (t.kind == kind_) return &t;
   return nullptr;
+}
+
+const InspectorTab* InspectorPanel::tab() const {
+  const InspectorTab* whole = whole_tab();
+  const auto it = chosen_.find(kind_);
+  const auto one = static_cast<std::size_t>(it == chosen_.end() ? 0 : it->second);
+  return whole && one > 0 && one <= whole->single.size() ? &whole->single[one - 1] : whole;
+}
+
+void InspectorPanel::show_sites() {
+  const InspectorTab& whole = *whole_tab();
+  QStringList names;
+  if (!whole.single.empty()) names << tr("All %1").arg(whole.single.size());
+  for (const InspectorTab& one : whole.single) names << one.name;
+  QStringList shown;
+  for (int i = 0; i < which_->count(); ++i) shown << which_->itemText(i);
+  if (names != shown) {
+    which_->clear();
+    which_->addItems(names);
+  }
+  which_->setVisible(!names.isEmpty());
+  if (!names.isEmpty()) which_->setCurrentIndex(std::min(chosen_[kind_], static_cast<int>(names.size()) - 1));
 }
 
 SiteKind InspectorPanel::current_kind() const { return kind_; }
@@ -179,6 +211,7 @@ void InspectorPanel::set_current_kind(SiteKind kind) {
 QString InspectorPanel::who() const { return state_.title; }
 
 void InspectorPanel::set_state(const InspectorState& state) {
+  if (state.layers != state_.layers) chosen_.clear();
   state_ = state;
   if (state.layers.empty() || state.tabs.empty()) {
     set_title(tr("Inspector"));
@@ -213,6 +246,7 @@ void InspectorPanel::set_state(const InspectorState& state) {
 void InspectorPanel::show_tab() {
   const InspectorTab* t = tab();
   if (!t) return;
+  show_sites();
   tensor_->setText(t->sites.size() == 1 ? t->tensor_texts.front() : tr("%1 tensors").arg(t->sites.size()));
   const bool same = form_kind_ == static_cast<int>(t->kind) && shown_sites_ == t->sites && shown_specs_ == t->specs;
   if (!same) {
@@ -348,6 +382,7 @@ void InspectorPanel::take_action(const QString& id) {
   const auto& spec = t->specs.front();
   Selector select;
   select.sites = {t->kind};
+  if (t != whole_tab()) select.operand = t->sites.front().operand;
   if (id == QLatin1String("selection")) return set_all(*t, spec, tr("%1 %2: as the first").arg(who(), site_word(t->kind)));
   if (id == QLatin1String("reset")) {
     Q_EMIT reset_wanted(t->sites);

@@ -2,6 +2,7 @@
 // it is so. Shows an InspectorState, emits what the user wants; the state comes back changed.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -37,6 +38,7 @@ class InspectorPanel : public Panel {
   QComboBox* preset_combo() const { return preset_; }
   QToolButton* float_button() const { return float_; }
   QTabBar* tabs() const { return tabs_; }
+  QComboBox* site_combo() const { return which_; }  // one of several sites of a kind; hidden where there is only one
   QString why_text() const;     // as shown, without markup
   QString share_text() const;   // with whom the quantizer is shared; empty: with none
   QString facts_text() const;   // "SQNR of the weight: 19.6 dB\n..."
@@ -56,7 +58,9 @@ class InspectorPanel : public Panel {
  private:
   void build();
   QWidget* build_preset_row();
+  const InspectorTab* whole_tab() const;
   const InspectorTab* tab() const;
+  void show_sites();
   void show_tab();
   void show_form(const InspectorTab& tab);
   void show_share(const InspectorTab& tab);
@@ -73,6 +77,7 @@ class InspectorPanel : public Panel {
   InspectorState state_;
   SiteKind kind_ = SiteKind::kWeight;
   int form_kind_ = -1;
+  std::map<SiteKind, int> chosen_;  // of the selected layer: 0 all sites of the kind, else the number of one of them
   // What the form shows: new facts alone leave it, and an error in it, as it is.
   std::vector<Site> shown_sites_;
   std::vector<std::optional<QuantSpec>> shown_specs_;
@@ -80,7 +85,7 @@ class InspectorPanel : public Panel {
   QWidget* content_;
   EmptyState* empty_;
   QTabBar* tabs_;
-  QComboBox* preset_;
+  QComboBox *preset_, *which_;
   QToolButton *float_, *all_fields_;
   SchemaForm* form_;
   QLabel *tensor_, *clip_, *share_, *problem_, *why_, *actions_;

@@ -141,13 +141,31 @@ InspectorState inspector_state(const Graph& graph, const std::vector<Layer>& lay
       add_site(tab, graph, *layer, plan, site);
     }
   }
-  for (auto& [kind, tab] : tabs) finish(tab, graph, recipe, plan);
+  if (state.layers.size() == 1) {
+    const Layer& layer = *find_layer(layers, state.layers.front());
+    for (auto& [kind, tab] : tabs)
+      for (std::size_t i = 0; tab.sites.size() > 1 && i < tab.sites.size(); ++i) {
+        InspectorTab one;
+        one.kind = kind;
+        one.name = qs(site_name(layer, tab.sites[i]));
+        one.name[0] = one.name[0].toUpper();
+        add_site(one, graph, layer, plan, tab.sites[i]);
+        tab.single.push_back(std::move(one));
+      }
+  }
+  for (auto& [kind, tab] : tabs) {
+    finish(tab, graph, recipe, plan);
+    for (InspectorTab& one : tab.single) finish(one, graph, recipe, plan);
+  }
   set_header(state, graph);
   if (state.layers.size() == 1) {
     if (const auto it = facts.find(state.layers.front()); it != facts.end()) {
       state.output = it->second.output;
-      for (auto& [kind, tab] : tabs)
+      for (auto& [kind, tab] : tabs) {
         if (const auto* f = find_facts(it->second, tab.sites.front())) tab.facts = *f;
+        for (InspectorTab& one : tab.single)
+          if (const auto* f = find_facts(it->second, one.sites.front())) one.facts = *f;
+      }
     }
   }
   for (auto& [kind, tab] : tabs) state.tabs.push_back(std::move(tab));

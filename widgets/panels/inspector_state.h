@@ -34,6 +34,9 @@ struct InspectorTab {
   int group = 0;                   // values of a group where the axis is shorter than the spec's group; 0: as the spec says
   std::optional<SiteFacts> facts;  // one selected layer only
   QString problem;                 // the spec is illegal here: sentence that names the field
+  // Of one selected layer with several sites of this kind: each alone, in their order, and what it is called.
+  std::vector<InspectorTab> single;
+  QString name;
 };
 
 struct InspectorState {
