@@ -99,7 +99,6 @@ void InspectorPanel::build() {
   tabs_ = new QTabBar(top);
   tabs_->setExpanding(false);
   tabs_->setDrawBase(false);
-  tabs_->setStyleSheet(QStringLiteral("QTabBar::tab { padding: 3px 7px; margin: 3px 0; }"));
   tabs_->setAccessibleName(tr("Site"));
   float_ = new QToolButton(top);
   float_->setText(tr("Float"));
@@ -229,6 +228,8 @@ void InspectorPanel::set_state(const InspectorState& state) {
     same = tabs_->tabData(i).toInt() == static_cast<int>(state.tabs[static_cast<std::size_t>(i)].kind);
   if (!same) {
     while (tabs_->count()) tabs_->removeTab(0);
+    // Five fit beside the button only when they are narrow.
+    tabs_->setStyleSheet(QStringLiteral("QTabBar::tab { padding: 3px %1px; margin: 3px 0; }").arg(state.tabs.size() > 4 ? 3 : 7));
     for (const auto& t : state.tabs) tabs_->setTabData(tabs_->addTab(site_title(t.kind)), static_cast<int>(t.kind));
   }
   const SiteKind wanted = kind_;
