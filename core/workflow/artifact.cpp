@@ -2,12 +2,13 @@
 // header, data), so that other tools can look at it too. Tensors "weight/<name>" are the changed weights,
 // "scale/<site>", "zero_point/<site>" and the others of kVectors the quantizers; "__metadata__" holds plan and
 // quantizers as JSON.
+#include "core/workflow/artifact.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "core/quant/dynamic.h"
-#include "core/workflow/state.h"
 
 namespace quanvas {
 namespace {
