@@ -1,5 +1,6 @@
 // Targets: texts that people write and send: recipes, declarations of data and quantizers, shapes.
 #include "core/data/preprocess.h"
+#include "core/plugin/registry.h"
 #include "core/recipe/plan.h"
 #include "core/recipe/yaml.h"
 #include "core/report/report.h"
@@ -48,6 +49,8 @@ void read_data_declaration(const std::string& bytes) {
     (void)document->failure(settings.error());
     return;
   }
+  for (const DataSource* source : {&settings->calibrate, &settings->train, &settings->evaluate})
+    if (const auto* reader = Registry<DatasetReader>::instance().find(source->reader)) (void)reader->schema().complete(source->options, "it");
   constexpr int kMostSide = 64;  // larger pictures are slow and large because somebody wants them
   if (!check_preprocessing(settings->preprocessing) || settings->preprocessing.resize > kMostSide) return;
   RawSample sample{{4, 5, 3}, std::vector<float>(60, 7.0f), 1};
@@ -62,7 +65,8 @@ evaluate:
     folder: pictures
 preprocessing: {scale: 0.0039, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], resize: 8, crop_height: 4, crop_width: 4}
 )",
-          R"({"name":"d","train":{"reader":"idx","options":{"images":"a.gz"}},"preprocessing":{"channels":"grey","layout":"nhwc"}})"};
+          R"({"name":"d","train":{"reader":"idx","options":{"images":"a.gz"}},"preprocessing":{"channels":"grey","layout":"nhwc"}})",
+          R"({"train":{"reader":"raw","options":{"data":"x","shape":"2x3","offset":16,"scale":1e300,"zero_point":-3.5}}})"};
 }
 
 void read_shape(const std::string& bytes) {
