@@ -67,6 +67,9 @@ Result<std::string> read_file(const fs::path& path, std::uint64_t max_bytes) {
     if (got == bytes.size()) bytes.resize(got + kReadBlock);
     in.read(bytes.data() + got, static_cast<std::streamsize>(bytes.size() - got));
     got += static_cast<std::size_t>(in.gcount());
+    if (got > max_bytes)
+      return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' has more than " + std::to_string(max_bytes) +
+                                                   " bytes, which is the most that is read here.");
   } while (in && in.peek() != std::ifstream::traits_type::eof());
   if (in.bad()) return io_error(path, "Cannot read", errno);
   bytes.resize(got);

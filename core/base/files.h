@@ -13,7 +13,7 @@
 
 namespace quanvas {
 
-// Refuses folders, missing files and files larger than max_bytes.
+// Refuses folders, missing files and files larger than max_bytes, whatever they say of their size.
 Result<std::string> read_file(const std::filesystem::path& path, std::uint64_t max_bytes = std::uint64_t{8} << 30);
 
 // The target is the old file or the whole new one, never half of it: also when the disk is full, the

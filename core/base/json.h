@@ -196,7 +196,7 @@ Result<T> from_json_value(const json& j, const std::string& where = {}) {
   return value;
 }
 
-// Text to a value, for payloads of the engine's service and of the project file.
+// Text to a value, for payloads of the service and of the project file. kCorrupt: no JSON, or more than 1000 levels deep.
 Result<json> parse_json(const std::string& text, const std::string& where);
 template <class T>
 Result<T> from_json_text(const std::string& text, const std::string& where = {}) {

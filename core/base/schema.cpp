@@ -1,15 +1,21 @@
 #include "core/base/schema.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace quanvas {
 namespace {
 
-std::string number_text(double v) { return json(v == static_cast<double>(static_cast<std::int64_t>(v)) ? json(static_cast<std::int64_t>(v)) : json(v)).dump(); }
+std::string number_text(double v) {
+  constexpr double kWhole = 9007199254740992.0;  // 2^53
+  if (!std::isfinite(v)) return real(v).get<std::string>();
+  return std::abs(v) <= kWhole && v == std::trunc(v) ? std::to_string(static_cast<std::int64_t>(v)) : json(v).dump();
+}
 
 Failure wrong(const std::string& owner, const Field& f, const std::string& expected, const json& got) {
   return fail(ErrorCode::kInvalidArgument,
-              "Option '" + f.key + "' of " + owner + " must be " + expected + ", not " + got.dump() + ".");
+              "Option '" + f.key + "' of " + owner + " must be " + expected + ", not " +
+                  got.dump(-1, ' ', false, json::error_handler_t::replace) + ".");
 }
 
 Status check_range(const std::string& owner, const Field& f, double v) {

@@ -52,8 +52,20 @@ Result<fs::path> option_path(const std::string& value, const std::string& base, 
                 "Give the path, absolute or relative to the project's folder.");
   if (value.find('\0') != std::string::npos)
     return fail(ErrorCode::kInvalidArgument, "Option '" + key + "' of data set reader '" + reader + "' is no path.");
-  const fs::path path(value);
-  return path.is_absolute() || base.empty() ? path : fs::path(base) / path;
+  const fs::path given(value);
+  const fs::path path = given.is_absolute() || base.empty() ? given : fs::path(base) / given;
+  std::error_code ec;
+  if (!may_be_file(path) && !fs::is_directory(path, ec))
+    return fail(ErrorCode::kInvalidArgument, "Option '" + key + "' of data set reader '" + reader + "' is '" + path.string() +
+                                                 "', which is neither a file nor a folder.",
+                "Save the data to a file and give its path.");
+  return path;
+}
+
+bool may_be_file(const fs::path& path) {
+  std::error_code ec;
+  const auto status = fs::status(path, ec);
+  return fs::is_regular_file(status) || !fs::exists(status);
 }
 
 Result<std::shared_ptr<const SourceFile>> SourceFile::open(const fs::path& path) {

@@ -19,9 +19,14 @@
 
 namespace quanvas {
 
-// An option that holds a path: absolute, or relative to `base`. kInvalidArgument when it is empty.
+// An option that holds a path: absolute, or relative to `base`. kInvalidArgument when it is empty, or names a device or a
+// pipe, which may have no end or let us wait for ever.
 Result<std::filesystem::path> option_path(const std::string& value, const std::string& base, const std::string& key,
                                           const std::string& reader);
+
+// An entry of a folder that is worth reading: not a folder, a pipe or a device. Links that lead nowhere are, so that
+// reading them says it.
+bool may_be_file(const std::filesystem::path& path);
 
 // Which files some data were read from, as cheaply told as their content takes long to hash.
 class FileStamps {

@@ -31,7 +31,4 @@ using TokenizerPtr = std::shared_ptr<const Tokenizer>;
 // kCorrupt for files that end early, lengths that are none, or fewer than 259 tokens.
 Result<TokenizerPtr> read_llama2c_tokenizer(std::string bytes, const std::string& name);
 
-// Where `text` is no UTF-8 (overlong forms and surrogates are none); its size when all of it is.
-std::size_t find_bad_utf8(std::string_view text);
-
 }  // namespace quanvas

@@ -75,29 +75,22 @@ Status check_intact(const Database& db, const std::string& path) {
               "Open a backup of it, or start a new project from the model.");
 }
 
-// Everything that a project needs must be there, whatever the header says.
-Status check_tables(const Database& db, const std::string& path) {
-  QUANVAS_TRY(const std::int64_t tables,
-              db.integer("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN "
-                         "('settings', 'texts', 'edits', 'artifacts', 'runs')"));
-  if (tables == 5) return {};
-  return fail(ErrorCode::kCorrupt, "The project '" + path + "' is damaged: tables are missing.");
-}
-
 Result<std::unique_ptr<Database>> open_for_writing(const std::string& path) {
   QUANVAS_TRY(auto db, Database::open(path, OpenMode::kReadWrite, path));
   QUANVAS_CHECK(db->run("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;"));
   QUANVAS_CHECK(check_version(*db, path, true));
+  QUANVAS_CHECK(check_schema(*db, path));
   QUANVAS_CHECK(check_intact(*db, path));
   // Some network file systems have no shared memory; SQLite then keeps its rollback journal, which is as safe.
   QUANVAS_CHECK(db->text("PRAGMA journal_mode = WAL"));
-  QUANVAS_CHECK(migrate(*db));
+  QUANVAS_CHECK(migrate(*db, Project::kSchemaVersion));
   return db;
 }
 
 Result<std::unique_ptr<Database>> open_checked(const std::string& path, OpenMode mode) {
   QUANVAS_TRY(auto db, Database::open(path, mode, path));
   QUANVAS_CHECK(check_version(*db, path, false));
+  QUANVAS_CHECK(check_schema(*db, path));
   QUANVAS_CHECK(check_intact(*db, path));
   return db;
 }
@@ -118,7 +111,7 @@ Result<std::unique_ptr<Database>> open_for_reading(const std::string& path) {
 Status write_new(const fs::path& temporary, const std::string& model) {
   QUANVAS_TRY(const auto db, Database::open(temporary.string(), OpenMode::kCreate, temporary.string()));
   QUANVAS_CHECK(db->run("PRAGMA synchronous = FULL"));
-  QUANVAS_CHECK(migrate(*db));
+  QUANVAS_CHECK(migrate(*db, Project::kSchemaVersion));
   return store(*db, "settings", kModelSetting, model);
 }
 
@@ -257,7 +250,6 @@ Result<std::unique_ptr<Project>> Project::open(const std::string& path) {
   } else {
     QUANVAS_TRY(d.db, open_for_reading(d.path));
   }
-  QUANVAS_CHECK(check_tables(*d.db, d.path));
   return project;
 }
 

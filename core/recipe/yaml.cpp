@@ -3,9 +3,12 @@
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <sstream>
 #include <stdexcept>
+
+#include "core/base/utf8.h"
 
 namespace quanvas {
 namespace {
@@ -138,6 +141,10 @@ Result<YamlText> parse_yaml(const std::string& text, const std::string& file_nam
                           "the file has " + std::to_string(text.size()) + " bytes; a " + what + " has at most 16 MiB.");
   if (text.find('\0') != std::string::npos)
     return out.failure_at(0, ErrorCode::kCorrupt, "the file holds binary data; a " + what + " is YAML or JSON text.");
+  // The library lets other bytes pass, and what is written as JSON later must be UTF-8.
+  if (const std::size_t bad = find_bad_utf8(text); bad < text.size())
+    return out.failure_at(1 + static_cast<int>(std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bad), '\n')),
+                          ErrorCode::kCorrupt, "this is no text in UTF-8.", "Convert it, for example with iconv.");
   Converter converter;
   try {
     out.value = load_document(text, what, converter);

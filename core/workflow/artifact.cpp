@@ -2,12 +2,13 @@
 // header, data), so that other tools can look at it too. Tensors "weight/<name>" are the changed weights,
 // "scale/<site>", "zero_point/<site>" and the others of kVectors the quantizers; "__metadata__" holds plan and
 // quantizers as JSON.
+#include "core/workflow/artifact.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "core/quant/dynamic.h"
-#include "core/workflow/state.h"
 
 namespace quanvas {
 namespace {
@@ -75,8 +76,9 @@ Result<Container> read_container(const std::string& bytes) {
   std::memcpy(&length, bytes.data(), 8);
   if (length > bytes.size() - 8) return damaged();
   Container c;
-  c.header = json::parse(bytes.begin() + 8, bytes.begin() + 8 + static_cast<std::ptrdiff_t>(length), nullptr, false);
-  if (!c.header.is_object()) return damaged();
+  auto header = parse_json(bytes.substr(8, length), "");
+  if (!header || !header->is_object()) return damaged();
+  c.header = std::move(*header);
   c.data = bytes.data() + 8 + length;
   c.bytes = bytes.size() - 8 - length;
   return c;
@@ -92,7 +94,8 @@ Result<TensorData> read_tensor(const Container& c, const json& entry) {
     const auto end = entry["data_offsets"].at(1).get<std::size_t>();
     if (begin > end || end > c.bytes || type == DataType::kUndefined) return damaged();
     if (std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) return damaged();
-    if (static_cast<std::size_t>(element_count(shape)) * element_size(type) != end - begin) return damaged();
+    const std::size_t count = (end - begin) / element_size(type);  // the product of count and size might overflow
+    if ((end - begin) % element_size(type) != 0 || static_cast<std::size_t>(element_count(shape)) != count) return damaged();
     return TensorData::copy_of(type, shape, c.data + begin, end - begin);
   } catch (const json::exception&) {
     return damaged();
@@ -139,10 +142,13 @@ constexpr Vector kVectors[] = {{"scale", &quant::QuantParams::scale},
 bool is_usable(const quant::QuantParams& q) {
   constexpr std::int64_t kMostCodes = std::int64_t{1} << 32, kMost = std::int64_t{1} << 48;
   const quant::BlockLayout& l = q.layout;
-  for (const std::int64_t n : {l.outer, l.dim, l.inner})
-    if (n < 0 || n > kMost) return false;
-  const auto elements = static_cast<__int128>(l.outer) * l.dim * l.inner;
-  if (l.group < 1 || l.group > kMost || elements > kMost || q.spec.bits < 1 || q.spec.bits > 32) return false;
+  std::int64_t most = kMost;  // of the sizes that are to come; sizes of 0 do not let others be larger
+  for (const std::int64_t n : {l.outer, l.dim, l.inner}) {
+    if (n < 0 || n > most) return false;
+    most /= std::max<std::int64_t>(n, 1);
+  }
+  const std::int64_t elements = l.elements();
+  if (l.group < 1 || l.group > kMost || !check(q.spec).empty()) return false;
   if (q.lo > q.hi || q.lo < -kMostCodes || q.hi > kMostCodes) return false;
   for (const Vector& v : kVectors)
     if (!std::all_of((q.*v.values).begin(), (q.*v.values).end(), [](float x) { return std::isfinite(x); })) return false;
@@ -169,6 +175,22 @@ bool is_usable(const quant::QuantParams& q) {
   return std::all_of(q.scale.begin(), q.scale.end(), good_scale) &&
          std::all_of(q.code_scale.begin(), q.code_scale.end(), [](float s) { return s != 0; }) &&
          std::all_of(q.zero_point.begin(), q.zero_point.end(), good_zero);
+}
+
+std::string metadata(const Container& c, const char* key) {
+  const auto all = c.header.find("__metadata__");
+  if (all == c.header.end() || !all->is_object()) return {};
+  const auto text = all->find(key);
+  return text != all->end() && text->is_string() ? text->get<std::string>() : std::string();
+}
+
+bool is_node(const Graph& graph, NodeId id) { return graph.position(id) < graph.nodes().size(); }
+
+// Of sites that exist, in formats that do.
+bool is_usable(const Plan& plan, const Graph& graph) {
+  return std::all_of(plan.sites.begin(), plan.sites.end(), [&](const SitePlan& s) {
+    return is_node(graph, s.site.node) && (!s.spec || check(*s.spec).empty());
+  });
 }
 
 std::string site_key(const Site& s) {
@@ -210,11 +232,7 @@ std::string pack_artifact(const QuantizedModel& network, const Model& base) {
 
 Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr& base) {
   QUANVAS_TRY(const Container c, read_container(bytes));
-  if (!c.header.contains("__metadata__")) return damaged();
-  const json& meta = c.header["__metadata__"];
-  const auto text_of = [&](const char* key) {
-    return meta.is_object() && meta.contains(key) && meta[key].is_string() ? meta[key].get<std::string>() : std::string();
-  };
+  const auto text_of = [&](const char* key) { return metadata(c, key); };
   if (text_of("format") != "quanvas-network-1") return damaged();
   QuantizedModel out;
   QUANVAS_TRY(out.plan, from_json_text<Plan>(text_of("plan"), "plan"));
@@ -223,6 +241,7 @@ Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr&
     QUANVAS_TRY(const json j, parse_json(text, "graph"));
     QUANVAS_TRY(graph, graph_from_json(j));
   }
+  if (!is_usable(out.plan, *graph)) return damaged();
   auto weights = std::make_shared<WeightStore>(*base->weights);
   std::map<std::string, TensorData> parameters;
   for (const auto& [name, entry] : c.header.items()) {
@@ -247,7 +266,7 @@ Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr&
     for (const Vector& v : kVectors)
       if (const auto found = parameters.find(vector_key(v, s.site)); found != parameters.end())
         q.*v.values = found->second.to_floats();
-    if (!is_usable(q)) return damaged();
+    if (!is_usable(q) || !is_node(*graph, s.site.node)) return damaged();
     out.quantizers[s.site] = std::move(q);
   }
   out.model = std::make_shared<const Model>(Model{graph, weights, base->source});
@@ -271,13 +290,13 @@ std::string pack_statistics(const quant::Statistics& statistics) {
 
 Result<quant::Statistics> unpack_statistics(const std::string& bytes) {
   QUANVAS_TRY(const Container c, read_container(bytes));
+  if (metadata(c, "format") != "quanvas-statistics-1" || metadata(c, "key").empty() || metadata(c, "samples").empty())
+    return damaged();
   quant::Statistics out;
+  out.key = metadata(c, "key");
+  out.samples = std::atof(metadata(c, "samples").c_str());
   for (const auto& [name, entry] : c.header.items()) {
-    if (name == "__metadata__") {
-      out.key = entry.value("key", "");
-      out.samples = std::atof(entry.value("samples", "0").c_str());
-      continue;
-    }
+    if (name == "__metadata__") continue;
     if (name.rfind("statistics/", 0) != 0) return damaged();
     QUANVAS_TRY(const TensorData tensor, read_tensor(c, entry));
     QUANVAS_TRY(auto s, quant::TensorStatistics::deserialize(

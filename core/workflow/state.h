@@ -20,6 +20,7 @@
 #include "core/exec/runner.h"
 #include "core/graph/layers.h"
 #include "core/quant/statistics.h"
+#include "core/workflow/artifact.h"
 #include "core/workflow/workbench.h"
 
 namespace quanvas {
@@ -187,13 +188,6 @@ class WorkbenchState final : public Workbench {
 // That there is no data for `sentence`: with the reason and its kind when what is declared cannot be read, else with
 // `hint`.
 Failure no_data(const std::string& sentence, const std::optional<Error>& reason, const std::string& hint);
-
-// Artifacts of runs (artifact.cpp): the tensors that differ from the prepared model's, the plan and the
-// quantizers, in the safetensors container.
-std::string pack_artifact(const QuantizedModel& network, const Model& base);
-Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr& base);
-std::string pack_statistics(const quant::Statistics& statistics);
-Result<quant::Statistics> unpack_statistics(const std::string& bytes);
 
 // Bytes of weights and biases as quantized (with scales and zero points), and as float32.
 struct NetworkSize {

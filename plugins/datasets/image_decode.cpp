@@ -13,6 +13,11 @@ namespace quanvas {
 namespace {
 
 constexpr std::uint64_t kMostPixels = std::uint64_t{1} << 27;
+// A head costs nothing to write: what a file claims must fit its bytes before there is memory for it. Deflate makes at most
+// 1032 bytes of one; of JPEG's blocks of 64 pixels each needs a bit, here with room for odd samplings and for arithmetic
+// coding, and small pictures are not looked at so closely.
+constexpr std::uint64_t kMostDeflated = 1032, kMostPixelsOfByte = 8192, kFewPixels = std::uint64_t{1} << 24;
+constexpr int kMostScans = 100;  // each is a walk over all pixels, whatever its bytes; usual are at most 10
 
 Failure broken(const std::string& name, const std::string& what) {
   return fail(ErrorCode::kCorrupt, "'" + name + "' cannot be decoded: " + what + ".", "Replace the picture or take it out.");
@@ -22,9 +27,15 @@ bool too_large(std::uint64_t width, std::uint64_t height) {
   return width == 0 || height == 0 || width > kMostPixels / height;
 }
 
+std::string more_than(std::uint64_t width, std::uint64_t height, std::size_t bytes) {
+  return "it has " + std::to_string(width) + "×" + std::to_string(height) + " pixels, more than " + std::to_string(bytes) +
+         " bytes can hold";
+}
+
 // libjpeg reports by calling back; errors leave by longjmp, as C code below cannot be unwound.
 struct JpegErrors {
   jpeg_error_mgr base;
+  jpeg_progress_mgr progress;
   std::jmp_buf leave;
   char text[JMSG_LENGTH_MAX];
   bool ended_early;
@@ -41,6 +52,13 @@ void on_jpeg_message(j_common_ptr info, int level) {
   if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) errors->ended_early = true;
 }
 
+void on_jpeg_progress(j_common_ptr info) {
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= kMostScans) return;
+  auto* errors = reinterpret_cast<JpegErrors*>(info->err);
+  std::snprintf(errors->text, sizeof errors->text, "it has more than %d scans", kMostScans);
+  std::longjmp(errors->leave, 1);
+}
+
 void cmyk_to_rgb(const std::uint8_t* cmyk, std::uint8_t* rgb, std::size_t pixels, bool inverted) {
   for (std::size_t i = 0; i < pixels; ++i) {
     const int k = inverted ? cmyk[4 * i + 3] : 255 - cmyk[4 * i + 3];
@@ -51,14 +69,21 @@ void cmyk_to_rgb(const std::uint8_t* cmyk, std::uint8_t* rgb, std::size_t pixels
   }
 }
 
-// Objects with destructors live outside, so that longjmp skips none. Returns the error's text or null.
+// Objects with destructors live outside, so that longjmp skips none. Returns the error's text or null; `claim` is one that
+// has no fixed words.
 const char* run_jpeg(const std::string& bytes, DecodedImage& image, std::vector<std::uint8_t>& row,
-                     jpeg_decompress_struct& info, JpegErrors& errors) {
+                     jpeg_decompress_struct& info, JpegErrors& errors, std::string& claim) {
   if (setjmp(errors.leave)) return errors.text;
   jpeg_create_decompress(&info);
+  info.progress = &errors.progress;
   jpeg_mem_src(&info, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
   jpeg_read_header(&info, TRUE);
   if (too_large(info.image_width, info.image_height)) return "it has no pixels or more than 134 million";
+  const std::uint64_t pixels = std::uint64_t{info.image_width} * info.image_height;
+  if (pixels > kFewPixels && pixels / kMostPixelsOfByte > bytes.size()) {
+    claim = more_than(info.image_width, info.image_height, bytes.size());
+    return claim.c_str();
+  }
   const bool grey = info.jpeg_color_space == JCS_GRAYSCALE;
   const bool four = info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
   info.out_color_space = grey ? JCS_GRAYSCALE : four ? JCS_CMYK : JCS_RGB;
@@ -87,7 +112,9 @@ Result<DecodedImage> decode_jpeg(const std::string& bytes, const std::string& na
   info.err = jpeg_std_error(&errors.base);
   errors.base.error_exit = on_jpeg_error;
   errors.base.emit_message = on_jpeg_message;
-  const char* problem = run_jpeg(bytes, image, row, info, errors);
+  errors.progress.progress_monitor = on_jpeg_progress;
+  std::string claim;
+  const char* problem = run_jpeg(bytes, image, row, info, errors, claim);
   jpeg_destroy_decompress(&info);
   if (problem) return broken(name, problem);
   return image;
@@ -113,12 +140,17 @@ void on_png_error(png_structp png, png_const_charp text) {
 }
 void on_png_warning(png_structp, png_const_charp) {}
 
-const char* run_png(png_structp png, png_infop info, PngInput& input, DecodedImage& image, std::vector<png_bytep>& rows) {
+const char* run_png(png_structp png, png_infop info, PngInput& input, DecodedImage& image, std::vector<png_bytep>& rows,
+                    std::string& claim) {
   if (setjmp(png_jmpbuf(png))) return input.text;
   png_set_read_fn(png, &input, read_png_bytes);
   png_read_info(png, info);
   const std::uint64_t width = png_get_image_width(png, info), height = png_get_image_height(png, info);
   if (too_large(width, height)) return "it has no pixels or more than 134 million";
+  if (png_get_rowbytes(png, info) * height / kMostDeflated > input.bytes->size()) {
+    claim = more_than(width, height, input.bytes->size());
+    return claim.c_str();
+  }
   png_set_expand(png);
   png_set_strip_16(png);
   png_set_strip_alpha(png);
@@ -147,7 +179,8 @@ Result<DecodedImage> decode_png(const std::string& bytes, const std::string& nam
     png_destroy_read_struct(&png, nullptr, nullptr);
     return fail(ErrorCode::kOutOfMemory, "Not enough memory to decode '" + name + "'.");
   }
-  const char* problem = run_png(png, info, input, image, rows);
+  std::string claim;
+  const char* problem = run_png(png, info, input, image, rows, claim);
   png_destroy_read_struct(&png, &info, nullptr);
   if (problem) return broken(name, problem);
   return image;

@@ -53,7 +53,7 @@ Result<PictureList> scan_folder(const fs::path& folder) {
   QUANVAS_TRY(const auto entries, sorted_entries(folder));
   PictureList list;
   for (const auto& entry : entries)
-    if (is_picture(entry) && !fs::is_directory(entry)) list.pictures.push_back({entry, -1});
+    if (is_picture(entry) && may_be_file(entry)) list.pictures.push_back({entry, -1});
   if (!list.pictures.empty()) return list;
   for (const auto& entry : entries) {
     std::error_code ec;
@@ -62,7 +62,7 @@ Result<PictureList> scan_folder(const fs::path& folder) {
     const auto label = static_cast<std::int64_t>(list.classes.size());
     bool any = false;
     for (const auto& file : below) {
-      if (!is_picture(file)) continue;
+      if (!is_picture(file) || !may_be_file(file)) continue;
       list.pictures.push_back({file, label});
       any = true;
     }

@@ -28,7 +28,7 @@ struct ByteSource {
     if (!memory) return file->read(at, out, count);
     if (at > memory->size() || count > memory->size() - at)
       return fail(ErrorCode::kCorrupt, name + " ends at byte " + std::to_string(memory->size()) + ".");
-    std::memcpy(out, memory->data() + at, count);
+    if (count > 0) std::memcpy(out, memory->data() + at, count);  // an empty member has no data
     return {};
   }
   std::string content_hash() const { return memory ? hash_bytes(memory->data(), memory->size()) : file->content_hash(); }

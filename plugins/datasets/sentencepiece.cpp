@@ -126,7 +126,7 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   Result<std::vector<std::vector<std::int32_t>>> parse(const std::string& bytes, std::size_t texts, std::int32_t& bos) const {
     std::vector<std::int32_t> numbers(bytes.size() / sizeof bos);
-    std::memcpy(numbers.data(), bytes.data(), numbers.size() * sizeof bos);
+    if (!numbers.empty()) std::memcpy(numbers.data(), bytes.data(), numbers.size() * sizeof bos);
     std::vector<std::vector<std::int32_t>> out;
     std::size_t at = 1;
     while (out.size() < texts && at < numbers.size()) {

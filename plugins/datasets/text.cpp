@@ -4,6 +4,7 @@
 
 #include "core/base/files.h"
 #include "core/base/guarded.h"
+#include "core/base/utf8.h"
 #include "core/data/sources.h"
 #include "core/data/token_windows.h"
 #include "core/data/tokenizer.h"
@@ -39,7 +40,7 @@ Result<std::vector<fs::path>> text_files(const fs::path& path) {
   if (!fs::is_directory(path, ec)) return std::vector<fs::path>{path};
   std::vector<fs::path> out;
   for (fs::directory_iterator it(path, ec), end; !ec && it != end; it.increment(ec))
-    if (it->path().extension() == ".txt") out.push_back(it->path());
+    if (it->path().extension() == ".txt" && may_be_file(it->path())) out.push_back(it->path());
   if (ec) return fail(ErrorCode::kIo, "Cannot read the folder '" + path.string() + "': " + ec.message() + ".");
   if (out.empty()) return fail(ErrorCode::kInvalidArgument, "The folder '" + path.string() + "' holds no .txt files.");
   std::sort(out.begin(), out.end());

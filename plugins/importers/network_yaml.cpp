@@ -19,6 +19,7 @@
 #include <set>
 
 #include "core/base/files.h"
+#include "core/base/utf8.h"
 #include "core/plugin/registry.h"
 
 namespace quanvas {
@@ -44,6 +45,11 @@ class Reader {
       : path_(std::move(path)), shown_(std::filesystem::path(path_).filename().string()) {}
 
   Result<Model> read(const std::string& text) {
+    if (const std::size_t bad = find_bad_utf8(text); bad < text.size()) {
+      const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bad), '\n');
+      return fail(ErrorCode::kInvalidArgument, shown_ + ":" + std::to_string(line) + ": this is no text in UTF-8.",
+                  "Convert it, for example with iconv.");
+    }
     YAML::Node root;
     try {
       root = YAML::Load(text);

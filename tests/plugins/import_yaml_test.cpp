@@ -134,6 +134,7 @@ TEST(NetworkYaml, MistakesAreNamedWithTheirLine) {
       {"  - {op: conv, name: a, out: 65536, kernel: 1}\n  - {op: conv, name: b, out: 65536, kernel: 8}",
        "parameters"},
       {"  - {op: relu, name: a", "test.net.yaml:"},
+      {"  - {op: relu, name: \"a\x80\"}", "test.net.yaml:3: this is no text in UTF-8"},
       {"  5", "'layers' must be a list"},
       {"", "'layers' must be a list"},
   };

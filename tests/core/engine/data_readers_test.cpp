@@ -1,4 +1,7 @@
 // Readers of data sets: values, and a sentence for every way in which a file can be wrong.
+#include <sys/stat.h>
+#include <zlib.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <thread>
@@ -162,6 +165,7 @@ TEST_P(BadNpy, IsRefusedInASentence) {
 INSTANTIATE_TEST_SUITE_P(
     Rows, BadNpy,
     ::testing::Values(
+        BadFile{"empty_member", zip({{"x.npy", "", false}}), "is no NumPy array"},
         BadFile{"empty", "", "is empty"}, BadFile{"magic", "hello world, this is text", "is no NumPy array"},
         BadFile{"version", "\x93NUMPY\x09" + std::string(20, '\0'), "has version 9"},
         BadFile{"cut_header", npy("'<f4'", "(2, 2)", "").substr(0, 30), "ends inside its header"},
@@ -339,6 +343,26 @@ std::string noise(std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) out += static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
   return out;
 }
+// Heads that claim far more pixels than the bytes behind them can hold.
+std::string large_png() {
+  std::string p = png(1, 1, 1, "x");
+  p.replace(16, 8, big_endian(11000) + big_endian(11000));
+  const auto crc = ::crc32(0, reinterpret_cast<const Bytef*>(p.data() + 12), 17);
+  return p.replace(29, 4, big_endian(static_cast<std::uint32_t>(crc)));
+}
+std::string with_size(std::string jpeg_bytes, char frame, std::uint16_t side) {
+  const std::size_t at = jpeg_bytes.find(std::string("\xff") + frame);
+  const char size[] = {static_cast<char>(side >> 8), static_cast<char>(side)};
+  return jpeg_bytes.replace(at + 5, 4, std::string(size, 2) + std::string(size, 2));
+}
+// Each of the empty scans is a walk over all blocks.
+std::string many_scans() {
+  std::string out = with_size(jpeg(8, 8, 1, noise(64), /*progressive=*/true), '\xc2', 4000);
+  const std::string scan("\xff\xda\0\x08\1\1\0\0\0\0", 10);  // of the first component's mean, all bits
+  out.resize(out.size() - 2);
+  for (int i = 0; i < 1000; ++i) out += scan;
+  return out + "\xff\xd9";
+}
 INSTANTIATE_TEST_SUITE_P(
     Rows, BadImage,
     ::testing::Values(BadFile{"empty", "", "it is empty"}, BadFile{"text", "hello", "neither JPEG nor PNG"},
@@ -346,6 +370,9 @@ INSTANTIATE_TEST_SUITE_P(
                       BadFile{"png_head", png(8, 8, 3, noise(192)).substr(0, 8), "cannot be decoded"},
                       BadFile{"cut_jpeg", jpeg(64, 64, 3, noise(64 * 64 * 3)).substr(0, 4000), "truncated"},
                       BadFile{"jpeg_head", "\xff\xd8\xff", "cannot be decoded"},
+                      BadFile{"large_png", large_png(), "it has 11000×11000 pixels, more than 80 bytes can hold"},
+                      BadFile{"large_jpeg", with_size(jpeg(8, 8, 1, noise(64)), '\xc0', 11000), "it has 11000×11000 pixels, more than"},
+                      BadFile{"jpeg_of_many_scans", many_scans(), "it has more than 100 scans"},
                       BadFile{"huge_png",
                               [] {
                                 std::string p = png(1, 1, 1, "x");
@@ -366,6 +393,15 @@ TEST_F(ImagesReader, DamagedFilesNeverCrash) {
       EXPECT_NE(problem("images", {{"folder", "p"}}), "") << i;
     }
   }
+}
+
+TEST_F(ImagesReader, WhatIsNoFileIsNoPicture) {
+  fs::create_directories(folder_ / "p");
+  ASSERT_EQ(::mkfifo((folder_ / "p" / "a.png").c_str(), 0600), 0);  // reading it would wait for a writer
+  EXPECT_THAT(problem("images", {{"folder", "p"}}), HasSubstr("holds no .jpg"));
+  write("p/b.png", png(1, 1, 1, "x"));
+  EXPECT_EQ((*open("images", {{"folder", "p"}}))->size(), 1);
+  EXPECT_THAT(problem("images", {{"folder", "p"}, {"labels", "p/a.png"}}), HasSubstr("is neither a file nor a folder"));
 }
 
 TEST_F(ImagesReader, ListsAreChecked) {

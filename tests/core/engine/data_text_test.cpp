@@ -572,10 +572,14 @@ TEST_F(BytesReader, RefusesWhatIsWrong) {
       {{{"folder", "in"}, {"labels", "map.json"}}, "is no JSON list of names"},
       {{{"folder", "in"}, {"labels", "other.json"}}, "names no class 'c'"},
       {{{"folder", "in"}, {"labels", "absent.json"}}, "absent.json"},
+      {{{"folder", "in"}, {"labels", "deep.json"}}, "is nested more than"},
+      {{{"folder", "in"}, {"labels", "/dev/zero"}}, "is neither a file nor a folder"},
   };
   write("bad.json", "[\"a\"");
   write("map.json", "{\"a\": 1}");
   write("other.json", "[\"a\"]");
+  constexpr std::size_t kDeep = 4 << 20;  // more than any stack holds
+  write("deep.json", std::string(kDeep, '[') + std::string(kDeep, ']'));
   for (const auto& [options, sentence] : rows) {
     const auto data = open("bytes", options);
     ASSERT_FALSE(data) << sentence;

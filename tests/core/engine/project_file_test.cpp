@@ -220,6 +220,49 @@ TEST_F(ProjectFile, DamagedRowsAreSaid) {
   EXPECT_THAT(project->data().error().text(), HasSubstr("holds a data set declaration that cannot be read"));
 }
 
+TEST_F(ProjectFile, TextsThatAreNestedTooDeepAreSaid) {
+  {
+    const auto project = create();
+    quanvas::Run run;
+    run.name = "deep";
+    ASSERT_TRUE(project->add_run(run));
+  }
+  // As text of the project and, copied, as options in it: both would take more stack than there is.
+  const std::string deep = "replace(hex(zeroblob(2000000)), '00', '[') || replace(hex(zeroblob(2000000)), '00', ']')";
+  sql("UPDATE runs SET body = '{\"name\": ' || " + deep + " || '}'");
+  sql("INSERT INTO settings VALUES ('data', '{\"train\": {\"options\": ' || " + deep + " || '}}')");
+  const auto project = open();
+  ASSERT_NE(project, nullptr);
+  std::vector<Issue> unreadable;
+  EXPECT_TRUE(project->runs(&unreadable)->empty());
+  ASSERT_EQ(unreadable.size(), 1u);
+  EXPECT_THAT(unreadable[0].message, HasSubstr("is nested more than"));
+  EXPECT_THAT(project->data().error().text(), HasSubstr("is nested more than"));
+}
+
+// A schema can compute: each of these makes hundreds of megabytes of nothing, or changes what is stored.
+TEST_F(ProjectFile, ForeignSchemasAreRefused) {
+  const char* const rows[] = {
+      "CREATE TRIGGER t AFTER INSERT ON edits BEGIN DELETE FROM runs; END",
+      "CREATE VIEW v AS SELECT 1",
+      "CREATE TABLE more (a)",
+      "CREATE INDEX i ON runs (hex(zeroblob(400000000)))",
+      "CREATE VIRTUAL TABLE v USING fts5 (a)",
+      "DROP TABLE runs; CREATE TABLE runs (id INTEGER PRIMARY KEY, kind, name, created, artifact, "
+      "body AS (hex(zeroblob(400000000)))); INSERT INTO runs (kind) VALUES ('float')",
+      "DROP TABLE texts; CREATE TABLE texts (key, value CHECK (length(hex(zeroblob(400000000))) > 0)); INSERT INTO texts VALUES (1, 2)",
+  };
+  for (const char* const row : rows) {
+    create().reset();
+    sql(row);
+    EXPECT_THAT(refused(path_), HasSubstr("that Quanvas has not made")) << row;
+    fs::remove(path_);
+  }
+  create().reset();
+  sql("INSERT INTO texts VALUES ('a', 'b'); ANALYZE;");  // what tools for SQLite do is no harm
+  EXPECT_EQ(refused(path_), "");
+}
+
 TEST_F(ProjectFile, TruncatedFilesNeverCrash) {
   {
     const auto project = create();

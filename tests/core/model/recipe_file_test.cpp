@@ -38,6 +38,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadRow{"empty", "", "r.yaml: the recipe is empty."}, BadRow{"only_comment", "# nothing\n", "the recipe is empty."},
         BadRow{"a_list", "- 1\n", "r.yaml:1: a recipe is a map"},
         BadRow{"binary", std::string("name: \0x", 8), "binary data"},
+        BadRow{"no_utf8", "name: x\nrules:\n  - note: \"\x80\"\n", "r.yaml:3: this is no text in UTF-8"},
         BadRow{"broken_yaml", "name: [1, 2\nrules: {", "r.yaml:"},
         BadRow{"broken_json", "{\"name\": \"x\",\n \"rules\": [", "neither YAML nor JSON"},
         BadRow{"unknown_key", "name: x\nlayers: []\n", "r.yaml:2: Unknown key 'layers'"},
