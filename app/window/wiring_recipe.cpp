@@ -213,6 +213,8 @@ void Wiring::wire_selection() {
       fill_preset_menu(sub, PresetLibrary::builtin(), kind, [this, kind](const Preset& p) { assign_kind(selected_, kind, p.spec, tr("Set %1 to %2").arg(site_word(kind), qs(p.title))); });
     }
     menu.addAction(window_->actions().at(QStringLiteral("reset-layer")));
+    menu.addSeparator();
+    menu.addMenu(window_->actions().submenu(QStringLiteral("path")));
     menu.exec(at);
   });
   for (auto* source : {static_cast<QObject*>(panels_.error), static_cast<QObject*>(panels_.sweep)}) {

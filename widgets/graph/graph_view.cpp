@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include <QAccessible>
 #include <QGraphicsScene>
 #include <QRubberBand>
 #include <QScrollBar>
@@ -27,6 +26,7 @@ GraphView::GraphView(QWidget* parent)
       band_(new QRubberBand(QRubberBand::Rectangle, viewport())),
       legend_(new Legend(this)),
       minimap_(new Minimap(this)),
+      path_note_(new PathNote(this)),
       mailbox_(std::make_shared<Mailbox>()) {
   mailbox_->view = this;
   setScene(new QGraphicsScene(this));
@@ -54,6 +54,7 @@ GraphView::GraphView(QWidget* parent)
   connect(&Theme::instance(), &Theme::changed, this, &GraphView::apply_theme);
   legend_->hide();
   minimap_->hide();
+  path_note_->hide();
   apply_theme();
 }
 
@@ -73,12 +74,7 @@ void GraphView::set_graph(GraphPtr graph, const std::vector<Layer>& layers) {
   const bool same = graph && graph_ && graph->name() == graph_->name() && 2 * kept > graph->nodes().size();
   graph_ = std::move(graph);
   content_ = graph_ ? make_content(*graph_, layers) : GraphContent{};
-  successors_.clear();
-  predecessors_.clear();
-  for (const ContentEdge& e : content_.edges) {
-    successors_[e.from].push_back(e.to);
-    predecessors_[e.to].push_back(e.from);
-  }
+  paths_ = GraphPaths(content_);
   if (!same) {
     collapsed_.clear();
     visuals_.clear();
@@ -172,30 +168,6 @@ QString GraphView::edge_label(const RoutedEdge& edge) const {
   return label;
 }
 
-void GraphView::refresh_states() {
-  // The ring of the current node says nothing where it is the whole selection.
-  const bool focus = hasFocus() && !(selected_.size() == 1 && selected_.count(current_) > 0);
-  for (const auto& [id, card] : node_cards_)
-    card->set_state(selected_.count(id) > 0, focus && id == current_, !search_.isEmpty() && found_.count(id) == 0);
-  std::set<std::string> shut_around_current;
-  if (const auto it = hidden_in_.find(current_); it != hidden_in_.end()) shut_around_current.insert(it->second);
-  for (const auto& [path, card] : group_cards_) {
-    const std::vector<NodeId> nodes = nodes_of(*card);
-    const auto in = [&](const std::set<NodeId>& set) {
-      return std::any_of(nodes.begin(), nodes.end(), [&](NodeId n) { return set.count(n) > 0; });
-    };
-    card->set_state(in(selected_), focus && shut_around_current.count(path) > 0, !search_.isEmpty() && !in(found_));
-  }
-  for (std::size_t e = 0; e < edges_.size(); ++e) {
-    const RoutedEdge& edge = layout_.edges[e];
-    const bool touches = std::any_of(edge.edges.begin(), edge.edges.end(), [&](std::size_t k) {
-      const LayoutEdge& l = content_.layout.edges[k];
-      return selected_.count(l.from) > 0 || selected_.count(l.to) > 0;
-    });
-    edges_[e]->set_state(touches, !search_.isEmpty());
-  }
-}
-
 void GraphView::refresh_legend() {
   legend_->set_entries(color_by_title(options_.color_by), legend_of(content_, visuals_, options_));
   place_overlays();
@@ -203,10 +175,11 @@ void GraphView::refresh_legend() {
 
 void GraphView::refresh_minimap() {
   std::vector<Minimap::Bar> bars;
-  for (const auto& [id, card] : node_cards_)
-    bars.push_back({card->card_rect(), card->face().marks.empty() ? Mark{} : card->face().marks.front()});
-  for (const auto& [path, card] : group_cards_)
-    bars.push_back({card->card_rect(), card->face().marks.empty() ? Mark{} : card->face().marks.front()});
+  const auto add = [&](const CardItem& card) {
+    bars.push_back({card.card_rect(), card.face().marks.empty() ? Mark{} : card.face().marks.front(), card.state().fade == Fade::kOffPath});
+  };
+  for (const auto& [id, card] : node_cards_) add(*card);
+  for (const auto& [path, card] : group_cards_) add(*card);
   minimap_->set_scene({layout_.bounds.x, layout_.bounds.y, layout_.bounds.width, layout_.bounds.height}, std::move(bars));
   place_overlays();
 }
@@ -221,6 +194,8 @@ void GraphView::place_overlays() {
   minimap_->set_view(visible);
   minimap_->resize(minimap_->sizeHint());
   minimap_->move(width() - minimap_->width() - static_cast<int>(kMapMargin), height() - minimap_->height() - static_cast<int>(kMapMargin));
+  const int beside_legend = legend_->isVisible() ? legend_->geometry().right() + 10 : 10;
+  path_note_->place(QRect(beside_legend, 10, width() - beside_legend - 10, 0));
 }
 
 void GraphView::apply_theme() {
@@ -311,14 +286,14 @@ void GraphView::set_selection(const std::vector<NodeId>& nodes, bool reveal_firs
   for (const NodeId id : nodes)
     if (id >= 0 && content_.find(id) != nullptr) selected_.insert(id);
   if (!nodes.empty() && selected_.count(nodes.front()) > 0) current_ = nodes.front();
-  refresh_states();
+  follow_path();
   if (reveal_first && !nodes.empty()) reveal(nodes.front());
 }
 
 void GraphView::change_selection(std::set<NodeId> nodes) {
   const bool same = nodes == selected_;
   selected_ = std::move(nodes);
-  refresh_states();
+  follow_path();
   if (!same) Q_EMIT selection_changed(selection());
 }
 
@@ -354,12 +329,7 @@ NodeId GraphView::find_next(bool forward) {
 void GraphView::set_current(NodeId node, bool ensure_visible) {
   current_ = node;
   refresh_states();
-  if (const CardInfo* card = content_.find(node)) {
-    const QString place = tr("%1 of %2").arg(content_.index.at(node) + 1).arg(content_.cards.size());
-    setAccessibleDescription(spoken(*card, visual(node), options_.error) + QStringLiteral(", ") + place);
-    QAccessibleEvent event(this, QAccessible::DescriptionChanged);
-    QAccessible::updateAccessibility(&event);
-  }
+  describe_current();
   if (!ensure_visible) return;
   if (const CardItem* card = shown_card(node)) ensureVisible(card->card_rect(), 40, 40);
 }

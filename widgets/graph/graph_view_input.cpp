@@ -201,13 +201,13 @@ void GraphView::ended_moving() {
 // Up and down along edges, to the neighbour that stands nearest; left and right within the row.
 NodeId GraphView::neighbour(NodeId node, int key) const {
   if (key == Qt::Key_Left || key == Qt::Key_Right) return beside(node, key == Qt::Key_Right);
-  const auto& map = key == Qt::Key_Down ? successors_ : predecessors_;
-  const auto it = map.find(node);
+  const auto it = content_.index.find(node);
   const CardItem* from = shown_card(node);
-  if (it == map.end() || from == nullptr) return kNoNode;
+  if (it == content_.index.end() || from == nullptr) return kNoNode;
   NodeId best = kNoNode;
   double best_distance = std::numeric_limits<double>::infinity();
-  for (const NodeId n : it->second) {
+  for (const std::uint32_t other : key == Qt::Key_Down ? paths_.behind(it->second) : paths_.before(it->second)) {
+    const NodeId n = content_.cards[other].id;
     const CardItem* card = n >= 0 ? shown_card(n) : nullptr;
     if (card == nullptr) continue;
     const QPointF d = card->card_rect().center() - from->card_rect().center();
@@ -265,7 +265,14 @@ bool GraphView::handle_key(int key, Qt::KeyboardModifiers modifiers) {
       if (group >= 0) toggle_group(std::string(layout_.groups[static_cast<std::size_t>(group)].path));
       return true;
     }
+    case Qt::Key_U: set_path(path_ == PathShown::kUpstream ? PathShown::kOff : PathShown::kUpstream); return true;
+    case Qt::Key_D: set_path(path_ == PathShown::kDownstream ? PathShown::kOff : PathShown::kDownstream); return true;
+    case Qt::Key_P: set_path(path_ == PathShown::kBoth ? PathShown::kOff : PathShown::kBoth); return true;
     case Qt::Key_Escape:
+      if (path_ != PathShown::kOff) {
+        set_path(PathShown::kOff);
+        return true;
+      }
       if (selected_.empty() && search_.isEmpty()) return false;
       set_search({});
       change_selection({});

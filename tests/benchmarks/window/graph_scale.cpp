@@ -1,5 +1,6 @@
-// Large graphs in the window: time from the click on a model to its painted graph, memory, and the time of a frame
-// while panning and zooming. A real window, a real engine.
+// Large graphs in the window: time from the click on a model to its painted graph, memory, the time of a frame while
+// panning and zooming, also with the path of a selection, and that of a change of the selection then. A real window, a
+// real engine.
 //
 //   graph_scale MODEL [FRAMES]     (the engine beside it, or named by QUANVAS_ENGINE)
 #include <cstdlib>
@@ -67,6 +68,20 @@ void measure_frames(GraphView& view, const char* when, int frames) {
   print_times((std::string("frame while zooming, ") + when).c_str(), zooms);
 }
 
+// Both directions from one node after the other.
+void measure_path(GraphView& view, int frames) {
+  view.set_path(PathShown::kBoth);
+  const auto& nodes = view.graph()->nodes();
+  std::vector<double> selections;
+  for (int i = 0; i < frames; ++i) {
+    const NodeId node = nodes[nodes.size() * static_cast<std::size_t>(i) / static_cast<std::size_t>(frames)].id;
+    selections.push_back(frame(view, [&] { view.set_selection({node}); }));
+  }
+  print_times("another node's path, all groups open", selections);
+  measure_frames(view, "path shown, all groups open", frames);
+  view.set_path(PathShown::kOff);
+}
+
 int run(int argc, char** argv) {
   TimedApplication app(argc, argv);
   Theme::instance().apply(theme_mode_from(QStringLiteral("light")));
@@ -113,6 +128,7 @@ int run(int argc, char** argv) {
     wait_for([&] { return laid_out || !view->layout_pending(); }, 120000);
     std::printf("all groups open: %lld ms\n", static_cast<long long>(timer.elapsed()));
     measure_frames(*view, "all groups open, all in view", frames);
+    measure_path(*view, frames);
     view->set_zoom(0.7);
     measure_frames(*view, "all groups open, readable", frames);
     std::printf("memory of the window: %.0f MB\n", memory());
