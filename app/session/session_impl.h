@@ -38,7 +38,6 @@ struct Session::Impl {
   void connect_engine();
   void connect_failed(const Error& error);
   void make_process();
-  void kill_process(const QString& reason, bool again = true);
   void adopt_engine(ClientPtr fresh, const EngineHello& hello, json fresh_catalog);
   void lose_engine(const QString& sentence, bool again);
   void check_connection();
@@ -103,11 +102,7 @@ struct Session::Impl {
   ClientPtr client;               // null while no engine is ready
   std::stop_source connecting;
   std::deque<std::chrono::steady_clock::time_point> starts;
-  struct Kill {
-    QString reason;               // replaces the signal's sentence
-    bool again = true;            // another start may help
-  };
-  std::optional<Kill> killed;     // we ended the process and wait for its end
+  bool unreachable = false;       // when it was looked at last
   std::map<std::string, std::string> versions;
   json catalog = json::object();
   QTimer watch;                   // looks after the connection
