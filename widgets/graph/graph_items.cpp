@@ -108,20 +108,24 @@ void CardItem::set_state(const CardState& state) {
 
 void CardItem::paint(QPainter* painter, const QStyleOptionGraphicsItem* option, QWidget*) {
   const double zoom = zoom_of(option, *painter);
-  painter->setOpacity(opacity_of(state_.fade, zoom));
   if (zoom < kZoomCard) {
-    paint_bar(*painter);
+    painter->translate(-pos());
+    paint_far(*painter);
+    painter->translate(pos());
     return;
   }
+  painter->setOpacity(opacity_of(state_.fade, zoom));
   paint_frame(*painter, zoom);
   if (zoom >= kZoomText) paint_text(*painter, zoom);
 }
 
-void CardItem::paint_bar(QPainter& painter) const {
-  double y = rect_.top();
+void CardItem::paint_far(QPainter& painter) const {
+  const QRectF rect = card_rect();
+  painter.setOpacity(opacity_of(state_.fade, 0));
+  double y = rect.top();
   for (const Mark& m : face_.marks) {
-    const double height = rect_.height() * m.share;
-    painter.fillRect(QRectF(rect_.left(), y, rect_.width(), height), mark_color(m));
+    const double height = rect.height() * m.share;
+    painter.fillRect(QRectF(rect.left(), y, rect.width(), height), mark_color(m));
     y += height;
   }
   if (!state_.selected && !state_.current) return;
@@ -129,7 +133,7 @@ void CardItem::paint_bar(QPainter& painter) const {
   pen.setCosmetic(true);
   painter.setPen(pen);
   painter.setBrush(Qt::NoBrush);
-  painter.drawRect(rect_);
+  painter.drawRect(rect);
 }
 
 void CardItem::paint_frame(QPainter& painter, double zoom) const {
@@ -258,17 +262,20 @@ void FrameItem::set_selected(bool selected) {
 }
 
 void FrameItem::paint(QPainter* painter, const QStyleOptionGraphicsItem* option, QWidget*) {
+  paint_at(*painter, zoom_of(option, *painter));
+}
+
+void FrameItem::paint_at(QPainter& painter, double zoom) const {
   const Colors& c = colors();
-  const double zoom = zoom_of(option, *painter);
   // Each level a little nearer to the panel's colour: depth without further lines.
-  painter->setBrush(mix(c.background, c.dark ? c.line : c.panel, std::min(0.75, (c.dark ? 0.12 : 0.3) * (depth_ + 1))));
+  painter.setBrush(mix(c.background, c.dark ? c.line : c.panel, std::min(0.75, (c.dark ? 0.12 : 0.3) * (depth_ + 1))));
   QPen pen(selected_ ? c.accent : c.line, 1);
   pen.setCosmetic(zoom < kZoomText);
-  painter->setPen(pen);
-  painter->drawPath(rounded(rect_, 8));
+  painter.setPen(pen);
+  painter.drawPath(rounded(rect_, 8));
   if (zoom < kZoomText) return;
-  draw_icon(*painter, QStringLiteral("chevron-down"), QPointF(8, 6), 14, c.muted);
-  draw_elided(*painter, text_font(11, QFont::DemiBold), c.muted, {26, 17}, rect_.width() - 34, title_, Qt::ElideMiddle);
+  draw_icon(painter, QStringLiteral("chevron-down"), QPointF(8, 6), 14, c.muted);
+  draw_elided(painter, text_font(11, QFont::DemiBold), c.muted, {26, 17}, rect_.width() - 34, title_, Qt::ElideMiddle);
 }
 
 void EdgeItem::set_route(const RoutedEdge& route, const QString& stub_from, const QString& stub_to) {
@@ -317,24 +324,27 @@ void EdgeItem::set_state(const EdgeState& state) {
 void EdgeItem::paint(QPainter* painter, const QStyleOptionGraphicsItem* option, QWidget*) {
   const Colors& c = colors();
   const double zoom = zoom_of(option, *painter);
-  const bool highlighted = state_.touches || state_.on_path;
   painter->setOpacity(opacity_of(state_.fade, zoom));
-  QPen pen(highlighted ? c.accent : c.edge, state_.on_path ? 2.6 : highlighted ? 2 : 1.4, stub_ ? Qt::DotLine : Qt::SolidLine,
-           Qt::RoundCap, Qt::RoundJoin);
   painter->setBrush(Qt::NoBrush);
   if (zoom < kZoomCard) {
-    pen.setWidthF(state_.on_path ? 2 : 1);
-    pen.setCosmetic(true);
-    painter->setPen(pen);
+    painter->setPen(far_pen());
     if (!stub_) painter->drawPolyline(points_);
     return;
   }
+  QPen pen(stands_out() ? c.accent : c.edge, state_.on_path ? 2.6 : state_.touches ? 2 : 1.4, stub_ ? Qt::DotLine : Qt::SolidLine,
+           Qt::RoundCap, Qt::RoundJoin);
   painter->setPen(pen);
   painter->drawPath(path_);
   pen.setStyle(Qt::SolidLine);
   painter->setPen(pen);
   painter->drawPath(arrow_);
   if (zoom >= kZoomText) paint_label(*painter);
+}
+
+QPen EdgeItem::far_pen() const {
+  QPen pen(stands_out() ? colors().accent : colors().edge, state_.on_path ? 2 : 1, Qt::SolidLine, Qt::RoundCap, Qt::RoundJoin);
+  pen.setCosmetic(true);
+  return pen;
 }
 
 void EdgeItem::paint_label(QPainter& painter) const {

@@ -7,6 +7,7 @@
 
 #include <QGraphicsItem>
 #include <QPainterPath>
+#include <QPen>
 #include <QPolygonF>
 
 #include "widgets/graph/card_face.h"
@@ -49,9 +50,10 @@ class CardItem : public QGraphicsItem {
   void set_state(const CardState& state);
   const CardState& state() const { return state_; }
   bool selected() const { return state_.selected; }
+  // As a bar, at its place in the scene: what is painted below kZoomCard.
+  void paint_far(QPainter& painter) const;
 
  private:
-  void paint_bar(QPainter& painter) const;
   void paint_frame(QPainter& painter, double zoom) const;
   void paint_edge(QPainter& painter, const QRectF& edge) const;
   void paint_text(QPainter& painter, double zoom) const;
@@ -77,6 +79,7 @@ class FrameItem : public QGraphicsItem {
 
   const std::string& group() const { return group_; }
   QRectF frame_rect() const { return rect_.translated(pos()); }
+  void paint_at(QPainter& painter, double zoom) const;
   void set_frame(const QSizeF& size, double header, const QString& title, int depth);
   void set_selected(bool selected);
 
@@ -103,6 +106,9 @@ class EdgeItem : public QGraphicsItem {
   void set_state(const EdgeState& state);
   const EdgeState& state() const { return state_; }
   bool is_stub() const { return stub_; }
+  bool stands_out() const { return state_.touches || state_.on_path; }
+  const QPolygonF& points() const { return points_; }
+  QPen far_pen() const;
 
  private:
   void paint_label(QPainter& painter) const;

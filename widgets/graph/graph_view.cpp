@@ -23,11 +23,13 @@ constexpr double kMargin = 18, kOverlayGap = 10, kMapMargin = 14;
 
 GraphView::GraphView(QWidget* parent)
     : QGraphicsView(parent),
+      prepared_(std::make_shared<PreparedGraph>()),
       band_(new QRubberBand(QRubberBand::Rectangle, viewport())),
       legend_(new Legend(this)),
       minimap_(new Minimap(this)),
       path_note_(new PathNote(this)),
       mailbox_(std::make_shared<Mailbox>()) {
+  laid_out_ = prepared_;
   mailbox_->view = this;
   setScene(new QGraphicsScene(this));
   // A thousand visible items move at once when a group opens: an index that is never rebuilt would be slower.
@@ -65,6 +67,11 @@ GraphView::~GraphView() {
 }
 
 void GraphView::set_graph(GraphPtr graph, const std::vector<Layer>& layers) {
+  auto prepared = graph ? prepare_graph(*graph, layers) : nullptr;
+  set_prepared(std::move(graph), std::move(prepared));
+}
+
+void GraphView::set_prepared(GraphPtr graph, PreparedGraphPtr prepared) {
   std::size_t kept = 0;
   if (graph && graph_)
     for (const Node& n : graph->nodes()) {
@@ -73,25 +80,25 @@ void GraphView::set_graph(GraphPtr graph, const std::vector<Layer>& layers) {
     }
   const bool same = graph && graph_ && graph->name() == graph_->name() && 2 * kept > graph->nodes().size();
   graph_ = std::move(graph);
-  content_ = graph_ ? make_content(*graph_, layers) : GraphContent{};
-  paths_ = GraphPaths(content_);
+  prepared_ = prepared ? std::move(prepared) : std::make_shared<PreparedGraph>();
+  paths_ = prepared_->paths;
   if (!same) {
     collapsed_.clear();
     visuals_.clear();
     current_ = kNoNode;
     search_.clear();
-    if (content_.layout.nodes.size() > kStartClosed)
-      for (const ScopeGroup& g : scope_groups(content_.layout))
+    if (content().layout.nodes.size() > kStartClosed)
+      for (const ScopeGroup& g : prepared_->groups)
         if (g.depth == 0) collapsed_.insert(g.path);
   }
   found_.clear();
   std::set<NodeId> selected;
   for (const NodeId id : selected_)
-    if (same && content_.find(id) != nullptr) selected.insert(id);
+    if (same && content().find(id) != nullptr) selected.insert(id);
   refresh_legend();  // the start position leaves its room
   relayout(same ? After::kKeep : After::kStart);
   change_selection(std::move(selected));
-  if (content_.find(current_) == nullptr) current_ = kNoNode;
+  if (content().find(current_) == nullptr) current_ = kNoNode;
   if (!search_.isEmpty()) set_search(search_);
 }
 
@@ -101,14 +108,34 @@ const NodeVisual& GraphView::visual(NodeId id) const {
   return it == visuals_.end() ? none : it->second;
 }
 
+struct GraphView::Changes {
+  std::vector<NodeId> nodes;
+  bool edges = false, legend = false;
+  void add(NodeId id, const NodeVisual& was, const NodeVisual& is) {
+    if (was == is) return;
+    nodes.push_back(id);
+    edges = edges || was.activation_chip != is.activation_chip || was.input_chip != is.input_chip;
+    legend = legend || was.weight_bits != is.weight_bits || was.activation_bits != is.activation_bits ||
+             was.weight_hatched != is.weight_hatched || was.activation_hatched != is.activation_hatched;
+  }
+};
+
 void GraphView::set_visuals(std::map<NodeId, NodeVisual> visuals) {
+  Changes changes;
+  for (const auto& [id, v] : visuals) changes.add(id, visual(id), v);
+  for (const auto& [id, v] : visuals_)
+    if (visuals.count(id) == 0) changes.add(id, v, {});
   visuals_ = std::move(visuals);
-  refresh_faces();
+  refresh_faces(changes);
 }
 
 void GraphView::update_visuals(const std::map<NodeId, NodeVisual>& visuals) {
-  for (const auto& [id, v] : visuals) visuals_[id] = v;
-  refresh_faces();
+  Changes changes;
+  for (const auto& [id, v] : visuals) {
+    changes.add(id, visual(id), v);
+    visuals_[id] = v;
+  }
+  refresh_faces(changes);
 }
 
 void GraphView::set_color_by(ColorBy measure) {
@@ -133,21 +160,39 @@ void GraphView::set_minimap_visible(bool visible) {
 
 void GraphView::refresh_card(CardItem& card) {
   if (card.group().empty()) {
-    if (const CardInfo* info = content_.find(card.node()))
-      card.set_face(face_of(*info, visual(card.node()), content_, options_));
+    if (const CardInfo* info = content().find(card.node()))
+      card.set_face(face_of(*info, visual(card.node()), content(), options_));
     return;
   }
   const auto it = group_index_.find(card.group());
   if (it != group_index_.end())
-    card.set_face(face_of(layout_.groups[static_cast<std::size_t>(it->second)], visuals_, content_, options_));
+    card.set_face(face_of(layout_.groups[static_cast<std::size_t>(it->second)], visuals_, content(), options_));
 }
 
 void GraphView::refresh_faces() {
-  for (const auto& [id, card] : node_cards_) refresh_card(*card);
-  for (const auto& [path, card] : group_cards_) refresh_card(*card);
-  refresh_edge_labels();
+  if (!items_are_old()) {
+    for (const auto& [id, card] : node_cards_) refresh_card(*card);
+    for (const auto& [path, card] : group_cards_) refresh_card(*card);
+    refresh_edge_labels();
+  }
   refresh_legend();
   refresh_minimap();
+}
+
+// Only the cards that show changed nodes, and what follows from them.
+void GraphView::refresh_faces(const Changes& changes) {
+  bool colors_changed = false;
+  std::set<CardItem*> cards;
+  for (const NodeId id : changes.nodes)
+    if (CardItem* card = shown_card(id)) cards.insert(card);
+  for (CardItem* card : cards) {
+    const std::vector<Mark> before = card->face().marks;
+    refresh_card(*card);
+    colors_changed = colors_changed || before != card->face().marks;
+  }
+  if (changes.edges && !items_are_old()) refresh_edge_labels();
+  if (changes.legend) refresh_legend();
+  if (colors_changed) refresh_minimap();
 }
 
 void GraphView::refresh_edge_labels() {
@@ -159,7 +204,7 @@ void GraphView::refresh_edge_labels() {
 QString GraphView::edge_label(const RoutedEdge& edge) const {
   QString label;
   for (std::size_t k = 0; k < edge.edges.size(); ++k) {
-    const LayoutEdge& e = content_.layout.edges[edge.edges[k]];
+    const LayoutEdge& e = content().layout.edges[edge.edges[k]];
     const QString& chip = visual(e.from).activation_chip;
     const QString text = chip.isEmpty() ? visual(e.to).input_chip : chip;
     if (k > 0 && text != label) return {};
@@ -169,7 +214,7 @@ QString GraphView::edge_label(const RoutedEdge& edge) const {
 }
 
 void GraphView::refresh_legend() {
-  legend_->set_entries(color_by_title(options_.color_by), legend_of(content_, visuals_, options_));
+  legend_->set_entries(color_by_title(options_.color_by), legend_of(content(), visuals_, options_));
   place_overlays();
 }
 
@@ -284,7 +329,7 @@ std::vector<NodeId> GraphView::selection() const {
 void GraphView::set_selection(const std::vector<NodeId>& nodes, bool reveal_first) {
   selected_.clear();
   for (const NodeId id : nodes)
-    if (id >= 0 && content_.find(id) != nullptr) selected_.insert(id);
+    if (id >= 0 && content().find(id) != nullptr) selected_.insert(id);
   if (!nodes.empty() && selected_.count(nodes.front()) > 0) current_ = nodes.front();
   follow_path();
   if (reveal_first && !nodes.empty()) reveal(nodes.front());
@@ -301,7 +346,7 @@ int GraphView::set_search(const QString& text) {
   search_ = text.trimmed();
   found_.clear();
   if (!search_.isEmpty())
-    for (const CardInfo& card : content_.cards)
+    for (const CardInfo& card : content().cards)
       if (matches(card)) found_.insert(card.id);
   refresh_states();
   return static_cast<int>(found_.size());
@@ -314,7 +359,7 @@ bool GraphView::matches(const CardInfo& card) const {
 
 NodeId GraphView::find_next(bool forward) {
   std::vector<NodeId> order;
-  for (const CardInfo& card : content_.cards)
+  for (const CardInfo& card : content().cards)
     if (card.id >= 0 && found_.count(card.id) > 0) order.push_back(card.id);
   if (order.empty()) return kNoNode;
   const auto it = std::find(order.begin(), order.end(), current_);

@@ -28,9 +28,8 @@
 #include "core/graph/layers.h"
 #include "core/graph/layout.h"
 #include "widgets/graph/card_face.h"
-#include "widgets/graph/graph_content.h"
-#include "widgets/graph/graph_paths.h"
 #include "widgets/graph/node_visual.h"
+#include "widgets/graph/prepared_graph.h"
 
 class QRubberBand;
 
@@ -54,11 +53,14 @@ class GraphView : public QGraphicsView {
   // Null empties the view. Selection, open groups and place are kept when the new graph has the same nodes (or
   // most of them: a pass folds some away). Above 600 nodes the outer groups start closed.
   void set_graph(GraphPtr graph, const std::vector<Layer>& layers);
+  // The same with what was made of it elsewhere (prepare_graph).
+  void set_prepared(GraphPtr graph, PreparedGraphPtr prepared);
   GraphPtr graph() const { return graph_; }
   // Replaces all visuals; only cards whose look changes are repainted. Unknown nodes are ignored.
   void set_visuals(std::map<NodeId, NodeVisual> visuals);
   // Replaces these only.
   void update_visuals(const std::map<NodeId, NodeVisual>& visuals);
+  const NodeVisual& visual(NodeId id) const;
 
   void set_color_by(ColorBy measure);
   ColorBy color_by() const { return options_.color_by; }
@@ -126,15 +128,20 @@ class GraphView : public QGraphicsView {
   void focusInEvent(QFocusEvent* event) override;
   void focusOutEvent(QFocusEvent* event) override;
   bool viewportEvent(QEvent* event) override;
+  void paintEvent(QPaintEvent* event) override;
 
  private:
+  struct Changes;
   struct Mailbox;
   enum class Drag { kNone, kPan, kBand };
   enum class After { kKeep, kStart, kAnchor };
 
+  const GraphContent& content() const { return prepared_->content; }
+  bool items_are_old() const { return laid_out_ != prepared_; }
+
   // layout
   void relayout(After after, const std::string& anchor_group = {});
-  void start_worker(LayoutInput input);
+  void start_worker();
   void take_layout(LayoutResult result);
   void place_cards();
   void place_frames();
@@ -147,6 +154,7 @@ class GraphView : public QGraphicsView {
 
   // looks
   void refresh_faces();
+  void refresh_faces(const Changes& changes);
   void refresh_card(CardItem& card);
   void refresh_states();
   Fade fade_of(bool found, bool on_path) const;
@@ -161,7 +169,7 @@ class GraphView : public QGraphicsView {
   QRectF room(double width, double height, bool with_minimap) const;
   void show_at(double zoom, const QPointF& scene, const QPointF& at);
   void apply_theme();
-  const NodeVisual& visual(NodeId id) const;
+  void paint_far(QPainter& painter, const QRectF& seen) const;
   QString end_name(const RoutedEdge& edge, bool from) const;
 
   // selection and movement
@@ -185,7 +193,8 @@ class GraphView : public QGraphicsView {
   void pan_by(const QPoint& delta);
 
   GraphPtr graph_;
-  GraphContent content_;
+  PreparedGraphPtr prepared_;                               // of graph_; never null
+  PreparedGraphPtr laid_out_;                               // of the items; another one until its layout has come
   std::map<NodeId, NodeVisual> visuals_;
   FaceOptions options_;
   std::set<std::string> collapsed_;

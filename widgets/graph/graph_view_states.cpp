@@ -27,12 +27,13 @@ Fade GraphView::fade_of(bool found, bool on_path) const {
 }
 
 void GraphView::refresh_states() {
+  if (items_are_old()) return;
   // The ring of the current node says nothing where it is the whole selection.
   const bool focus = hasFocus() && !(selected_.size() == 1 && selected_.count(current_) > 0);
   const bool followed = paths_.followed();
   const auto on_path = [&](NodeId id) {
-    const auto it = content_.index.find(id);
-    return followed && it != content_.index.end() && paths_.on_path(it->second);
+    const auto it = content().index.find(id);
+    return followed && it != content().index.end() && paths_.on_path(it->second);
   };
   for (const auto& [id, card] : node_cards_) {
     const bool path = on_path(id);
@@ -51,7 +52,7 @@ void GraphView::refresh_states() {
   for (std::size_t e = 0; e < edges_.size(); ++e) {
     EdgeState state;
     for (const std::size_t k : layout_.edges[e].edges) {
-      const LayoutEdge& l = content_.layout.edges[k];
+      const LayoutEdge& l = content().layout.edges[k];
       state.on_path = state.on_path || (followed && paths_.edge_on_path(k));
       state.touches = state.touches || (!followed && (selected_.count(l.from) > 0 || selected_.count(l.to) > 0));
     }
@@ -73,7 +74,7 @@ void GraphView::follow_path() {
   std::vector<std::uint32_t> cards;
   if (path_ != PathShown::kOff)
     for (const NodeId id : selected_)
-      if (const auto it = content_.index.find(id); it != content_.index.end()) cards.push_back(static_cast<std::uint32_t>(it->second));
+      if (const auto it = content().index.find(id); it != content().index.end()) cards.push_back(static_cast<std::uint32_t>(it->second));
   paths_.follow(cards, path_);
   refresh_states();
   if (!before && path_ == PathShown::kOff) return;
@@ -85,7 +86,7 @@ void GraphView::follow_path() {
 
 QString GraphView::path_sentence() const {
   if (!paths_.followed()) return path_ == PathShown::kOff || !graph_ ? QString() : tr("Select a node to see its path");
-  const CardInfo* first = content_.find(*selected_.begin());
+  const CardInfo* first = content().find(*selected_.begin());
   const bool one = selected_.size() == 1;
   const QString what = one && first != nullptr ? shortened(first->name) : tr("%1 selected nodes").arg(count_text(static_cast<double>(selected_.size())));
   const QString before = counted(paths_.upstream(), tr("1 node"), tr("%1 nodes"));
@@ -99,9 +100,9 @@ QString GraphView::path_sentence() const {
 }
 
 void GraphView::describe_current() {
-  const CardInfo* card = content_.find(current_);
+  const CardInfo* card = content().find(current_);
   if (card == nullptr) return;
-  QStringList parts = {spoken(*card, visual(current_), options_.error), tr("%1 of %2").arg(content_.index.at(current_) + 1).arg(content_.cards.size())};
+  QStringList parts = {spoken(*card, visual(current_), options_.error), tr("%1 of %2").arg(content().index.at(current_) + 1).arg(content().cards.size())};
   if (paths_.followed()) parts << path_sentence();
   setAccessibleDescription(parts.join(QStringLiteral(", ")));
   QAccessibleEvent event(this, QAccessible::DescriptionChanged);
