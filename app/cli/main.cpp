@@ -5,6 +5,7 @@
 #include "app/cli/presets.h"
 #include "app/cli/print.h"
 #include "app/cli/tensor.h"
+#include "app/cli/trust.h"
 #include "app/engine/launch.h"
 #include "core/base/guarded.h"
 
@@ -16,6 +17,8 @@ int main(int argc, char** argv) {
     return quanvas::cli::finish(quanvas::guarded("", [&] { return quanvas::cli::tensor(options); }), options, false);
   if (options.verb == "presets")
     return quanvas::cli::finish(quanvas::guarded("", [&] { return quanvas::cli::presets(options); }), options, false);
+  if (options.verb == "trust")
+    return quanvas::cli::finish(quanvas::guarded("", [&] { return quanvas::cli::trust(options); }), options, false);
   const auto entry = quanvas::load_runtime("quanvas_cli_main");
   if (!entry) {
     std::fprintf(stderr, "quanvas-cli: %s\n", entry.error().text().c_str());

@@ -207,6 +207,10 @@ void add_verbs(CLI::App& app, Options& o) {
   auto* presets = verb(app, "presets", "Named quantizers, for 'preset' in recipes and 'tensor --spec'");
   presets->add_option("--filter", o.filter, "Only those whose name or description contains this")->type_name("TEXT");
 
+  auto* trust = verb(app, "trust", "Files whose code may run (--trust, TorchScript); take that back");
+  trust->add_option("--revoke", o.revoke, "Take it back: path of the file, or 8 or more first characters of its hash")->type_name("FILE|HASH");
+  trust->add_flag("--revoke-all", o.revoke_all, "Take it back for all files");
+
   verb(app, "catalog", "Plug-ins with their options, presets, built-in recipes");
 }
 

@@ -70,6 +70,10 @@ struct Options {
   // presets
   std::string filter;
 
+  // trust
+  std::vector<std::string> revoke;  // hashes or their beginnings, or paths
+  bool revoke_all = false;
+
   // tensor
   std::string spec, in, codes, scale_out, zero_point_out;
   std::string kind = "weight", layer = "linear";

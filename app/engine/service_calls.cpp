@@ -5,6 +5,7 @@
 #include "core/base/guarded.h"
 #include "core/protocol/protocol.h"
 #include "core/protocol/wire.h"
+#include "core/report/trusted_models.h"
 
 namespace quanvas {
 namespace {
@@ -131,6 +132,22 @@ grpc::Status ServiceCalls::GetValue(Context*, const protocol::KeyValue* request,
     QUANVAS_TRY(auto text, bench->value(request->key()));
     reply->set_key(request->key());
     reply->set_value(std::move(text));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::GetTrust(Context*, const Empty*, Json* reply) {
+  return answer("GetTrust", [&]() -> Status {
+    reply->set_text(to_json_text(trusted_models()));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::RevokeTrust(Context*, const Json* request, Json* reply) {
+  return answer("RevokeTrust", [&]() -> Status {
+    QUANVAS_TRY(const auto hashes, from_json_text<std::vector<std::string>>(request->text(), "hashes"));
+    for (const std::string& hash : hashes) QUANVAS_CHECK(revoke_trust(hash));
+    reply->set_text(to_json_text(trusted_models()));
     return {};
   });
 }

@@ -36,6 +36,8 @@ class ServiceCalls final : public protocol::Engine::Service {
   grpc::Status SetValue(Context*, const protocol::KeyValue*, Empty*) override;
   grpc::Status GetValue(Context*, const protocol::KeyValue*, protocol::KeyValue*) override;
   grpc::Status SaveCopy(Context*, const protocol::PathRequest*, Empty*) override;
+  grpc::Status GetTrust(Context*, const Empty*, Json*) override;
+  grpc::Status RevokeTrust(Context*, const Json*, Json*) override;
   grpc::Status GetLayerFacts(Context*, const protocol::LayerFactsRequest*, grpc::ServerWriter<Json>*) override;
   grpc::Status GetHistogram(Context*, const protocol::HistogramRequest*, Json*) override;
   grpc::Status CheckExport(Context*, const protocol::CheckExportRequest*, Json*) override;

@@ -140,11 +140,13 @@ Result<std::string> EngineClient::drain(grpc::ClientReader<protocol::JobEvent>& 
 
 Result<protocol::OpenedProject> EngineClient::open(const std::string& path,
                                                    const ImportOptions& import,
-                                                   const JobEvents& events, std::stop_token stop) {
+                                                   const JobEvents& events, std::stop_token stop,
+                                                   const std::string& project_path) {
   Call call(*this);
   std::stop_callback cancel(stop, [&] { call.context.TryCancel(); });
   protocol::OpenRequest request;
   request.set_path(path);
+  request.set_project_path(project_path);
   if (!(import == ImportOptions{})) request.set_import(to_json_value(import).dump());
   const auto reader = stub_->Open(&call.context, request);
   QUANVAS_TRY(const auto text, drain(*reader, events, "the opening of '" + path + "'"));
@@ -198,6 +200,21 @@ Status EngineClient::save_copy(const std::string& path) {
   request.set_path(path);
   protocol::Empty reply;
   return finish(stub_->SaveCopy(&call.context, request, &reply), "the copy to '" + path + "'");
+}
+
+Result<std::vector<TrustedModel>> EngineClient::trust() {
+  Call call(*this);
+  protocol::Json reply;
+  QUANVAS_CHECK(finish(stub_->GetTrust(&call.context, {}, &reply), "the list of trusted files"));
+  return from_json_text<std::vector<TrustedModel>>(reply.text());
+}
+
+Result<std::vector<TrustedModel>> EngineClient::revoke_trust(const std::vector<std::string>& hashes) {
+  Call call(*this);
+  protocol::Json request, reply;
+  request.set_text(to_json_text(hashes));
+  QUANVAS_CHECK(finish(stub_->RevokeTrust(&call.context, request, &reply), "taking back the trust"));
+  return from_json_text<std::vector<TrustedModel>>(reply.text());
 }
 
 Status EngineClient::layer_facts(const Recipe& recipe, const std::vector<NodeId>& nodes,

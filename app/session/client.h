@@ -19,6 +19,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "core/protocol/wire.h"
+#include "core/report/trusted_models.h"
 #include "engine.grpc.pb.h"
 
 namespace quanvas {
@@ -45,13 +46,16 @@ class EngineClient {
   Result<EngineHello> hello();
   Result<json> catalog();
   Result<protocol::OpenedProject> open(const std::string& path, const ImportOptions& import,
-                                       const JobEvents& events, std::stop_token stop);
+                                       const JobEvents& events, std::stop_token stop,
+                                       const std::string& project_path = {});
   Result<ProjectState> state();
   Result<std::vector<Run>> runs();
   Status set_recipe(const Recipe& recipe, const std::string& label, std::chrono::milliseconds patience);
   Result<ProjectState> set_data(const DataSettings& data);
   Status set_value(const std::string& key, const std::string& text);
   Status save_copy(const std::string& path);
+  Result<std::vector<TrustedModel>> trust();
+  Result<std::vector<TrustedModel>> revoke_trust(const std::vector<std::string>& hashes);
   // Calls `each` per layer, in the order of `nodes`.
   Status layer_facts(const Recipe& recipe, const std::vector<NodeId>& nodes,
                      const std::function<void(LayerFacts)>& each);

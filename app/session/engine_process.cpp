@@ -95,11 +95,15 @@ void EngineProcess::start() {
   static int windows = 0;
   socket_ = QStringLiteral("%1/engine-%2-%3.sock").arg(folder).arg(pid).arg(++windows);
   messages_.clear();
+  killed_.reset();
   process_.start(program(), {QStringLiteral("--listen"), QString::fromStdString(address()),
                              QStringLiteral("--with-parent"), QString::number(pid)});
 }
 
-void EngineProcess::kill() { process_.kill(); }
+void EngineProcess::kill(const QString& reason, bool again) {
+  if (!killed_) killed_ = Killed{reason, again};
+  process_.kill();
+}
 
 std::string EngineProcess::address() const { return "unix:" + socket_.toStdString(); }
 
@@ -111,6 +115,10 @@ void EngineProcess::read_messages() {
 
 void EngineProcess::on_finished(int code, QProcess::ExitStatus status) {
   read_messages();
+  if (const auto by_us = std::exchange(killed_, std::nullopt)) {
+    Q_EMIT ended(by_us->reason, by_us->again);
+    return;
+  }
   Q_EMIT ended(describe_end(code, status, messages_), status == QProcess::CrashExit || code == 0);
 }
 

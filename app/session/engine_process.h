@@ -1,7 +1,7 @@
 // Quanvas - an engine of our own: the process quanvas-engine with a private socket. GUI thread.
 #pragma once
 
-#include <functional>
+#include <optional>
 #include <string>
 
 #include <QObject>
@@ -22,7 +22,9 @@ class EngineProcess : public QObject {
   static QString program();
 
   void start();
-  void kill();                  // SIGKILL: for a job that does not stop
+  // SIGKILL. ended() then says this reason and not that it was killed; of several the first, which is the cause of those
+  // that follow: an engine that is being killed does not answer either.
+  void kill(const QString& reason, bool again = true);
   bool is_running() const { return process_.state() != QProcess::NotRunning; }
   std::string address() const;  // of the process started last
 
@@ -38,6 +40,11 @@ class EngineProcess : public QObject {
   QProcess process_;
   QString socket_;
   QByteArray messages_;  // the last of what it wrote to its standard error
+  struct Killed {
+    QString reason;
+    bool again = true;
+  };
+  std::optional<Killed> killed_;  // by us; its end has not been noticed yet
 };
 
 // "The engine was killed (signal 9). The system does that when memory runs out."

@@ -39,6 +39,8 @@ bool Session::engine_is_ready() const { return impl_->client != nullptr; }
 bool Session::engine_is_remote() const { return impl_->remote; }
 GraphPtr Session::graph() const { return impl_->graph; }
 const std::vector<Layer>& Session::layers() const { return impl_->layers; }
+void Session::set_preparation(Preparation preparation) { impl_->preparation = std::move(preparation); }
+std::shared_ptr<void> Session::take_prepared() { return std::exchange(impl_->prepared, nullptr); }
 const ProjectState& Session::state() const { return impl_->state; }
 const Recipe& Session::recipe() const { return impl_->recipe; }
 const Plan& Session::plan() const { return impl_->plan; }
@@ -72,7 +74,13 @@ bool Session::run_is_stale(const Run& run) const {
   return content(run.recipe) != content(impl_->recipe);
 }
 
-void Session::open(const QString& path, const ImportOptions& import) { impl_->open(path, import); }
+void Session::open(const QString& path, const ImportOptions& import, const QString& project) { impl_->open(path, import, project); }
+void Session::request_trust() { impl_->ask_trust(std::nullopt); }
+void Session::revoke_trust(const QStringList& hashes) {
+  std::vector<std::string> list;
+  for (const QString& hash : hashes) list.push_back(hash.toStdString());
+  impl_->ask_trust(list);
+}
 
 void Session::save_copy(const QString& path) {
   impl_->after_edits([impl = impl_.get(), path] {

@@ -7,6 +7,7 @@
 // reopened = true); edits that it had not confirmed are sent again.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,6 +23,7 @@
 #include "core/graph/layers.h"
 #include "core/recipe/plan.h"
 #include "core/report/report.h"
+#include "core/report/trusted_models.h"
 #include "core/workflow/workbench.h"
 
 namespace quanvas {
@@ -68,10 +70,17 @@ class Session : public QObject {
   // the next edit and every few seconds.
   QString unstored() const;
 
+  // What views need of a project is made beside the GUI thread: called on a thread of the session's once a project is
+  // open, before project_opened says so, with what will be shown. take_prepared() is its answer for the open project, once.
+  using Preparation = std::function<std::shared_ptr<void>(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan)>;
+  void set_preparation(Preparation preparation);
+  std::shared_ptr<void> take_prepared();
+
   // --- intents ---
   // Project or model; a local file is uploaded to a remote engine. import: how the model is read from now on; what is
   // empty in it: as last time. A model whose code must be trusted first answers with trust_wanted.
-  void open(const QString& path, const ImportOptions& import = {});
+  // project: file of the engine's machine to open the model (on it, too) with, instead of the model's own.
+  void open(const QString& path, const ImportOptions& import = {}, const QString& project = {});
   void save_copy(const QString& path);
   // Undoable, one step; merge_key not empty: consecutive edits of the same key merge (drags, spin boxes).
   void edit_recipe(const Recipe& after, const QString& label, const QString& merge_key = {});
@@ -85,6 +94,9 @@ class Session : public QObject {
   void set_value(const QString& key, const QString& text);
   void request_facts(const std::vector<NodeId>& nodes);         // answers: facts_changed
   void request_histogram(const Site& site, int bins);           // answer: histogram_ready
+  // Files whose code the engine's user has let run; both answer with trust_listed or trust_failed.
+  void request_trust();
+  void revoke_trust(const QStringList& hashes);
   void check_export(const QString& target);                     // answer: export_checked
   QString start_calibrate();
   QString start_evaluate_float();
@@ -99,6 +111,8 @@ class Session : public QObject {
   void engine_lost(const QString& sentence);
   void open_failed(const QString& path, const QString& sentence);
   void trust_wanted(const QString& path, const QString& sentence);  // nothing was opened
+  void trust_listed(const std::vector<quanvas::TrustedModel>& models);
+  void trust_failed(const QString& sentence);
   void open_progress(const QString& text, double fraction);
   void project_opened(bool reopened);
   void state_changed();                        // data, calibration, read-only ...

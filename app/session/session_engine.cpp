@@ -31,16 +31,7 @@ Session::Impl::Impl(Session* session, const QString& address)
 
 void Session::Impl::make_process() {
   process = std::make_unique<EngineProcess>();
-  QObject::connect(process.get(), &EngineProcess::ended, q, [this](const QString& sentence, bool again) {
-    const auto by_us = std::exchange(killed, {});
-    lose_engine(by_us ? by_us->reason : sentence, by_us ? by_us->again : again);
-  });
-}
-
-// Its end is reported when it comes: nothing here waits for it.
-void Session::Impl::kill_process(const QString& reason, bool again) {
-  killed = Kill{reason, again};
-  process->kill();
+  QObject::connect(process.get(), &EngineProcess::ended, q, [this](const QString& sentence, bool again) { lose_engine(sentence, again); });
 }
 
 Session::Impl::~Impl() {
@@ -52,7 +43,7 @@ Session::Impl::~Impl() {
   opening.request_stop();
   (void)flush_edits_now();
   if (client) client->abort();
-  if (!client && process) process->kill();  // it may hang in its start; nobody waits for it
+  if (!client && process) process->kill({});  // it may hang in its start; nobody waits for it
   job_threads.clear();  // joins; their calls have been aborted
 }
 
@@ -103,11 +94,12 @@ void Session::Impl::connect_failed(const Error& error) {
   // An engine that died meanwhile is reported with the reason of its end, which says more.
   if (!process->is_running()) return;
   // Another release is another release when it is started again, too.
-  kill_process(to_text(error), /*again=*/error.code != ErrorCode::kUnsupported);
+  process->kill(to_text(error), /*again=*/error.code != ErrorCode::kUnsupported);
 }
 
 void Session::Impl::adopt_engine(ClientPtr fresh, const EngineHello& hello, json fresh_catalog) {
   client = std::move(fresh);
+  unreachable = false;
   versions = hello.versions;
   catalog = std::move(fresh_catalog);
   for (const auto& warning : hello.warnings) add_issue({Severity::kWarning, "engine", warning, {}});
@@ -121,11 +113,16 @@ void Session::Impl::adopt_engine(ClientPtr fresh, const EngineHello& hello, json
 }
 
 void Session::Impl::check_connection() {
-  if (!client || (client->is_connected() && !client->lost())) return;
+  if (!client) return;
+  if (client->is_connected() && !client->lost()) {
+    unreachable = false;
+    return;
+  }
   if (remote) return lose_engine(QStringLiteral("The connection to the engine at %1 was lost.").arg(given_address), true);
-  // The process lives but does not answer: it cannot be used any more.
-  if (!process->is_running()) return;
-  kill_process(QStringLiteral("The engine did not answer any more and was ended."));
+  // The process lives but does not answer: it cannot be used any more. Or it has died, and that is about to be told
+  // with the reason, so it gets until the next look.
+  if (!std::exchange(unreachable, true) || !process->is_running()) return;
+  process->kill(QStringLiteral("The engine did not answer any more and was ended."));
 }
 
 bool Session::Impl::is_loss(const ClientPtr& asked, const Error& error) {

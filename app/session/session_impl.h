@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <unordered_set>
 
 #include <QElapsedTimer>
 #include <QTimer>
@@ -38,7 +39,6 @@ struct Session::Impl {
   void connect_engine();
   void connect_failed(const Error& error);
   void make_process();
-  void kill_process(const QString& reason, bool again = true);
   void adopt_engine(ClientPtr fresh, const EngineHello& hello, json fresh_catalog);
   void lose_engine(const QString& sentence, bool again);
   void check_connection();
@@ -46,13 +46,15 @@ struct Session::Impl {
   bool is_loss(const ClientPtr& asked, const Error& error);
 
   // session_open.cpp
-  void open(const QString& path, const ImportOptions& import);
+  void open(const QString& path, const ImportOptions& import, const QString& project);
   void open_wanted();
   bool opening_another() const { return !opening_path.isEmpty() && !reopening; }
   bool left_alone(const std::string& what);  // true: another one is being opened, which was said
   bool is_ours(const ProjectState& answer) const;  // of the project that is shown, not of one opened meanwhile
-  void send_open(const QString& path, bool again, const ImportOptions& import = {});
-  void adopt_project(const QString& path, protocol::OpenedProject opened, bool again);
+  void send_open(const QString& path, bool again, const ImportOptions& import = {}, const QString& project = {});
+  struct Opened;
+  static Result<std::shared_ptr<Opened>> make_ready(protocol::OpenedProject project, const Recipe* keep, const Preparation& preparation);
+  void adopt_project(const QString& path, Opened& opened, bool again);
   void restore_history(const std::vector<RecipeEdit>& edits);
   void set_state(ProjectState fresh);
   void add_issue(Issue issue);
@@ -74,6 +76,7 @@ struct Session::Impl {
   void ask_facts(const std::vector<NodeId>& nodes);
   void send_facts();
   void take_facts(const std::vector<LayerFacts>& answers, std::uint64_t asked_at);
+  void ask_trust(const std::optional<std::vector<std::string>>& revoke);
   void ask_histogram(const Site& site, int bins);
   void send_histogram();
   void mark_changed(const std::vector<NodeId>& nodes);
@@ -103,11 +106,7 @@ struct Session::Impl {
   ClientPtr client;               // null while no engine is ready
   std::stop_source connecting;
   std::deque<std::chrono::steady_clock::time_point> starts;
-  struct Kill {
-    QString reason;               // replaces the signal's sentence
-    bool again = true;            // another start may help
-  };
-  std::optional<Kill> killed;     // we ended the process and wait for its end
+  bool unreachable = false;       // when it was looked at last
   std::map<std::string, std::string> versions;
   json catalog = json::object();
   QTimer watch;                   // looks after the connection
@@ -115,6 +114,7 @@ struct Session::Impl {
   // project
   QString wanted_path;            // asked for, not opened yet
   ImportOptions wanted_import;    // of it
+  QString wanted_project;         // for it
   QString opening_path;           // sent to the engine
   bool reopening = false;         // opening_path is the project that we show already
   std::stop_source opening;
@@ -122,6 +122,9 @@ struct Session::Impl {
   QString project_path;           // what a restarted engine opens
   GraphPtr graph;
   std::vector<Layer> layers;
+  std::unordered_set<NodeId> layer_nodes;  // of them
+  Preparation preparation;
+  std::shared_ptr<void> prepared;
   ProjectState state;
   Recipe recipe;
   Plan plan;

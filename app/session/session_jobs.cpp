@@ -236,9 +236,9 @@ void Session::Impl::watch_stopping(const QString& id, const ClientPtr& asked) {
 
 void Session::Impl::end_by_force(const JobStatus& job) {
   if (!process) return;
-  kill_process(QStringLiteral("'%1' did not stop within %2 s, so the engine was started again.")
-                   .arg(job.title)
-                   .arg(kStopPatienceMs / 1000));
+  process->kill(QStringLiteral("'%1' did not stop within %2 s, so the engine was started again.")
+                    .arg(job.title)
+                    .arg(kStopPatienceMs / 1000));
 }
 
 QString Session::start_calibrate() { return impl_->start_job("calibrate", tr("Calibrate"), json::object()); }

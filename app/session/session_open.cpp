@@ -61,24 +61,26 @@ History history_of(const std::vector<RecipeEdit>& edits) {
 
 }  // namespace
 
-void Session::Impl::open(const QString& path, const ImportOptions& import) {
+void Session::Impl::open(const QString& path, const ImportOptions& import, const QString& project) {
   wanted_path = path;
+  wanted_project = project;
   wanted_import = import;
   // Edits of the project that is open go to it before it is left.
   if (client && !reopening) after_edits([this] { open_wanted(); });
 }
 
 void Session::Impl::open_wanted() {
-  if (!wanted_path.isEmpty()) send_open(std::exchange(wanted_path, {}), false, std::exchange(wanted_import, {}));
+  if (!wanted_path.isEmpty())
+    send_open(std::exchange(wanted_path, {}), false, std::exchange(wanted_import, {}), std::exchange(wanted_project, {}));
 }
 
-void Session::Impl::send_open(const QString& path, bool again, const ImportOptions& import) {
+void Session::Impl::send_open(const QString& path, bool again, const ImportOptions& import, const QString& project) {
   opening.request_stop();
   opening = std::stop_source();
   opening_path = path;
   reopening = again;
-  const bool upload = remote && !again && needs_upload(path);
-  link_lane.post([this, path, again, upload, import, asked = client, stop = opening.get_token()] {
+  const bool upload = remote && !again && project.isEmpty() && needs_upload(path);
+  link_lane.post([this, path, project, again, upload, import, asked = client, stop = opening.get_token(), prepare = preparation, kept = recipe] {
     JobEvents events;
     events.progress = [this, stop](const Progress& p) {
       on_gui([this, p, stop] {
@@ -87,20 +89,21 @@ void Session::Impl::send_open(const QString& path, bool again, const ImportOptio
         Q_EMIT q->open_progress(QString::fromStdString(text), p.fraction);
       });
     };
-    const auto opened = [&]() -> Result<protocol::OpenedProject> {
+    const auto opened = [&]() -> Result<std::shared_ptr<Opened>> {
       if (stop.stop_requested()) return fail(ErrorCode::kCancelled, "Stopped on request.");
       std::string there = path.toStdString();
       if (upload) {
         QUANVAS_TRY(there, asked->upload(there, stop));
       }
-      return asked->open(there, import, events, stop);
+      QUANVAS_TRY(auto project, asked->open(there, import, events, stop, project.toStdString()));
+      return make_ready(std::move(project), again ? &kept : nullptr, prepare);
     }();
     on_gui([this, path, again, opened, asked, stop] {
       if (stop.stop_requested()) return;  // a newer one is on its way, or the engine is gone
       if (!opened && is_loss(asked, opened.error())) return;
       opening_path.clear();
       reopening = false;
-      if (opened) return adopt_project(path, *opened, again);
+      if (opened) return adopt_project(path, **opened, again);
       if (opened.error().code == ErrorCode::kNeedsTrust) Q_EMIT q->trust_wanted(path, to_text(opened.error()));
       else Q_EMIT q->open_failed(path, to_text(opened.error()));
       send_edits();  // the project that was open before still is
@@ -110,16 +113,46 @@ void Session::Impl::send_open(const QString& path, bool again, const ImportOptio
   });
 }
 
-void Session::Impl::adopt_project(const QString& path, protocol::OpenedProject opened, bool again) {
-  auto fresh_plan = resolve(*opened.graph, again ? recipe : opened.state.recipe, PresetLibrary::builtin());
-  if (!fresh_plan) {
-    Q_EMIT q->open_failed(path, to_text(fresh_plan.error()));
-    return;
+// Everything of a project that takes a while for large networks, made on the lane's thread.
+struct Session::Impl::Opened {
+  protocol::OpenedProject project;
+  std::vector<Layer> layers;
+  std::unordered_set<NodeId> layer_nodes;
+  Recipe recipe;   // the plan's
+  Plan plan;
+  std::shared_ptr<void> prepared;
+};
+
+// keep: the recipe that the window goes on with instead of the project's.
+Result<std::shared_ptr<Session::Impl::Opened>> Session::Impl::make_ready(protocol::OpenedProject project, const Recipe* keep,
+                                                                         const Preparation& preparation) {
+  auto out = std::make_shared<Opened>();
+  out->project = std::move(project);
+  const Graph& graph = *out->project.graph;
+  out->recipe = keep ? *keep : out->project.state.recipe;
+  QUANVAS_TRY(out->plan, resolve(graph, out->recipe, PresetLibrary::builtin()));
+  out->layers = find_layers(graph);
+  for (const Layer& layer : out->layers) out->layer_nodes.insert(layer.node);
+  if (preparation) out->prepared = preparation(graph, out->layers, out->plan);
+  return out;
+}
+
+void Session::Impl::adopt_project(const QString& path, Opened& ready, bool again) {
+  auto& opened = ready.project;
+  if (again && !(ready.recipe == recipe)) {  // edited meanwhile
+    auto fresh_plan = resolve(*opened.graph, recipe, PresetLibrary::builtin());
+    if (!fresh_plan) {
+      Q_EMIT q->open_failed(path, to_text(fresh_plan.error()));
+      return;
+    }
+    ready.plan = std::move(*fresh_plan);
   }
   graph = opened.graph;
-  layers = find_layers(*graph);
+  layers = std::move(ready.layers);
+  layer_nodes = std::move(ready.layer_nodes);
+  prepared = std::move(ready.prepared);
   runs = std::move(opened.runs);
-  plan = std::move(*fresh_plan);
+  plan = std::move(ready.plan);
   has_project = true;
   project_path = QString::fromStdString(opened.state.project_path);
   if (!again) {

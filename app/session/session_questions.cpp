@@ -28,9 +28,9 @@ void Session::Impl::mark_changed(const std::vector<NodeId>& nodes) {
 void Session::Impl::ask_facts(const std::vector<NodeId>& nodes) {
   if (!has_project) return;
   std::vector<NodeId> fresh;
+  std::unordered_set<NodeId> known;
   for (const NodeId node : nodes)
-    if (find_layer(layers, node) && std::find(fresh.begin(), fresh.end(), node) == fresh.end()) fresh.push_back(node);
-  const std::set<NodeId> known(fresh.begin(), fresh.end());
+    if (layer_nodes.count(node) > 0 && known.insert(node).second) fresh.push_back(node);
   std::erase_if(wanted_facts, [&](NodeId node) { return known.count(node) > 0; });
   wanted_facts.insert(wanted_facts.end(), fresh.rbegin(), fresh.rend());  // asked last, answered first
   send_facts();
@@ -81,12 +81,27 @@ void Session::Impl::send_facts() {
 void Session::Impl::take_facts(const std::vector<LayerFacts>& answers, std::uint64_t asked_at) {
   std::vector<NodeId> nodes;
   for (const auto& answer : answers) {
-    if (!find_layer(layers, answer.node)) continue;
+    if (layer_nodes.count(answer.node) == 0) continue;
     facts[answer.node] = answer;
     answered_at[answer.node] = asked_at;
     nodes.push_back(answer.node);
   }
   if (!nodes.empty()) Q_EMIT q->facts_changed(nodes);
+}
+
+void Session::Impl::ask_trust(const std::optional<std::vector<std::string>>& revoke) {
+  if (!client) {
+    Q_EMIT q->trust_failed(QStringLiteral("The engine is not ready."));
+    return;
+  }
+  control_lane.post([this, asked = client, revoke] {
+    const auto models = revoke ? asked->revoke_trust(*revoke) : asked->trust();
+    on_gui([this, asked, models] {
+      if (asked != client) return;
+      if (models) Q_EMIT q->trust_listed(*models);
+      else if (!is_loss(asked, models.error())) Q_EMIT q->trust_failed(to_text(models.error()));
+    });
+  });
 }
 
 void Session::Impl::ask_histogram(const Site& site, int bins) {

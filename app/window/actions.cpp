@@ -8,7 +8,7 @@ namespace quanvas {
 namespace {
 
 struct Row {
-  const char* menu;      // where it stands; rows of a menu follow each other
+  const char* menu;      // where it stands; rows of a menu follow each other. ">name": in that submenu of the menu above
   const char* id;        // "-": separator; ">name": submenu
   const char* title;
   const char* shortcut;
@@ -39,6 +39,11 @@ const Row kRows[] = {
     {T("&View"), "cumulative", T("Cumulative &error on the cards"), "", "", T("Error of the newest run with the whole network quantized, instead of each layer alone")},
     {T("&View"), ">theme", T("&Theme"), "", "", ""},
     {T("&View"), "-", "", "", "", ""},
+    {T("&View"), ">path", T("&Path of the selection"), "", "", ""},
+    {">path", "path-off", T("&No path"), "", "", ""},
+    {">path", "path-upstream", T("Path &upstream"), "U", "", T("What the selected nodes depend on stands out")},
+    {">path", "path-downstream", T("Path &downstream"), "D", "", T("What depends on the selected nodes stands out")},
+    {">path", "path-both", T("Path in &both directions"), "P", "", T("What the selected nodes depend on, and what depends on them, stands out")},
     {T("&View"), "zoom-in", T("Zoom &in"), "Ctrl++", "zoom-in", ""},
     {T("&View"), "zoom-out", T("Zoom &out"), "Ctrl+-", "zoom-out", ""},
     {T("&View"), "fit", T("&Fit the graph"), "Ctrl+0", "fit", ""},
@@ -46,6 +51,9 @@ const Row kRows[] = {
     {T("&View"), "collapse", T("C&lose all groups"), "", "", ""},
     {T("&Model"), "data", T("&Data set…"), "Ctrl+D", "", T("Which samples calibrate, train and evaluate")},
     {T("&Model"), "shapes", T("&Input shapes…"), "", "", T("Sizes of the inputs that the model file leaves open")},
+    {T("&Model"), "quantizers", T("&Quantizers of the file…"), "", "", T("Whether the quantizers that the model file carries are rules or nodes")},
+    {T("&Model"), "trusted", T("&Trusted files…"), "", "", T("Files whose code may run when they are opened; take that back")},
+    {T("&Model"), "-", "", "", "", ""},
     {T("&Model"), "calibrate", T("&Calibrate"), "F6", "calibrate", T("Gather the ranges of activations")},
     {T("&Model"), "evaluate-float", T("&Evaluate in float"), "", "", T("Accuracy of the network as it was imported")},
     {T("&Recipe"), "add-rule", T("&Add a rule…"), "Ctrl+R", "plus", ""},
@@ -76,7 +84,9 @@ QString plain(QString title) { return title.remove(u'&').remove(u'…'); }
 }  // namespace
 
 Actions::Actions(QWidget* window) : QObject(window), window_(window) {
+  QString menu;
   for (const auto& row : kRows) {
+    if (*row.menu != '>') menu = plain(translate(row.menu));
     const QString id = QLatin1String(row.id);
     if (id == QLatin1String("-")) continue;
     if (id.startsWith(u'>')) {
@@ -86,12 +96,14 @@ Actions::Actions(QWidget* window) : QObject(window), window_(window) {
     auto* action = new QAction(translate(row.title), window);
     action->setObjectName(id);
     if (*row.shortcut) action->setShortcut(QKeySequence(QLatin1String(row.shortcut)));
+    // A letter alone is the graph's own key: menus only show it, or no letter could be typed anywhere.
+    if (qstrlen(row.shortcut) == 1) action->setShortcutContext(Qt::WidgetShortcut);
     if (*row.icon) action->setIcon(icon(QLatin1String(row.icon)));
     action->setIconVisibleInMenu(false);
     QString tip = *row.tip ? translate(row.tip) : plain(action->text());
     if (*row.shortcut) tip += QStringLiteral(" (%1)").arg(action->shortcut().toString(QKeySequence::NativeText));
     action->setToolTip(tip);
-    action->setData(plain(translate(row.menu)));
+    action->setData(menu);
     window->addAction(action);
     actions_[id] = action;
     order_.push_back(action);
@@ -114,10 +126,14 @@ void Actions::fill(QMenuBar* bar) {
   QMenu* menu = nullptr;
   const char* last = "";
   for (const auto& row : kRows) {
+    const QString id = QLatin1String(row.id);
+    if (*row.menu == '>') {
+      submenu(QLatin1String(row.menu + 1))->addAction(at(id));
+      continue;
+    }
     if (qstrcmp(row.menu, last) != 0) menu = bar->addMenu(translate(row.menu));
     last = row.menu;
     menu->setToolTipsVisible(true);
-    const QString id = QLatin1String(row.id);
     if (id == QLatin1String("-")) menu->addSeparator();
     else if (id.startsWith(u'>')) menu->addMenu(submenu(id.mid(1)));
     else menu->addAction(at(id));

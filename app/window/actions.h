@@ -21,7 +21,8 @@ class Actions : public QObject {
   QAction* at(const QString& id) const;
   const std::vector<QAction*>& all() const { return order_; }
   void enable(const QStringList& ids, bool enabled);
-  // Submenu that others fill ("recent", "example", "panels", "layouts", "color-by", "theme", "builtin").
+  // Submenu that others fill ("recent", "example", "panels", "layouts", "color-by", "theme", "builtin") or, as "path",
+  // the table.
   QMenu* submenu(const QString& id) const;
   void fill(QMenuBar* bar);
 

@@ -225,6 +225,7 @@ void MainWindow::build_menus() {
   docks_->fill_layouts_menu(actions_->submenu(QStringLiteral("layouts")));
   build_theme_menu();
   build_color_menu();
+  build_path_menu();
   auto* recent = actions_->submenu(QStringLiteral("recent"));
   connect(recent, &QMenu::aboutToShow, this, &MainWindow::fill_recent_menu);
   auto* example = actions_->submenu(QStringLiteral("example"));
@@ -250,6 +251,20 @@ void MainWindow::build_theme_menu() {
 void MainWindow::build_color_menu() {
   auto* menu = actions_->submenu(QStringLiteral("color-by"));
   for (const ColorBy m : color_by_choices()) menu->addAction(color_by_title(m), this, [this, m] { set_color_by(m); });
+}
+
+void MainWindow::build_path_menu() {
+  auto* group = new QActionGroup(this);
+  const std::pair<PathShown, const char*> kPaths[] = {{PathShown::kOff, "path-off"}, {PathShown::kUpstream, "path-upstream"},
+                                                      {PathShown::kDownstream, "path-downstream"}, {PathShown::kBoth, "path-both"}};
+  for (const auto& [shown, id] : kPaths) {
+    QAction* action = actions_->at(QLatin1String(id));
+    action->setCheckable(true);
+    action->setChecked(panels_.graph->path() == shown);
+    group->addAction(action);
+    connect(action, &QAction::triggered, this, [this, shown = shown] { panels_.graph->set_path(shown); });
+    connect(panels_.graph, &GraphView::path_changed, action, [action, shown = shown](PathShown now) { action->setChecked(now == shown); });
+  }
 }
 
 void MainWindow::set_color_by(ColorBy measure) {

@@ -67,6 +67,7 @@ class MainWindow : public QMainWindow {
   void build_menus();
   void build_theme_menu();
   void build_color_menu();
+  void build_path_menu();
   void build_search();
   void connect_own_actions();
   void fill_recent_menu();

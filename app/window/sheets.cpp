@@ -70,7 +70,8 @@ void show_shortcuts(QWidget* parent, const std::vector<QAction*>& actions) {
     if (!a->shortcut().isEmpty()) lines.push_back({a->text().remove(u'&').remove(u'…'), a->shortcut().toString(QKeySequence::NativeText)});
   const Line views[] = {
       {tr("Graph: walk along edges"), tr("arrows; with Shift: extend")}, {tr("Graph: fit, 100 %"), QStringLiteral("F, 0")},
-      {tr("Graph: open or close a group"), QStringLiteral("E")},          {tr("Tables: copy rows"), QStringLiteral("Ctrl+C")},
+      {tr("Graph: open or close a group"), QStringLiteral("E")},
+      {tr("Graph: end the path, then clear"), tr("Esc")},          {tr("Tables: copy rows"), QStringLiteral("Ctrl+C")},
       {tr("Rules: move"), QStringLiteral("Alt+↑, Alt+↓")},                {tr("Distribution: choose, move a limit"), QStringLiteral("PgUp, PgDn; ←, →")},
       {tr("Sweep: move, assign"), tr("arrows; Enter")}};
   lines.insert(lines.end(), std::begin(views), std::end(views));

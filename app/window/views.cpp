@@ -72,6 +72,19 @@ std::set<std::int64_t> stale_runs(const Session& session) {
   return ids;
 }
 
+std::shared_ptr<void> prepare(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan) {
+  auto out = std::make_shared<Prepared>();
+  out->graph = prepare_graph(graph, layers);
+  out->rows = layer_rows(graph, layers, plan, {});
+  for (LayerRow& row : out->rows) row.stale = true;  // until its facts come
+  return out;
+}
+
+void set_facts(NodeVisual& visual, const LayerFacts& facts, bool stale) {
+  visual.isolated_db = facts.output ? facts.output->sqnr_db : std::nan("");
+  visual.stale = stale;
+}
+
 std::map<NodeId, NodeVisual> node_visuals(const Session& session, const Run* run) {
   std::map<NodeId, NodeVisual> out;
   if (!session.has_project()) return out;
@@ -84,10 +97,7 @@ std::map<NodeId, NodeVisual> node_visuals(const Session& session, const Run* run
     if (layer == session.layers().end()) break;
     set_site(out[p.site.node], p, *session.graph(), *layer);
   }
-  for (const auto& [node, facts] : session.facts()) {
-    if (facts.output) out[node].isolated_db = facts.output->sqnr_db;
-    out[node].stale = session.facts_are_stale(node);
-  }
+  for (const auto& [node, facts] : session.facts()) set_facts(out[node], facts, session.facts_are_stale(node));
   if (run)
     for (const auto& l : run->layers)
       if (l.cumulative) out[l.node].cumulative_db = l.cumulative->sqnr_db;
@@ -118,12 +128,11 @@ std::vector<SweepLayer> sweep_layers(const Session& session) {
     const Node* node = session.graph()->find(layer.node);
     if (!node || layer.kind != LayerKind::kCompute) continue;
     SweepLayer row{layer.node, qs(node->name), 0, 0};
-    const auto bits = [&](SiteKind kind) {
-      const auto* p = session.plan().find({layer.node, kind, 0});
-      return p && p->spec ? code_bits(*p->spec) : 0;
-    };
-    row.weight_bits = bits(SiteKind::kWeight);
-    row.activation_bits = bits(SiteKind::kInput);
+    for (const Site& site : layer.sites()) {  // a site that is not there is searched for everywhere
+      if (site.operand != 0 || (site.kind != SiteKind::kWeight && site.kind != SiteKind::kInput)) continue;
+      const auto* p = session.plan().find(site);
+      (site.kind == SiteKind::kWeight ? row.weight_bits : row.activation_bits) = p && p->spec ? code_bits(*p->spec) : 0;
+    }
     out.push_back(row);
   }
   return out;
@@ -168,13 +177,39 @@ std::vector<JobRow> job_rows(const std::vector<JobStatus>& jobs) {
   return out;
 }
 
+FileQuantizers file_quantizers(const Session& session) {
+  const auto chosen = session.state().import.quantizers;
+  if (chosen != FileQuantizers::kUnset || !session.has_project()) return chosen;
+  // A project of before there was a choice has the nodes.
+  static const std::set<std::string> kQuantizers = {"QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "BipolarQuant", "FloatQuant", "MultiThreshold", "QGemm"};
+  const auto& nodes = session.graph()->nodes();
+  const bool any = std::any_of(nodes.begin(), nodes.end(), [](const Node& n) { return kQuantizers.count(n.op) > 0 || n.op.starts_with("QLinear"); });
+  return any ? FileQuantizers::kNodes : FileQuantizers::kUnset;
+}
+
+QString why_no_file_quantizers(const Session& session) {
+  if (!session.has_project()) return tr("Open a model first.");
+  return file_quantizers(session) == FileQuantizers::kUnset ? tr("This model's file carries no quantizers.") : QString();
+}
+
+QString project_with(const QString& project_path, FileQuantizers quantizers) {
+  const QFileInfo file(project_path);
+  QString stem = file.completeBaseName();
+  const QString mark = quantizers == FileQuantizers::kNodes ? QStringLiteral("-nodes") : QStringLiteral("-rules");
+  const QString other = quantizers == FileQuantizers::kNodes ? QStringLiteral("-rules") : QStringLiteral("-nodes");
+  if (stem.endsWith(other)) stem.chop(other.size());
+  else stem += mark;
+  return file.path() + u'/' + stem + QStringLiteral(".quanvas");
+}
+
 QString project_name(const ProjectState& state) {
   const QString model = QFileInfo(qs(state.model_path)).completeBaseName();
   const QString project = QFileInfo(qs(state.project_path)).completeBaseName();
   if (project.isEmpty()) return model;
   // A model's own project carries a hash that says nothing to people.
-  static const QRegularExpression hash(QStringLiteral("^-[0-9a-f]{8}$"));
-  return project.startsWith(model) && hash.match(project.mid(model.size())).hasMatch() ? model : project;
+  static const QRegularExpression hash(QStringLiteral("^-[0-9a-f]{8}(-nodes|-rules)?$"));
+  const auto match = hash.match(project.startsWith(model) ? project.mid(model.size()) : QString());
+  return match.hasMatch() ? model + match.captured(1) : project;
 }
 
 QString export_stem(const Session& session, const Run* run) {

@@ -3,13 +3,16 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <vector>
 
 #include "app/session/session.h"
 #include "widgets/graph/node_visual.h"
+#include "widgets/graph/prepared_graph.h"
 #include "widgets/charts/error_bars.h"
+#include "widgets/models/layers_model.h"
 #include "widgets/panels/distribution_panel.h"
 #include "widgets/panels/jobs_panel.h"
 #include "widgets/panels/sweep_panel.h"
@@ -24,6 +27,16 @@ const Run* newest_sweep(const Session& session);
 // Runs of another model or other data than now: they cannot be compared with today's.
 std::set<std::int64_t> stale_runs(const Session& session);
 
+// What the panels need of a network, made where the session opens it: the graph's cards and groups, the table's rows
+// without facts.
+struct Prepared {
+  PreparedGraphPtr graph;
+  std::vector<LayerRow> rows;
+};
+std::shared_ptr<void> prepare(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan);
+
+// What facts change of a node's looks.
+void set_facts(NodeVisual& visual, const LayerFacts& facts, bool stale);
 std::map<NodeId, NodeVisual> node_visuals(const Session& session, const Run* run);
 std::vector<ErrorBar> live_errors(const Session& session, const Run* run);
 std::vector<SweepLayer> sweep_layers(const Session& session);
@@ -32,6 +45,11 @@ std::vector<DistributionPanel::Source> distribution_sources(const Session& sessi
 std::vector<int> rule_matches(const Recipe& recipe, const Plan& plan);
 std::vector<JobRow> job_rows(const std::vector<JobStatus>& jobs);
 
+// Why there is no choice between rules and nodes; empty when there is one.
+QString why_no_file_quantizers(const Session& session);
+FileQuantizers file_quantizers(const Session& session);
+// The project beside this one for the other choice, and back.
+QString project_with(const QString& project_path, FileQuantizers quantizers);
 QString project_name(const ProjectState& state);
 // Path of an exported file without its suffix: model and recipe, with the number of a run ("lenet5-w4a4-run7").
 QString export_stem(const Session& session, const Run* run);

@@ -29,10 +29,11 @@ Wiring::Wiring(Session* session, MainWindow* window)
     : QObject(window), session_(session), window_(window), panels_(window->panels()) {
   facts_timer_.setSingleShot(true);
   connect(&facts_timer_, &QTimer::timeout, this, [this] {
-    show_facts();
+    show_new_facts();
     facts_shown_.start();
   });
-  connect(&Theme::instance(), &Theme::changed, this, &Wiring::schedule_facts);  // rich texts carry colours
+  connect(&Theme::instance(), &Theme::changed, this, [this] { show_facts(); }, Qt::QueuedConnection);  // rich texts carry colours
+  session->set_preparation(&views::prepare);
   wire_engine();
   wire_recipe_views();
   wire_selection();
@@ -138,18 +139,16 @@ void Wiring::ask_for_trust(const QString& path, const QString& sentence) {
 void Wiring::project_opened(bool reopened) {
   window_->start_page()->set_idle();
   window_->add_recent(qs(session_->state().project_path));
-  panels_.graph->set_graph(session_->graph(), session_->layers());
+  const auto prepared = std::static_pointer_cast<views::Prepared>(session_->take_prepared());
+  panels_.graph->set_prepared(session_->graph(), prepared->graph);
   if (!reopened) selected_.clear();
-  rows_ = layer_rows(*session_->graph(), session_->layers(), session_->plan(), session_->facts());
-  show_recipe();
+  panels_.layers->set_rows(std::move(prepared->rows));
+  show_recipe(/*new_rows=*/!reopened);
   show_state();
   show_runs();
   show_selection();
   panels_.issues->set_issues(session_->issues());
   window_->show_project(views::project_name(session_->state()), session_->state().read_only);
-  std::vector<NodeId> nodes;
-  for (const auto& layer : session_->layers()) nodes.push_back(layer.node);
-  session_->request_facts(nodes);
   if (!reopened) panels_.graph->show_start();
   Q_EMIT opened();
 }
@@ -198,6 +197,8 @@ void Wiring::wire_actions() {
   on("select-none", [this] { select({}); });
   on("data", [this] { show_data_dialog(); });
   on("shapes", [this] { show_shapes_dialog(); });
+  on("quantizers", [this] { show_quantizers_dialog(); });
+  on("trusted", [this] { show_trust_dialog(); });
   on("calibrate", [this] { session_->start_calibrate(); });
   on("evaluate-float", [this] { session_->start_evaluate_float(); });
   on("add-rule", [this] { make_rule(Rule{}); });
@@ -243,6 +244,8 @@ void Wiring::update_actions() {
     if (action->property("tip").isNull()) action->setProperty("tip", action->toolTip());
     action->setToolTip(why_not.isEmpty() ? action->property("tip").toString() : why_not);
   };
+  gate("quantizers", views::why_no_file_quantizers(*session_));
+  gate("trusted", session_->engine_is_ready() ? QString() : tr("The engine is not ready."));
   gate("calibrate", views::why_not_calibrate(*session_));
   gate("run", views::why_not_run(*session_));
   gate("evaluate-float", views::why_not_evaluate(*session_));

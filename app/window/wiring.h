@@ -1,6 +1,7 @@
 // Quanvas - the only place where panels meet the session: its signals into views, their intents into calls.
 #pragma once
 
+#include <set>
 #include <vector>
 
 #include <QElapsedTimer>
@@ -15,6 +16,7 @@ namespace quanvas {
 
 class DataDialog;
 class ExportDialog;
+class TrustDialog;
 
 class Wiring : public QObject {
   Q_OBJECT
@@ -42,8 +44,10 @@ class Wiring : public QObject {
   void wire_actions();
 
   void project_opened(bool reopened);
-  void show_recipe();
-  void show_facts();
+  void show_recipe(bool new_rows = false);
+  // new_rows: the table has got rows of the plan a moment ago, and there are no facts yet.
+  void show_facts(bool new_rows = false);
+  void show_new_facts();       // of fresh_facts_ only
   void show_selection();
   void show_runs();
   void show_run_marks();
@@ -71,6 +75,8 @@ class Wiring : public QObject {
   void use_recipe(const Recipe& recipe, const QString& label);
   void show_data_dialog();
   void show_shapes_dialog();
+  void show_quantizers_dialog();
+  void show_trust_dialog();
   void start_training();
   void start_sweep();
   void show_export(std::int64_t run);
@@ -86,9 +92,10 @@ class Wiring : public QObject {
   MainWindow* window_;
   const Panels& panels_;
   std::vector<NodeId> selected_;
-  std::vector<LayerRow> rows_;  // of the open graph
+  std::set<NodeId> fresh_facts_;  // answered, not shown yet
   QPointer<DataDialog> data_dialog_;
   QPointer<ExportDialog> export_dialog_;
+  QPointer<TrustDialog> trust_dialog_;
   QTimer facts_timer_;         // many answers, one repaint
   QElapsedTimer facts_shown_;  // since that repaint
   QString sweep_job_, export_job_;

@@ -32,7 +32,10 @@ void Wiring::wire_recipe_views() {
     update_actions();  // formats of weights need no data
     request_histogram();
   });
-  connect(session_, &Session::facts_changed, this, &Wiring::schedule_facts);
+  connect(session_, &Session::facts_changed, this, [this](const std::vector<NodeId>& nodes) {
+    fresh_facts_.insert(nodes.begin(), nodes.end());
+    schedule_facts();
+  });
   connect(panels_.recipe, &RecipePanel::recipe_edited, session_, &Session::edit_recipe);
   connect(panels_.recipe, &RecipePanel::rule_edit_wanted, this, &Wiring::edit_rule);
   connect(panels_.recipe, &RecipePanel::load_wanted, this, &Wiring::load_recipe);
@@ -68,10 +71,10 @@ void Wiring::wire_recipe_views() {
   connect(panels_.distribution, &DistributionPanel::calibrate_wanted, this, [this] { window_->actions().at(QStringLiteral("calibrate"))->trigger(); });
 }
 
-void Wiring::show_recipe() {
+void Wiring::show_recipe(bool new_rows) {
   if (!session_->has_project()) return;
   panels_.recipe->set_recipe(session_->recipe(), views::rule_matches(session_->recipe(), session_->plan()), session_->plan().warnings);
-  show_facts();
+  show_facts(new_rows);
   show_run_marks();
 }
 
@@ -83,12 +86,16 @@ void Wiring::schedule_facts() {
   facts_timer_.start(static_cast<int>(std::clamp<qint64>(kRepaintMs - since, 0, kRepaintMs)));
 }
 
-void Wiring::show_facts() {
+void Wiring::show_facts(bool new_rows) {
   if (!session_->has_project()) return;
   const Run* current = views::current_run(*session_);
-  refresh_rows(rows_, *session_->graph(), session_->layers(), session_->plan(), session_->facts());
-  for (auto& row : rows_) row.stale = session_->facts_are_stale(row.node);
-  panels_.layers->set_rows(rows_);
+  fresh_facts_.clear();
+  if (!new_rows) {
+    std::vector<LayerRow> rows = panels_.layers->rows();
+    refresh_rows(rows, *session_->graph(), session_->layers(), session_->plan(), session_->facts());
+    for (auto& row : rows) row.stale = session_->facts_are_stale(row.node);
+    panels_.layers->set_rows(std::move(rows));
+  }
   panels_.graph->set_visuals(views::node_visuals(*session_, current));
   panels_.error->set_live(views::live_errors(*session_, current));
   panels_.sweep->set_layers(views::sweep_layers(*session_));
@@ -96,6 +103,32 @@ void Wiring::show_facts() {
   window_->status_line()->set_stale(views::stale_line(*session_, current));
   window_->status_line()->set_accuracy(views::accuracy_line(*session_, current));
   show_selection();
+}
+
+// Answers stream in for every layer of a network, a few at a time: what they do not change is not worked out again.
+void Wiring::show_new_facts() {
+  if (!session_->has_project()) return;
+  const Run* current = views::current_run(*session_);
+  std::vector<LayerRow> rows;
+  std::map<NodeId, NodeVisual> visuals;
+  bool selected = false;
+  for (const NodeId node : std::exchange(fresh_facts_, {})) {
+    const LayerRow* shown = panels_.layers->row(node);
+    const auto facts = session_->facts().find(node);
+    if (shown == nullptr || facts == session_->facts().end()) continue;
+    LayerRow& row = rows.emplace_back(*shown);
+    set_row_facts(row, facts->second);
+    row.stale = session_->facts_are_stale(node);
+    NodeVisual visual = panels_.graph->visual(node);
+    views::set_facts(visual, facts->second, row.stale);
+    visuals[node] = visual;
+    selected = selected || std::find(selected_.begin(), selected_.end(), node) != selected_.end();
+  }
+  panels_.layers->update_rows(rows);
+  panels_.graph->update_visuals(visuals);
+  panels_.error->set_live(views::live_errors(*session_, current));
+  window_->status_line()->set_stale(views::stale_line(*session_, current));
+  if (selected) show_selection();
 }
 
 void Wiring::assign(const std::vector<Assignment>& assignments, const QString& label, const QString& merge_key) {
@@ -213,6 +246,8 @@ void Wiring::wire_selection() {
       fill_preset_menu(sub, PresetLibrary::builtin(), kind, [this, kind](const Preset& p) { assign_kind(selected_, kind, p.spec, tr("Set %1 to %2").arg(site_word(kind), qs(p.title))); });
     }
     menu.addAction(window_->actions().at(QStringLiteral("reset-layer")));
+    menu.addSeparator();
+    menu.addMenu(window_->actions().submenu(QStringLiteral("path")));
     menu.exec(at);
   });
   for (auto* source : {static_cast<QObject*>(panels_.error), static_cast<QObject*>(panels_.sweep)}) {

@@ -11,10 +11,12 @@
 #include "widgets/models/recipe_edits.h"
 #include "widgets/panels/data_dialog.h"
 #include "widgets/panels/export_dialog.h"
+#include "widgets/panels/quantizers_dialog.h"
 #include "widgets/panels/run_views.h"
 #include "widgets/panels/sweep_dialog.h"
 #include "widgets/panels/shapes_dialog.h"
 #include "widgets/panels/train_dialog.h"
+#include "widgets/panels/trust_dialog.h"
 
 namespace quanvas {
 namespace {
@@ -236,6 +238,30 @@ void Wiring::show_shapes_dialog() {
     session_->open(qs(session_->state().project_path), import);
   });
   dialog->show();
+}
+
+void Wiring::show_quantizers_dialog() {
+  auto* dialog = new QuantizersDialog(views::file_quantizers(*session_), window_);
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  dialog->setWindowModality(Qt::WindowModal);
+  connect(dialog, &QuantizersDialog::wanted, this, [this](FileQuantizers quantizers) {
+    if (!session_->unstored().isEmpty() && !may_leave(tr("Open"))) return;
+    ImportOptions import = session_->state().import;  // with the same shapes
+    import.quantizers = quantizers;
+    session_->open(qs(session_->state().model_path), import, views::project_with(qs(session_->state().project_path), quantizers));
+  });
+  dialog->show();
+}
+
+void Wiring::show_trust_dialog() {
+  if (trust_dialog_) return trust_dialog_->raise();
+  trust_dialog_ = new TrustDialog(window_);
+  trust_dialog_->setAttribute(Qt::WA_DeleteOnClose);
+  connect(trust_dialog_, &TrustDialog::revoke_wanted, session_, &Session::revoke_trust);
+  connect(session_, &Session::trust_listed, trust_dialog_, &TrustDialog::set_models);
+  connect(session_, &Session::trust_failed, trust_dialog_, &TrustDialog::set_problem);
+  session_->request_trust();
+  trust_dialog_->show();
 }
 
 }  // namespace quanvas

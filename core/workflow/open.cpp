@@ -5,6 +5,7 @@
 #include "core/base/files.h"
 #include "core/base/hash.h"
 #include "core/base/version.h"
+#include "core/report/trusted_models.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -13,7 +14,6 @@ namespace {
 
 constexpr const char* kExtension = ".quanvas";
 constexpr const char* kImportKey = "import";
-constexpr std::uint64_t kMostTrust = 1 << 20;  // bytes
 constexpr std::size_t kMostKept = 8;  // runs that wait for space on the disk, with their networks
 
 // Same model, same project: the name carries a hash of the absolute path.
@@ -73,27 +73,6 @@ Result<ImportOptions> stored_options(const Project* project, const fs::path& mod
   if (!has_project(model, project_path)) return ImportOptions{};
   QUANVAS_TRY(const auto stored, project_of(model, project_file(model, project_path)));
   return options_of(*stored);
-}
-
-// Hashes of the files whose code this user has let run, one on each line.
-fs::path trust_file() { return user_data_dir() / "trusted-models"; }
-
-std::string trusted_hashes() {
-  std::error_code ec;
-  if (!fs::exists(trust_file(), ec)) return {};
-  const auto text = read_file(trust_file(), kMostTrust);
-  std::string out = text ? *text : std::string();
-  std::replace(out.begin(), out.end(), '\n', ' ');
-  return out;
-}
-
-// Where it cannot be kept, the question is asked again next time.
-void remember_trust(const std::string& hash) {
-  const std::string known = trusted_hashes();
-  if (hash.empty() || known.find(hash) != std::string::npos) return;
-  std::string text = known + hash + "\n";
-  std::replace(text.begin(), text.end(), ' ', '\n');
-  (void)write_file_atomically(trust_file(), text);
 }
 
 // What the next opening needs, and what a new project begins with.
@@ -176,7 +155,7 @@ Result<std::unique_ptr<Workbench>> Workbench::open(const std::string& path, cons
   if (!is_project) {
     QUANVAS_TRY(project, project_for(path, project_path));
   }
-  remember_trust(imported.trusted);
+  remember_trust(imported.trusted, model_path);
   QUANVAS_CHECK(keep(*project, how, is_new ? imported.recipe : std::nullopt));
   job.progress("open", 1, path);
   return std::unique_ptr<Workbench>(

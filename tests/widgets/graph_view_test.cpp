@@ -8,6 +8,7 @@
 #include <QFile>
 #include <QGraphicsScene>
 #include <QImage>
+#include <QPainter>
 #include <QScrollBar>
 #include <QSignalSpy>
 #include <QTemporaryDir>
@@ -320,6 +321,59 @@ TEST_F(GraphViewTest, LargeGraphsAreLaidOutInTheBackgroundAndTheNewestWins) {
   net = other;
   EXPECT_NE(card(other.graph->nodes().back().id), nullptr);
   EXPECT_FALSE(view.scene()->items().isEmpty());
+}
+
+// Until its layout has come, the items are those of the network before: they say nothing about this one.
+TEST_F(GraphViewTest, ItemsOfTheLastNetworkAreLeftAloneUntilTheNewOneIsLaidOut) {
+  const sample::Net large = sample::residual(300), other = sample::residual(70);
+  view.set_graph(large.graph, large.layers);
+  view.expand_all();
+  QTRY_VERIFY_WITH_TIMEOUT(!view.layout_pending(), 20000);
+  view.set_graph(other.graph, other.layers);
+  ASSERT_TRUE(view.layout_pending());
+  view.set_selection({other.id("/stage1/block0/conv1")}, true);
+  view.set_path(PathShown::kBoth);
+  view.set_visuals({{other.id("/stage1/block0/conv1"), {}}});
+  view.set_search(QStringLiteral("conv"));
+  QTest::mouseClick(view.viewport(), Qt::LeftButton, {}, view.viewport()->rect().center());
+  for (const Qt::Key key : {Qt::Key_Down, Qt::Key_E, Qt::Key_Right}) QTest::keyClick(&view, key);
+  QTRY_VERIFY_WITH_TIMEOUT(!view.layout_pending(), 20000);
+  net = other;
+  EXPECT_EQ(card(large.graph->nodes().back().id), nullptr);
+}
+
+// From afar very many items are painted in another way, which is not to be seen.
+TEST_F(GraphViewTest, ManyItemsFromAfarLookAsTheSceneDoes) {
+  show(sample::residual(250));
+  view.expand_all();
+  QTRY_VERIFY_WITH_TIMEOUT(!view.layout_pending(), 20000);
+  view.set_zoom(0.2);
+  view.centerOn(frame("stage3")->frame_rect().center());
+  view.set_legend_visible(false);
+  view.set_minimap_visible(false);
+  for (const PathShown path : {PathShown::kOff, PathShown::kUpstream}) {
+    view.set_selection({net.id("/stage3/block1/relu1")});
+    view.set_path(path);
+    view.findChild<PathNote*>()->hide();
+    QTest::qWait(200);  // at rest lines are smooth
+    const QImage seen = view.viewport()->grab().toImage().convertToFormat(QImage::Format_RGB32);
+    QImage scene(seen.size(), QImage::Format_RGB32);
+    scene.setDevicePixelRatio(seen.devicePixelRatio());
+    scene.fill(colors().background);
+    QPainter painter(&scene);
+    painter.setRenderHints(view.renderHints());
+    const QRectF area = view.mapToScene(view.viewport()->rect()).boundingRect();
+    view.scene()->render(&painter, QRectF(view.viewport()->rect()), QRectF(area.topLeft(), QSizeF(view.viewport()->size()) / view.zoom()));
+    painter.end();
+    int different = 0, inked = 0;
+    for (int y = 0; y < seen.height(); ++y)
+      for (int x = 0; x < seen.width(); ++x) {
+        inked += scene.pixel(x, y) != colors().background.rgb() ? 1 : 0;
+        different += std::abs(qGray(seen.pixel(x, y)) - qGray(scene.pixel(x, y))) > 40 ? 1 : 0;
+      }
+    EXPECT_GT(inked, 10000);
+    EXPECT_LT(different, inked / 100);
+  }
 }
 
 TEST_F(GraphViewTest, AViewMayGoWhileItsLayoutIsUnderWay) {

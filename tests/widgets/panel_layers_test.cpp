@@ -104,6 +104,23 @@ class LayersPanelTest : public testing::Test {
   LayersPanel panel_;
 };
 
+TEST_F(LayersPanelTest, RowsOfSomeLayersAreReplacedAlone) {
+  auto rows = sample::rows(project_);
+  panel_.set_rows(rows);
+  panel_.set_selection({rows[1].node});
+  auto* model = panel_.table()->model();
+  QSignalSpy changed(model, &QAbstractItemModel::dataChanged);
+  rows[1].weight_sqnr = 12.5;
+  rows[3].weight_sqnr = 7.5;
+  LayerRow unknown = rows[0];
+  unknown.node = 12345;
+  panel_.update_rows({rows[1], rows[3], unknown});
+  EXPECT_EQ(model->index(1, LayersModel::kWeightSqnr).data().toString(), QStringLiteral("12.5"));
+  EXPECT_EQ(model->index(3, LayersModel::kWeightSqnr).data().toString(), QStringLiteral("7.5"));
+  EXPECT_EQ(changed.size(), 2);
+  EXPECT_EQ(panel_.selection(), std::vector<NodeId>{rows[1].node});
+}
+
 TEST_F(LayersPanelTest, ShowsTheLayersAndCountsThem) {
   EXPECT_EQ(panel_.table()->model()->rowCount(), 9);
   EXPECT_EQ(cell(0, LayersModel::kName), QStringLiteral("conv1"));

@@ -7,6 +7,7 @@
 
 #include <QApplication>
 #include <QFontDatabase>
+#include <QHash>
 #include <QPalette>
 #include <QStyle>
 #include <QStyleFactory>
@@ -160,18 +161,31 @@ double contrast_ratio(const QColor& a, const QColor& b) {
   return (std::max(la, lb) + 0.05) / (std::min(la, lb) + 0.05);
 }
 
-QColor ink_on(const QColor& background) {
-  static const QColor kDark(0x10, 0x18, 0x12), kLight(Qt::white);
-  return contrast_ratio(background, kDark) >= contrast_ratio(background, kLight) ? kDark : kLight;
-}
-
-QColor outline_of(const QColor& mark, const Colors& theme) {
+static QColor find_outline(const QColor& mark, const Colors& theme) {
   const QColor towards = theme.dark ? QColor(Qt::white) : QColor(Qt::black);
   for (int step = 0; step <= 20; ++step) {
     const QColor c = mix(mark, towards, step / 20.0);
     if (contrast_ratio(c, theme.panel) >= 3.0) return c;
   }
   return towards;
+}
+
+// Both are asked for every chip of every frame, always for the same few colours. GUI thread, as all that paints.
+QColor ink_on(const QColor& background) {
+  static const QColor kDark(0x10, 0x18, 0x12), kLight(Qt::white);
+  static QHash<QRgb, bool> known;
+  const auto it = known.constFind(background.rgb());
+  if (it != known.constEnd()) return *it ? kDark : kLight;
+  const bool dark = contrast_ratio(background, kDark) >= contrast_ratio(background, kLight);
+  known.insert(background.rgb(), dark);
+  return dark ? kDark : kLight;
+}
+
+QColor outline_of(const QColor& mark, const Colors& theme) {
+  static QHash<std::pair<QRgb, QRgb>, QColor> known;
+  QColor& outline = known[{mark.rgb(), theme.panel.rgb()}];
+  if (!outline.isValid()) outline = find_outline(mark, theme);
+  return outline;
 }
 
 QColor mix(const QColor& a, const QColor& b, double t) {

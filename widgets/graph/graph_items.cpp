@@ -74,6 +74,16 @@ QPainterPath rounded(const QRectF& rect, double radius) {
 
 }  // namespace
 
+double opacity_of(Fade fade, double zoom) {
+  switch (fade) {
+    case Fade::kNone: break;
+    // A title off the path keeps 3:1 against its card in both themes; bars have no text to be read.
+    case Fade::kOffPath: return zoom < kZoomCard ? 0.3 : 0.5;
+    case Fade::kNotFound: return 0.3;
+  }
+  return 1;
+}
+
 QRectF toggle_rect(const QRectF& rect, bool closed_group) {
   return closed_group ? QRectF(rect.left() + 14, rect.top() + 7, 16, 16) : QRectF(rect.left() + 7, rect.top() + 5, 16, 16);
 }
@@ -90,38 +100,40 @@ void CardItem::set_face(CardFace face) {
   update();
 }
 
-void CardItem::set_state(bool selected, bool current, bool faded) {
-  if (selected_ == selected && current_ == current && faded_ == faded) return;
-  selected_ = selected;
-  current_ = current;
-  faded_ = faded;
+void CardItem::set_state(const CardState& state) {
+  if (state_ == state) return;
+  state_ = state;
   update();
 }
 
 void CardItem::paint(QPainter* painter, const QStyleOptionGraphicsItem* option, QWidget*) {
   const double zoom = zoom_of(option, *painter);
-  painter->setOpacity(faded_ ? 0.3 : 1.0);
   if (zoom < kZoomCard) {
-    paint_bar(*painter);
+    painter->translate(-pos());
+    paint_far(*painter);
+    painter->translate(pos());
     return;
   }
+  painter->setOpacity(opacity_of(state_.fade, zoom));
   paint_frame(*painter, zoom);
   if (zoom >= kZoomText) paint_text(*painter, zoom);
 }
 
-void CardItem::paint_bar(QPainter& painter) const {
-  double y = rect_.top();
+void CardItem::paint_far(QPainter& painter) const {
+  const QRectF rect = card_rect();
+  painter.setOpacity(opacity_of(state_.fade, 0));
+  double y = rect.top();
   for (const Mark& m : face_.marks) {
-    const double height = rect_.height() * m.share;
-    painter.fillRect(QRectF(rect_.left(), y, rect_.width(), height), mark_color(m));
+    const double height = rect.height() * m.share;
+    painter.fillRect(QRectF(rect.left(), y, rect.width(), height), mark_color(m));
     y += height;
   }
-  if (!selected_ && !current_) return;
-  QPen pen(colors().accent, selected_ ? 3 : 1);
+  if (!state_.selected && !state_.current) return;
+  QPen pen(colors().accent, state_.selected ? 3 : 1);
   pen.setCosmetic(true);
   painter.setPen(pen);
   painter.setBrush(Qt::NoBrush);
-  painter.drawRect(rect_);
+  painter.drawRect(rect);
 }
 
 void CardItem::paint_frame(QPainter& painter, double zoom) const {
@@ -132,13 +144,13 @@ void CardItem::paint_frame(QPainter& painter, double zoom) const {
     painter.setBrush(c.row);
     painter.drawPath(rounded(rect_.translated(3, 3), radius));
   }
-  const QColor border = selected_ ? c.accent : face_.problem ? c.warning : c.line;
-  painter.setPen(QPen(border, selected_ ? 2.5 : 1.2));
+  const QColor border = state_.selected || state_.on_path ? c.accent : face_.problem ? c.warning : c.line;
+  painter.setPen(QPen(border, state_.selected ? 2.5 : state_.on_path ? 1.6 : 1.2));
   painter.setBrush(face_.kind == CardKind::kTerminal ? c.background : c.panel);
   painter.drawPath(rounded(rect_, radius));
   const double width = zoom < kZoomText ? 22 : face_.kind == CardKind::kSmall ? 5 : 7;
   paint_edge(painter, QRectF(rect_.left() + 2, rect_.top() + 2, width, rect_.height() - 4));
-  if (!current_) return;
+  if (!state_.current) return;
   painter.setBrush(Qt::NoBrush);
   painter.setPen(QPen(c.accent, 1, Qt::DotLine));
   painter.drawPath(rounded(rect_.adjusted(-3.5, -3.5, 3.5, 3.5), radius + 3));
@@ -250,17 +262,20 @@ void FrameItem::set_selected(bool selected) {
 }
 
 void FrameItem::paint(QPainter* painter, const QStyleOptionGraphicsItem* option, QWidget*) {
+  paint_at(*painter, zoom_of(option, *painter));
+}
+
+void FrameItem::paint_at(QPainter& painter, double zoom) const {
   const Colors& c = colors();
-  const double zoom = zoom_of(option, *painter);
   // Each level a little nearer to the panel's colour: depth without further lines.
-  painter->setBrush(mix(c.background, c.dark ? c.line : c.panel, std::min(0.75, (c.dark ? 0.12 : 0.3) * (depth_ + 1))));
+  painter.setBrush(mix(c.background, c.dark ? c.line : c.panel, std::min(0.75, (c.dark ? 0.12 : 0.3) * (depth_ + 1))));
   QPen pen(selected_ ? c.accent : c.line, 1);
   pen.setCosmetic(zoom < kZoomText);
-  painter->setPen(pen);
-  painter->drawPath(rounded(rect_, 8));
+  painter.setPen(pen);
+  painter.drawPath(rounded(rect_, 8));
   if (zoom < kZoomText) return;
-  draw_icon(*painter, QStringLiteral("chevron-down"), QPointF(8, 6), 14, c.muted);
-  draw_elided(*painter, text_font(11, QFont::DemiBold), c.muted, {26, 17}, rect_.width() - 34, title_, Qt::ElideMiddle);
+  draw_icon(painter, QStringLiteral("chevron-down"), QPointF(8, 6), 14, c.muted);
+  draw_elided(painter, text_font(11, QFont::DemiBold), c.muted, {26, 17}, rect_.width() - 34, title_, Qt::ElideMiddle);
 }
 
 void EdgeItem::set_route(const RoutedEdge& route, const QString& stub_from, const QString& stub_to) {
@@ -299,28 +314,25 @@ void EdgeItem::set_label(const QString& label) {
   update();
 }
 
-void EdgeItem::set_state(bool highlighted, bool faded) {
-  if (highlighted_ == highlighted && faded_ == faded) return;
-  highlighted_ = highlighted;
-  faded_ = faded;
-  setZValue(highlighted ? 2 : 1);
+void EdgeItem::set_state(const EdgeState& state) {
+  if (state_ == state) return;
+  state_ = state;
+  setZValue(state.touches || state.on_path ? 2 : 1);
   update();
 }
 
 void EdgeItem::paint(QPainter* painter, const QStyleOptionGraphicsItem* option, QWidget*) {
   const Colors& c = colors();
   const double zoom = zoom_of(option, *painter);
-  painter->setOpacity(faded_ ? 0.3 : 1.0);
-  QPen pen(highlighted_ ? c.accent : c.edge, highlighted_ ? 2 : 1.4, stub_ ? Qt::DotLine : Qt::SolidLine, Qt::RoundCap,
-           Qt::RoundJoin);
+  painter->setOpacity(opacity_of(state_.fade, zoom));
   painter->setBrush(Qt::NoBrush);
   if (zoom < kZoomCard) {
-    pen.setWidthF(1);
-    pen.setCosmetic(true);
-    painter->setPen(pen);
+    painter->setPen(far_pen());
     if (!stub_) painter->drawPolyline(points_);
     return;
   }
+  QPen pen(stands_out() ? c.accent : c.edge, state_.on_path ? 2.6 : state_.touches ? 2 : 1.4, stub_ ? Qt::DotLine : Qt::SolidLine,
+           Qt::RoundCap, Qt::RoundJoin);
   painter->setPen(pen);
   painter->drawPath(path_);
   pen.setStyle(Qt::SolidLine);
@@ -329,10 +341,16 @@ void EdgeItem::paint(QPainter* painter, const QStyleOptionGraphicsItem* option, 
   if (zoom >= kZoomText) paint_label(*painter);
 }
 
+QPen EdgeItem::far_pen() const {
+  QPen pen(stands_out() ? colors().accent : colors().edge, state_.on_path ? 2 : 1, Qt::SolidLine, Qt::RoundCap, Qt::RoundJoin);
+  pen.setCosmetic(true);
+  return pen;
+}
+
 void EdgeItem::paint_label(QPainter& painter) const {
   if (points_.isEmpty()) return;
   painter.setFont(fonts().second);
-  painter.setPen(highlighted_ ? colors().accent : colors().muted);
+  painter.setPen(state_.touches || state_.on_path ? colors().accent : colors().muted);
   if (!label_.isEmpty()) painter.drawText(points_.back() + QPointF(9, -8), label_);
   if (!stub_) return;
   const QFontMetricsF metrics(fonts().second);

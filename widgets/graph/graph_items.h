@@ -7,6 +7,7 @@
 
 #include <QGraphicsItem>
 #include <QPainterPath>
+#include <QPen>
 #include <QPolygonF>
 
 #include "widgets/graph/card_face.h"
@@ -15,6 +16,22 @@ namespace quanvas {
 
 // Below these zooms the second line goes, then the text, then everything but the coloured bar.
 inline constexpr double kZoomSubtitle = 0.75, kZoomText = 0.5, kZoomCard = 0.25;
+
+// What stands back: cards that a search does not mean, and, still to be read, those that are not on the path.
+enum class Fade { kNone, kOffPath, kNotFound };
+double opacity_of(Fade fade, double zoom);
+
+struct CardState {
+  bool selected = false, current = false, on_path = false;
+  Fade fade = Fade::kNone;
+  bool operator==(const CardState&) const = default;
+};
+
+struct EdgeState {
+  bool touches = false, on_path = false;   // touches: one of its ends is selected
+  Fade fade = Fade::kNone;
+  bool operator==(const EdgeState&) const = default;
+};
 
 class CardItem : public QGraphicsItem {
  public:
@@ -30,11 +47,13 @@ class CardItem : public QGraphicsItem {
   QRectF card_rect() const { return rect_.translated(pos()); }
   void set_size(const QSizeF& size);
   void set_face(CardFace face);
-  void set_state(bool selected, bool current, bool faded);
-  bool selected() const { return selected_; }
+  void set_state(const CardState& state);
+  const CardState& state() const { return state_; }
+  bool selected() const { return state_.selected; }
+  // As a bar, at its place in the scene: what is painted below kZoomCard.
+  void paint_far(QPainter& painter) const;
 
  private:
-  void paint_bar(QPainter& painter) const;
   void paint_frame(QPainter& painter, double zoom) const;
   void paint_edge(QPainter& painter, const QRectF& edge) const;
   void paint_text(QPainter& painter, double zoom) const;
@@ -45,7 +64,7 @@ class CardItem : public QGraphicsItem {
   std::string group_;
   QRectF rect_;
   CardFace face_;
-  bool selected_ = false, current_ = false, faded_ = false;
+  CardState state_;
 };
 
 // The frame of an open group; only its header takes the mouse.
@@ -60,6 +79,7 @@ class FrameItem : public QGraphicsItem {
 
   const std::string& group() const { return group_; }
   QRectF frame_rect() const { return rect_.translated(pos()); }
+  void paint_at(QPainter& painter, double zoom) const;
   void set_frame(const QSizeF& size, double header, const QString& title, int depth);
   void set_selected(bool selected);
 
@@ -83,7 +103,12 @@ class EdgeItem : public QGraphicsItem {
   // stub_from, stub_to: names of the far ends of a stub.
   void set_route(const RoutedEdge& route, const QString& stub_from, const QString& stub_to);
   void set_label(const QString& label);
-  void set_state(bool highlighted, bool faded);
+  void set_state(const EdgeState& state);
+  const EdgeState& state() const { return state_; }
+  bool is_stub() const { return stub_; }
+  bool stands_out() const { return state_.touches || state_.on_path; }
+  const QPolygonF& points() const { return points_; }
+  QPen far_pen() const;
 
  private:
   void paint_label(QPainter& painter) const;
@@ -92,7 +117,8 @@ class EdgeItem : public QGraphicsItem {
   QPainterPath arrow_;
   QRectF bounds_;
   QString label_, stub_from_, stub_to_;
-  bool stub_ = false, highlighted_ = false, faded_ = false;
+  bool stub_ = false;
+  EdgeState state_;
 };
 
 // The collapse and expand triangle of cards and frames: where a single click opens or closes.

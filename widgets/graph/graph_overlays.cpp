@@ -17,6 +17,8 @@ namespace {
 constexpr int kRow = 20, kSwatch = 14, kTop = 22;
 constexpr int kMapMargin = 6, kMapHeight = 132, kMapMostWidth = 160, kMapLeastWidth = 72;
 constexpr int kLongMapHeight = 300;
+constexpr int kNoteHeight = 24, kNotePadding = 10;
+constexpr double kFadedBar = 0.25;
 constexpr double kLongAspect = 0.1;      // narrower networks get a taller map
 constexpr double kLeastCardScale = 0.16;  // in a map: a card of 200 is 32 px wide
 
@@ -72,6 +74,39 @@ void Legend::paintEvent(QPaintEvent*) {
     painter.drawText(QPointF(6 + kSwatch + 7, y + 11.5), e.text);
     y += kRow;
   }
+}
+
+PathNote::PathNote(QWidget* parent) : QWidget(parent) {
+  setAttribute(Qt::WA_TransparentForMouseEvents);
+  setAccessibleName(QCoreApplication::translate("GraphView", "Path of the selection"));
+  connect(&Theme::instance(), &Theme::changed, this, qOverload<>(&QWidget::update));
+}
+
+void PathNote::set_text(const QString& text) {
+  text_ = text;
+  setAccessibleDescription(text);
+  setVisible(!text.isEmpty());
+  update();
+}
+
+void PathNote::place(const QRect& strip) {
+  // The painter's metrics may be a little wider than those of the font alone.
+  const int wanted = QFontMetrics(text_font(12)).horizontalAdvance(text_) + 2 * kNotePadding + 6;
+  const int width = std::clamp(wanted, 0, std::max(0, strip.width()));
+  setGeometry(strip.right() + 1 - width, strip.top(), width, kNoteHeight);
+}
+
+void PathNote::paintEvent(QPaintEvent*) {
+  const Colors& c = colors();
+  QPainter painter(this);
+  painter.setRenderHint(QPainter::Antialiasing);
+  painter.setPen(QPen(c.accent, 1));
+  painter.setBrush(c.panel);
+  painter.drawRoundedRect(QRectF(rect()).adjusted(0.5, 0.5, -0.5, -0.5), 6, 6);
+  painter.setFont(text_font(12));
+  painter.setPen(c.text);
+  const QRect inside = rect().adjusted(kNotePadding, 0, -kNotePadding, 0);
+  painter.drawText(inside, Qt::AlignVCenter | Qt::AlignLeft, painter.fontMetrics().elidedText(text_, Qt::ElideMiddle, inside.width()));
 }
 
 Minimap::Minimap(QWidget* parent) : QWidget(parent) {
@@ -135,6 +170,7 @@ void Minimap::draw_bars() {
     QRectF r = to_map(bar.rect);
     r.setWidth(std::max(2.0, r.width()));
     r.setHeight(std::max(1.0, r.height()));
+    painter.setOpacity(bar.faded ? kFadedBar : 1);
     painter.fillRect(r, mark_color(bar.mark));
   }
 }

@@ -28,6 +28,24 @@ class Legend : public QWidget {
   std::vector<LegendEntry> entries_;
 };
 
+// What the highlighted path is, in a sentence at the upper right.
+class PathNote : public QWidget {
+  Q_OBJECT
+
+ public:
+  explicit PathNote(QWidget* parent);
+  void set_text(const QString& text);   // empty: hidden
+  QString text() const { return text_; }
+  // At the right of this strip, as wide as the sentence wants and the strip allows; its height is ignored.
+  void place(const QRect& strip);
+
+ protected:
+  void paintEvent(QPaintEvent* event) override;
+
+ private:
+  QString text_;
+};
+
 // Coloured bars of all cards and the part that is in view. Click or drag moves the view.
 class Minimap : public QWidget {
   Q_OBJECT
@@ -36,6 +54,7 @@ class Minimap : public QWidget {
   struct Bar {
     QRectF rect;   // scene
     Mark mark;
+    bool faded = false;
   };
   explicit Minimap(QWidget* parent);
   void set_scene(const QRectF& bounds, std::vector<Bar> bars);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include <QAccessible>
 #include <QGraphicsScene>
 #include <QRubberBand>
 #include <QScrollBar>
@@ -24,10 +23,13 @@ constexpr double kMargin = 18, kOverlayGap = 10, kMapMargin = 14;
 
 GraphView::GraphView(QWidget* parent)
     : QGraphicsView(parent),
+      prepared_(std::make_shared<PreparedGraph>()),
       band_(new QRubberBand(QRubberBand::Rectangle, viewport())),
       legend_(new Legend(this)),
       minimap_(new Minimap(this)),
+      path_note_(new PathNote(this)),
       mailbox_(std::make_shared<Mailbox>()) {
+  laid_out_ = prepared_;
   mailbox_->view = this;
   setScene(new QGraphicsScene(this));
   // A thousand visible items move at once when a group opens: an index that is never rebuilt would be slower.
@@ -54,6 +56,7 @@ GraphView::GraphView(QWidget* parent)
   connect(&Theme::instance(), &Theme::changed, this, &GraphView::apply_theme);
   legend_->hide();
   minimap_->hide();
+  path_note_->hide();
   apply_theme();
 }
 
@@ -64,6 +67,11 @@ GraphView::~GraphView() {
 }
 
 void GraphView::set_graph(GraphPtr graph, const std::vector<Layer>& layers) {
+  auto prepared = graph ? prepare_graph(*graph, layers) : nullptr;
+  set_prepared(std::move(graph), std::move(prepared));
+}
+
+void GraphView::set_prepared(GraphPtr graph, PreparedGraphPtr prepared) {
   std::size_t kept = 0;
   if (graph && graph_)
     for (const Node& n : graph->nodes()) {
@@ -72,30 +80,25 @@ void GraphView::set_graph(GraphPtr graph, const std::vector<Layer>& layers) {
     }
   const bool same = graph && graph_ && graph->name() == graph_->name() && 2 * kept > graph->nodes().size();
   graph_ = std::move(graph);
-  content_ = graph_ ? make_content(*graph_, layers) : GraphContent{};
-  successors_.clear();
-  predecessors_.clear();
-  for (const ContentEdge& e : content_.edges) {
-    successors_[e.from].push_back(e.to);
-    predecessors_[e.to].push_back(e.from);
-  }
+  prepared_ = prepared ? std::move(prepared) : std::make_shared<PreparedGraph>();
+  paths_ = prepared_->paths;
   if (!same) {
     collapsed_.clear();
     visuals_.clear();
     current_ = kNoNode;
     search_.clear();
-    if (content_.layout.nodes.size() > kStartClosed)
-      for (const ScopeGroup& g : scope_groups(content_.layout))
+    if (content().layout.nodes.size() > kStartClosed)
+      for (const ScopeGroup& g : prepared_->groups)
         if (g.depth == 0) collapsed_.insert(g.path);
   }
   found_.clear();
   std::set<NodeId> selected;
   for (const NodeId id : selected_)
-    if (same && content_.find(id) != nullptr) selected.insert(id);
+    if (same && content().find(id) != nullptr) selected.insert(id);
   refresh_legend();  // the start position leaves its room
   relayout(same ? After::kKeep : After::kStart);
   change_selection(std::move(selected));
-  if (content_.find(current_) == nullptr) current_ = kNoNode;
+  if (content().find(current_) == nullptr) current_ = kNoNode;
   if (!search_.isEmpty()) set_search(search_);
 }
 
@@ -105,14 +108,34 @@ const NodeVisual& GraphView::visual(NodeId id) const {
   return it == visuals_.end() ? none : it->second;
 }
 
+struct GraphView::Changes {
+  std::vector<NodeId> nodes;
+  bool edges = false, legend = false;
+  void add(NodeId id, const NodeVisual& was, const NodeVisual& is) {
+    if (was == is) return;
+    nodes.push_back(id);
+    edges = edges || was.activation_chip != is.activation_chip || was.input_chip != is.input_chip;
+    legend = legend || was.weight_bits != is.weight_bits || was.activation_bits != is.activation_bits ||
+             was.weight_hatched != is.weight_hatched || was.activation_hatched != is.activation_hatched;
+  }
+};
+
 void GraphView::set_visuals(std::map<NodeId, NodeVisual> visuals) {
+  Changes changes;
+  for (const auto& [id, v] : visuals) changes.add(id, visual(id), v);
+  for (const auto& [id, v] : visuals_)
+    if (visuals.count(id) == 0) changes.add(id, v, {});
   visuals_ = std::move(visuals);
-  refresh_faces();
+  refresh_faces(changes);
 }
 
 void GraphView::update_visuals(const std::map<NodeId, NodeVisual>& visuals) {
-  for (const auto& [id, v] : visuals) visuals_[id] = v;
-  refresh_faces();
+  Changes changes;
+  for (const auto& [id, v] : visuals) {
+    changes.add(id, visual(id), v);
+    visuals_[id] = v;
+  }
+  refresh_faces(changes);
 }
 
 void GraphView::set_color_by(ColorBy measure) {
@@ -137,21 +160,39 @@ void GraphView::set_minimap_visible(bool visible) {
 
 void GraphView::refresh_card(CardItem& card) {
   if (card.group().empty()) {
-    if (const CardInfo* info = content_.find(card.node()))
-      card.set_face(face_of(*info, visual(card.node()), content_, options_));
+    if (const CardInfo* info = content().find(card.node()))
+      card.set_face(face_of(*info, visual(card.node()), content(), options_));
     return;
   }
   const auto it = group_index_.find(card.group());
   if (it != group_index_.end())
-    card.set_face(face_of(layout_.groups[static_cast<std::size_t>(it->second)], visuals_, content_, options_));
+    card.set_face(face_of(layout_.groups[static_cast<std::size_t>(it->second)], visuals_, content(), options_));
 }
 
 void GraphView::refresh_faces() {
-  for (const auto& [id, card] : node_cards_) refresh_card(*card);
-  for (const auto& [path, card] : group_cards_) refresh_card(*card);
-  refresh_edge_labels();
+  if (!items_are_old()) {
+    for (const auto& [id, card] : node_cards_) refresh_card(*card);
+    for (const auto& [path, card] : group_cards_) refresh_card(*card);
+    refresh_edge_labels();
+  }
   refresh_legend();
   refresh_minimap();
+}
+
+// Only the cards that show changed nodes, and what follows from them.
+void GraphView::refresh_faces(const Changes& changes) {
+  bool colors_changed = false;
+  std::set<CardItem*> cards;
+  for (const NodeId id : changes.nodes)
+    if (CardItem* card = shown_card(id)) cards.insert(card);
+  for (CardItem* card : cards) {
+    const std::vector<Mark> before = card->face().marks;
+    refresh_card(*card);
+    colors_changed = colors_changed || before != card->face().marks;
+  }
+  if (changes.edges && !items_are_old()) refresh_edge_labels();
+  if (changes.legend) refresh_legend();
+  if (colors_changed) refresh_minimap();
 }
 
 void GraphView::refresh_edge_labels() {
@@ -163,7 +204,7 @@ void GraphView::refresh_edge_labels() {
 QString GraphView::edge_label(const RoutedEdge& edge) const {
   QString label;
   for (std::size_t k = 0; k < edge.edges.size(); ++k) {
-    const LayoutEdge& e = content_.layout.edges[edge.edges[k]];
+    const LayoutEdge& e = content().layout.edges[edge.edges[k]];
     const QString& chip = visual(e.from).activation_chip;
     const QString text = chip.isEmpty() ? visual(e.to).input_chip : chip;
     if (k > 0 && text != label) return {};
@@ -172,41 +213,18 @@ QString GraphView::edge_label(const RoutedEdge& edge) const {
   return label;
 }
 
-void GraphView::refresh_states() {
-  // The ring of the current node says nothing where it is the whole selection.
-  const bool focus = hasFocus() && !(selected_.size() == 1 && selected_.count(current_) > 0);
-  for (const auto& [id, card] : node_cards_)
-    card->set_state(selected_.count(id) > 0, focus && id == current_, !search_.isEmpty() && found_.count(id) == 0);
-  std::set<std::string> shut_around_current;
-  if (const auto it = hidden_in_.find(current_); it != hidden_in_.end()) shut_around_current.insert(it->second);
-  for (const auto& [path, card] : group_cards_) {
-    const std::vector<NodeId> nodes = nodes_of(*card);
-    const auto in = [&](const std::set<NodeId>& set) {
-      return std::any_of(nodes.begin(), nodes.end(), [&](NodeId n) { return set.count(n) > 0; });
-    };
-    card->set_state(in(selected_), focus && shut_around_current.count(path) > 0, !search_.isEmpty() && !in(found_));
-  }
-  for (std::size_t e = 0; e < edges_.size(); ++e) {
-    const RoutedEdge& edge = layout_.edges[e];
-    const bool touches = std::any_of(edge.edges.begin(), edge.edges.end(), [&](std::size_t k) {
-      const LayoutEdge& l = content_.layout.edges[k];
-      return selected_.count(l.from) > 0 || selected_.count(l.to) > 0;
-    });
-    edges_[e]->set_state(touches, !search_.isEmpty());
-  }
-}
-
 void GraphView::refresh_legend() {
-  legend_->set_entries(color_by_title(options_.color_by), legend_of(content_, visuals_, options_));
+  legend_->set_entries(color_by_title(options_.color_by), legend_of(content(), visuals_, options_));
   place_overlays();
 }
 
 void GraphView::refresh_minimap() {
   std::vector<Minimap::Bar> bars;
-  for (const auto& [id, card] : node_cards_)
-    bars.push_back({card->card_rect(), card->face().marks.empty() ? Mark{} : card->face().marks.front()});
-  for (const auto& [path, card] : group_cards_)
-    bars.push_back({card->card_rect(), card->face().marks.empty() ? Mark{} : card->face().marks.front()});
+  const auto add = [&](const CardItem& card) {
+    bars.push_back({card.card_rect(), card.face().marks.empty() ? Mark{} : card.face().marks.front(), card.state().fade == Fade::kOffPath});
+  };
+  for (const auto& [id, card] : node_cards_) add(*card);
+  for (const auto& [path, card] : group_cards_) add(*card);
   minimap_->set_scene({layout_.bounds.x, layout_.bounds.y, layout_.bounds.width, layout_.bounds.height}, std::move(bars));
   place_overlays();
 }
@@ -221,6 +239,8 @@ void GraphView::place_overlays() {
   minimap_->set_view(visible);
   minimap_->resize(minimap_->sizeHint());
   minimap_->move(width() - minimap_->width() - static_cast<int>(kMapMargin), height() - minimap_->height() - static_cast<int>(kMapMargin));
+  const int beside_legend = legend_->isVisible() ? legend_->geometry().right() + 10 : 10;
+  path_note_->place(QRect(beside_legend, 10, width() - beside_legend - 10, 0));
 }
 
 void GraphView::apply_theme() {
@@ -309,16 +329,16 @@ std::vector<NodeId> GraphView::selection() const {
 void GraphView::set_selection(const std::vector<NodeId>& nodes, bool reveal_first) {
   selected_.clear();
   for (const NodeId id : nodes)
-    if (id >= 0 && content_.find(id) != nullptr) selected_.insert(id);
+    if (id >= 0 && content().find(id) != nullptr) selected_.insert(id);
   if (!nodes.empty() && selected_.count(nodes.front()) > 0) current_ = nodes.front();
-  refresh_states();
+  follow_path();
   if (reveal_first && !nodes.empty()) reveal(nodes.front());
 }
 
 void GraphView::change_selection(std::set<NodeId> nodes) {
   const bool same = nodes == selected_;
   selected_ = std::move(nodes);
-  refresh_states();
+  follow_path();
   if (!same) Q_EMIT selection_changed(selection());
 }
 
@@ -326,7 +346,7 @@ int GraphView::set_search(const QString& text) {
   search_ = text.trimmed();
   found_.clear();
   if (!search_.isEmpty())
-    for (const CardInfo& card : content_.cards)
+    for (const CardInfo& card : content().cards)
       if (matches(card)) found_.insert(card.id);
   refresh_states();
   return static_cast<int>(found_.size());
@@ -339,7 +359,7 @@ bool GraphView::matches(const CardInfo& card) const {
 
 NodeId GraphView::find_next(bool forward) {
   std::vector<NodeId> order;
-  for (const CardInfo& card : content_.cards)
+  for (const CardInfo& card : content().cards)
     if (card.id >= 0 && found_.count(card.id) > 0) order.push_back(card.id);
   if (order.empty()) return kNoNode;
   const auto it = std::find(order.begin(), order.end(), current_);
@@ -354,12 +374,7 @@ NodeId GraphView::find_next(bool forward) {
 void GraphView::set_current(NodeId node, bool ensure_visible) {
   current_ = node;
   refresh_states();
-  if (const CardInfo* card = content_.find(node)) {
-    const QString place = tr("%1 of %2").arg(content_.index.at(node) + 1).arg(content_.cards.size());
-    setAccessibleDescription(spoken(*card, visual(node), options_.error) + QStringLiteral(", ") + place);
-    QAccessibleEvent event(this, QAccessible::DescriptionChanged);
-    QAccessible::updateAccessibility(&event);
-  }
+  describe_current();
   if (!ensure_visible) return;
   if (const CardItem* card = shown_card(node)) ensureVisible(card->card_rect(), 40, 40);
 }

@@ -5,8 +5,9 @@
 // the middle button move, the wheel zooms at the pointer, double click on a card centres it, on a group's header
 // opens or closes the group; a click on the group's triangle does, too; a click on its header selects its layers.
 // Keys: arrows walk along edges and rows (with Shift: extend the selection), Enter activates, Home and End, F fits
-// all, 0 is 100 %, + and − zoom, Ctrl+A selects all layers, Ctrl+F asks for a search, Escape clears, E opens or
-// closes the group around the current node, the menu key asks for a context menu.
+// all, 0 is 100 %, + and − zoom, Ctrl+A selects all layers, Ctrl+F asks for a search, E opens or closes the group
+// around the current node, U, D and P show the selection's path (upstream, downstream, both) or take it off, Escape
+// takes the path off, then clears, the menu key asks for a context menu.
 // Layouts of more than 300 cards run on a worker thread, the newest wins; smaller ones at once.
 #pragma once
 
@@ -27,18 +28,20 @@
 #include "core/graph/layers.h"
 #include "core/graph/layout.h"
 #include "widgets/graph/card_face.h"
-#include "widgets/graph/graph_content.h"
 #include "widgets/graph/node_visual.h"
+#include "widgets/graph/prepared_graph.h"
 
 class QRubberBand;
 
 namespace quanvas {
 
+enum class Fade;
 class CardItem;
 class EdgeItem;
 class FrameItem;
 class Legend;
 class Minimap;
+class PathNote;
 
 class GraphView : public QGraphicsView {
   Q_OBJECT
@@ -50,11 +53,14 @@ class GraphView : public QGraphicsView {
   // Null empties the view. Selection, open groups and place are kept when the new graph has the same nodes (or
   // most of them: a pass folds some away). Above 600 nodes the outer groups start closed.
   void set_graph(GraphPtr graph, const std::vector<Layer>& layers);
+  // The same with what was made of it elsewhere (prepare_graph).
+  void set_prepared(GraphPtr graph, PreparedGraphPtr prepared);
   GraphPtr graph() const { return graph_; }
   // Replaces all visuals; only cards whose look changes are repainted. Unknown nodes are ignored.
   void set_visuals(std::map<NodeId, NodeVisual> visuals);
   // Replaces these only.
   void update_visuals(const std::map<NodeId, NodeVisual>& visuals);
+  const NodeVisual& visual(NodeId id) const;
 
   void set_color_by(ColorBy measure);
   ColorBy color_by() const { return options_.color_by; }
@@ -74,6 +80,11 @@ class GraphView : public QGraphicsView {
   int set_search(const QString& text);
   // Makes the next match current and brings it into view; kNoNode without matches.
   NodeId find_next(bool forward = true);
+
+  // What lies upstream or downstream of the selection stands out, the rest steps back; closed groups and bundled lines
+  // belong to the path when a part of them does. Follows the selection until it is turned off.
+  void set_path(PathShown shown);
+  PathShown path() const { return path_; }
 
   std::set<std::string> collapsed() const { return collapsed_; }
   void set_collapsed(std::set<std::string> groups);   // scope paths
@@ -99,6 +110,7 @@ class GraphView : public QGraphicsView {
   void node_activated(quanvas::NodeId node);                             // Enter
   void context_menu_requested(quanvas::NodeId node, const QPoint& global);  // kNoNode: background
   void search_requested();
+  void path_changed(quanvas::PathShown shown);
   void zoom_changed(double zoom);
   void layout_finished();
 
@@ -116,15 +128,20 @@ class GraphView : public QGraphicsView {
   void focusInEvent(QFocusEvent* event) override;
   void focusOutEvent(QFocusEvent* event) override;
   bool viewportEvent(QEvent* event) override;
+  void paintEvent(QPaintEvent* event) override;
 
  private:
+  struct Changes;
   struct Mailbox;
   enum class Drag { kNone, kPan, kBand };
   enum class After { kKeep, kStart, kAnchor };
 
+  const GraphContent& content() const { return prepared_->content; }
+  bool items_are_old() const { return laid_out_ != prepared_; }
+
   // layout
   void relayout(After after, const std::string& anchor_group = {});
-  void start_worker(LayoutInput input);
+  void start_worker();
   void take_layout(LayoutResult result);
   void place_cards();
   void place_frames();
@@ -137,8 +154,13 @@ class GraphView : public QGraphicsView {
 
   // looks
   void refresh_faces();
+  void refresh_faces(const Changes& changes);
   void refresh_card(CardItem& card);
   void refresh_states();
+  Fade fade_of(bool found, bool on_path) const;
+  void follow_path();
+  QString path_sentence() const;
+  void describe_current();
   void refresh_edge_labels();
   QString edge_label(const RoutedEdge& edge) const;
   void refresh_legend();
@@ -147,7 +169,7 @@ class GraphView : public QGraphicsView {
   QRectF room(double width, double height, bool with_minimap) const;
   void show_at(double zoom, const QPointF& scene, const QPointF& at);
   void apply_theme();
-  const NodeVisual& visual(NodeId id) const;
+  void paint_far(QPainter& painter, const QRectF& seen) const;
   QString end_name(const RoutedEdge& edge, bool from) const;
 
   // selection and movement
@@ -171,13 +193,14 @@ class GraphView : public QGraphicsView {
   void pan_by(const QPoint& delta);
 
   GraphPtr graph_;
-  GraphContent content_;
+  PreparedGraphPtr prepared_;                               // of graph_; never null
+  PreparedGraphPtr laid_out_;                               // of the items; another one until its layout has come
   std::map<NodeId, NodeVisual> visuals_;
   FaceOptions options_;
   std::set<std::string> collapsed_;
   LayoutResult layout_;
   std::unordered_map<NodeId, int> placed_;                  // node -> index in layout_.nodes
-  std::unordered_map<NodeId, std::vector<NodeId>> successors_, predecessors_;
+  GraphPaths paths_;                                        // of the selection
 
   std::unordered_map<NodeId, CardItem*> node_cards_;        // owned by the scene
   std::unordered_map<std::string, CardItem*> group_cards_;
@@ -190,6 +213,7 @@ class GraphView : public QGraphicsView {
   NodeId current_ = kNoNode;
   QString search_;
   std::set<NodeId> found_;
+  PathShown path_ = PathShown::kOff;
 
   Drag drag_ = Drag::kNone;
   bool space_held_ = false, moved_ = false, legend_wanted_ = true, minimap_wanted_ = true;
@@ -198,6 +222,7 @@ class GraphView : public QGraphicsView {
   QRubberBand* band_ = nullptr;
   Legend* legend_ = nullptr;
   Minimap* minimap_ = nullptr;
+  PathNote* path_note_ = nullptr;
   QTimer still_;
 
   bool pending_ = false;

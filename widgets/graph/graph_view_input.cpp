@@ -29,6 +29,7 @@ constexpr int kDragStart = 4;
 }  // namespace
 
 CardItem* GraphView::card_at(const QPoint& pos) const {
+  if (items_are_old()) return nullptr;
   for (QGraphicsItem* item : items(pos))
     if (auto* card = qgraphicsitem_cast<CardItem*>(item); card != nullptr && card->card_rect().contains(mapToScene(pos)))
       return card;
@@ -36,12 +37,14 @@ CardItem* GraphView::card_at(const QPoint& pos) const {
 }
 
 FrameItem* GraphView::header_at(const QPoint& pos) const {
+  if (items_are_old()) return nullptr;
   for (QGraphicsItem* item : items(pos))
     if (auto* frame = qgraphicsitem_cast<FrameItem*>(item)) return frame;
   return nullptr;
 }
 
 CardItem* GraphView::shown_card(NodeId id) const {
+  if (items_are_old()) return nullptr;
   if (const auto it = node_cards_.find(id); it != node_cards_.end()) return it->second;
   const auto hidden = hidden_in_.find(id);
   if (hidden == hidden_in_.end()) return nullptr;
@@ -87,7 +90,7 @@ void GraphView::click(const QPoint& pos, Qt::KeyboardModifiers modifiers) {
     }
     std::vector<NodeId> layers;
     for (const NodeId id : layout_.groups[static_cast<std::size_t>(group_index_.at(frame->group()))].nodes)
-      if (content_.find(id) != nullptr && content_.find(id)->layer) layers.push_back(id);
+      if (content().find(id) != nullptr && content().find(id)->layer) layers.push_back(id);
     select(layers, add, add);
   } else if (!add) {
     change_selection({});
@@ -201,13 +204,13 @@ void GraphView::ended_moving() {
 // Up and down along edges, to the neighbour that stands nearest; left and right within the row.
 NodeId GraphView::neighbour(NodeId node, int key) const {
   if (key == Qt::Key_Left || key == Qt::Key_Right) return beside(node, key == Qt::Key_Right);
-  const auto& map = key == Qt::Key_Down ? successors_ : predecessors_;
-  const auto it = map.find(node);
+  const auto it = content().index.find(node);
   const CardItem* from = shown_card(node);
-  if (it == map.end() || from == nullptr) return kNoNode;
+  if (it == content().index.end() || from == nullptr) return kNoNode;
   NodeId best = kNoNode;
   double best_distance = std::numeric_limits<double>::infinity();
-  for (const NodeId n : it->second) {
+  for (const std::uint32_t other : key == Qt::Key_Down ? paths_.behind(it->second) : paths_.before(it->second)) {
+    const NodeId n = content().cards[other].id;
     const CardItem* card = n >= 0 ? shown_card(n) : nullptr;
     if (card == nullptr) continue;
     const QPointF d = card->card_rect().center() - from->card_rect().center();
@@ -246,12 +249,12 @@ bool GraphView::handle_key(int key, Qt::KeyboardModifiers modifiers) {
   if (nodes.empty()) return false;
   switch (key) {
     case Qt::Key_Up: case Qt::Key_Down: case Qt::Key_Left: case Qt::Key_Right:
-      go(content_.find(current_) == nullptr ? nodes.front().id : neighbour(current_, key));
+      go(content().find(current_) == nullptr ? nodes.front().id : neighbour(current_, key));
       return true;
     case Qt::Key_Home: go(nodes.front().id); return true;
     case Qt::Key_End: go(nodes.back().id); return true;
     case Qt::Key_Return: case Qt::Key_Enter:
-      if (content_.find(current_) != nullptr) Q_EMIT node_activated(current_);
+      if (content().find(current_) != nullptr) Q_EMIT node_activated(current_);
       return true;
     case Qt::Key_F: fit(); return true;
     case Qt::Key_0: set_zoom(1.0); return true;
@@ -265,7 +268,14 @@ bool GraphView::handle_key(int key, Qt::KeyboardModifiers modifiers) {
       if (group >= 0) toggle_group(std::string(layout_.groups[static_cast<std::size_t>(group)].path));
       return true;
     }
+    case Qt::Key_U: set_path(path_ == PathShown::kUpstream ? PathShown::kOff : PathShown::kUpstream); return true;
+    case Qt::Key_D: set_path(path_ == PathShown::kDownstream ? PathShown::kOff : PathShown::kDownstream); return true;
+    case Qt::Key_P: set_path(path_ == PathShown::kBoth ? PathShown::kOff : PathShown::kBoth); return true;
     case Qt::Key_Escape:
+      if (path_ != PathShown::kOff) {
+        set_path(PathShown::kOff);
+        return true;
+      }
       if (selected_.empty() && search_.isEmpty()) return false;
       set_search({});
       change_selection({});
@@ -282,7 +292,7 @@ void GraphView::keyPressEvent(QKeyEvent* event) {
     Q_EMIT search_requested();
   } else if (event->matches(QKeySequence::SelectAll)) {
     std::set<NodeId> all;
-    for (const CardInfo& c : content_.cards)
+    for (const CardInfo& c : content().cards)
       if (c.layer) all.insert(c.id);
     change_selection(std::move(all));
   } else if ((event->modifiers() & ~(Qt::ShiftModifier | Qt::KeypadModifier)) != 0 ||
@@ -340,7 +350,7 @@ bool GraphView::viewportEvent(QEvent* event) {
   if (event->type() == QEvent::ToolTip) {
     const auto* help = static_cast<QHelpEvent*>(event);
     const CardItem* card = card_at(help->pos());
-    const CardInfo* info = card == nullptr ? nullptr : content_.find(card->node());
+    const CardInfo* info = card == nullptr ? nullptr : content().find(card->node());
     QString text;
     if (card != nullptr && !card->group().empty()) {
       text = QString::fromStdString(card->group()).toHtmlEscaped() + QStringLiteral("<br>") + card->face().subtitle;

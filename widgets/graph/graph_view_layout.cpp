@@ -28,20 +28,22 @@ void GraphView::relayout(After after, const std::string& anchor_group) {
   worker_stop_.request_stop();
   worker_stop_ = std::stop_source();
   ++generation_;
-  LayoutInput input = content_.layout;
-  input.collapsed = collapsed_;
-  if (input.nodes.size() > kAtOnce) {
-    start_worker(std::move(input));
+  if (content().layout.nodes.size() > kAtOnce) {
+    start_worker();
     return;
   }
+  LayoutInput input = content().layout;
+  input.collapsed = collapsed_;
   pending_ = false;
   take_layout(*compute_layout(input));
 }
 
-void GraphView::start_worker(LayoutInput input) {
+void GraphView::start_worker() {
   pending_ = true;
   QThreadPool::globalInstance()->start(
-      [mailbox = mailbox_, stop = worker_stop_.get_token(), generation = generation_, input = std::move(input)] {
+      [mailbox = mailbox_, stop = worker_stop_.get_token(), generation = generation_, prepared = prepared_, collapsed = collapsed_] {
+        LayoutInput input = prepared->content.layout;
+        input.collapsed = collapsed;
         std::optional<LayoutResult> result = compute_layout(input, stop);
         if (!result) return;
         const std::lock_guard lock(mailbox->mutex);
@@ -100,6 +102,7 @@ void GraphView::drop_unused(Map& items, const std::set<typename Map::key_type>& 
 
 void GraphView::take_layout(LayoutResult result) {
   layout_ = std::move(result);
+  laid_out_ = prepared_;
   group_index_.clear();
   hidden_in_.clear();
   placed_.clear();
@@ -163,7 +166,7 @@ void GraphView::place_frames() {
     }
     frame->setZValue(-100 + g.depth);
     frame->setPos(g.rect.x, g.rect.y);
-    frame->set_frame({g.rect.width, g.rect.height}, content_.layout.options.group_header,
+    frame->set_frame({g.rect.width, g.rect.height}, content().layout.options.group_header,
                      QString::fromStdString(g.title), g.depth);
   }
   drop_unused(frames_, used);
@@ -172,7 +175,7 @@ void GraphView::place_frames() {
 QString GraphView::end_name(const RoutedEdge& edge, bool from) const {
   const int group = from ? edge.from_group : edge.to_group;
   if (group >= 0) return QString::fromStdString(layout_.groups[static_cast<std::size_t>(group)].title);
-  const CardInfo* card = content_.find(from ? edge.from : edge.to);
+  const CardInfo* card = content().find(from ? edge.from : edge.to);
   return card == nullptr ? QString() : card->title;
 }
 
@@ -208,7 +211,7 @@ void GraphView::expand_all() { set_collapsed({}); }
 
 void GraphView::collapse_all() {
   std::set<std::string> groups;
-  for (const ScopeGroup& g : scope_groups(content_.layout)) groups.insert(g.path);
+  for (const ScopeGroup& g : prepared_->groups) groups.insert(g.path);
   set_collapsed(std::move(groups));
 }
 
@@ -216,15 +219,15 @@ bool GraphView::has_groups() const { return !layout_.groups.empty(); }
 
 bool GraphView::open_groups_around(NodeId node) {
   bool opened = false;
-  for (const ScopeGroup& g : scope_groups(content_.layout))
+  for (const ScopeGroup& g : prepared_->groups)
     if (collapsed_.count(g.path) > 0 && std::find(g.nodes.begin(), g.nodes.end(), node) != g.nodes.end())
       opened = collapsed_.erase(g.path) > 0 || opened;
   return opened;
 }
 
 void GraphView::reveal(NodeId node) {
-  if (content_.find(node) == nullptr) return;
-  if (hidden_in_.count(node) > 0 && open_groups_around(node)) {
+  if (content().find(node) == nullptr) return;
+  if (!items_are_old() && hidden_in_.count(node) > 0 && open_groups_around(node)) {
     reveal_after_ = node;
     relayout(After::kKeep);
     return;

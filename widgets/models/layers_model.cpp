@@ -61,12 +61,6 @@ void set_formats(LayerRow& row, const Graph& graph, const Layer& layer, const Pl
   }
 }
 
-void set_facts(LayerRow& row, const LayerFacts& facts) {
-  for (const auto& f : facts.sites)
-    if (f.site.kind == SiteKind::kWeight && f.missing.empty()) row.weight_sqnr = f.error.sqnr_db;
-  if (facts.output) row.output_sqnr = facts.output->sqnr_db;
-}
-
 const FormatCell* cell_of(const LayerRow& row, int column) {
   switch (column) {
     case LayersModel::kWeight: return &row.weight;
@@ -90,6 +84,13 @@ QString cell_text(const FormatCell& cell) {
 }
 
 }  // namespace
+
+void set_row_facts(LayerRow& row, const LayerFacts& facts) {
+  row.weight_sqnr = row.output_sqnr = std::nan("");
+  for (const auto& f : facts.sites)
+    if (f.site.kind == SiteKind::kWeight && f.missing.empty()) row.weight_sqnr = f.error.sqnr_db;
+  if (facts.output) row.output_sqnr = facts.output->sqnr_db;
+}
 
 std::vector<LayerRow> layer_rows(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan,
                                  const std::map<NodeId, LayerFacts>& facts) {
@@ -126,7 +127,7 @@ void refresh_rows(std::vector<LayerRow>& rows, const Graph& graph, const std::ve
     row.weight = row.input = row.output = {};
     row.weight_sqnr = row.output_sqnr = std::nan("");
     set_formats(row, graph, layers[i], plan);
-    if (const auto it = facts.find(row.node); it != facts.end()) set_facts(row, it->second);
+    if (const auto it = facts.find(row.node); it != facts.end()) set_row_facts(row, it->second);
   }
 }
 
@@ -145,6 +146,26 @@ void LayersModel::set_rows(std::vector<LayerRow> rows) {
   row_of_.clear();
   for (std::size_t i = 0; i < rows_.size(); ++i) row_of_[rows_[i].node] = static_cast<int>(i);
   endResetModel();
+}
+
+void LayersModel::update_rows(const std::vector<LayerRow>& changed) {
+  std::set<int> rows;
+  for (const LayerRow& fresh : changed) {
+    const int row = row_of(fresh.node);
+    if (row < 0) continue;
+    LayerRow& old = rows_[static_cast<std::size_t>(row)];
+    const bool selected = old.selected;
+    old = fresh;
+    old.selected = selected;
+    rows.insert(row);
+  }
+  // Neighbours together: every signal costs the proxy a search.
+  for (auto it = rows.begin(); it != rows.end();) {
+    const int first = *it;
+    int last = first;
+    while (++it != rows.end() && *it == last + 1) last = *it;
+    Q_EMIT dataChanged(index(first, 0), index(last, kColumns - 1));
+  }
 }
 
 int LayersModel::row_of(NodeId node) const {

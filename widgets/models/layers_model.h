@@ -45,7 +45,9 @@ struct LayerRow {
 };
 
 // Rows in graph order. `facts` may lack layers.
-// refresh_rows replaces formats and facts of rows made from the same layers: what an edit changes.
+// refresh_rows replaces formats and facts of rows made from the same layers: what an edit changes. set_row_facts
+// replaces a row's facts alone.
+void set_row_facts(LayerRow& row, const LayerFacts& facts);
 void refresh_rows(std::vector<LayerRow>& rows, const Graph& graph, const std::vector<Layer>& layers, const Plan& plan,
                   const std::map<NodeId, LayerFacts>& facts);
 std::vector<LayerRow> layer_rows(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan,
@@ -65,6 +67,8 @@ class LayersModel : public QAbstractTableModel {
 
   // Same nodes in the same order: only the rows are repainted, selection and scroll stay.
   void set_rows(std::vector<LayerRow> rows);
+  // Replaces the rows of these nodes; the others stay. Unknown nodes are ignored.
+  void update_rows(const std::vector<LayerRow>& changed);
   const std::vector<LayerRow>& rows() const { return rows_; }
   int row_of(NodeId node) const;  // -1 when absent
   bool has_values(int column) const;  // in any row

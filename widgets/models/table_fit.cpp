@@ -18,7 +18,7 @@ constexpr double kHeaderPixels = 11;
 
 }  // namespace
 
-int needed_width(const QTableView& table, int column) {
+int needed_width(const QTableView& table, int column, int text_role) {
   const auto* model = table.model();
   const QString title = model->headerData(column, Qt::Horizontal).toString();
   const auto* header = table.horizontalHeader();
@@ -30,16 +30,23 @@ int needed_width(const QTableView& table, int column) {
   option.font = table.font();
   option.fontMetrics = QFontMetrics(option.font);
   option.decorationSize = table.iconSize();
-  for (int row = 0; row < std::min(model->rowCount(), kMostRows); ++row)
-    width = std::max(width, table.itemDelegate()->sizeHint(option, model->index(row, column)).width() + 2);
+  // A delegate takes long to measure, and only a text that is wider than those before can make the column wider.
+  qreal widest = -1;
+  for (int row = 0; row < std::min(model->rowCount(), kMostRows); ++row) {
+    const QModelIndex index = model->index(row, column);
+    const qreal text = option.fontMetrics.horizontalAdvance(index.data(text_role).toString());
+    if (text <= widest) continue;
+    widest = text;
+    width = std::max(width, table.itemDelegate()->sizeHint(option, index).width() + 2);
+  }
   return width;
 }
 
-void fit_columns(QTableView* table, int flexible, int least, int second, int second_least) {
+void fit_columns(QTableView* table, int flexible, int least, int second, int second_least, int text_role) {
   int others = 0;
   for (int c = 0; c < table->model()->columnCount(); ++c) {
     if (table->isColumnHidden(c)) continue;
-    const int width = needed_width(*table, c);
+    const int width = needed_width(*table, c, text_role);
     table->setColumnWidth(c, width);
     if (c != flexible && c != second) others += width;
   }

@@ -119,9 +119,22 @@ LayersPanel::LayersPanel(QWidget* parent)
 }
 
 void LayersPanel::set_rows(std::vector<LayerRow> rows) {
+  change_rows([&] { model_->set_rows(std::move(rows)); });
+}
+
+void LayersPanel::update_rows(const std::vector<LayerRow>& changed) {
+  change_rows([&] { model_->update_rows(changed); });
+}
+
+const LayerRow* LayersPanel::row(NodeId node) const {
+  const int row = model_->row_of(node);
+  return row < 0 ? nullptr : &model_->rows()[static_cast<std::size_t>(row)];
+}
+
+void LayersPanel::change_rows(const std::function<void()>& change) {
   const auto selected = selection();
   syncing_ = true;
-  model_->set_rows(std::move(rows));
+  change();
   syncing_ = false;
   if (selection() != selected) set_selection(selected);
   if (show_columns_with_values() || new_layers_) fit_columns();
@@ -145,7 +158,7 @@ bool LayersPanel::show_columns_with_values() {
 void LayersPanel::fit_columns() {
   if (own_widths_ || fitting_ || model_->rows().empty()) return;
   fitting_ = true;
-  quanvas::fit_columns(table_, LayersModel::kName, kLeastName, LayersModel::kType, kLeastType);
+  quanvas::fit_columns(table_, LayersModel::kName, kLeastName, LayersModel::kType, kLeastType, LayersModel::kShortNameRole);
   const int left = table_->viewport()->width() - table_->horizontalHeader()->length();
   if (left > 0) table_->setColumnWidth(LayersModel::kName, table_->columnWidth(LayersModel::kName) + left);
   fitting_ = false;
@@ -261,7 +274,7 @@ void LayersPanel::show_columns_menu(const QPoint& at) {
     connect(action, &QAction::toggled, this, [this, c](bool on) {
       own_columns_[c] = on;
       table_->setColumnHidden(c, !on);
-      if (on) table_->setColumnWidth(c, needed_width(*table_, c));
+      if (on) table_->setColumnWidth(c, needed_width(*table_, c, LayersModel::kShortNameRole));
       fit_columns();
     });
   }

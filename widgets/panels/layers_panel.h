@@ -1,6 +1,7 @@
 // Quanvas - the layer table with its filter box. Selection is synchronised with other views by node ids.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <vector>
@@ -21,6 +22,9 @@ class LayersPanel : public Panel {
   explicit LayersPanel(QWidget* parent = nullptr);
 
   void set_rows(std::vector<LayerRow> rows);
+  void update_rows(const std::vector<LayerRow>& changed);  // of these layers only
+  const std::vector<LayerRow>& rows() const { return model_->rows(); }
+  const LayerRow* row(NodeId node) const;                  // null: no layer
   // Without emitting selection_changed.
   void set_selection(const std::vector<NodeId>& nodes);
   std::vector<NodeId> selection() const;
@@ -43,6 +47,7 @@ class LayersPanel : public Panel {
 
  private:
   void apply_filter(const QString& text);
+  void change_rows(const std::function<void()>& change);
   void take_selection();
   void update_subtitle();
   bool show_columns_with_values();  // whether that changed anything

@@ -21,7 +21,7 @@ TEST_F(Program, HelpAndVersionAnswerWithoutLoadingTheEngine) {
 
 TEST_F(Program, EverySubcommandHasHelp) {
   for (const char* verb : {"info", "open", "new", "data", "calibrate", "quantize", "run", "evaluate", "train", "sweep",
-                           "compare", "export", "runs", "recipe", "tensor", "presets", "catalog"})
+                           "compare", "export", "runs", "recipe", "tensor", "presets", "trust", "catalog"})
     EXPECT_EQ(run({verb, "--help"}).code, 0) << verb;
 }
 
@@ -92,6 +92,24 @@ TEST_F(Program, PresetsAreListedAndFiltered) {
   const Answer none = run({"presets", "--filter", "no such thing"});
   EXPECT_EQ(none.code, 3);
   EXPECT_THAT(none.err, HasSubstr("No preset contains 'no such thing'. Closest: "));
+}
+
+TEST_F(Program, TrustIsListedAndTakenBack) {
+  EXPECT_EQ(run({"trust"}).out, "No file's code is trusted.\n");
+  fs::create_directories(folder_ / "data" / "quanvas");
+  std::ofstream(folder_ / "data" / "quanvas" / "trusted-models")
+      << std::string(64, 'a') << "\n" << std::string(64, 'b') << "\t2026-03-01T12:34:56Z\t/models/b.ts\n";
+  const json all = run_json({"trust"});
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[1], (json{{"hash", std::string(64, 'b')}, {"since", "2026-03-01T12:34:56Z"}, {"path", "/models/b.ts"}}));
+  EXPECT_THAT(run({"trust"}).out, HasSubstr("/models/b.ts"));
+  const Answer unknown = run({"trust", "--revoke", "/models/c.ts"});
+  EXPECT_EQ(unknown.code, 3);
+  EXPECT_THAT(unknown.err, HasSubstr("'/models/c.ts' is not among the files whose code is trusted."));
+  EXPECT_EQ(run({"trust", "--revoke", "/models/b.ts"}).code, 0);
+  EXPECT_EQ(run_json({"trust"}).size(), 1u);
+  EXPECT_EQ(run({"trust", "--revoke-all"}).code, 0);
+  EXPECT_EQ(run_json({"trust"}).size(), 0u);
 }
 
 TEST_F(Program, AnUnknownPresetNamesTheClosestAndNotAll) {

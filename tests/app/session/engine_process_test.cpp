@@ -65,6 +65,31 @@ TEST(EngineProcessTest, SaysHowTheEngineEnded) {
     EXPECT_THAT(describe_end(row.code, row.status, row.messages).toStdString(), HasSubstr(row.says));
 }
 
+// The engine that is being killed does not answer any more, and who notices that kills it again.
+TEST(EngineProcessTest, SaysTheFirstReasonOfAKill) {
+  EngineProcess process;
+  QSignalSpy ended(&process, &EngineProcess::ended);
+  for (const bool again : {true, false}) {
+    process.start();
+    ASSERT_TRUE(wait_for([&] { return process.is_running(); }));
+    process.kill(QStringLiteral("It did not stop."), again);
+    process.kill(QStringLiteral("It did not answer."), !again);
+    ASSERT_TRUE(wait_for([&] { return ended.count() == 1; }));
+    EXPECT_EQ(ended[0][0].toString(), QStringLiteral("It did not stop."));
+    EXPECT_EQ(ended[0][1].toBool(), again);
+    ended.clear();
+  }
+  process.start();
+  ASSERT_TRUE(wait_for([&] { return process.is_running(); }));
+  process.kill(QStringLiteral("It did not stop."));
+  ASSERT_TRUE(wait_for([&] { return ended.count() == 1; }));
+  process.start();  // what was said of the last one says nothing about the next
+  ASSERT_TRUE(wait_for([&] { return process.is_running(); }));
+  process.kill(QStringLiteral("It hangs."));
+  ASSERT_TRUE(wait_for([&] { return ended.count() == 2; }));
+  EXPECT_EQ(ended[1][0].toString(), QStringLiteral("It hangs."));
+}
+
 pid_t engine_pid(const Session& session) { return std::stoi(session.engine_versions().at("pid")); }
 
 TEST(OwnEngineTest, IsStartedAgainWhenItIsKilledAndNoEditIsLost) {

@@ -42,6 +42,7 @@ struct FakeWorld {
   bool read_only = false;
   std::string statistics = "s0";
   DataStatus data_status;
+  ImportOptions import;                  // how the model was read
   std::vector<Recipe> asked;             // recipes that were run
   bool exclusive = false;                // a workbench that is open makes the next one read-only
   std::atomic<bool> locked = false;
@@ -74,7 +75,8 @@ class FakeWorkbench final : public Workbench {
   ProjectState state() const override {
     std::lock_guard lock(world_.mutex);
     ProjectState state;
-    state.project_path = path_;
+    state.project_path = state.model_path = path_;
+    state.import = world_.import;
     state.model_hash = "m0";
     state.read_only = world_.read_only || (world_.exclusive && !holds_lock_);
     state.read_only_reason = "opened by a test";

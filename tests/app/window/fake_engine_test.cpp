@@ -4,14 +4,19 @@
 
 #include <QMessageBox>
 #include <QPushButton>
+#include <QRadioButton>
+#include <QTableWidget>
 #include <QTest>
 #include <QTimer>
 
 #include "app/session/session.h"
 #include "app/window/main_window.h"
 #include "app/window/wiring.h"
+#include "core/base/files.h"
 #include "tests/app/session/fake_engine.h"
+#include "widgets/panels/quantizers_dialog.h"
 #include "widgets/panels/train_dialog.h"
+#include "widgets/panels/trust_dialog.h"
 
 namespace quanvas {
 namespace {
@@ -141,6 +146,61 @@ TEST_F(SteeredWindow, CodeOfAModelIsRunOnlyAfterAYes) {
     if (box->buttonRole(button) == QMessageBox::AcceptRole) button->click();
   EXPECT_TRUE(wait_for([&] { return window_->shows_project(); }));
   EXPECT_EQ(trusted, (std::vector<std::string>{"", "", kTrustAny}));
+}
+
+TEST_F(SteeredWindow, TheOtherChoiceOfQuantizersOpensInAProjectOfItsOwn) {
+  open();
+  EXPECT_FALSE(can("quantizers"));
+  EXPECT_EQ(window_->actions().at(QStringLiteral("quantizers"))->toolTip(), QStringLiteral("This model's file carries no quantizers."));
+  struct Asked {
+    std::string path, project;
+    FileQuantizers quantizers;
+  };
+  std::vector<Asked> asked;
+  wiring_.reset();
+  window_.reset();
+  session_.reset();
+  server_.reset();
+  Backend backend = test::fake_backend(world_);
+  backend.open = [&, open = backend.open](const std::string& path, const std::string& project, const ImportOptions& import, JobContext& job) {
+    asked.push_back({path, project, import.quantizers});
+    world_.import.quantizers = import.quantizers == FileQuantizers::kUnset ? FileQuantizers::kRules : import.quantizers;
+    return open(project.empty() ? path : project, project, import, job);
+  };
+  start(backend);
+  Q_EMIT window_->open_wanted(QStringLiteral("/models/tfc.onnx"));
+  ASSERT_TRUE(wait_for([&] { return window_->shows_project(); }));
+  ASSERT_TRUE(can("quantizers"));
+  window_->actions().at(QStringLiteral("quantizers"))->trigger();
+  auto* dialog = window_->findChild<QuantizersDialog*>();
+  ASSERT_TRUE(dialog);
+  EXPECT_TRUE(dialog->rules()->isChecked());
+  dialog->nodes()->setChecked(true);
+  dialog->accept();
+  ASSERT_TRUE(wait_for([&] { return asked.size() == 2 && session_->state().import.quantizers == FileQuantizers::kNodes; }));
+  EXPECT_EQ(asked[1].path, "/models/tfc.onnx");
+  EXPECT_EQ(asked[1].project, "/models/tfc-nodes.quanvas");
+  EXPECT_EQ(asked[1].quantizers, FileQuantizers::kNodes);
+}
+
+TEST_F(SteeredWindow, TrustIsListedAndTakenBack) {
+  const QByteArray home = qgetenv("XDG_DATA_HOME");
+  qputenv("XDG_DATA_HOME", (folder_.path() / "home").c_str());
+  std::filesystem::create_directories(user_data_dir());
+  remember_trust(std::string(64, 'a'), "/models/a.ts");
+  remember_trust(std::string(64, 'b'), "/models/b.ts");
+  open();
+  window_->actions().at(QStringLiteral("trusted"))->trigger();
+  auto* dialog = window_->findChild<TrustDialog*>();
+  ASSERT_TRUE(dialog);
+  ASSERT_TRUE(wait_for([&] { return dialog->table()->rowCount() == 2; }));
+  QTest::mouseClick(dialog->table()->viewport(), Qt::LeftButton, {}, dialog->table()->visualItemRect(dialog->table()->item(0, 0)).center());
+  for (auto* button : dialog->findChildren<QPushButton*>())
+    if (button->text() == QStringLiteral("Take back")) QTest::mouseClick(button, Qt::LeftButton);
+  EXPECT_TRUE(wait_for([&] { return dialog->table()->rowCount() == 1; }));
+  EXPECT_EQ(trusted_hashes(), std::string(64, 'b'));
+  if (home.isEmpty()) qunsetenv("XDG_DATA_HOME");
+  else qputenv("XDG_DATA_HOME", home);
 }
 
 TEST_F(SteeredWindow, WeightsAreQuantizedWithoutData) {

@@ -1,5 +1,6 @@
-// Large graphs in the window: time from the click on a model to its painted graph, memory, and the time of a frame
-// while panning and zooming. A real window, a real engine.
+// Large graphs in the window: time from the click on a model to its painted graph, memory, the time of a frame while
+// panning and zooming, also with the path of a selection, and that of a change of the selection then. A real window, a
+// real engine.
 //
 //   graph_scale MODEL [FRAMES]     (the engine beside it, or named by QUANVAS_ENGINE)
 #include <cstdlib>
@@ -28,15 +29,27 @@ double memory() {
   return 0;
 }
 
-// What an event and the repaint after it take.
-template <class Act>
-double frame(GraphView& view, const Act& act) {
-  QElapsedTimer timer;
-  timer.start();
-  act();
-  view.viewport()->repaint();
-  return static_cast<double>(timer.nsecsElapsed()) / 1e6;
-}
+// What an event and the repaint after it take: ms that pass, and ms that this thread computes.
+class Frames {
+ public:
+  template <class Act>
+  void add(GraphView& view, const Act& act) {
+    QElapsedTimer timer;
+    timer.start();
+    const double before = thread_ms();
+    act();
+    view.viewport()->repaint();
+    computed_.push_back(thread_ms() - before);
+    passed_.push_back(static_cast<double>(timer.nsecsElapsed()) / 1e6);
+  }
+  void print(const std::string& what) const {
+    print_times(what.c_str(), passed_);
+    print_times("    of that computed", computed_);
+  }
+
+ private:
+  std::vector<double> passed_, computed_;
+};
 
 void wheel(GraphView& view, int delta) {
   const QPointF at(view.viewport()->width() / 2.0, view.viewport()->height() / 2.0);
@@ -54,17 +67,31 @@ void drag(GraphView& view, const QPoint& from, const QPoint& to, QEvent::Type ty
 }
 
 void measure_frames(GraphView& view, const char* when, int frames) {
-  std::vector<double> pans, zooms;
+  Frames pans, zooms;
   const QPoint middle(view.viewport()->width() / 2, view.viewport()->height() / 2);
   for (int i = 0; i < frames; ++i) {
     const QPoint to = middle + QPoint(0, i % 40 < 20 ? -37 : 37);
     drag(view, middle, to, QEvent::MouseButtonPress);
-    pans.push_back(frame(view, [&] { drag(view, middle, to, QEvent::MouseMove); }));
+    pans.add(view, [&] { drag(view, middle, to, QEvent::MouseMove); });
     drag(view, middle, to, QEvent::MouseButtonRelease);
   }
-  for (int i = 0; i < frames; ++i) zooms.push_back(frame(view, [&] { wheel(view, i % 20 < 10 ? 60 : -60); }));
-  print_times((std::string("frame while panning, ") + when).c_str(), pans);
-  print_times((std::string("frame while zooming, ") + when).c_str(), zooms);
+  for (int i = 0; i < frames; ++i) zooms.add(view, [&] { wheel(view, i % 20 < 10 ? 60 : -60); });
+  pans.print(std::string("frame while panning, ") + when);
+  zooms.print(std::string("frame while zooming, ") + when);
+}
+
+// Both directions from one node after the other.
+void measure_path(GraphView& view, int frames) {
+  view.set_path(PathShown::kBoth);
+  const auto& nodes = view.graph()->nodes();
+  Frames selections;
+  for (int i = 0; i < frames; ++i) {
+    const NodeId node = nodes[nodes.size() * static_cast<std::size_t>(i) / static_cast<std::size_t>(frames)].id;
+    selections.add(view, [&] { view.set_selection({node}); });
+  }
+  selections.print("another node's path, all groups open");
+  measure_frames(view, "path shown, all groups open", frames);
+  view.set_path(PathShown::kOff);
 }
 
 int run(int argc, char** argv) {
@@ -113,6 +140,7 @@ int run(int argc, char** argv) {
     wait_for([&] { return laid_out || !view->layout_pending(); }, 120000);
     std::printf("all groups open: %lld ms\n", static_cast<long long>(timer.elapsed()));
     measure_frames(*view, "all groups open, all in view", frames);
+    measure_path(*view, frames);
     view->set_zoom(0.7);
     measure_frames(*view, "all groups open, readable", frames);
     std::printf("memory of the window: %.0f MB\n", memory());
