@@ -22,7 +22,7 @@
 namespace quanvas {
 namespace {
 
-constexpr int kHeaderRoom = 24;  // a sort arrow, and a larger font than the layer table has
+constexpr int kHeaderRoom = 16;  // a sort arrow, and a larger font than the layer table has
 
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
