@@ -110,7 +110,7 @@ class Session : public QObject {
   void engine_ready();
   void engine_lost(const QString& sentence);
   void open_failed(const QString& path, const QString& sentence);
-  void trust_wanted(const QString& path, const QString& sentence);  // nothing was opened
+  void trust_wanted(const QString& path, const QString& sentence);  // nothing was opened; what the file brings
   void trust_listed(const std::vector<quanvas::TrustedModel>& models);
   void trust_failed(const QString& sentence);
   void open_progress(const QString& text, double fraction);

@@ -104,7 +104,7 @@ void Session::Impl::send_open(const QString& path, bool again, const ImportOptio
       opening_path.clear();
       reopening = false;
       if (opened) return adopt_project(path, **opened, again);
-      if (opened.error().code == ErrorCode::kNeedsTrust) Q_EMIT q->trust_wanted(path, to_text(opened.error()));
+      if (opened.error().code == ErrorCode::kNeedsTrust) Q_EMIT q->trust_wanted(path, QString::fromStdString(opened.error().message));
       else Q_EMIT q->open_failed(path, to_text(opened.error()));
       send_edits();  // the project that was open before still is
       send_facts();

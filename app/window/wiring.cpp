@@ -121,7 +121,7 @@ void Wiring::ask_for_trust(const QString& path, const QString& sentence) {
   auto* box = new QMessageBox(QMessageBox::Warning, tr("Run the model's code?"),
                               tr("%1 brings code of its own.").arg(QFileInfo(path).fileName()), QMessageBox::Cancel, window_);
   box->setObjectName(QStringLiteral("trust-question"));
-  box->setInformativeText(sentence);
+  box->setInformativeText(tr("%1\n\nOpen it only if you trust where it comes from. It is not asked about again; Model, Trusted files takes that back.").arg(sentence));
   box->setTextFormat(Qt::PlainText);  // the file's names stand in it
   box->setAttribute(Qt::WA_DeleteOnClose);
   QAbstractButton* yes = box->addButton(tr("Open"), QMessageBox::AcceptRole);

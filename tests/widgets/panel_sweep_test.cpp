@@ -96,7 +96,7 @@ TEST_F(SweepTest, WithoutLabelsItShowsTheOutputsSqnr) {
   c.top1 = c.top1_drop = std::nan("");
   panel_.add_cell(c);
   EXPECT_EQ(panel_.map()->data().values[1][1], 16.0);
-  EXPECT_THAT(panel_.subtitle().toStdString(), HasSubstr("dB of SQNR"));
+  EXPECT_THAT(panel_.subtitle().toStdString(), HasSubstr("dB; click assigns"));
 }
 
 TEST_F(SweepTest, OfTokensItShowsThePerplexitysRise) {
@@ -109,7 +109,7 @@ TEST_F(SweepTest, OfTokensItShowsThePerplexitysRise) {
     panel_.add_cell(c);
   }
   EXPECT_NEAR(panel_.map()->data().values[1][1], 5, 1e-9) << "in per cent";
-  EXPECT_THAT(panel_.subtitle().toStdString(), HasSubstr("% of perplexity"));
+  EXPECT_THAT(panel_.subtitle().toStdString(), HasSubstr("%; click assigns"));
   EXPECT_THAT(panel_.map()->data().tooltip(1, 1).toStdString(), HasSubstr("perplexity 3.675, +5"));
   panel_.set_measured(0.07);
   EXPECT_THAT(panel_.note().toStdString(), HasSubstr("predicted rise 7.10 %, measured 7.00"));

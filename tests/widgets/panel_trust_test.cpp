@@ -9,11 +9,19 @@
 #include <QTableWidget>
 #include <QTest>
 
+#include "widgets/models/table_text.h"
 #include "widgets/panels/quantizers_dialog.h"
 #include "widgets/panels/trust_dialog.h"
 
 namespace quanvas {
 namespace {
+
+TEST(LocalTimeText, SaysAStoredTimeAsTheComputerDoes) {
+  const QString text = local_time_text("2026-03-01T12:34:56Z");
+  EXPECT_TRUE(text.contains(QStringLiteral("34"))) << text.toStdString();
+  EXPECT_FALSE(text.contains(u'T')) << text.toStdString();
+  EXPECT_EQ(local_time_text("yesterday"), QStringLiteral("yesterday"));
+}
 
 QPushButton* button(QDialog& dialog, const char* text) {
   for (auto* b : dialog.findChildren<QPushButton*>())

@@ -14,6 +14,8 @@ namespace quanvas {
 
 namespace {
 
+constexpr double kZoomThinLine = 1.05;
+
 struct Fonts {
   QFont title = text_font(13, QFont::DemiBold), small = text_font(12), second = text_font(11), chip = text_font(11, QFont::DemiBold);
 };
@@ -333,6 +335,11 @@ void EdgeItem::paint(QPainter* painter, const QStyleOptionGraphicsItem* option, 
   }
   QPen pen(stands_out() ? c.accent : c.edge, state_.on_path ? 2.6 : state_.touches ? 2 : 1.4, stub_ ? Qt::DotLine : Qt::SolidLine,
            Qt::RoundCap, Qt::RoundJoin);
+  // While a large graph moves nothing is smooth, and a line about as wide as a pixel is drawn much faster as just that.
+  if (!stands_out() && zoom <= kZoomThinLine && !painter->testRenderHint(QPainter::Antialiasing)) {
+    pen.setWidthF(1);
+    pen.setCosmetic(true);
+  }
   painter->setPen(pen);
   painter->drawPath(path_);
   pen.setStyle(Qt::SolidLine);

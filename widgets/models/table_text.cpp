@@ -6,8 +6,10 @@
 #include <QAction>
 #include <QClipboard>
 #include <QCoreApplication>
+#include <QDateTime>
 #include <QGuiApplication>
 #include <QHeaderView>
+#include <QLocale>
 
 namespace quanvas {
 namespace {
@@ -92,6 +94,12 @@ void add_copy_actions(QAbstractItemView* view, QHeaderView* header) {
     QObject::connect(action, &QAction::triggered, view, [view, header, f = format] { copy_table(*view, *header, f); });
     view->addAction(action);
   }
+}
+
+QString local_time_text(const std::string& utc) {
+  const QString text = QString::fromStdString(utc);
+  const auto time = QDateTime::fromString(text, Qt::ISODate);
+  return time.isValid() ? QLocale().toString(time.toLocalTime(), QLocale::ShortFormat) : text;
 }
 
 }  // namespace quanvas

@@ -1,6 +1,8 @@
 // Quanvas - tables as text for the clipboard: what is visible, in the order in which it stands there.
 #pragma once
 
+#include <string>
+
 #include <QList>
 #include <QModelIndex>
 #include <QString>
@@ -18,5 +20,8 @@ QString table_text(const QAbstractItemView& view, const QHeaderView& header, Tab
 void copy_table(const QAbstractItemView& view, const QHeaderView& header, TableFormat format);
 // Adds "Copy as TSV / CSV / Markdown" to the view's own actions; Ctrl+C copies TSV.
 void add_copy_actions(QAbstractItemView* view, QHeaderView* header);
+
+// A time as projects store it (UTC, ISO 8601), by the clock and in the manner of this computer; as it stands when it is none.
+QString local_time_text(const std::string& utc);
 
 }  // namespace quanvas

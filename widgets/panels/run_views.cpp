@@ -16,10 +16,13 @@
 #include "widgets/common/theme.h"
 #include "widgets/models/chip_delegate.h"
 #include "widgets/models/runs_model.h"
+#include "widgets/models/table_fit.h"
 #include "widgets/models/table_text.h"
 
 namespace quanvas {
 namespace {
+
+constexpr int kHeaderRoom = 16;  // a sort arrow, and a larger font than the layer table has
 
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
@@ -176,8 +179,10 @@ QTableWidget* RunCompareView::build_layers() {
   table->horizontalHeader()->setSortIndicatorClearable(true);
   table->horizontalHeader()->setSortIndicator(-1, Qt::AscendingOrder);  // the order of the network
   table->setSortingEnabled(true);
-  table->horizontalHeader()->setSectionResizeMode(QHeaderView::ResizeToContents);
+  // Names get what the figures leave, and are told apart by their ends.
+  for (int c = 1; c < table->columnCount(); ++c) table->setColumnWidth(c, needed_width(*table, c) + kHeaderRoom);
   table->horizontalHeader()->setSectionResizeMode(0, QHeaderView::Stretch);
+  table->setTextElideMode(Qt::ElideLeft);
   connect(table, &QTableWidget::itemSelectionChanged, this, [this, table] {
     if (const auto* item = table->item(table->currentRow(), 0)) Q_EMIT layer_clicked(item->data(Qt::UserRole).toInt());
   });
@@ -210,7 +215,7 @@ RunDetailsView::RunDetailsView(const Run& run, QWidget* parent) : QWidget(parent
   layout->addWidget(tabs);
   auto* figures = make_table({tr("Figure"), tr("Value")}, tabs, tr("Figures"));
   const auto figure = [&](const QString& name, const QString& value) { add_row(figures, {text_item(name), text_item(value)}); };
-  figure(tr("Started"), qs(run.created));
+  figure(tr("Started"), local_time_text(run.created));
   figure(tr("Took"), duration_text(run.seconds));
   if (run.accuracy) {
     const auto& a = *run.accuracy;

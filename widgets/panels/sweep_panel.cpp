@@ -35,7 +35,7 @@ SweepPanel::SweepPanel(QWidget* parent)
       start_(new QToolButton(this)), resume_(new QToolButton(this)),
       empty_(new EmptyState(QStringLiteral("sweep"), tr("Which width for which layer?"), {}, this)), page_(new QWidget(this)),
       stack_(new QStackedLayout(this)) {
-  metric_->addItems({tr("top-1 lost, points"), tr("output SQNR, dB")});
+  metric_->addItems({tr("top-1 lost"), tr("output SQNR")});
   metric_->setAccessibleName(tr("Measure"));
   metric_->setSizeAdjustPolicy(QComboBox::AdjustToContents);
   start_->setText(tr("Start…"));
@@ -154,8 +154,8 @@ void SweepPanel::refresh() {
   for (const auto& l : layers_)
     if (wanted.empty() || std::find(wanted.begin(), wanted.end(), l.node) != wanted.end()) rows_.push_back(l);
   const bool accuracy = by_accuracy();
-  metric_->setItemText(0, of_tokens() ? tr("perplexity rise, %") : tr("top-1 lost, points"));
-  set_subtitle(tr("click assigns"));
+  metric_->setItemText(0, of_tokens() ? tr("perplexity rise") : tr("top-1 lost"));
+  set_subtitle(accuracy && of_tokens() ? tr("%; click assigns") : accuracy ? tr("points; click assigns") : tr("dB; click assigns"));
   HeatMapData data;
   for (const int b : sweep_->settings.bits) data.columns << tr("%1 bit").arg(b);
   for (const auto& l : rows_) {

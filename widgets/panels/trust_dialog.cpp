@@ -1,17 +1,15 @@
 #include "widgets/panels/trust_dialog.h"
 
-#include <QDateTime>
 #include <QDialogButtonBox>
-#include <QFileInfo>
 #include <QHeaderView>
 #include <QLabel>
-#include <QLocale>
 #include <QPushButton>
 #include <QStackedLayout>
 #include <QTableWidget>
 #include <QVBoxLayout>
 
 #include "widgets/models/chip_delegate.h"
+#include "widgets/models/table_fit.h"
 #include "widgets/models/table_text.h"
 
 namespace quanvas {
@@ -20,11 +18,6 @@ namespace {
 constexpr int kShownHash = 12, kRowHeight = 25;
 
 QString qs(const std::string& s) { return QString::fromStdString(s); }
-
-QString day(const std::string& utc) {
-  const auto time = QDateTime::fromString(qs(utc), Qt::ISODate);
-  return time.isValid() ? QLocale().toString(time.toLocalTime(), QLocale::ShortFormat) : TrustDialog::tr("not known");
-}
 
 }  // namespace
 
@@ -36,12 +29,15 @@ TrustDialog::TrustDialog(QWidget* parent)
   auto* hint = new QLabel(tr("The code in these files (TorchScript) runs when they are opened. What is taken back is asked about the next time."), this);
   hint->setWordWrap(true);
   hint->setProperty("role", "muted");
-  table_->setHorizontalHeaderLabels({tr("File"), tr("Trusted since"), tr("Hash of the content")});
+  table_->setHorizontalHeaderLabels({tr("File"), tr("Trusted since"), tr("Hash")});
   table_->setAccessibleName(tr("Trusted files"));
   table_->setEditTriggers(QAbstractItemView::NoEditTriggers);
   table_->setSelectionBehavior(QAbstractItemView::SelectRows);
   table_->setShowGrid(false);
-  table_->setTextElideMode(Qt::ElideMiddle);
+  table_->setTextElideMode(Qt::ElideLeft);  // the file's name stands at the end
+  table_->setWordWrap(false);
+  table_->horizontalHeader()->setDefaultAlignment(Qt::AlignLeft | Qt::AlignVCenter);
+  table_->horizontalHeader()->setHighlightSections(false);
   table_->verticalHeader()->hide();
   table_->verticalHeader()->setDefaultSectionSize(kRowHeight);
   table_->horizontalHeader()->setSectionResizeMode(0, QHeaderView::Stretch);
@@ -83,11 +79,10 @@ void TrustDialog::set_models(const std::vector<TrustedModel>& models) {
     file->setToolTip(path);
     hash->setToolTip(qs(m.hash));
     table_->setItem(row, 0, file);
-    table_->setItem(row, 1, new QTableWidgetItem(day(m.since)));
+    table_->setItem(row, 1, new QTableWidgetItem(m.since.empty() ? tr("not known") : local_time_text(m.since)));
     table_->setItem(row, 2, hash);
   }
-  table_->resizeColumnToContents(1);
-  table_->resizeColumnToContents(2);
+  for (const int c : {1, 2}) table_->setColumnWidth(c, needed_width(*table_, c));
   stack_->setCurrentWidget(models.empty() ? static_cast<QWidget*>(none_) : table_);
   update_button();
 }
