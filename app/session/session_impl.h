@@ -88,7 +88,7 @@ struct Session::Impl {
   void job_progress(const QString& id, const Progress& progress);
   void job_partial(const QString& id, const std::string& kind, const std::string& text);
   void job_ended(const QString& id, const Result<std::string>& result, const std::optional<ProjectState>& fresh_state,
-                 const std::optional<std::vector<Run>>& fresh_runs);
+                 const std::optional<std::vector<Run>>& fresh_runs, std::uint64_t question);
   void end_job(JobStatus& job, JobStatus::Phase phase, const QString& sentence);
   void fail_active_jobs(const QString& sentence);
   void cancel(const QString& id);
@@ -178,6 +178,9 @@ struct Session::Impl {
   };
   std::map<QString, Stopping> stopping;  // jobs being cancelled
   int next_job = 1;
+  // Each ended job asks for runs and state; of answers that come in another order than they were asked for the newest counts.
+  std::atomic<std::uint64_t> last_question = 0;
+  std::uint64_t answered_question = 0;
   std::string job_prefix;         // makes ids unique among the windows of one engine
 
   // Last: their threads end before the members above.

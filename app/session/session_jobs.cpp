@@ -109,14 +109,15 @@ void Session::Impl::launch_job(const QString& id, const json& argument) {
       on_gui([this, id, kind, text] { job_partial(id, kind, text); });
     };
     const auto result = asked->run_job(wire, verb, argument, events);
+    const std::uint64_t question = ++last_question;
     std::optional<ProjectState> fresh_state;
     std::optional<std::vector<Run>> fresh_runs;
     // The state last: it says of which project both are.
     if (auto r = asked->runs()) fresh_runs = std::move(*r);
     if (auto s = asked->state()) fresh_state = std::move(*s);
-    on_gui([this, id, result, fresh_state, fresh_runs, asked] {
+    on_gui([this, id, result, fresh_state, fresh_runs, question, asked] {
       job_threads.erase(id);  // joins; nothing follows in that thread
-      if (asked == client) job_ended(id, result, fresh_state, fresh_runs);
+      if (asked == client) job_ended(id, result, fresh_state, fresh_runs, question);
     });
   });
 }
@@ -142,14 +143,15 @@ void Session::Impl::job_partial(const QString& id, const std::string& kind, cons
 
 void Session::Impl::job_ended(const QString& id, const Result<std::string>& result,
                               const std::optional<ProjectState>& fresh_state,
-                              const std::optional<std::vector<Run>>& fresh_runs) {
+                              const std::optional<std::vector<Run>>& fresh_runs, std::uint64_t question) {
   JobStatus* job = find_job(id);
   if (!job || !is_active(*job)) return;
   // A lost engine is told by lose_engine, for all its jobs and with the reason.
   if (!result && client->lost() && result.error().code == ErrorCode::kIo) return;
   const std::string before = state.statistics_hash;
   const bool was_calibrated = state.calibrated;
-  const bool ours = fresh_state && is_ours(*fresh_state);
+  const bool ours = fresh_state && is_ours(*fresh_state) && question > answered_question;
+  if (ours) answered_question = question;
   if (ours) set_state(*fresh_state);
   if (ours && fresh_runs) {
     runs = *fresh_runs;

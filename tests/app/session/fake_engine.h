@@ -51,6 +51,7 @@ struct FakeWorld {
   std::atomic<bool> hang_in_edits = false, hang_in_data = false;
   std::atomic<int> data_set = 0;         // how often SetData came
   std::atomic<int> opened = 0, facts_asked = 0, histograms_asked = 0;
+  std::atomic<int> runs_asked = 0, late_runs = 0;  // the question for runs with this number is answered late
   std::atomic<int> open_ms = 0;          // how long an opening takes
   std::atomic<int> job_ms = 0;           // how long a job runs
   std::atomic<bool> deaf = false;        // jobs do not look at their stop token, and say nothing
@@ -88,8 +89,14 @@ class FakeWorkbench final : public Workbench {
     return state;
   }
   Result<std::vector<Run>> runs() const override {
-    std::lock_guard lock(world_.mutex);
-    return world_.runs;
+    const bool late = ++world_.runs_asked == world_.late_runs;
+    std::vector<Run> runs;
+    {
+      std::lock_guard lock(world_.mutex);
+      runs = world_.runs;
+    }
+    if (late) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    return runs;
   }
   Result<std::vector<RecipeEdit>> edits(int) const override {
     std::lock_guard lock(world_.mutex);

@@ -387,6 +387,16 @@ TEST_F(SessionTest, JobsRunInTheOrderInWhichTheyWereStarted) {
   EXPECT_EQ(order, names);
 }
 
+TEST_F(SessionTest, ALateAnswerDoesNotTakeBackANewerListOfRuns) {
+  open();
+  world_.late_runs = world_.runs_asked + 1;
+  const QString first = session_->start_run(Recipe{});
+  ASSERT_TRUE(wait_for([&] { return world_.runs_asked >= world_.late_runs; }));
+  const QString second = session_->start_run(Recipe{});
+  ASSERT_TRUE(wait_for([&] { return job(first).phase == Phase::kDone && job(second).phase == Phase::kDone; }));
+  EXPECT_EQ(session_->runs().size(), 2u);
+}
+
 TEST_F(SessionTest, AJobCancelledBeforeItStartsNeverRuns) {
   open();
   const QString id = session_->start_run();

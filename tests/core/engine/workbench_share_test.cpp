@@ -106,11 +106,11 @@ TEST(Artifact, KeepsEveryVectorOfAQuantizer) {
   quant::QuantParams p;
   p.spec.granularity = Granularity::kChannel;
   p.spec.axis = 0;
-  p.spec.is_signed = false;
+  p.spec.is_signed = true;
   p.spec.zero_point = ZeroPointType::kOffset;
   p.spec.statistic = Statistic::kSignedMax;
-  p.lo = 0;
-  p.hi = 255;
+  p.lo = -128;
+  p.hi = 127;
   p.layout = *quant::make_layout(p.spec, {4, 4, 3, 3}, 0);
   p.scale = {0.5f, -0.25f, 1, 2};
   p.zero_point = {-0.75f, 0.1f, 0, 3};
