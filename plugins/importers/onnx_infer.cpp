@@ -296,6 +296,17 @@ bool axis_is_outside(const DraftNode& n, const Knowledge& known) {
   return axis < -rank - more || axis >= rank + more;
 }
 
+// The library takes the number of a convolution's spatial axes from its input and walks the weight's with it.
+std::string unequal_ranks(const DraftNode& n, const Knowledge& known) {
+  const std::size_t weight = n.op == "QLinearConv" ? 3 : 1;
+  if (n.op != "Conv" && n.op != "ConvTranspose" && n.op != "ConvInteger" && n.op != "QLinearConv") return {};
+  const Shape* x = n.input(0).empty() ? nullptr : known.shape(n.input(0));
+  const Shape* w = n.input(weight).empty() ? nullptr : known.shape(n.input(weight));
+  if (!x || !w || (x->size() == w->size() && x->size() > 2)) return {};
+  return "its input has " + std::to_string(x->size()) + " dimensions and its weight " + std::to_string(w->size()) +
+         ", expected as many as each other and three at least.";
+}
+
 std::optional<TensorFacts> own_rule(const DraftNode& n, const Knowledge& known, Draft& draft) {
   if (n.op == "Reshape") return reshape(n, known, draft);
   if (n.op == "Resize" || n.op == "Upsample") return resize(n, known, draft);
@@ -312,6 +323,7 @@ std::optional<TensorFacts> own_rule(const DraftNode& n, const Knowledge& known, 
 std::string library_rule(const DraftNode& n, const Knowledge& known, Draft& draft) {
   if (axis_is_outside(n, known))
     return "its axis " + std::to_string(n.integer("axis", 0)) + " lies outside of its input.";
+  if (std::string why = unequal_ranks(n, known); !why.empty()) return why;
   if (!n.bodies.empty()) return {};  // what the file says of the results is all that is known
   const auto* schema = onnx::OpSchemaRegistry::Schema(n.op, std::min(draft.opset, kLibraryOpset), "");
   if (!schema || !schema->has_type_and_shape_inference_function()) return {};

@@ -157,6 +157,11 @@ TEST(ImportHostile, AbsurdAttributesAndConstants) {
       {"Split", {"x", "far"}, {attribute("axis", 40)}},
       {"ReduceMean", {"x"}, {attribute("axes", Ints{77})}},
       {"LSTM", {"x", "w", "w"}, {attribute("hidden_size", -5)}},
+      {"Conv", {"flat", "w"}, {}},
+      {"Conv", {"long", "w"}, {}},
+      {"Conv", {"x", "long"}, {}},
+      {"ConvTranspose", {"flat", "w"}, {}},
+      {"ConvInteger", {"far", "far"}, {}},
       {"SequenceAt", {"x", "far"}, {}},
       {"Shape", {"x"}, {attribute("start", -kHuge), attribute("end", kHuge)}},
       {"Cast", {"x"}, {attribute("to", 9999)}},
@@ -168,6 +173,8 @@ TEST(ImportHostile, AbsurdAttributesAndConstants) {
     for (const auto& row : rows) {
       Proto p(opset);
       p.input("x", {"1", "2", "6", "6"});
+      p.input("flat", {"1", "2"});
+      p.input("long", {"1", "2", "6", "6", "6"});
       p.floats("w", {3, 2, 3, 3});
       p.ints("far", {kHuge, -kHuge, 5, kHuge});
       p.ints("negative", {-4});

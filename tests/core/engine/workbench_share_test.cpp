@@ -106,13 +106,14 @@ TEST(Artifact, KeepsEveryVectorOfAQuantizer) {
   quant::QuantParams p;
   p.spec.granularity = Granularity::kChannel;
   p.spec.axis = 0;
-  p.spec.is_signed = true;
+  p.spec.is_signed = false;
   p.spec.zero_point = ZeroPointType::kOffset;
-  p.spec.statistic = Statistic::kSignedMax;
-  p.lo = -128;
-  p.hi = 127;
+  p.spec.statistic = Statistic::kMinMax;
+  ASSERT_EQ(check(p.spec), "");
+  p.lo = 0;
+  p.hi = 255;
   p.layout = *quant::make_layout(p.spec, {4, 4, 3, 3}, 0);
-  p.scale = {0.5f, -0.25f, 1, 2};
+  p.scale = {0.5f, 0.25f, 1, 2};
   p.zero_point = {-0.75f, 0.1f, 0, 3};
   p.code_scale = {0.4f, 0.3f, 0.2f, 0.1f};
   p.center = {0.01f, 0, -0.02f, 0.5f};
@@ -159,7 +160,8 @@ TEST(Artifact, KeepsEveryVectorOfAQuantizer) {
   };
   const Row rows[] = {{"one scale too few", [](quant::QuantParams& p) { p.scale.pop_back(); }},
                       {"scale 0", [](quant::QuantParams& p) { p.scale[1] = 0; }},
-                      {"negative scale", [](quant::QuantParams& p) { p.spec.statistic = Statistic::kAbsMax; }},
+                      {"negative scale", [](quant::QuantParams& p) { p.scale[1] = -0.25f; }},
+                      {"a declaration that is not legal", [](quant::QuantParams& p) { p.spec.statistic = Statistic::kSignedMax; }},
                       {"offset NaN", [](quant::QuantParams& p) { p.zero_point[0] = NAN; }},
                       {"code scale 0", [](quant::QuantParams& p) { p.code_scale[0] = 0; }},
                       {"two centers", [](quant::QuantParams& p) { p.center.resize(2); }},
