@@ -82,6 +82,7 @@ OpResult rotary(const OpCall& call) {
 }
 
 const double kNever = -std::numeric_limits<double>::infinity();
+constexpr double kShutOut = -1000;  // masks of files add -inf, the lowest float, -1e9 or -10000
 
 // 0 where a query may look, -inf where not: true and false of a mask of booleans.
 at::Tensor as_bias(const at::Tensor& allowed, const at::Tensor& like) {
@@ -138,19 +139,18 @@ OpResult attention(const OpCall& call) {
   const double cap = node.real("softcap", 0);
   stages[1] = cap > 0 ? at::tanh(stages[0] / cap) * cap : stages[0];
   QUANVAS_TRY(const at::Tensor bias, attention_bias(call, q, k.size(2), past));
-  stages[2] = stages[1] + bias;
   const bool is_watched = call.is_watched();
-  // What a mask shuts out stays out whatever the quantizer's lowest value is.
-  stages[3] = at::softmax(is_watched ? at::where(stages[2] > kNever, call.quantized(SiteKind::kInternal, 0, stages[2]), stages[2])
-                                     : stages[2], -1);
+  // Before the mask: what it shuts out stays out whatever the quantizer's lowest value is, and its numbers are no scores.
+  const at::Tensor scores = is_watched ? at::where(bias > kShutOut, stages[1], at::zeros_like(stages[1])) : stages[1];
+  stages[2] = (is_watched ? call.quantized(SiteKind::kInternal, 0, scores) : scores) + bias;
+  stages[3] = at::softmax(stages[2], -1);
   const at::Tensor weights = is_watched ? call.quantized(SiteKind::kInternal, 1, stages[3]) : stages[3];
   const std::int64_t shown = node.integer("qk_matmul_output_mode", 0);
   if (shown < 0 || shown > 3)
     return bad_node("'qk_matmul_output_mode' is " + std::to_string(shown) + ", expected 0 to 3.");
   Tensors out{joined_heads(at::matmul(weights, all_v), rank), k, v, stages[shown]};
   if (is_watched) {
-    // Where a mask shuts a key out there is no score: its -inf would be taken for one.
-    out.push_back(stages[2].masked_select(stages[2] > kNever));
+    out.push_back(scores);
     out.push_back(stages[3]);
   }
   return out;

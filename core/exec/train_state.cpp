@@ -61,6 +61,9 @@ Result<TrainState> TrainState::create(ModelPtr model, const QuantizerMap* quanti
   s.penalties_ = {settings.bits_penalty, settings.accumulator_penalty};
   if (quantizers) s.initial_ = *quantizers;
   s.layers_ = find_layers(*s.model_->graph);
+  for (const Layer& layer : s.layers_)
+    for (const Site& site : layer.sites())
+      if (site.kind == SiteKind::kWeight) s.weight_sites_[site_tensor(layer, site)].push_back(site);
   QUANVAS_CHECK(s.add_weights(settings));
   QUANVAS_CHECK(s.start_weight_quantizers());
   s.add_activations(settings);
@@ -127,12 +130,10 @@ Site TrainState::quantized_site(TensorId id) const {
   return {};
 }
 
-std::vector<Site> TrainState::weight_sites(TensorId id) const {
-  std::vector<Site> out;
-  for (const Layer& layer : layers_)
-    for (const Site& site : layer.sites())
-      if (site.kind == SiteKind::kWeight && site_tensor(layer, site) == id) out.push_back(site);
-  return out;
+const std::vector<Site>& TrainState::weight_sites(TensorId id) const {
+  static const std::vector<Site> none;
+  const auto it = weight_sites_.find(id);
+  return it == weight_sites_.end() ? none : it->second;
 }
 
 // One tensor has one quantizer in training: nodes that share a weight must agree on its format.

@@ -83,7 +83,8 @@ class TrainState {
   Status add_weight(TensorId id, const Layer* layer, const TrainSettings& settings);
   Result<int> quantizer_of(TensorId id, const TrainSettings& settings);
   Site quantized_site(TensorId id) const;
-  std::vector<Site> weight_sites(TensorId id) const;
+  const std::vector<Site>& weight_sites(TensorId id) const;
+  std::map<TensorId, std::vector<Site>> weight_sites_;
   Status start_weight_quantizers();
   Result<quant::QuantParams> found_on_weights(const WeightQuantizer& q, bool to_begin) const;
 

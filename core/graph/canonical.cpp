@@ -27,7 +27,8 @@ const TensorData* Rewrite::constant(TensorId t) const {
 
 std::optional<double> Rewrite::number(TensorId t) const {
   const TensorData* data = constant(t);
-  if (!data || data->count() != 1) return std::nullopt;
+  // Of a higher rank it could widen what it meets.
+  if (!data || data->count() != 1 || data->shape.size() > 1) return std::nullopt;
   const std::vector<float> values = data->to_floats();
   return values.size() == 1 ? std::optional<double>(values[0]) : std::nullopt;
 }

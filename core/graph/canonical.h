@@ -7,9 +7,9 @@
 //   the recurrent weights see, then per direction what recurrent_sites() lists, each [rows, hidden size] with one row
 //   for every step of every sequence. Their weights W and R are Concats of one initializer [1, hidden size, columns] for
 //   every gate.
-// - Attention with more outputs than its four: the scores before the softmax that no mask shuts out [number], and the
-//   probabilities after it [batch, heads, queries, keys].
-// - LayerNormalization and Gelu (and RMSNormalization) below the opset that brought them, where files spell them out.
+// - Attention with more outputs than its four: the scores before mask and softmax, 0 where the mask shuts them out, and the
+//   probabilities after it, both [batch, heads, queries, keys].
+// - LayerNormalization, RMSNormalization and Gelu of float32 below the opset that brought them, where files spell them out.
 // What lies inside an operator is computed only when somebody looks at it (a tap or a quantizer). Files get ONNX's own
 // forms again (plugins/exporters/onnx_opset.h).
 #pragma once

@@ -119,6 +119,7 @@ void join_normalization(Rewrite& r, const Node& root) {
   const Node* center = is(centered, "Sub") ? r.producer(centered->input(1)) : nullptr;
   const TensorId x = center && averaged(r, center) == centered->input(0) ? centered->input(0) : y;
   const bool is_layer_norm = x != y;
+  if (r.graph.tensor(x).type != DataType::kFloat) return;
   Joined j{r, {}};
   if (is_layer_norm && (!j.take(center) || !j.take(centered))) return;
   for (const Node* node : {power, mean, sum, &root})
@@ -167,7 +168,7 @@ TensorId gelu_argument(const Rewrite& r, const Node& curve, Joined& j) {
 void join_gelu(Rewrite& r, const Node& curve) {
   Joined j{r, {}};
   const TensorId x = gelu_argument(r, curve, j);
-  if (x == kNoTensor || !j.take(&curve)) return;
+  if (x == kNoTensor || r.graph.tensor(x).type != DataType::kFloat || !j.take(&curve)) return;
   const Node* plus = r.only_reader(curve.outputs[0]);
   if (beside_number(r, plus, "Add", 1) != curve.outputs[0] || !j.take(plus)) return;
   const Node* product = r.only_reader(plus->outputs[0]);

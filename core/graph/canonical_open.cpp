@@ -114,6 +114,12 @@ void add_outputs(Rewrite& r, const Node& node, const std::vector<std::string>& n
 
 bool is_open(const Node& node) { return node.outputs.size() > own_outputs(node); }
 
+std::vector<std::string> inner_names(const RecurrentSites& sites) {
+  std::vector<std::string> names = sites.hidden;
+  names.insert(names.end(), sites.internals.begin(), sites.internals.end());
+  return names;
+}
+
 }  // namespace
 
 void open_recurrent(Rewrite& r) {
@@ -123,8 +129,7 @@ void open_recurrent(Rewrite& r) {
     std::int64_t hidden = node.integer("hidden_size", -1);
     if (const TensorId w = node.input(2); hidden < 0 && w != kNoTensor && r.graph.tensor(w).shape && r.graph.tensor(w).shape->size() == 3)
       hidden = (*r.graph.tensor(w).shape)[2];
-    std::vector<std::string> names = sites.hidden;
-    names.insert(names.end(), sites.internals.begin(), sites.internals.end());
+    const std::vector<std::string> names = inner_names(sites);
     add_outputs(r, node, names, std::vector<Shape>(names.size(), Shape{-1, hidden}));
     split_weight(r, node, 1, "W");
     split_weight(r, node, 2, "R");
@@ -134,7 +139,7 @@ void open_recurrent(Rewrite& r) {
 void open_attention(Rewrite& r) {
   for (const Node& node : r.graph.nodes())
     if (is(&node, "Attention") && !is_open(node) && node.inputs.size() >= 3)
-      add_outputs(r, node, attention_internals(), {Shape{-1}, Shape{-1, -1, -1, -1}});
+      add_outputs(r, node, attention_internals(), std::vector<Shape>(2, Shape{-1, -1, -1, -1}));
 }
 
 }  // namespace canonical_form

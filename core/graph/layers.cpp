@@ -171,8 +171,15 @@ bool recurrent_layer(const Graph& g, const Node& n, Layer& layer) {
   const RecurrentSites sites = recurrent_sites(n);
   std::size_t part = 0;
   std::vector<TensorId> weights;
-  for (const std::size_t from : {1, 2})
-    for (const TensorId t : constant_parts(g, n.input(from))) weights.push_back(t);
+  for (const std::size_t from : {1, 2}) {
+    // What another node reads, too, cannot have a format for this one alone.
+    if (const TensorId w = n.input(from); w == kNoTensor || g.tensor(w).consumers.size() != 1) continue;
+    const std::vector<TensorId> parts = constant_parts(g, n.input(from));
+    const bool is_own = std::all_of(parts.begin(), parts.end(), [&](TensorId t) {
+      return g.tensor(t).consumers.size() == 1 && std::count(parts.begin(), parts.end(), t) == 1;
+    });
+    if (is_own) weights.insert(weights.end(), parts.begin(), parts.end());
+  }
   const bool by_gate = weights.size() == sites.weights.size();
   for (const TensorId t : weights) {
     if (part == 0) layer.weight = t;
@@ -186,7 +193,7 @@ bool recurrent_layer(const Graph& g, const Node& n, Layer& layer) {
   layer.bias_axis = 1;
   std::size_t at = own_outputs(n);
   for (const std::string& name : sites.hidden) {
-    if (at >= n.outputs.size()) break;
+    if (at >= n.outputs.size() || n.outputs[at] == kNoTensor) break;
     layer.inputs.push_back(n.outputs[at++]);
     layer.input_names.push_back(name);
   }

@@ -79,6 +79,8 @@ void remember_trust(const std::string& hash, const std::string& path) {
   if (!is_hash(hash)) return;
   auto models = trusted_models();
   if (std::any_of(models.begin(), models.end(), [&](const TrustedModel& m) { return m.hash == hash; })) return;
+  std::error_code ec;
+  if (fs::exists(trust_file(), ec) && !read_file(trust_file(), kMostBytes)) return;  // not to be replaced by one entry
   models.push_back({hash, now_utc(), one_line(absolute(path))});
   (void)write(models);
 }

@@ -141,7 +141,9 @@ Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node
     const bool is_whole = is_recurrent(*node) || node->op == "Attention";
     const auto cut = [&](TensorId id) {
       const at::Tensor& x = sample->tensors[static_cast<std::size_t>(id)];
-      return is_whole ? x : first_rows(x, rows);
+      // A bias or a limit that is computed has no rows of samples.
+      const bool has_rows = id == layer->output || std::count(layer->inputs.begin(), layer->inputs.end(), id) > 0;
+      return is_whole || !has_rows ? x : first_rows(x, rows);
     };
     const LayerRun run = run_of(graph, *layer);
     for (const TensorId id : run.reads) env[static_cast<std::size_t>(id)] = cut(id);

@@ -153,12 +153,13 @@ onnx::NodeProto& ModelWriter::node(const std::string& op, const std::string& nam
 }
 
 Status ModelWriter::copy(NodeDraft draft) {
+  bool is_own = true;
   for (NodeDraft& part : in_onnx(std::move(draft), opset_, [this](const std::string& t) { return tensor_name(t); }))
-    QUANVAS_CHECK(copy_one(std::move(part)));
+    QUANVAS_CHECK(copy_one(std::move(part), std::exchange(is_own, false)));
   return {};
 }
 
-Status ModelWriter::copy_one(NodeDraft draft) {
+Status ModelWriter::copy_one(NodeDraft draft, bool is_own) {
   const std::string own_name = draft.name;
   if (const std::string why = upgrade(draft, *model_.graph, model_.graph->opset(), opset_); !why.empty())
     return fail(ErrorCode::kUnsupported, "Node '" + own_name + "' cannot be written at opset " +
@@ -170,7 +171,7 @@ Status ModelWriter::copy_one(NodeDraft draft) {
     initializer(name, c.data.type, c.data.shape, {reinterpret_cast<const char*>(c.data.data), c.data.bytes});
   }
   while (!draft.inputs.empty() && draft.inputs.back().empty()) draft.inputs.pop_back();
-  node_names_.erase(own_name);
+  if (is_own) node_names_.erase(own_name);
   onnx::NodeProto& n = node(draft.op, own_name, draft.inputs, draft.outputs);
   if (!draft.domain.empty()) {
     n.set_domain(draft.domain);

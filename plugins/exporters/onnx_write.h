@@ -47,7 +47,7 @@ class ModelWriter {
   Status save(const std::string& path);
 
  private:
-  Status copy_one(NodeDraft draft);
+  Status copy_one(NodeDraft draft, bool is_own);  // is_own: its name is that of a node of the model
   static std::string unique(const std::string& wanted, std::unordered_set<std::string>& taken);
   // Writes an initializer of the model the first time that something reads it.
   void need(const std::string& name);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/graph/canonical.h"
 #include "core/quant/params.h"
 #include "plugins/importers/onnx_quant.h"
 
@@ -163,7 +164,9 @@ class Placer {
     QUANVAS_TRY(const Model model, finish(plain, path_));
     for (const Layer& layer : find_layers(*model.graph)) {
       const std::size_t node = node_of.at(model.graph->tensor(layer.output).name);
-      layers_[node] = spots_of(layer, *model.graph, plain.nodes[node], node);
+      // Recurrent nodes get more sites than the file knows of (canonical.h): a rule would mean those, too.
+      if (!is_recurrent(*model.graph->find(layer.node)))
+        layers_[node] = spots_of(layer, *model.graph, plain.nodes[node], node);
     }
     return {};
   }

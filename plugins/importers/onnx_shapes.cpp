@@ -1,5 +1,6 @@
 // Shapes that the user gives to inputs which the file leaves open.
 #include <algorithm>
+#include <limits>
 
 #include "core/report/shape_entry.h"
 #include "plugins/importers/onnx_draft.h"
@@ -51,6 +52,8 @@ Status bind_shapes(Draft& draft, const std::map<std::string, Shape>& shapes) {
       return fail(ErrorCode::kNotFound, "The model has no input '" + input + "'.", "Its inputs are: " + inputs_text(draft) + ".");
     }
     if (is_number(draft.facts[input]) && given.size() == 1) {
+      if (!open && draft.facts[input].type == DataType::kInt32 && given[0] > std::numeric_limits<std::int32_t>::max())
+        return refused(input, given, "it is an int32");
       if (!open) fix(draft, input, given[0]);
       continue;
     }

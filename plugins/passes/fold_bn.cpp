@@ -3,6 +3,7 @@
 #include <cmath>
 #include <optional>
 
+#include "core/graph/canonical.h"
 #include "core/exec/pass_context.h"
 #include "core/graph/layers.h"
 #include "core/plugin/registry.h"
@@ -87,7 +88,7 @@ class Folder {
     if (!before) return "its input is a sum of activations";
     m.layer = before;
     const Layer* facts = find_layer(layers_, before->id);
-    if (!facts || facts->kind != LayerKind::kCompute || facts->weight == kNoTensor)
+    if (!facts || facts->kind != LayerKind::kCompute || facts->weights() != 1 || is_recurrent(*before))
       return "'" + before->op + "' before it has no weight to fold into";
     m.facts = *facts;
     if (before->op == "MatMul" || before->op == "Gemm") {

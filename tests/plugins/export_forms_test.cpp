@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <set>
 
 #include "core/graph/canonical.h"
 #include "core/plugin/registry.h"
@@ -160,6 +161,44 @@ TEST_F(ExportForms, RecurrentWeightsAreQuantizedGateByGate) {
       ASSERT_NO_FATAL_FAILURE(write("onnx-qdq", q)) << op;
       EXPECT_LE(relative_difference(run_one(back(), x), run_one(q.model, x, &q.quantizers)), 1e-6) << op << direction;
     }
+}
+
+// Quantizers around a recurrent node stay nodes when the file is opened: a rule would mean the hidden state, too.
+TEST_F(ExportForms, AQuantizedRecurrentFileComputesTheSameWhenItIsOpened) {
+  for (const bool y : {true, false}) {
+    ModelMaker m(14);
+    m.input("x", {-1, 2, 4}).weight("w", noise({1, 24, 4}, 1)).weight("r", noise({1, 24, 6}, 2));
+    m.node("cell", "LSTM", {"x", "w", "r"}, {y ? "y" : "", y ? "" : "h"}, {{"hidden_size", std::int64_t{6}}});
+    m.shape(y ? "y" : "h", y ? Shape{-1, 1, 2, 6} : Shape{1, 2, 6});
+    QuantizedModel q;
+    q.model = canonical_of(m.output(y ? "y" : "h").build());
+    const at::Tensor x = noise({3, 2, 4}, 9);
+    q.quantizers = outer_quantizers(q.model, x);
+    std::erase_if(q.quantizers, [](const auto& s) { return s.first.kind == SiteKind::kOutput; });
+    ASSERT_NO_FATAL_FAILURE(write("onnx-qdq", q));
+    JobContext job;
+    ImportOptions options;
+    options.quantizers = FileQuantizers::kRules;
+    auto opened = import_file(path(), options, job);
+    ASSERT_TRUE(opened) << opened.error().text();
+    EXPECT_FALSE(opened->recipe);
+    EXPECT_LE(relative_difference(run_one(std::make_shared<const Model>(opened->model), x), run_one(q.model, x, &q.quantizers)), 1e-6) << y;
+  }
+}
+
+TEST_F(ExportForms, PartsOfANodeHaveNamesOfTheirOwn) {
+  ModelMaker m(13);
+  m.input("x", {-1, 3, 4}).node("a", "Gelu", {"x"}, {"t"}, {{"approximate", std::string("tanh")}}).shape("t", {-1, 3, 4});
+  m.node("a_result", "Relu", {"t"}, {"y"}).shape("y", {-1, 3, 4});
+  QuantizedModel q;
+  q.model = m.output("y").build();
+  ASSERT_NO_FATAL_FAILURE(write("onnx", q));
+  onnx::ModelProto proto;
+  std::ifstream in(path(), std::ios::binary);
+  ASSERT_TRUE(proto.ParseFromIstream(&in));
+  std::set<std::string> names;
+  for (const auto& node : proto.graph().node()) EXPECT_TRUE(names.insert(node.name()).second) << node.name();
+  EXPECT_EQ(names.size(), 10u);
 }
 
 TEST_F(ExportForms, WhatLiesInsideAnOperatorIsRefused) {

@@ -85,6 +85,14 @@ std::vector<FoldCase> cases() {
          add_bn(m, 6, "c", "y").output("y");
        },
        {3, 4}},
+      // One channel, as the hidden size: nothing of the cell may change.
+      {"recurrent",
+       [](ModelMaker& m) {
+         m.weight("w", noise({1, 1, 4}, 1)).weight("r", noise({1, 1, 1}, 2));
+         m.node("cell", "RNN", {"x", "w", "r"}, {"c"}, {{"hidden_size", std::int64_t{1}}}).shape("c", {-1, 1, 2, 1});
+         add_bn(m, 1, "c", "y").output("y");
+       },
+       {3, 2, 4}, 1},
       {"conv_add",
        [](ModelMaker& m) {
          m.weight("w", noise({6, 4, 1, 1}, 1)).weight("b", noise({6, 1, 1}, 2));

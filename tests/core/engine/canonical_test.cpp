@@ -6,6 +6,8 @@
 
 #include <functional>
 
+#include "core/quant/dynamic.h"
+
 #include "tests/core/engine/exec_support.h"
 
 namespace quanvas {
@@ -326,7 +328,7 @@ TEST(Canonical, ScoresAndProbabilitiesOfAttentionAreSites) {
     exec::RunHooks hooks;
     hooks.tap = [&](TensorId id, const at::Tensor& t) { seen[id] = t; };
     ASSERT_TRUE((*Runner::create(model, nullptr))->run({query, key, value}, hooks));
-    EXPECT_EQ(seen.at(layer.internals[0]).numel(), 2 * 3 * (causal ? 10 : 16)) << "what the mask leaves";
+    EXPECT_EQ(seen.at(layer.internals[0]).count_nonzero().item().toLong(), 2 * 3 * (causal ? 10 : 16)) << "what the mask leaves";
     for (const int operand : {0, 1})
       q[{layer.node, SiteKind::kInternal, operand}] = params_for(seen.at(layer.internals[static_cast<std::size_t>(operand)]), 4);
     const at::Tensor scores = exec::fake_quantize(at::matmul(query, key.transpose(2, 3)) / std::sqrt(8.0), q[{layer.node, SiteKind::kInternal, 0}]);
@@ -337,6 +339,69 @@ TEST(Canonical, ScoresAndProbabilitiesOfAttentionAreSites) {
     ASSERT_TRUE(actual) << actual.error().text();
     EXPECT_LE(relative_difference((*actual)[0], expected), 1e-5) << causal;
     EXPECT_GT(relative_difference((*actual)[0], (*(*Runner::create(model, nullptr))->run({query, key, value}))[0]), 1e-2);
+  }
+}
+
+// A mask is no score, whatever number stands for it, and a dynamic format does not see it either.
+TEST(Canonical, MasksOfAttentionAreNoScores) {
+  const at::Tensor query = noise({1, 2, 4, 8}, 1) * 2, key = noise({1, 2, 4, 8}, 2) * 2, value = noise({1, 2, 4, 8}, 3);
+  for (const float shut : {-INFINITY, -3.4028235e38f, -1e9f, -10000.0f}) {
+    ModelMaker m(23);
+    m.input("q", {1, 2, 4, 8}).input("k", {1, 2, 4, 8}).input("v", {1, 2, 4, 8}).input("mask", {4, 4});
+    m.node("attend", "Attention", {"q", "k", "v", "mask"}, {"y"});
+    const ModelPtr model = canonical_of(m.output("y").build());
+    const Layer layer = find_layers(*model->graph).at(0);
+    const at::Tensor mask = at::zeros({4, 4}).masked_fill(at::ones({4, 4}, at::kBool).tril().logical_not(), shut);
+    std::map<TensorId, at::Tensor> seen;
+    exec::RunHooks hooks;
+    hooks.tap = [&](TensorId id, const at::Tensor& t) { seen[id] = t; };
+    const auto plain = (*Runner::create(model, nullptr))->run({query, key, value, mask}, hooks);
+    ASSERT_TRUE(plain) << plain.error().text();
+    EXPECT_LT(seen.at(layer.internals[0]).abs().max().item().toFloat(), 100) << shut;
+    QuantizerMap still, dynamic;
+    still[{layer.node, SiteKind::kInternal, 0}] = params_for(seen.at(layer.internals[0]), 8);
+    QuantSpec spec;
+    spec.source = ScaleSource::kDynamic;
+    dynamic[{layer.node, SiteKind::kInternal, 0}] = *quant::dynamic_params(spec, -1);
+    for (const QuantizerMap* q : {&still, &dynamic}) {
+      const auto quantized = (*Runner::create(model, q))->run({query, key, value, mask});
+      ASSERT_TRUE(quantized) << quantized.error().text();
+      const double difference = relative_difference((*quantized)[0], (*plain)[0]);
+      EXPECT_LT(difference, 0.05) << shut;
+      EXPECT_GT(difference, 1e-5) << shut;
+    }
+  }
+}
+
+TEST(Canonical, OtherTypesAndWideningConstantsStay) {
+  ModelMaker half;
+  half.input("x", {-1, 3, 4}, DataType::kFloat16);
+  gelu(half, 0);
+  EXPECT_EQ(canonical_of(half.output("y").build())->graph->nodes().size(), 5u) << "exporters write constants of float32";
+  ModelMaker wide;
+  wide.input("x", {-1, 3, 4}).weight("root", tensor({}, {1.41421354f})).weight("one", tensor({}, {1})).weight("half", tensor({1, 1, 1, 1}, {0.5f}));
+  wide.node("a/div", "Div", {"x", "root"}, {"u"}).node("a/erf", "Erf", {"u"}, {"e"}).node("a/plus", "Add", {"e", "one"}, {"p"});
+  wide.node("a/mul", "Mul", {"x", "p"}, {"t"}).node("a/half", "Mul", {"t", "half"}, {"y"});
+  EXPECT_EQ(canonical_of(wide.output("y").build())->graph->nodes().size(), 5u);
+}
+
+// Gates that two nodes read, or one twice, have no format for one of them.
+TEST(Canonical, SharedGatesAreNoSites) {
+  ModelMaker m(14);
+  m.input("x", {kSteps, kBatch, kColumns});
+  std::vector<std::string> parts;
+  for (int g = 0; g < 4; ++g) {
+    parts.push_back("g" + std::to_string(g));
+    m.weight(parts.back(), noise({1, kHidden, kColumns}, static_cast<std::uint64_t>(g)));
+  }
+  parts[3] = parts[2];
+  m.weight("r", noise({1, 4 * kHidden, kHidden}, 9)).node("w", "Concat", parts, {"w"}, {{"axis", std::int64_t{1}}});
+  m.node("one", "LSTM", {"x", "w", "r"}, {"y"}, {{"hidden_size", kHidden}}).node("two", "LSTM", {"x", "w", "r"}, {"z"}, {{"hidden_size", kHidden}});
+  const ModelPtr model = canonical_of(m.output("y").output("z").build());
+  for (const Layer& layer : find_layers(*model->graph)) {
+    EXPECT_EQ(layer.weights(), 4u) << "those of the hidden state, which each node has for itself";
+    for (const Site& site : layer.sites())
+      if (site.kind == SiteKind::kWeight) EXPECT_EQ(model->graph->tensor(site_tensor(layer, site)).consumers.size(), 1u);
   }
 }
 
