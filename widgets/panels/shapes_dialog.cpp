@@ -16,7 +16,7 @@ ShapesDialog::ShapesDialog(const std::vector<InputShape>& inputs, QWidget* paren
     : QDialog(parent), problem_(new QLabel(this)) {
   setWindowTitle(tr("Input shapes"));
   resize(460, 240);
-  auto* hint = new QLabel(tr("The model is read again with these shapes. A dimension of ? stays open; the first one is the batch."), this);
+  auto* hint = new QLabel(tr("The model is read again with these shapes. A dimension of ? stays open; the first one is the batch. An input that is one integer takes its value: branches that ask for it are decided."), this);
   hint->setWordWrap(true);
   hint->setProperty("role", "muted");
   auto* page = new QWidget(this);
