@@ -140,9 +140,15 @@ OpResult attention(const OpCall& call) {
   stages[1] = cap > 0 ? at::tanh(stages[0] / cap) * cap : stages[0];
   QUANVAS_TRY(const at::Tensor bias, attention_bias(call, q, k.size(2), past));
   const bool is_watched = call.is_watched();
-  // Before the mask: what it shuts out stays out whatever the quantizer's lowest value is, and its numbers are no scores.
-  const at::Tensor scores = is_watched ? at::where(bias > kShutOut, stages[1], at::zeros_like(stages[1])) : stages[1];
-  stages[2] = (is_watched ? call.quantized(SiteKind::kInternal, 0, scores) : scores) + bias;
+  // Before the mask: what it shuts out stays as it is, whatever the quantizer's lowest value, and is no score.
+  at::Tensor scores;  // as the site sees them
+  if (is_watched) {
+    const at::Tensor is_open = bias > kShutOut;
+    scores = at::where(is_open, stages[1], at::zeros_like(stages[1]));
+    stages[2] = at::where(is_open, call.quantized(SiteKind::kInternal, 0, scores), stages[1]) + bias;
+  } else {
+    stages[2] = stages[1] + bias;
+  }
   stages[3] = at::softmax(stages[2], -1);
   const at::Tensor weights = is_watched ? call.quantized(SiteKind::kInternal, 1, stages[3]) : stages[3];
   const std::int64_t shown = node.integer("qk_matmul_output_mode", 0);

@@ -78,7 +78,7 @@ bool is_columns(const Rewrite& r, TensorId t, TensorId x) {
   return data && data->shape.size() == 1 && shape && !shape->empty() && shape->back() == data->shape[0];
 }
 
-// gamma and, for LayerNormalization, beta behind `normal`; what has neither is scaled by ones.
+// Takes the product with gamma behind `divided` and, for LayerNormalization, the sum with beta if there is one; false: no gamma.
 bool take_scale(Joined& j, const Node* divided, TensorId x, bool with_bias, std::vector<std::string>& inputs) {
   const Node* scaled = j.r.only_reader(divided->outputs[0]);
   const TensorId gamma = is(scaled, "Mul") ? other(*scaled, divided->outputs[0]) : kNoTensor;

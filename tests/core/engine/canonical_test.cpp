@@ -358,6 +358,12 @@ TEST(Canonical, MasksOfAttentionAreNoScores) {
     const auto plain = (*Runner::create(model, nullptr))->run({query, key, value, mask}, hooks);
     ASSERT_TRUE(plain) << plain.error().text();
     EXPECT_LT(seen.at(layer.internals[0]).abs().max().item().toFloat(), 100) << shut;
+    // Looking changes nothing, not even where every key is shut out and a finite mask leaves the scores to decide.
+    const at::Tensor all = at::full({4, 4}, std::max(shut, -10000.0f));
+    const auto looked = (*Runner::create(model, nullptr))->run({query, key, value, all}, hooks), alone = (*Runner::create(model, nullptr))->run({query, key, value, all});
+    ASSERT_TRUE(looked && alone);
+    EXPECT_TRUE(same_bits((*looked)[0], (*alone)[0])) << shut;
+    ASSERT_TRUE((*Runner::create(model, nullptr))->run({query, key, value, mask}, hooks));
     QuantizerMap still, dynamic;
     still[{layer.node, SiteKind::kInternal, 0}] = params_for(seen.at(layer.internals[0]), 8);
     QuantSpec spec;
