@@ -59,6 +59,13 @@ struct Candidate {
 inline constexpr std::int64_t kSplitBlock = 256;  // values
 inline constexpr int kHistogramSumBits = 40;      // of the sum in a slot; the count is above
 inline constexpr std::uint32_t kHistogramZeroSlots = 8;
+
+// Which keys of the histogram are in use: bits of the smallest and the largest magnitude but 0 of each sign (positive,
+// negative). least is one less, so that 0 counts as the largest; highest 0: none.
+struct KeyRange {
+  std::uint32_t least[2] = {0xffffffffu, 0xffffffffu};
+  std::int32_t most[2] = {0, 0};
+};
 inline constexpr std::int64_t kRankBlock = 1024;  // elements whose squared errors are summed in float32
 
 struct Kernels {
@@ -96,8 +103,8 @@ struct Kernels {
   // returns their number and adds to `below` that of those below lo.
   std::int64_t (*between)(const float* x, std::int64_t n, bool absolute, std::int32_t lo, std::int32_t hi,
                           std::int32_t* out, std::int64_t* below);
-  // What the histogram adds for each value: see KeyTable::Slot. n is at most kSplitBlock.
-  void (*split)(const float* x, std::int64_t n, std::uint32_t* slots, std::uint64_t* adds);
+  // What the histogram adds for each value: see KeyTable::Slot. n is at most kSplitBlock. Widens `range`.
+  void (*split)(const float* x, std::int64_t n, std::uint32_t* slots, std::uint64_t* adds, KeyRange* range);
   // Copies n floats past the caches and asks for `ahead` floats at `next`, which need not exist, to be brought in.
   // stream_fence() before another thread may look.
   void (*stream)(const float* from, float* to, std::int64_t n, const float* next, std::int64_t ahead);

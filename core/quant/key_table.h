@@ -2,8 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "core/quant/kernels.h"
@@ -21,7 +21,7 @@ struct KeyTable {
     std::uint64_t packed = 0, squares = 0;
   };
   std::vector<Slot> slots = std::vector<Slot>(kKeys + kZeroSlots);
-  std::array<std::uint8_t, 513> touched{};  // by key >> 7; the last one: zeros
+  KeyRange range;  // of the slots that are not 0, those of zeros apart
   std::int64_t elements = 0;
 
   void add(const float* x, std::int64_t n) {
@@ -32,14 +32,32 @@ struct KeyTable {
     Slot* const to = slots.data();
     for (std::int64_t begin = 0; begin < n; begin += kSplitBlock) {
       const std::int64_t count = std::min(kSplitBlock, n - begin);
-      kernels().split(x + begin, count, keys, adds);
-      for (std::int64_t i = 0; i < count; ++i) {
-        const std::uint32_t key = keys[i];
-        reinterpret_cast<Both&>(to[key]) += reinterpret_cast<const Both&>(adds[2 * i]);
-        touched[key >> 7] = 1;
-      }
+      kernels().split(x + begin, count, keys, adds, &range);
+      for (std::int64_t i = 0; i < count; ++i)
+        reinterpret_cast<Both&>(to[keys[i]]) += reinterpret_cast<const Both&>(adds[2 * i]);
     }
     elements += n;
+  }
+
+  // Calls f(page, slots) for the pages of 128 keys (one sign and exponent) that may be in use, and empties them.
+  template <class F>
+  void take(const F& f) {
+    for (std::uint32_t sign = 0; sign < 2; ++sign) {
+      if (range.most[sign] <= 0) continue;
+      const std::uint32_t last = static_cast<std::uint32_t>(range.most[sign]) >> 23;
+      for (std::uint32_t page = (range.least[sign] + 1) >> 23; page <= last; ++page) {
+        Slot* const first = slots.data() + (sign * 256 + page) * 128;
+        f(sign * 256 + page, first);
+        std::fill(first, first + 128, Slot{});
+      }
+    }
+    range = {};
+    elements = 0;
+  }
+  std::uint64_t take_zeros() {
+    std::uint64_t n = 0;
+    for (std::size_t i = kKeys; i < slots.size(); ++i) n += std::exchange(slots[i], {}).packed >> kSumBits;
+    return n;
   }
 };
 

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "core/quant/kernels.h"
@@ -52,27 +53,48 @@ Found careful_extremes(const float* x, const BlockLayout& layout) {
   return found;
 }
 
-// From the keys that the range kernel left per result slot; false: not all values are finite.
-bool gather_extremes(const SpanPlan& plan, const std::vector<std::int32_t>& low, const std::vector<std::int32_t>& high,
-                     Found& found) {
-  std::int32_t least = INT32_MAX, most = INT32_MIN;
-  for (std::int64_t i = 0; i < plan.count(); ++i) {
-    const Span span = plan.span(i);
-    for (std::int64_t k = 0; k < (span.rows > 0 ? plan.slots(span) : 0); ++k) {
-      const auto slot = static_cast<std::size_t>(span.result + k);
-      least = std::min(least, low[slot]);
-      most = std::max(most, high[slot]);
-      if (found.absmax.empty()) continue;
-      const auto c = static_cast<std::size_t>(plan.parameter(span, k));
-      found.most[c] = std::max(found.most[c], from_order_key(high[slot]));
-      float& channel = found.absmax[c];
-      channel = std::max({channel, std::fabs(from_order_key(low[slot])), std::fabs(from_order_key(high[slot]))});
+// Extremes of each channel (or of the whole tensor), as order keys.
+struct Keys {
+  explicit Keys(std::size_t count) : least(count, INT32_MAX), most(count, INT32_MIN) {}
+  std::vector<std::int32_t> least, most;
+
+  // low and high: room for the rows of a span.
+  void add(const SpanPlan& plan, const Span& span, const float* x, std::int32_t* low, std::int32_t* high) {
+    Rows rows;
+    rows.rows = span.rows;
+    rows.length = span.length;
+    rows.last = span.last;
+    rows.vector = plan.vector_rows();
+    auto p = static_cast<std::size_t>(span.param);
+    if (rows.vector) return kernels().range(rows, x + span.offset, &least[p], &most[p]);  // widens
+    kernels().range(rows, x + span.offset, low, high);
+    for (std::int64_t k = 0; k < span.rows; ++k) {
+      least[p] = std::min(least[p], low[k]);
+      most[p] = std::max(most[p], high[k]);
+      if (++p == least.size()) p = 0;
     }
   }
-  if (least < kSmallestFiniteKey || most > kLargestFiniteKey) return false;
+  void merge(const Keys& other) {
+    for (std::size_t p = 0; p < least.size(); ++p) {
+      least[p] = std::min(least[p], other.least[p]);
+      most[p] = std::max(most[p], other.most[p]);
+    }
+  }
+};
+
+// Nothing when not all values are finite.
+std::optional<Found> extremes_of(const Keys& keys, bool channels) {
+  const std::int32_t least = *std::min_element(keys.least.begin(), keys.least.end());
+  const std::int32_t most = *std::max_element(keys.most.begin(), keys.most.end());
+  if (least < kSmallestFiniteKey || most > kLargestFiniteKey) return std::nullopt;
+  Found found;
   found.lowest = from_order_key(least);
   found.highest = from_order_key(most);
-  return true;
+  for (std::size_t c = 0; channels && c < keys.least.size(); ++c) {
+    found.most.push_back(from_order_key(keys.most[c]));
+    found.absmax.push_back(std::max(std::fabs(from_order_key(keys.least[c])), std::fabs(found.most.back())));
+  }
+  return found;
 }
 
 }  // namespace
@@ -96,32 +118,29 @@ const TensorStatistics::Cell* TensorStatistics::find(std::uint32_t key) const {
 }
 
 void TensorStatistics::take(KeyTable& table) {
-  for (std::uint32_t page = 0; page < 512; ++page) {
-    if (!table.touched[page]) continue;
-    for (std::uint32_t key = page * 128; key < page * 128 + 128; ++key) {
-      const KeyTable::Slot slot = std::exchange(table.slots[key], {});
-      const std::uint64_t n = slot.packed >> KeyTable::kSumBits;
-      if (n == 0) continue;
-      if ((page & 0xff) == kNonFinitePage) {
-        non_finite_ += static_cast<double>(n);
-        continue;
-      }
-      Cell& c = cell(key);
-      c.count += n;
-      c.sum += slot.packed & ((std::uint64_t{1} << KeyTable::kSumBits) - 1);
-      c.squares += slot.squares;
-      count_ += static_cast<double>(n);
+  constexpr std::uint64_t kSum = (std::uint64_t{1} << KeyTable::kSumBits) - 1;
+  std::uint64_t values = 0;
+  table.take([&](std::uint32_t page, const KeyTable::Slot* slots) {
+    std::uint64_t n = 0;
+    for (int i = 0; i < 128; ++i) n += slots[i].packed >> KeyTable::kSumBits;
+    if (n == 0) return;
+    if ((page & 0xff) == kNonFinitePage) {
+      non_finite_ += static_cast<double>(n);
+      return;
     }
+    values += n;
+    Cell* const cells = &cell(page * 128);
+    for (int i = 0; i < 128; ++i) {
+      cells[i].count += slots[i].packed >> KeyTable::kSumBits;
+      cells[i].sum += slots[i].packed & kSum;
+      cells[i].squares += slots[i].squares;
+    }
+  });
+  if (const std::uint64_t zeros = table.take_zeros()) {
+    cell(0).count += zeros;
+    values += zeros;
   }
-  if (table.touched[512])
-    for (std::size_t i = KeyTable::kKeys; i < table.slots.size(); ++i) {
-      const std::uint64_t n = std::exchange(table.slots[i], {}).packed >> KeyTable::kSumBits;
-      if (n == 0) continue;
-      cell(0).count += n;
-      count_ += static_cast<double>(n);
-    }
-  table.touched.fill(0);
-  table.elements = 0;
+  count_ += static_cast<double>(values);
 }
 
 void TensorStatistics::widen(bool had_values, double lowest, double highest) {
@@ -155,37 +174,32 @@ void TensorStatistics::add(const float* x, const Shape& shape, std::vector<float
   const std::int64_t n = layout.elements();
   if (n <= 0) return;
   const SpanPlan plan(layout);
-  std::vector<std::int32_t> low(static_cast<std::size_t>(plan.results())), high(low.size());
+  Keys keys(static_cast<std::size_t>(layout.parameters()));
   const int threads = threads_for(n);
   const double before = count_;
   std::mutex mutex;
   parallel_for(threads, threads, [&](std::int64_t stripe) {
     static thread_local KeyTable table;
-    const auto hand_in = [&] {
-      const std::lock_guard lock(mutex);
-      take(table);
-    };
+    Keys own(keys.least.size());
+    std::vector<std::int32_t> low(plan.vector_rows() ? 0 : kTile), high(low.size());
     for (std::int64_t i = plan.count() * stripe / threads; i < plan.count() * (stripe + 1) / threads; ++i) {
       const Span span = plan.span(i);
       if (span.rows == 0) continue;
-      Rows rows;
-      rows.rows = span.rows;
-      rows.length = span.length;
-      rows.last = span.last;
-      rows.vector = plan.vector_rows();
-      kernels().range(rows, x + span.offset, low.data() + span.result, high.data() + span.result);
+      own.add(plan, span, x, low.data(), high.data());
       table.add(x + span.offset, span.elements());
-      if (table.elements > KeyTable::kMaxElements - kTile) hand_in();
+      if (table.elements <= KeyTable::kMaxElements - kTile) continue;
+      const std::lock_guard lock(mutex);
+      take(table);
     }
-    hand_in();
+    const std::lock_guard lock(mutex);
+    take(table);
+    keys.merge(own);
   });
-  Found found;
-  found.absmax.assign(shape.size() >= 2 ? static_cast<std::size_t>(layout.dim) : 0, 0.0f);
-  found.most.assign(found.absmax.size(), -std::numeric_limits<float>::infinity());
-  if (!gather_extremes(plan, low, high, found)) found = careful_extremes(x, layout);
-  if (count_ > before) widen(before > 0, found.lowest, found.highest);
-  merge_channels(static_cast<std::int64_t>(found.absmax.size()), found.absmax);
-  if (channel_highest) *channel_highest = std::move(found.most);
+  std::optional<Found> found = extremes_of(keys, shape.size() >= 2);
+  if (!found) found = careful_extremes(x, layout);
+  if (count_ > before) widen(before > 0, found->lowest, found->highest);
+  merge_channels(static_cast<std::int64_t>(found->absmax.size()), found->absmax);
+  if (channel_highest) *channel_highest = std::move(found->most);
 }
 
 TensorStatistics TensorStatistics::rectified(const std::vector<float>& channel_highest) const {

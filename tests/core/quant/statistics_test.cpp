@@ -49,6 +49,28 @@ TEST(Gathering, CountsRangeMomentsAndChannels) {
   EXPECT_EQ(s.channel_absmax(), absmax);
 }
 
+TEST(Gathering, TheRangeIsThatOfTheValuesInEveryLayout) {
+  for (const Shape& shape : {Shape{6}, Shape{2, 3}, Shape{1, 6}, Shape{3, 1, 2}, Shape{2, 3, 1}})
+    for (const float sign : {1.0f, -1.0f}) {
+      std::vector<float> x = {4, 3, 2, 5, 7, 6};
+      for (float& v : x) v *= sign;
+      const TensorStatistics s = of(x, shape);
+      EXPECT_EQ(s.minimum(), *std::min_element(x.begin(), x.end())) << shape_text(shape);
+      EXPECT_EQ(s.maximum(), *std::max_element(x.begin(), x.end())) << shape_text(shape);
+    }
+  // More columns than are looked at together, more rows than one thread has.
+  const Shape wide = {40, 20000};
+  std::vector<float> x = sample(size_of(wide));
+  for (float& v : x) v = 1 + std::fabs(v);
+  std::vector<float> absmax(20000), highest;
+  for (std::size_t e = 0; e < x.size(); ++e) absmax[e % 20000] = std::max(absmax[e % 20000], x[e]);
+  TensorStatistics s;
+  s.add(x.data(), wide, &highest);
+  EXPECT_EQ(s.minimum(), *std::min_element(x.begin(), x.end()));
+  EXPECT_EQ(s.channel_absmax(), absmax);
+  EXPECT_EQ(highest, absmax);
+}
+
 TEST(Gathering, RectifiedIsThatOfTheRectifiedTensor) {
   struct Row {
     const char* name;
