@@ -13,8 +13,11 @@ struct PassContext {
   DatasetPtr calibration_data;         // may be null: a pass that needs it says so
   std::vector<std::int64_t> calibration_samples;
   DatasetPtr training_data;            // may be null
+  std::set<NodeId> nodes;              // the layers that it may change; not for graph passes
   std::string device = "cpu";
   std::vector<TrainPoint> curve;       // filled by training passes, kept with the run
+  std::string measure;                 // filled by a pass that measures layers: see PassReport
+  std::vector<PassLayer> layers;       // the same
   bool stopped_early = false;          // a training pass was cancelled and returned its best
 };
 

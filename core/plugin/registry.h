@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -74,11 +75,22 @@ struct QuantizedModel {
   std::map<Site, quant::QuantParams> quantizers;   // weights, biases, inputs, outputs
 };
 
+// What a pass is asked about before anything is computed.
+struct PassQuestion {
+  const Model& model;
+  const Plan& plan;               // resolved on the model's graph
+  const std::set<NodeId>& nodes;  // the layers that the pass may change
+  bool calibration_data = false, training_data = false;
+};
+
 enum class PassStage { kGraph, kWeights, kTraining };  // before calibration, after it, gradient based
 struct PassContext;  // core/exec/pass_context.h
 class Pass : public Plugin {
  public:
   virtual PassStage stage() const = 0;
+  // Why it cannot do what is asked, layer by layer: an error stops the run before it begins, a warning says what is left
+  // as it is. Not asked of graph passes.
+  virtual std::vector<Issue> check(const PassQuestion& /*question*/, const json& /*options*/) const { return {}; }
   // Changes ctx.model (kGraph) or ctx.quantized (others) and says in one line what was done.
   virtual Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const = 0;
 };

@@ -2,6 +2,7 @@
 #include "core/recipe/plan_settle.h"
 
 #include <algorithm>
+#include <numeric>
 #include <unordered_map>
 
 namespace quanvas {
@@ -178,6 +179,10 @@ class Resolver {
     for (std::size_t i = 0; i < recipe_.rules.size(); ++i) QUANVAS_CHECK(apply(i));
     for (SitePlan& s : plan_.sites) finish(s);
     settle(graph_, recipe_, plan_);
+    plan_.by_site.resize(plan_.sites.size());
+    std::iota(plan_.by_site.begin(), plan_.by_site.end(), 0u);
+    std::sort(plan_.by_site.begin(), plan_.by_site.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return plan_.sites[a].site < plan_.sites[b].site; });
     return std::move(plan_);
   }
 
@@ -268,6 +273,11 @@ class Resolver {
 
 const SitePlan* Plan::find(const Site& site) const {
   // Ids mostly rise with the topological order; passes that insert nodes break that, hence the second try.
+  if (by_site.size() == sites.size()) {
+    const auto at = std::lower_bound(by_site.begin(), by_site.end(), site,
+                                     [&](std::uint32_t i, const Site& wanted) { return sites[i].site < wanted; });
+    if (at != by_site.end() && sites[*at].site == site) return &sites[*at];
+  }
   const auto guess = std::lower_bound(sites.begin(), sites.end(), site,
                                       [](const SitePlan& a, const Site& b) { return a.site < b; });
   if (guess != sites.end() && guess->site == site) return &*guess;
@@ -277,6 +287,13 @@ const SitePlan* Plan::find(const Site& site) const {
 
 Result<Plan> resolve(const Graph& graph, const Recipe& recipe, const PresetLibrary& presets) {
   return Resolver(graph, recipe, presets).run();
+}
+
+std::vector<NodeId> selected_layers(const Graph& graph, const Selector& selector) {
+  const GraphView view(graph);
+  std::vector<NodeId> out;
+  for (const LayerView* v : matching_layers(view, selector)) out.push_back(v->layer->node);
+  return out;
 }
 
 std::string describe(const Selector& s) {

@@ -65,6 +65,7 @@ struct PassEntry {
   std::string id;  // of a pass plug-in
   bool enabled = true;
   json options = json::object();  // completed by the pass's schema
+  Selector select = {};           // the layers that it may change; sites and operand are not asked. Not for graph passes
   bool operator==(const PassEntry&) const = default;
 };
 template <class V>
@@ -72,6 +73,7 @@ void visit_fields(V& v, PassEntry& p) {
   v("id", p.id);
   v("enabled", p.enabled);
   v("options", p.options);
+  v("select", p.select);
 }
 
 struct CalibrationSettings {

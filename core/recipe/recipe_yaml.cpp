@@ -70,6 +70,9 @@ Result<Recipe> recipe_from(const json& j) {
   for (std::size_t i = 0; i < recipe.passes.size(); ++i)
     if (recipe.passes[i].id.empty())
       return fail(ErrorCode::kInvalidArgument, "'passes[" + std::to_string(i) + "].id' is missing.");
+    else if (const std::string& position = recipe.passes[i].select.position; !is_position(position))
+      return fail(ErrorCode::kInvalidArgument, "'passes[" + std::to_string(i) + "].select.position' is '" + position +
+                  "'; expected one of first, last, not-first, not-last, inner.");
   if (recipe.calibration.samples < 0)
     return fail(ErrorCode::kInvalidArgument,
                 "'calibration.samples' is " + std::to_string(recipe.calibration.samples) + "; 0 takes all samples.");
@@ -156,9 +159,11 @@ json without_defaults(const json& value, const json& defaults) {
   return out;
 }
 
+json selector_parts(const Selector& s) { return without_defaults(to_json_value(s), to_json_value(Selector{})); }
+
 void emit_rule(YAML::Emitter& out, const Rule& r) {
   emit_parts(out, {{"note", r.note, ""},
-                   {"select", without_defaults(to_json_value(r.select), to_json_value(Selector{})), json::object()},
+                   {"select", selector_parts(r.select), json::object()},
                    {"preset", r.preset, ""},
                    {"set", r.override_fields, json::object()},
                    {"float", r.is_float, false},
@@ -166,7 +171,8 @@ void emit_rule(YAML::Emitter& out, const Rule& r) {
 }
 
 void emit_pass(YAML::Emitter& out, const PassEntry& p) {
-  emit_parts(out, {{"id", p.id, nullptr}, {"enabled", p.enabled, true}, {"options", p.options, json::object()}});
+  emit_parts(out, {{"id", p.id, nullptr}, {"enabled", p.enabled, true}, {"options", p.options, json::object()},
+                   {"select", selector_parts(p.select), json::object()}});
 }
 
 template <class T, class Fn>

@@ -2,6 +2,7 @@
 // Definitions with formulas: docs/metrics.md. SQNR in dB, +inf when nothing was lost, nan when the signal is 0.
 #pragma once
 
+#include <cmath>
 #include <map>
 #include <optional>
 #include <string>
@@ -167,9 +168,25 @@ void visit_fields(V& v, LayerResult& l) {
   v("cumulative", l.cumulative);
 }
 
+// What a pass did to one layer.
+struct PassLayer {
+  std::string layer;                            // name of the node
+  double before = std::nan(""), after = std::nan("");  // PassReport::measure; NaN: not measured
+  std::string note;                             // "3 dead inputs", "left as it is: no weight quantizer"
+};
+template <class V>
+void visit_fields(V& v, PassLayer& l) {
+  v("layer", l.layer);
+  v("before", l.before);
+  v("after", l.after);
+  v("note", l.note);
+}
+
 struct PassReport {
   std::string id, title, summary;  // summary: "8 layers corrected, mean shift 0.013"
   double seconds = 0;
+  std::string measure = {};        // what before and after are, with the unit: "relative output error"; empty: nothing
+  std::vector<PassLayer> layers = {};
 };
 template <class V>
 void visit_fields(V& v, PassReport& p) {
@@ -177,6 +194,8 @@ void visit_fields(V& v, PassReport& p) {
   v("title", p.title);
   v("summary", p.summary);
   v("seconds", p.seconds);
+  v("measure", p.measure);
+  v("layers", p.layers);
 }
 
 // One point of a training curve.

@@ -167,7 +167,8 @@ Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& jo
       const auto start = std::chrono::steady_clock::now();
       QUANVAS_TRY(std::string summary, pass->apply(context, options, passes));
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      prepared->reports.push_back({entry.id, pass->info().title, std::move(summary), took.count()});
+      prepared->reports.push_back({entry.id, pass->info().title, std::move(summary), took.count(),
+                                    std::exchange(context.measure, {}), std::exchange(context.layers, {})});
     }
     prepared->model = context.model;
     prepared->layers = find_layers(*prepared->model->graph);

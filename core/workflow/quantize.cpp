@@ -1,6 +1,7 @@
 // Quanvas - verb "quantize": a recipe becomes a network with frozen quantizers.
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "core/base/guarded.h"
 #include "core/workflow/state.h"
@@ -18,6 +19,37 @@ bool needs_statistics(const Plan& plan, const Prepared& prepared) {
 }
 
 }  // namespace
+
+// Everything that keeps the passes from doing what is asked, before the first of them has taken its time.
+Status WorkbenchState::check_passes(const std::vector<const PassEntry*>& passes, const Prepared& prepared, const Plan& plan,
+                                    const Data& data, JobContext& job) {
+  std::vector<std::string> errors;
+  std::string hint;
+  for (const PassEntry* entry : passes) {
+    QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry->id, "pass"));
+    QUANVAS_TRY(const json options, pass->schema().complete(entry->options, "pass '" + entry->id + "'"));
+    const std::string title = pass->info().title;
+    const auto selected = selected_layers(*prepared.model->graph, entry->select);
+    const std::set<NodeId> nodes(selected.begin(), selected.end());
+    if (nodes.empty())
+      job.issue({Severity::kWarning, title, "No layer is selected (" + describe(entry->select) + "): the pass does nothing.", ""});
+    for (Issue& issue : pass->check({*prepared.model, plan, nodes, data.calibrate != nullptr, data.train != nullptr}, options)) {
+      if (issue.severity != Severity::kError) {
+        if (issue.where.empty()) issue.where = title;
+        job.issue(issue);
+        continue;
+      }
+      errors.push_back(title + (issue.where.empty() ? "" : ", " + issue.where) + ": " + issue.message);
+      if (hint.empty()) hint = issue.hint;
+    }
+  }
+  if (errors.empty()) return {};
+  std::string message;
+  constexpr std::size_t kShown = 5;
+  for (std::size_t i = 0; i < std::min(kShown, errors.size()); ++i) message += (i > 0 ? " " : "") + errors[i];
+  if (errors.size() > kShown) message += " And " + std::to_string(errors.size() - kShown) + " more.";
+  return fail(ErrorCode::kInvalidArgument, message, hint);
+}
 
 bool needs_batches(const Plan& plan) {
   return std::any_of(plan.sites.begin(), plan.sites.end(),
@@ -42,6 +74,8 @@ Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe,
     later.push_back(&entry);
     trains |= pass->stage() == PassStage::kTraining;
   }
+  const Data d = data();
+  QUANVAS_CHECK(check_passes(later, *out.prepared, *plan, d, job));
   if (needs_statistics(*plan, *out.prepared)) {
     job.set_range(0, trains ? 0.1 : 0.3);
     QUANVAS_TRY(out.statistics, gather_statistics(*out.prepared, recipe.calibration, job, needs_batches(*plan)));
@@ -49,8 +83,6 @@ Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe,
   out.network.model = out.prepared->model;
   out.network.plan = *plan;
   QUANVAS_TRY(out.network.quantizers, quantizers(*out.prepared, *plan, out.statistics.get(), job));
-
-  const Data d = data();
   PassContext context;
   context.model = out.network.model;
   context.quantized = out.network;
@@ -67,10 +99,13 @@ Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe,
     job.set_range(begin + step * static_cast<double>(i), begin + step * static_cast<double>(i + 1));
     QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(later[i]->id, "pass"));
     QUANVAS_TRY(const json options, pass->schema().complete(later[i]->options, "pass '" + later[i]->id + "'"));
+    const auto selected = selected_layers(*context.quantized.model->graph, later[i]->select);
+    context.nodes = {selected.begin(), selected.end()};
     const auto start = std::chrono::steady_clock::now();
     QUANVAS_TRY(std::string summary, pass->apply(context, options, job));
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    out.passes.push_back({later[i]->id, pass->info().title, std::move(summary), took.count()});
+    out.passes.push_back({later[i]->id, pass->info().title, std::move(summary), took.count(),
+                          std::exchange(context.measure, {}), std::exchange(context.layers, {})});
     if (context.stopped_early) break;
   }
   job.set_range(end, 1);

@@ -129,6 +129,8 @@ class WorkbenchState final : public Workbench {
     quant::StatisticsPtr statistics;
     bool stopped_early = false;
   };
+  static Status check_passes(const std::vector<const PassEntry*>& passes, const Prepared& prepared, const Plan& plan,
+                             const Data& data, JobContext& job);
   Result<Quantized> quantize(const Recipe& recipe, JobContext& job);
   Result<Quantized> load_run(const Run& run, JobContext& job);
   // evaluate.cpp

@@ -10,6 +10,7 @@
 #include "plugins/importers/onnx_wire.h"
 #include "plugins/importers/torchscript_archive.h"
 #include "tests/fuzz/parts.h"
+#include "tests/fuzz/stored_zip.h"
 
 namespace quanvas::fuzz {
 namespace {
@@ -196,30 +197,11 @@ void read_torchscript(const std::string& bytes) {
   if (const auto archive = torchscript::read_archive(scratch_file("m.ts.pt", bytes))) (void)archive->content();
 }
 
-void put(std::string& out, std::uint64_t v, int width) {
-  for (int i = 0; i < width; ++i) out += static_cast<char>(v >> (8 * i));
-}
 Bytes torchscript_seeds() {
-  const std::pair<std::string, std::string> members[] = {
-      {"m/data.pkl", "\x80\x02."}, {"m/code/a.py", "def forward(self, x):\n  return ops.own.op(x)\n"}, {"m/data/0", "1234"}, {"m/version", "3\n"}};
-  std::string out, list;
-  for (const auto& [name, bytes] : members) {
-    std::string sizes;
-    put(sizes, crc32(0, reinterpret_cast<const Bytef*>(bytes.data()), static_cast<uInt>(bytes.size())), 4);
-    for (int i = 0; i < 2; ++i) put(sizes, bytes.size(), 4);
-    put(sizes, name.size(), 2);
-    list += "PK\1\2" + std::string(12, '\0') + sizes + std::string(12, '\0');
-    put(list, out.size(), 4);
-    list += name;
-    out += "PK\3\4" + std::string(10, '\0') + sizes + std::string(2, '\0') + name + bytes;
-  }
-  const std::size_t at = out.size();
-  out += list + "PK\5\6" + std::string(4, '\0');
-  for (int i = 0; i < 2; ++i) put(out, std::size(members), 2);
-  put(out, list.size(), 4);
-  put(out, at, 4);
-  put(out, 0, 2);
-  return {out};
+  return {stored_zip({{"m/data.pkl", "\x80\x02."},
+                      {"m/code/a.py", "def forward(self, x):\n  return ops.own.op(x)\n"},
+                      {"m/data/0", "1234"},
+                      {"m/version", "3\n"}})};
 }
 
 }  // namespace
