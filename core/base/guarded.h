@@ -10,7 +10,7 @@
 
 namespace quanvas {
 
-// First line of a what(): LibTorch appends a C++ stack trace that helps nobody in a window.
+// First line that says something of a what(), never empty: LibTorch appends a C++ stack trace that helps nobody in a window.
 std::string first_line(std::string_view what);
 
 // Runs fn (which returns Result<T> or Status) and turns what it throws into an Error whose context is `where`.

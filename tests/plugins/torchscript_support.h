@@ -12,6 +12,7 @@
 
 #include "core/exec/runner.h"
 #include "core/plugin/registry.h"
+#include "plugins/importers/torchscript_archive.h"
 
 namespace quanvas::torchscript_test {
 
@@ -60,7 +61,9 @@ inline Read read(const std::string& path, const ImportOptions& options) {
 inline Read read_trusted(const std::string& path, const std::map<std::string, Shape>& shapes = {}) {
   ImportOptions options;
   options.shapes = shapes;
-  options.trusted = kTrustAny;
+  // By the hash, as a file that was opened before.
+  const auto archive = torchscript::read_archive(path);
+  options.trusted = archive ? archive->hash : kTrustAny;
   return read(path, options);
 }
 

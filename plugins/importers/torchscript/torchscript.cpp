@@ -5,7 +5,12 @@
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
 
+#include "core/base/child.h"
+#include "core/base/files.h"
 #include "core/base/guarded.h"
 #include "core/plugin/registry.h"
 #include "plugins/importers/torchscript/walk.h"
@@ -27,7 +32,8 @@ Failure needs_trust(const std::string& path, const Archive& archive) {
 }
 
 // LibTorch's sentences, as far as they tell more than "it does not work".
-Failure cannot_load(const std::string& path, const Archive& archive, const std::string& what) {
+Failure cannot_load(const std::string& path, const Archive& archive, std::string what) {
+  if (what.find_last_of(".!:") != what.size() - 1) what += '.';
   std::string own;
   for (const auto* names : {&archive.operators, &archive.classes})
     for (const std::string& name : *names) own += (own.empty() ? "" : ", ") + name;
@@ -41,6 +47,23 @@ Failure cannot_load(const std::string& path, const Archive& archive, const std::
                 "Export it with an older PyTorch, or as ONNX.");
   return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole TorchScript file: " + what,
               "Save or copy the model again.");
+}
+
+// LibTorch ends this process on some damaged files: another one reads the file first.
+Status check_apart(const std::string& path, const Archive& archive) {
+  constexpr const char* kVariable = "QUANVAS_TORCHSCRIPT_CHECK";
+  QUANVAS_TRY(const std::filesystem::path program, find_program("quanvas-torchscript-check", kVariable, "it looks whether LibTorch can read TorchScript files"));
+  const ExchangeFolder exchange;
+  if (!exchange.is_there())
+    return fail(ErrorCode::kIo, std::string("Cannot make a folder in '") + runtime_dir().string() + "': " + std::strerror(errno) + ".");
+  const ChildEnd end = run_program(program, {path}, exchange.file("messages"));
+  if (!end.started)
+    return fail(ErrorCode::kNotFound, "The program '" + program.string() + "' does not start; it looks whether LibTorch can read TorchScript files.",
+                "Install Quanvas again.");
+  if (end.signal == SIGXCPU || end.signal == SIGKILL) return cannot_load(path, archive, "LibTorch does not come to an end with it");
+  if (end.signal != 0) return cannot_load(path, archive, "LibTorch crashes when it reads it (signal " + std::to_string(end.signal) + ")");
+  if (!end.fine()) return cannot_load(path, archive, end.why());
+  return {};
 }
 
 Result<torch::jit::Module> load_module(const std::string& path, const Archive& archive) {
@@ -389,6 +412,9 @@ class TorchScriptImporter final : public Importer {
     job.progress("read the model", 0.0);
     QUANVAS_TRY(const Archive archive, read_archive(path));
     if (options.trusted != kTrustAny && options.trusted.find(archive.hash) == std::string::npos) return needs_trust(path, archive);
+    if (options.trusted == kTrustAny) {  // trusted by its hash: the very file has been read before
+      QUANVAS_CHECK(check_apart(path, archive));
+    }
     QUANVAS_TRY(const torch::jit::Module module, load_module(path, archive));
     job.progress("read the model", 0.3, "operators");
     const at::NoGradGuard no_gradients;
