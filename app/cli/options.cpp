@@ -48,6 +48,9 @@ void add_recipe(CLI::App* sub, Options& o) {
   sub->add_option("--activations", o.activation_bits, "Bits of every activation; 0: float")
       ->check(CLI::Range(0, 16))
       ->excludes(recipe);
+  sub->add_option("--pass", o.passes, "Pass behind those of the recipe, repeatable; 'catalog' lists them")
+      ->type_name("ID[:KEY=VALUE,...]")
+      ->allow_extra_args(false);
   sub->add_option("--name", o.name, "Name of the run");
   sub->add_option("--calibration-samples", o.calibration_samples, "Samples that ranges are taken from; 0: all")
       ->check(at_least(0));

@@ -26,6 +26,7 @@ struct Options {
   std::optional<int> weight_bits, activation_bits;
   std::optional<int> calibration_samples;
   std::optional<std::int64_t> seed;
+  std::vector<std::string> passes;  // "ID" or "ID:key=value,key=value", added behind the recipe's
   std::string name;
   bool keep = false;            // the recipe becomes the project's
 

@@ -37,8 +37,9 @@ Result<DataSettings> read_data_file(const std::string& path);
 Status recipe(Work&);
 Result<Recipe> named_recipe(const std::string& file_or_id);
 Result<Recipe> chosen_recipe(const Options& options, const Recipe& current);
-// "key=value" by the schema's types; kInvalidArgument names key and what is legal.
-Result<json> options_from(const std::vector<std::string>& given, const Schema& schema, const std::string& owner);
+// "key=value" by the schema's types; kInvalidArgument names key and what is legal, and the flag that they came with.
+Result<json> options_from(const std::vector<std::string>& given, const Schema& schema, const std::string& owner,
+                          const std::string& flag = "--option ");
 // verbs_run.cpp
 Status calibrate(Work&);
 Status quantize(Work&);

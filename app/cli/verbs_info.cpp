@@ -172,6 +172,20 @@ void print_sweep(const Run& run, const SweepResult& result) {
     print("\nThe sweep is not complete; go on with --resume " + std::to_string(run.id) + ".\n");
 }
 
+void print_pass(const PassReport& pass) {
+  print("pass " + pass.title + " (" + fixed(pass.seconds, 2) + " s): " + pass.summary + "\n");
+  if (pass.layers.empty()) return;
+  if (!pass.measure.empty()) print("  before, after: " + pass.measure + "\n");
+  Table table({{"  layer"}, {"before", Table::Align::kRight}, {"after", Table::Align::kRight}, {"note"}});
+  const auto number = [](double v) {
+    char text[32] = "-";
+    if (!std::isnan(v)) std::snprintf(text, sizeof text, "%.4g", v);
+    return std::string(text);
+  };
+  for (const PassLayer& l : pass.layers) table.row({"  " + l.layer, number(l.before), number(l.after), l.note});
+  print(table.text());
+}
+
 }  // namespace
 
 void print_run(const Run& run, bool as_json) {
@@ -181,7 +195,7 @@ void print_run(const Run& run, bool as_json) {
   if (run.accuracy) print_accuracy(run, *run.accuracy);
   print("size " + thousands(run.bytes) + " bytes (float " + thousands(run.bytes_float) + "), " + thousands(run.bops) +
         " BOPs\n");
-  for (const auto& pass : run.passes) print("pass " + pass.title + ": " + pass.summary + "\n");
+  for (const auto& pass : run.passes) print_pass(pass);
   if (!run.layers.empty() && !run.sweep) print_layers(run);
   if (run.sweep) print_sweep(run, *run.sweep);
   for (const auto& issue : run.issues)

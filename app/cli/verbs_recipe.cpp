@@ -4,6 +4,7 @@
 
 #include "app/cli/verbs.h"
 #include "core/base/files.h"
+#include "core/plugin/registry.h"
 
 namespace quanvas::cli {
 namespace {
@@ -37,14 +38,30 @@ std::string keys_of(const Schema& schema) {
   return out.empty() ? "none" : out;
 }
 
+// "gptq:order=activations,block=64"
+Result<PassEntry> pass_from(const std::string& text) {
+  const auto colon = text.find(':');
+  PassEntry entry{text.substr(0, colon), true, json::object()};
+  QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry.id, "pass"));
+  if (colon == std::string::npos) return entry;
+  std::vector<std::string> pairs(1);
+  for (const char c : text.substr(colon + 1)) {
+    if (c == ',') pairs.emplace_back();
+    else pairs.back() += c;
+  }
+  QUANVAS_TRY(entry.options, options_from(pairs, pass->schema(), "The pass '" + entry.id + "'", "--pass " + entry.id + ":"));
+  QUANVAS_CHECK(pass->schema().complete(entry.options, "The pass '" + entry.id + "'"));
+  return entry;
+}
+
 }  // namespace
 
-Result<json> options_from(const std::vector<std::string>& given, const Schema& schema, const std::string& owner) {
+Result<json> options_from(const std::vector<std::string>& given, const Schema& schema, const std::string& owner, const std::string& flag) {
   json out = json::object();
   for (const auto& pair : given) {
     const auto equals = pair.find('=');
     if (equals == std::string::npos || equals == 0)
-      return fail(ErrorCode::kInvalidArgument, "'--option " + pair + "' is not of the form key=value.");
+      return fail(ErrorCode::kInvalidArgument, "'" + flag + pair + "' is not of the form key=value.");
     const std::string key = pair.substr(0, equals);
     const Field* field = schema.find(key);
     if (!field)
@@ -76,6 +93,9 @@ Result<Recipe> chosen_recipe(const Options& options, const Recipe& current) {
   } else if (options.weight_bits || options.activation_bits) {
     recipe = uniform_recipe(options.weight_bits.value_or(0), options.activation_bits.value_or(0));
     recipe.calibration = current.calibration;
+  }
+  for (const std::string& text : options.passes) {
+    QUANVAS_TRY(recipe.passes.emplace_back(), pass_from(text));
   }
   if (!options.name.empty()) recipe.name = options.name;
   if (options.calibration_samples) recipe.calibration.samples = *options.calibration_samples;

@@ -287,6 +287,10 @@ void Wiring::show_selection() {
   const Node* node = first == kNoNode ? nullptr : session_->graph()->find(first);
   panels_.distribution->set_sources(node ? qs(node->name) : QString(), views::distribution_sources(*session_, first));
   panels_.inspector->set_state(state);
+  std::vector<std::string> names;
+  for (const NodeId id : state.layers)
+    if (const Node* layer = session_->graph()->find(id)) names.push_back(layer->name);
+  panels_.recipe->set_selected_layers(std::move(names));
   window_->actions().enable({QStringLiteral("reset-layer")}, !state.layers.empty());
 }
 

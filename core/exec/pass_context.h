@@ -13,7 +13,8 @@ struct PassContext {
   DatasetPtr calibration_data;         // may be null: a pass that needs it says so
   std::vector<std::int64_t> calibration_samples;
   DatasetPtr training_data;            // may be null
-  std::set<NodeId> nodes;              // the layers that it may change; not for graph passes
+  std::set<NodeId> nodes;              // the layers that a weight pass may change; empty: all
+  bool may_change(NodeId node) const { return nodes.empty() || nodes.count(node) > 0; }
   std::string device = "cpu";
   std::vector<TrainPoint> curve;       // filled by training passes, kept with the run
   std::string measure;                 // filled by a pass that measures layers: see PassReport

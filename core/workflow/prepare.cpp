@@ -163,6 +163,9 @@ Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& jo
       if (!entry.enabled) continue;
       QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry.id, "pass"));
       if (pass->stage() != PassStage::kGraph) continue;
+      if (!(entry.select == Selector{}))
+        return fail(ErrorCode::kInvalidArgument, pass->info().title + ": it changes the network as a whole and cannot be limited to layers.",
+                    "Remove 'select' from the pass.");
       QUANVAS_TRY(const json options, pass->schema().complete(entry.options, "pass '" + entry.id + "'"));
       const auto start = std::chrono::steady_clock::now();
       QUANVAS_TRY(std::string summary, pass->apply(context, options, passes));

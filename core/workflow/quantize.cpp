@@ -29,6 +29,8 @@ Status WorkbenchState::check_passes(const std::vector<const PassEntry*>& passes,
     QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry->id, "pass"));
     QUANVAS_TRY(const json options, pass->schema().complete(entry->options, "pass '" + entry->id + "'"));
     const std::string title = pass->info().title;
+    if (pass->stage() == PassStage::kTraining && !(entry->select == Selector{}))
+      errors.push_back(title + ": it changes the network as a whole and cannot be limited to layers.");
     const auto selected = selected_layers(*prepared.model->graph, entry->select);
     const std::set<NodeId> nodes(selected.begin(), selected.end());
     if (nodes.empty())
@@ -99,8 +101,15 @@ Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe,
     job.set_range(begin + step * static_cast<double>(i), begin + step * static_cast<double>(i + 1));
     QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(later[i]->id, "pass"));
     QUANVAS_TRY(const json options, pass->schema().complete(later[i]->options, "pass '" + later[i]->id + "'"));
-    const auto selected = selected_layers(*context.quantized.model->graph, later[i]->select);
-    context.nodes = {selected.begin(), selected.end()};
+    context.nodes.clear();
+    if (!(later[i]->select == Selector{})) {
+      const auto selected = selected_layers(*context.quantized.model->graph, later[i]->select);
+      context.nodes = {selected.begin(), selected.end()};
+      if (selected.empty()) {
+        out.passes.push_back({later[i]->id, pass->info().title, "Nothing: no layer is selected.", 0});
+        continue;
+      }
+    }
     const auto start = std::chrono::steady_clock::now();
     QUANVAS_TRY(std::string summary, pass->apply(context, options, job));
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;

@@ -63,7 +63,7 @@ class BiasPlaces {
     std::vector<std::pair<NodeId, std::string>> places;  // node, name of its bias
     for (const Layer& layer : find_layers(before)) {
       if (!ctx_.quantized.quantizers.count({layer.node, SiteKind::kWeight, 0})) continue;
-      if (layer.kind != LayerKind::kCompute) continue;
+      if (layer.kind != LayerKind::kCompute || !ctx_.may_change(layer.node)) continue;
       const std::string bias = place(before, layer, add_missing);
       if (!bias.empty()) places.emplace_back(layer.node, bias);
     }
@@ -158,7 +158,7 @@ class Correction {
     overrides_.resize(model->graph->tensors().size());
     QUANVAS_CHECK(propagated_ ? propagate() : isolate());
     store();
-    std::string text = "Corrected " + std::to_string(targets_.size()) + " layers on " + std::to_string(samples_.size()) +
+    std::string text = "Corrected " + std::to_string(targets_.size()) + (targets_.size() == 1 ? " layer on " : " layers on ") + std::to_string(samples_.size()) +
                        " samples";
     if (samples_.size() < wanted) text += " (of " + std::to_string(wanted) + ", to bound the memory)";
     if (places.added() > 0) text += "; " + std::to_string(places.added()) + " of them got a bias";

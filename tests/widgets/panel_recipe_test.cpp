@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <QComboBox>
+#include <QLabel>
 #include <QLineEdit>
 #include <QListWidget>
 #include <QMenu>
@@ -34,6 +35,7 @@ using testing::HasSubstr;
 std::vector<PluginEntry> some_passes() {
   const json catalog = {{"passes",
                          {{{"id", "fold-bn"}, {"title", "Fold batch normalization"}, {"doc", "d"}, {"stage", "graph"}, {"schema", to_json_value(Schema{})}},
+                          {{"id", "bias-correction"}, {"title", "Correct biases"}, {"doc", "d"}, {"stage", "weights"}, {"schema", to_json_value(Schema{})}},
                           {{"id", "qat"}, {"title", "Quantization-aware training"}, {"doc", "d"}, {"stage", "training"},
                            {"schema", to_json_value(Schema{{integer_field("epochs", "Epochs", "", 1, 1, 100)}})}},
                           {{"title", "no id"}}, 7, {{"id", "broken"}, {"schema", "text"}}}}};
@@ -67,7 +69,7 @@ class RecipePanelTest : public testing::Test {
 };
 
 TEST(CatalogTest, EntriesThatCannotBeReadAreLeftOut) {
-  EXPECT_EQ(some_passes().size(), 2u);
+  EXPECT_EQ(some_passes().size(), 3u);
   EXPECT_TRUE(plugin_entries(json(), "passes").empty());
   EXPECT_TRUE(plugin_entries({{"passes", 3}}, "passes").empty());
 }
@@ -113,6 +115,27 @@ TEST_F(RecipePanelTest, PassesAreSwitchedAddedAndHaveTheirOptions) {
   press("Remove the pass");
   ASSERT_EQ(recipe_.passes.size(), 1u);
   EXPECT_EQ(recipe_.passes[0].id, "fold-bn");
+}
+
+TEST_F(RecipePanelTest, AWeightPassCanBeLimitedToTheSelectedLayers) {
+  Recipe r = uniform_recipe(4, 4);
+  r.passes.push_back({"bias-correction"});
+  show(r);
+  const auto button = [&](const char* name) { return panel_.findChild<QToolButton*>(QLatin1String(name)); };
+  const auto* text = panel_.findChild<QLabel*>(QStringLiteral("pass-layers"));
+  panel_.passes()->setCurrentItem(panel_.passes()->topLevelItem(0));
+  EXPECT_FALSE(text->isVisible()) << "a graph pass changes the network as a whole";
+  panel_.passes()->setCurrentItem(panel_.passes()->topLevelItem(1));
+  ASSERT_TRUE(text->isVisible());
+  EXPECT_EQ(text->text(), QStringLiteral("Layers: all"));
+  EXPECT_FALSE(button("pass-selected")->isEnabled());
+  panel_.set_selected_layers({"conv*1", "fc"});
+  QTest::mouseClick(button("pass-selected"), Qt::LeftButton);
+  EXPECT_EQ(recipe_.passes[1].select.names, (std::vector<std::string>{"conv\\*1", "fc"}));
+  EXPECT_TRUE(text->text().contains(QStringLiteral("fc"))) << text->text().toStdString();
+  QTest::mouseClick(button("pass-all"), Qt::LeftButton);
+  EXPECT_EQ(recipe_.passes[1].select, Selector{});
+  EXPECT_EQ(labels_, (QStringList{QStringLiteral("Correct biases: these layers only"), QStringLiteral("Correct biases: all layers")}));
 }
 
 TEST_F(RecipePanelTest, CalibrationSettings) {

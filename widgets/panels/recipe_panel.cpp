@@ -218,7 +218,25 @@ QWidget* RecipePanel::build_passes() {
   pass_doc_->setProperty("role", "muted");
   pass_doc_->setWordWrap(true);
   pass_form_ = new SchemaForm(box);
-  for (QWidget* w : {static_cast<QWidget*>(passes_), static_cast<QWidget*>(pass_doc_), static_cast<QWidget*>(pass_form_)}) s.layout->addWidget(w);
+  pass_scope_ = new QWidget(box);
+  auto* scope = new QHBoxLayout(pass_scope_);
+  scope->setContentsMargins(0, 0, 0, 0);
+  pass_layers_ = new QLabel(pass_scope_);
+  pass_layers_->setWordWrap(true);
+  pass_layers_->setObjectName(QStringLiteral("pass-layers"));
+  scope->addWidget(pass_layers_, 1);
+  const auto button = [&](const char* name, const QString& text) {
+    auto* b = new QToolButton(pass_scope_);
+    b->setObjectName(QLatin1String(name));
+    b->setText(text);
+    scope->addWidget(b);
+    return b;
+  };
+  pass_selected_ = button("pass-selected", tr("Selection"));
+  pass_all_ = button("pass-all", tr("All"));
+  connect(pass_selected_, &QToolButton::clicked, this, [this] { limit_pass(selected_, tr("%1: these layers only")); });
+  connect(pass_all_, &QToolButton::clicked, this, [this] { limit_pass({}, tr("%1: all layers")); });
+  for (QWidget* w : {static_cast<QWidget*>(passes_), static_cast<QWidget*>(pass_doc_), pass_scope_, static_cast<QWidget*>(pass_form_)}) s.layout->addWidget(w);
   connect(passes_, &QTreeWidget::currentItemChanged, this, [this] { show_pass_form(); });
   connect(passes_, &QTreeWidget::itemChanged, this, [this](QTreeWidgetItem* item) {
     const int i = passes_->indexOfTopLevelItem(item);
@@ -371,6 +389,38 @@ void RecipePanel::show_pass_form() {
   pass_doc_->setText(qs(entry->doc));
   if (to_json_value(pass_form_->schema()) != to_json_value(entry->schema)) pass_form_->set_schema(entry->schema);
   pass_form_->set_values(recipe_.passes[static_cast<std::size_t>(i)].options);
+  show_pass_layers();
+}
+
+void RecipePanel::show_pass_layers() {
+  const int i = current(passes_);
+  const bool any = i >= 0 && i < static_cast<int>(recipe_.passes.size());
+  const auto* entry = any ? find_entry(entries_, recipe_.passes[static_cast<std::size_t>(i)].id) : nullptr;
+  // The others change the network as a whole.
+  pass_scope_->setVisible(entry && entry->more.contains("stage") && entry->more["stage"] == "weights");
+  if (!any) return;
+  const Selector& select = recipe_.passes[static_cast<std::size_t>(i)].select;
+  const bool all = select == Selector{};
+  pass_layers_->setText(all ? tr("Layers: all") : tr("Layers: %1").arg(qs(describe(select))));
+  pass_all_->setEnabled(!all);
+  pass_selected_->setEnabled(!selected_.empty());
+  pass_selected_->setToolTip(selected_.empty() ? tr("Select layers in the graph or the list first.") : tr("Only the selected layers: %n", nullptr, static_cast<int>(selected_.size())));
+}
+
+void RecipePanel::set_selected_layers(std::vector<std::string> names) {
+  if (names == selected_) return;
+  selected_ = std::move(names);
+  show_pass_layers();
+}
+
+void RecipePanel::limit_pass(std::vector<std::string> names, const QString& label) {
+  const int i = current(passes_);
+  if (i < 0) return;
+  Recipe r = recipe_;
+  auto& pass = r.passes[static_cast<std::size_t>(i)];
+  pass.select = {};
+  for (const std::string& name : names) pass.select.names.push_back(quote_pattern(name));
+  edit(r, label.arg(entry_title(entries_, pass.id)));
 }
 
 }  // namespace quanvas

@@ -34,6 +34,8 @@ class RecipePanel : public Panel {
   QMenu* builtin_menu() const { return builtin_; }
   QTreeWidget* rules() const { return rules_; }
   QTreeWidget* passes() const { return passes_; }
+  // Names of the selected layers: a pass can be limited to them.
+  void set_selected_layers(std::vector<std::string> names);
   SchemaForm* pass_form() const { return pass_form_; }
   SchemaForm* calibration_form() const { return calibration_; }
 
@@ -66,6 +68,8 @@ class RecipePanel : public Panel {
   void fill_rules(const std::vector<int>& matches);
   void fill_passes();
   void show_pass_form();
+  void show_pass_layers();
+  void limit_pass(std::vector<std::string> names, const QString& label);
   void add_rule_item(int index, int matches);
   void edit(const Recipe& recipe, const QString& label, const QString& merge_key = {});
   // Makes the item that is `by` further the current one; -1 when there is none.
@@ -81,7 +85,10 @@ class RecipePanel : public Panel {
   QMenu *builtin_, *add_pass_;
   QTreeWidget *rules_, *passes_;
   SchemaForm *pass_form_, *calibration_;
-  QLabel *pass_doc_, *warnings_;
+  QLabel *pass_doc_, *warnings_, *pass_layers_;
+  QWidget* pass_scope_;  // which layers the pass may change
+  QToolButton *pass_all_, *pass_selected_;
+  std::vector<std::string> selected_;
   bool filling_ = false;
 };
 

@@ -242,10 +242,27 @@ RunDetailsView::RunDetailsView(const Run& run, QWidget* parent) : QWidget(parent
   figures->horizontalHeader()->setStretchLastSection(true);
   tabs->addTab(figures, tr("Figures"));
 
-  auto* passes = make_table({tr("Pass"), tr("What it did"), tr("Time")}, tabs, tr("Passes"));
-  for (const auto& p : run.passes) add_row(passes, {text_item(qs(p.title)), text_item(qs(p.summary)), new NumberItem(duration_text(p.seconds), p.seconds)});
-  passes->resizeColumnToContents(0);
+  auto* passes = make_table({tr("Pass, layer"), tr("What it did"), tr("Before"), tr("After"), tr("Time")}, tabs, tr("Passes"));
+  for (const auto& p : run.passes) {
+    add_row(passes, {text_item(qs(p.title)), text_item(qs(p.summary)), text_item({}), text_item({}), new NumberItem(duration_text(p.seconds), p.seconds)});
+    QFont bold = passes->font();
+    bold.setBold(true);
+    passes->item(passes->rowCount() - 1, 0)->setFont(bold);
+    for (const auto& l : p.layers) {
+      const auto number = [&](double v) {
+        auto* item = new NumberItem(std::isnan(v) ? missing_text() : significant_text(v, 4), v);
+        item->setToolTip(qs(p.measure));
+        return item;
+      };
+      QString note = qs(l.note);
+      if (note.isEmpty()) note = qs(p.measure);
+      add_row(passes, {text_item(QStringLiteral("    ") + qs(l.layer)), text_item(note), number(l.before), number(l.after), text_item({})});
+    }
+  }
+  passes->setWordWrap(true);
+  passes->resizeColumnsToContents();
   passes->horizontalHeader()->setSectionResizeMode(1, QHeaderView::Stretch);
+  passes->resizeRowsToContents();
   tabs->addTab(passes, tr("Passes"));
 
   auto* issues = make_table({tr("Where"), tr("What"), tr("What to do")}, tabs, tr("Issues"));

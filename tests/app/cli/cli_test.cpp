@@ -183,6 +183,14 @@ TEST_F(Workflow, FromModelToExport) {
   EXPECT_EQ(run_json({"evaluate", "p.quanvas", "--samples", "16"})["accuracy"]["samples"], 16.0);
   EXPECT_EQ(run_json({"runs", "p.quanvas"}).size(), 3u);
   EXPECT_LT(run_json({"compare", "p.quanvas", "1", "2"})["bytes_delta"].get<double>(), 0);
+  const json equalized = run_json({"quantize", "p.quanvas", "--weights", "4", "--activations", "8", "--pass", "equalize:iterations=2,range=width",
+                                   "--pass", "bias-correction"});
+  EXPECT_EQ(equalized["passes"][1]["id"], "equalize");
+  EXPECT_EQ(equalized["recipe"]["passes"][1]["options"]["iterations"], 2);
+  EXPECT_EQ(equalized["passes"][2]["id"], "bias-correction");
+  EXPECT_EQ(run({"quantize", "p.quanvas", "--pass", "equalise"}).code, 3);
+  EXPECT_NE(run({"quantize", "p.quanvas", "--pass", "equalize:rounds=3"}).err.find("has no option 'rounds'"), std::string::npos);
+  EXPECT_NE(run({"quantize", "p.quanvas", "--pass", "equalize:iterations"}).err.find("--pass equalize:iterations"), std::string::npos);
 
   const json swept = run_json({"sweep", "p.quanvas", "--bits", "8,2", "--layers", "fc"});
   EXPECT_EQ(swept["sweep"]["cells"].size(), 2u);

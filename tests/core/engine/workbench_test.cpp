@@ -65,6 +65,42 @@ TEST_F(WorkbenchTest, RunsAreBitEqualForAnyNumberOfThreads) {
   }
 }
 
+TEST_F(WorkbenchTest, PassesKeepToTheirLayers) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  const auto with = [&](const char* id, const char* layer) {
+    Recipe recipe = uniform_recipe(3, 8);
+    recipe.passes.push_back({id, true, json::object()});
+    recipe.passes.back().select.names = {layer};
+    return recipe;
+  };
+  EXPECT_NE(run(with("bias-correction", "*")).passes.back().summary.find("2 layers"), std::string::npos);
+  EXPECT_NE(run(with("bias-correction", "fc*")).passes.back().summary.find("1 layer"), std::string::npos);
+  EXPECT_EQ(run(with("bias-correction", "nowhere")).passes.back().summary, "Nothing: no layer is selected.");
+  for (const char* id : {"qat", "equalize"}) {
+    RunRequest request;
+    request.recipe = with(id, "fc");
+    const auto refused = bench_->run_recipe(request, job_);
+    ASSERT_FALSE(refused) << id;
+    EXPECT_NE(refused.error().message.find("cannot be limited to layers"), std::string::npos) << refused.error().text();
+  }
+}
+
+TEST_F(WorkbenchTest, GraphPassesReportEachLayer) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  Recipe recipe = uniform_recipe(4, 8);
+  recipe.passes.push_back({"equalize", true, json::object()});
+  const quanvas::Run r = run(recipe);
+  ASSERT_EQ(r.passes.size(), 2u);
+  EXPECT_EQ(r.passes[1].id, "equalize");
+  ASSERT_EQ(r.passes[1].layers.size(), 2u);
+  EXPECT_EQ(r.passes[1].layers[0].layer, "conv1");
+  EXPECT_GT(r.passes[1].layers[0].before, r.passes[1].layers[0].after);
+  EXPECT_FALSE(r.passes[1].measure.empty());
+  const auto stored = bench_->runs();
+  ASSERT_TRUE(stored);
+  EXPECT_EQ(to_json_text(stored->back().passes), to_json_text(r.passes));
+}
+
 TEST_F(WorkbenchTest, StoredNetworksEvaluateAsTheyDid) {
   ASSERT_NO_FATAL_FAILURE(open());
   const quanvas::Run first = run(uniform_recipe(3, 4));

@@ -119,6 +119,10 @@ Recipe awkward() {
   plain.is_float = true;
   r.rules.push_back(plain);
   r.passes.push_back({"qat", false, {{"epochs", 3}, {"name", "12"}, {"list", {1, 2.5, "x"}}, {"empty", json::array()}}});
+  PassEntry limited{"bias-correction"};
+  limited.select.names = {"*conv", "yes"};
+  limited.select.position = "not-last";
+  r.passes.push_back(limited);
   r.calibration = {0, -5};
   return r;
 }
