@@ -1,0 +1,192 @@
+#include "core/algorithms/factor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+
+#include "core/algorithms/blas.h"
+
+namespace quanvas::algorithms {
+namespace {
+
+// Edge of the blocks of the factorization; results depend on it, so it is no function of the number of threads.
+constexpr std::int64_t kEdge = 128;
+constexpr int kRetries = 12;
+
+std::int64_t edge_at(std::int64_t n, std::int64_t block) { return std::min(kEdge, n - block * kEdge); }
+
+// Lower triangular l with a = l l' over the lower triangle of a; false: not positive definite.
+Result<bool> blocked_cholesky(std::int64_t n, double* a, const std::stop_token& stop) {
+  const std::int64_t blocks = (n + kEdge - 1) / kEdge;
+  for (std::int64_t k = 0; k < blocks; ++k) {
+    const std::int64_t at = k * kEdge, width = edge_at(n, k), rest = blocks - k - 1;
+    double* diagonal = a + at * n + at;
+    {
+      const OneThread one;
+      if (!cholesky_lower(width, diagonal, n)) return false;
+    }
+    if (rest == 0) break;
+    QUANVAS_CHECK(for_each_task(rest, stop, [&](std::int64_t t) {
+      const std::int64_t i = k + 1 + t;
+      solve_right_lower_transposed(edge_at(n, i), width, diagonal, n, a + i * kEdge * n + at, n);
+    }));
+    // What is left loses the outer product of the panel, in squares of four blocks: small products are slow.
+    constexpr std::int64_t kWide = 4;
+    const std::int64_t squares = (rest + kWide - 1) / kWide;
+    std::vector<std::pair<std::int64_t, std::int64_t>> tasks;
+    for (std::int64_t i = 0; i < squares; ++i)
+      for (std::int64_t j = 0; j <= i; ++j) tasks.emplace_back(i, j);
+    const std::int64_t begin = at + kEdge;
+    QUANVAS_CHECK(for_each_task(static_cast<std::int64_t>(tasks.size()), stop, [&](std::int64_t t) {
+      const auto [i, j] = tasks[static_cast<std::size_t>(t)];
+      const std::int64_t r = begin + i * kWide * kEdge, c = begin + j * kWide * kEdge;
+      const std::int64_t rows = std::min(kWide * kEdge, n - r), columns = std::min(kWide * kEdge, n - c);
+      if (i == j)
+        syrk_lower(false, rows, width, -1.0, a + r * n + at, n, 1.0, a + r * n + r, n);
+      else
+        gemm(false, true, rows, columns, width, -1.0, a + r * n + at, n, a + c * n + at, n, 1.0, a + r * n + c, n);
+    }));
+  }
+  return true;
+}
+
+// l := l^-1 in place, from the last block column to the first: below the diagonal block it is
+// -(inverse of what is right of it) l[:, k] (inverse of the diagonal block).
+Status blocked_inverse(std::int64_t n, double* l, const std::stop_token& stop) {
+  const std::int64_t blocks = (n + kEdge - 1) / kEdge;
+  std::vector<double> panel(static_cast<std::size_t>(n * kEdge));
+  for (std::int64_t k = blocks - 1; k >= 0; --k) {
+    const std::int64_t at = k * kEdge, width = edge_at(n, k), begin = at + width, rest = blocks - k - 1;
+    {
+      const OneThread one;
+      invert_lower(width, l + at * n + at, n);
+    }
+    if (rest == 0) continue;
+    // panel = l[:, k] (inverse of the diagonal block)
+    QUANVAS_CHECK(for_each_task(rest, stop, [&](std::int64_t t) {
+      const std::int64_t r = begin + t * kEdge;
+      gemm(false, false, edge_at(n, k + 1 + t), width, width, 1.0, l + r * n + at, n, l + at * n + at, n, 0.0,
+           panel.data() + r * kEdge, kEdge);
+    }));
+    constexpr std::int64_t kWide = 2;
+    QUANVAS_CHECK(for_each_task((rest + kWide - 1) / kWide, stop, [&](std::int64_t t) {
+      // The last ones have most to do.
+      const std::int64_t i = (rest + kWide - 1) / kWide - 1 - t;
+      const std::int64_t r = begin + i * kWide * kEdge, rows = std::min(kWide * kEdge, n - r);
+      gemm(false, false, rows, width, r + rows - begin, -1.0, l + r * n + begin, n, panel.data() + begin * kEdge, kEdge,
+           0.0, l + r * n + at, n);
+    }));
+  }
+  return {};
+}
+
+}  // namespace
+
+std::vector<std::int32_t> natural_order(std::int64_t inputs) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(inputs));
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
+std::vector<std::int32_t> order_by_moments(const Gram& gram) {
+  std::vector<std::int32_t> order = natural_order(gram.inputs);
+  const auto moment = [&](std::int32_t i) { return gram.h[static_cast<std::size_t>(i * (gram.inputs + 1))]; };
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return moment(a) > moment(b); });
+  return order;
+}
+
+double largest_eigenvalue(std::int64_t n, const double* a, int iterations) {
+  // Not all equal, so that a matrix whose rows add up to 0 does not end it at once.
+  std::vector<double> v(static_cast<std::size_t>(n)), next(v.size());
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = 1.0 + 0.37 * std::sin(1.0 + static_cast<double>(i));
+  double value = 0;
+  for (int step = 0; step < iterations; ++step) {
+    double norm = 0;
+    for (const double x : v) norm += x * x;
+    norm = std::sqrt(norm);
+    if (norm == 0) return 0;
+    for (double& x : v) x /= norm;
+    double quotient = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      double sum = 0;
+      const double* row = a + i * n;
+#pragma omp simd reduction(+ : sum)
+      for (std::int64_t j = 0; j < n; ++j) sum += row[j] * v[static_cast<std::size_t>(j)];
+      next[static_cast<std::size_t>(i)] = sum;
+      quotient += sum * v[static_cast<std::size_t>(i)];
+    }
+    v.swap(next);
+    const bool settled = std::abs(quotient - value) <= 1e-6 * quotient;
+    value = quotient;
+    if (settled) break;
+  }
+  return value;
+}
+
+Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const std::stop_token& stop) {
+  if (!(options.damping >= 0) || !std::isfinite(options.damping))
+    return fail(ErrorCode::kInvalidArgument, "The damping is " + std::to_string(options.damping) + "; it must be 0 or more.",
+                "0.01 is usual.");
+  const std::int64_t n = gram.inputs;
+  const auto at = [&](std::int64_t i, std::int64_t j) { return static_cast<std::size_t>(i * n + j); };
+  Factor factor;
+  factor.inputs = n;
+  factor.order = options.act_order ? order_by_moments(gram) : natural_order(n);
+  factor.dead.assign(static_cast<std::size_t>(n), 0);
+  double trace = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double moment = gram.h[at(i, i)];
+    if (!(moment >= 0) || !std::isfinite(moment))
+      return fail(ErrorCode::kInvalidArgument, "The second moment of input " + std::to_string(i) + " is no number.");
+    const bool dead = moment == 0;
+    factor.dead[static_cast<std::size_t>(i)] = dead;
+    factor.dead_count += dead;
+    trace += moment;
+  }
+  const double mean = factor.dead_count < n ? trace / static_cast<double>(n - factor.dead_count) : 1;
+  const double unit = options.spectral ? std::max(largest_eigenvalue(n, gram.h.data()), 0.0) : mean;
+  factor.damping = options.damping * (unit > 0 ? unit : mean);
+  try {
+    const auto square = static_cast<std::size_t>(n * n);
+    std::vector<double> work(square);
+    const auto& order = factor.order;
+    for (;; ++factor.retries) {
+      // From the last input to the first: a lower Cholesky factor of the reversed matrix is the upper R reversed.
+      QUANVAS_CHECK(for_each_task((n + kEdge - 1) / kEdge, stop, [&](std::int64_t block) {
+        for (std::int64_t i = block * kEdge; i < std::min(n, (block + 1) * kEdge); ++i) {
+          const std::int64_t from = order[static_cast<std::size_t>(n - 1 - i)];
+          const double* row = gram.h.data() + from * n;
+          double* out = work.data() + i * n;
+          for (std::int64_t j = 0; j <= i; ++j) out[j] = row[order[static_cast<std::size_t>(n - 1 - j)]];
+          std::fill(out + i + 1, out + n, 0.0);
+          out[i] = (factor.dead[static_cast<std::size_t>(from)] ? mean : out[i]) + factor.damping;
+        }
+      }));
+      QUANVAS_TRY(const bool definite, blocked_cholesky(n, work.data(), stop));
+      // Positive by rounding alone is not definite: such pivots would blow the errors up.
+      bool sound = definite;
+      for (std::int64_t i = 0; sound && i < n; ++i) sound = std::isfinite(work[at(i, i)]) && work[at(i, i)] > 1e-12 * std::sqrt(mean);
+      if (sound) break;
+      if (factor.retries == kRetries)
+        return fail(ErrorCode::kInternal, "The layer's second moments are not positive definite with any damping.");
+      factor.damping = std::max(factor.damping * 10, 1e-9 * mean);
+    }
+    QUANVAS_CHECK(blocked_inverse(n, work.data(), stop));
+    factor.u.assign(square, 0.0f);
+    if (options.keep_double) factor.u64.assign(square, 0.0);
+    QUANVAS_CHECK(for_each_task((n + kEdge - 1) / kEdge, stop, [&](std::int64_t block) {
+      for (std::int64_t i = block * kEdge; i < std::min(n, (block + 1) * kEdge); ++i)
+        for (std::int64_t j = i; j < n; ++j) {
+          const double v = work[at(n - 1 - i, n - 1 - j)];
+          factor.u[at(i, j)] = static_cast<float>(v);
+          if (options.keep_double) factor.u64[at(i, j)] = v;
+        }
+    }));
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::kOutOfMemory, "There is not enough memory to factorize a layer of " + std::to_string(n) + " inputs.");
+  }
+  return factor;
+}
+
+}  // namespace quanvas::algorithms

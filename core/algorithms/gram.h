@@ -1,0 +1,60 @@
+// Quanvas - second moments of a layer's input, all that rounding with error correction needs to know of the data.
+//
+// y = W x, W is [m, n]; the calibration samples give the columns x of X [n, N] in the float network and x~ of X~ [n, N]
+// in the quantized one (for a convolution every output position is a column, see im2col.h, and every group has Grams
+// of its own).
+#pragma once
+
+#include <cstdint>
+#include <stop_token>
+#include <vector>
+
+#include "core/base/result.h"
+
+namespace quanvas::algorithms {
+
+// Row-major [n, n] each. Owned; immutable by convention once it is finished.
+struct Gram {
+  std::int64_t inputs = 0;   // n
+  std::int64_t columns = 0;  // N
+  std::vector<double> h;     // X~ X~', symmetric
+  // Empty when both networks have the same input (X = X~):
+  std::vector<double> g;     // X X~'
+  std::vector<double> s;     // X X', symmetric
+  bool has_cross() const { return !g.empty(); }
+};
+
+// Products of float32 tiles of kTileColumns columns, each added to sums in float64 in the order in which the columns
+// came: the result does not depend on the number of threads, nor on how the columns were divided into calls of add().
+// Memory: 8 n^2 bytes, with the cross Gram 24 n^2, and a tile of 4 n kTileColumns bytes, with the cross Gram two.
+// Threads: one caller at a time; the products run on the caller's kernel threads.
+class GramAccumulator {
+ public:
+  static constexpr std::int64_t kTileColumns = 4096;
+  enum class Order {
+    kInputs,  // x[input * stride + column]
+    kColumns  // x[column * stride + input]
+  };
+  // n >= 1; cross: columns of both networks come in pairs.
+  GramAccumulator(std::int64_t inputs, bool cross);
+
+  // x: columns of the network whose weights are rounded; reference: the same columns of the float network, null unless
+  // `cross`. Errors: kCancelled.
+  Status add(const float* x, const float* reference, std::int64_t columns, Order order, std::int64_t stride,
+             const std::stop_token& stop = {});
+  // What another accumulator of the same kind has summed comes behind what is here.
+  Status merge(GramAccumulator&& other, const std::stop_token& stop = {});
+  // kInvalidArgument: no columns, or a value that is not finite (or too large for its square), with its input's index.
+  Result<Gram> finish(const std::stop_token& stop = {}) &&;
+
+ private:
+  Status flush(const std::stop_token& stop);
+  Status multiply(const float* a, const float* b, bool symmetric, std::vector<double>& sum, const std::stop_token& stop);
+
+  Gram sums_;  // lower triangles of h and s
+  bool cross_ = false;
+  std::int64_t filled_ = 0;
+  std::vector<float> tile_, reference_;  // [n, filled_], rows kTileColumns apart
+};
+
+}  // namespace quanvas::algorithms

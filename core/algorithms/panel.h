@@ -1,0 +1,120 @@
+// Quanvas - a stripe of rows, transposed so that the weights of one input are contiguous. Private to core/algorithms.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "core/algorithms/blas.h"
+#include "core/algorithms/rounding.h"
+
+namespace quanvas::algorithms {
+
+// Rows of W that are worked on together: results depend on it (products of another shape round differently), so it is no
+// function of the number of threads.
+inline constexpr std::int64_t kStripe = 256;
+
+// [n][rows], rows `width` apart.
+struct Panel {
+  std::int64_t inputs = 0, first = 0, rows = 0;
+  std::vector<float> data;
+
+  Panel(std::int64_t n, std::int64_t first_row, std::int64_t row_count)
+      : inputs(n), first(first_row), rows(row_count), data(static_cast<std::size_t>(n * row_count)) {}
+  float* at(std::int64_t k) { return data.data() + k * rows; }
+  const float* at(std::int64_t k) const { return data.data() + k * rows; }
+
+  // Position k holds input order[k].
+  void load(const float* w, const std::vector<std::int32_t>& order) {
+    each([&](std::int64_t k, std::int64_t r) { at(k)[r] = w[(first + r) * inputs + order[static_cast<std::size_t>(k)]]; });
+  }
+  void store(float* w, const std::vector<std::int32_t>& order) const {
+    each([&](std::int64_t k, std::int64_t r) { w[(first + r) * inputs + order[static_cast<std::size_t>(k)]] = at(k)[r]; });
+  }
+
+ private:
+  // By squares: both sides stay in the first-level cache.
+  template <class F>
+  void each(const F& f) const {
+    constexpr std::int64_t kSquare = 16;
+    for (std::int64_t r0 = 0; r0 < rows; r0 += kSquare)
+      for (std::int64_t k0 = 0; k0 < inputs; k0 += kSquare)
+        for (std::int64_t k = k0; k < std::min(inputs, k0 + kSquare); ++k)
+          for (std::int64_t r = r0; r < std::min(rows, r0 + kSquare); ++r) f(k, r);
+  }
+};
+
+// f(panel's first row, rows) for each stripe of m rows.
+template <class F>
+Status for_each_stripe(std::int64_t m, const std::stop_token& stop, const F& f) {
+  return for_each_task((m + kStripe - 1) / kStripe, stop,
+                       [&](std::int64_t s) { f(s * kStripe, std::min(kStripe, m - s * kStripe)); });
+}
+
+// y -= a x
+inline void subtract(std::int64_t n, float a, const float* x, float* y) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) y[i] -= a * x[i];
+}
+
+// Carries errors on: visits inputs i = begin ... n-1 in order; leaf(i, error) makes the error [rows] of input i, for
+// which panel row i is final; then panel row j loses matrix[i, j] error for all j > i. matrix: [n, n], upper triangle
+// used. Updates are left for later, halves of blocks first, so that nearly all is done in products.
+class Diffusion {
+ public:
+  Diffusion(std::int64_t begin, std::int64_t block, const float* matrix, Panel& panel, const std::stop_token& stop)
+      : begin_(begin), n_(panel.inputs), block_(std::clamp<std::int64_t>(block, 1, panel.inputs)), matrix_(matrix),
+        panel_(panel), stop_(stop), errors_(static_cast<std::size_t>(block_ * panel.rows)) {}
+
+  template <class Leaf>
+  void run(const Leaf& leaf) {
+    for (std::int64_t i = begin_; i < n_ && !stop_.stop_requested(); i += block_) {
+      const std::int64_t end = std::min(n_, i + block_);
+      base_ = i;
+      solve(i, end, leaf);
+      update(i, end, end, n_);
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kLeaf = 8;
+
+  float* error(std::int64_t i) { return errors_.data() + (i - base_) * panel_.rows; }
+  template <class Leaf>
+  void solve(std::int64_t begin, std::int64_t end, const Leaf& leaf) {
+    if (end - begin > kLeaf) {
+      const std::int64_t middle = begin + (end - begin) / 2;
+      solve(begin, middle, leaf);
+      update(begin, middle, middle, end);
+      solve(middle, end, leaf);
+      return;
+    }
+    for (std::int64_t i = begin; i < end; ++i) {
+      leaf(i, error(i));
+      for (std::int64_t j = i + 1; j < end; ++j) subtract(panel_.rows, matrix_[i * n_ + j], error(i), panel_.at(j));
+    }
+  }
+  // Rows [to, to_end) lose what the errors of [from, from_end) carry on to them.
+  void update(std::int64_t from, std::int64_t from_end, std::int64_t to, std::int64_t to_end) {
+    gemm(true, false, to_end - to, panel_.rows, from_end - from, -1.0f, matrix_ + from * n_ + to, n_, error(from),
+         panel_.rows, 1.0f, panel_.at(to), panel_.rows);
+  }
+
+  std::int64_t begin_, n_, block_, base_ = 0;
+  const float* matrix_;
+  Panel& panel_;
+  const std::stop_token& stop_;
+  std::vector<float> errors_;
+};
+
+// Shapes agree and all weights are finite.
+Status check_layer(std::int64_t m, std::int64_t n, const float* w, const Gram& gram,
+                   const quant::ColumnQuantizer* quantizer);
+// A float64 matrix [n, n] with rows and columns in another order, as float32; `minus` is subtracted first if not null.
+std::vector<float> reordered(std::int64_t n, const std::vector<double>& a, const std::vector<double>* minus,
+                             const std::vector<std::int32_t>& order, const std::stop_token& stop);
+// The parts of a report that all algorithms have: objectives of rounding w to nearest and of q.
+Status fill_objectives(std::int64_t m, std::int64_t n, const float* w, const float* q, const Gram& gram,
+                       const quant::ColumnQuantizer& quantizer, const RoundingOptions& options, RoundingReport& report);
+
+}  // namespace quanvas::algorithms
