@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <string>
 
 #include "core/algorithms/blas.h"
@@ -83,19 +82,6 @@ Status blocked_inverse(std::int64_t n, double* l, const std::stop_token& stop) {
 
 }  // namespace
 
-std::vector<std::int32_t> natural_order(std::int64_t inputs) {
-  std::vector<std::int32_t> order(static_cast<std::size_t>(inputs));
-  std::iota(order.begin(), order.end(), 0);
-  return order;
-}
-
-std::vector<std::int32_t> order_by_moments(const Gram& gram) {
-  std::vector<std::int32_t> order = natural_order(gram.inputs);
-  const auto moment = [&](std::int32_t i) { return gram.h[static_cast<std::size_t>(i * (gram.inputs + 1))]; };
-  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return moment(a) > moment(b); });
-  return order;
-}
-
 double largest_eigenvalue(std::int64_t n, const double* a, int iterations) {
   // Not all equal, so that a matrix whose rows add up to 0 does not end it at once.
   std::vector<double> v(static_cast<std::size_t>(n)), next(v.size());
@@ -131,26 +117,17 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
   const std::int64_t n = gram.inputs;
   const auto at = [&](std::int64_t i, std::int64_t j) { return static_cast<std::size_t>(i * n + j); };
   Factor factor;
-  factor.inputs = n;
-  factor.order = options.act_order ? order_by_moments(gram) : natural_order(n);
-  factor.dead.assign(static_cast<std::size_t>(n), 0);
+  QUANVAS_TRY(factor.moments, moments_of(gram, options.act_order ? order_by_moments(gram) : natural_order(n), stop));
+  const Moments& moments = factor.moments;
   double trace = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double moment = gram.h[at(i, i)];
-    if (!(moment >= 0) || !std::isfinite(moment))
-      return fail(ErrorCode::kInvalidArgument, "The second moment of input " + std::to_string(i) + " is no number.");
-    const bool dead = moment == 0;
-    factor.dead[static_cast<std::size_t>(i)] = dead;
-    factor.dead_count += dead;
-    trace += moment;
-  }
-  const double mean = factor.dead_count < n ? trace / static_cast<double>(n - factor.dead_count) : 1;
+  for (std::int64_t i = 0; i < n; ++i) trace += gram.h[at(i, i)];
+  const double mean = moments.dead_count < n ? trace / static_cast<double>(n - moments.dead_count) : 1;
   const double unit = options.spectral ? std::max(largest_eigenvalue(n, gram.h.data()), 0.0) : mean;
   factor.damping = options.damping * (unit > 0 ? unit : mean);
   try {
     const auto square = static_cast<std::size_t>(n * n);
     std::vector<double> work(square);
-    const auto& order = factor.order;
+    const auto& order = moments.order;
     for (;; ++factor.retries) {
       // From the last input to the first: a lower Cholesky factor of the reversed matrix is the upper R reversed.
       QUANVAS_CHECK(for_each_task((n + kEdge - 1) / kEdge, stop, [&](std::int64_t block) {
@@ -160,7 +137,7 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
           double* out = work.data() + i * n;
           for (std::int64_t j = 0; j <= i; ++j) out[j] = row[order[static_cast<std::size_t>(n - 1 - j)]];
           std::fill(out + i + 1, out + n, 0.0);
-          out[i] = (factor.dead[static_cast<std::size_t>(from)] ? mean : out[i]) + factor.damping;
+          out[i] = (moments.dead[static_cast<std::size_t>(n - 1 - i)] ? mean : out[i]) + factor.damping;
         }
       }));
       QUANVAS_TRY(const bool definite, blocked_cholesky(n, work.data(), stop));
@@ -174,14 +151,9 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
     }
     QUANVAS_CHECK(blocked_inverse(n, work.data(), stop));
     factor.u.assign(square, 0.0f);
-    if (options.keep_double) factor.u64.assign(square, 0.0);
     QUANVAS_CHECK(for_each_task((n + kEdge - 1) / kEdge, stop, [&](std::int64_t block) {
       for (std::int64_t i = block * kEdge; i < std::min(n, (block + 1) * kEdge); ++i)
-        for (std::int64_t j = i; j < n; ++j) {
-          const double v = work[at(n - 1 - i, n - 1 - j)];
-          factor.u[at(i, j)] = static_cast<float>(v);
-          if (options.keep_double) factor.u64[at(i, j)] = v;
-        }
+        for (std::int64_t j = i; j < n; ++j) factor.u[at(i, j)] = static_cast<float>(work[at(n - 1 - i, n - 1 - j)]);
     }));
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kOutOfMemory, "There is not enough memory to factorize a layer of " + std::to_string(n) + " inputs.");

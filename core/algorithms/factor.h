@@ -20,29 +20,20 @@ struct FactorOptions {
   bool spectral = false;
   // Inputs of large second moments first (GPTQ's "act-order"); equal ones in ascending order.
   bool act_order = false;
-  // Also u64, which Qronos needs.
-  bool keep_double = false;
 };
 
 struct Factor {
-  std::int64_t inputs = 0;
-  std::vector<std::int32_t> order;   // order[k]: the input that is rounded as number k
-  std::vector<float> u;              // [n, n], upper triangle, 0 below, in that order
-  std::vector<double> u64;           // the same before it was rounded to float32, or empty
-  std::vector<char> dead;            // of an input (not of a position): it was 0 on all samples
-  std::int64_t dead_count = 0;
-  double damping = 0;                // l, after retries
-  int retries = 0;                   // times that l was made tenfold, for H_l was not positive definite
+  Moments moments;       // in the order of the rounding
+  std::vector<float> u;  // [n, n], upper triangle, 0 below, in that order
+  double damping = 0;    // l, after retries
+  int retries = 0;       // times that l was made tenfold, for H_l was not positive definite
 };
 
-// Inputs by their second moments, largest first; equal ones in ascending order.
-std::vector<std::int32_t> order_by_moments(const Gram& gram);
-std::vector<std::int32_t> natural_order(std::int64_t inputs);
 // Largest eigenvalue of a symmetric positive semidefinite matrix [n, n]: power iterations from a fixed start, until the
 // quotient changes by less than 1e-6 of itself or `iterations` are done.
 double largest_eigenvalue(std::int64_t n, const double* a, int iterations = 30);
 
-// Dead inputs get that mean as their diagonal; nothing depends on it, for they are tied to no other. Memory: 16 n^2 bytes while it runs and 4 n^2 (with keep_double 12 n^2) after.
+// Dead inputs get that mean as their diagonal; nothing depends on it, for they are tied to no other. Memory: 8 n^2 bytes while it runs and 4 n^2 beside the moments after.
 // Work: 2/3 n^3 operations in float64 on blocks of fixed size: the same bits for any number of threads.
 // Errors: kInvalidArgument (damping), kCancelled, kOutOfMemory, kInternal when no damping makes H_l positive definite.
 Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const std::stop_token& stop = {});

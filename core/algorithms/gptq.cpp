@@ -1,4 +1,4 @@
-// GPTQ and Qronos, which ends as GPTQ.
+// GPTQ and Qronos, which is GPTQ but for its first input and what the others take up before.
 #include <algorithm>
 #include <cmath>
 
@@ -9,145 +9,111 @@ namespace {
 
 using quant::ColumnQuantizer;
 
-Status check_factor(std::int64_t n, const Factor& factor) {
-  if (factor.inputs == n) return {};
-  return fail(ErrorCode::kInternal, "The factor is one of " + std::to_string(factor.inputs) + " inputs, the layer has " +
-                                        std::to_string(n) + ".");
+// One stripe of rows.
+class Stripe {
+ public:
+  Stripe(const Factor& factor, const ColumnQuantizer& quantizer, const RoundingOptions& options, const Panel& start, Panel& q)
+      : factor_(factor), moments_(factor.moments), quantizer_(quantizer), options_(options), start_(start), q_(q) {
+    std::copy_n(start.data(), start.elements(), q.data());
+    for (std::int64_t k = 0; k < q.inputs; ++k)
+      if (moments_.dead[static_cast<std::size_t>(k)]) std::fill_n(q.at(k), q.rows, 0.0f);
+  }
+
+  // pull: null, or what the first input's rounding is moved by (Qronos).
+  void run(const Panel* pull) {
+    const std::int64_t n = q_.inputs, rows = q_.rows;
+    squares_.assign(static_cast<std::size_t>(rows), 0.0);
+    ignored_ = squares_;
+    Diffusion diffusion(options_.block, factor_.u.data(), q_, options_.stop);
+    diffusion.run([&](std::int64_t k, float* error) {
+      const float diagonal = factor_.u[static_cast<std::size_t>(k * n + k)];
+      float* w = q_.at(k);
+      std::copy_n(w, rows, error);
+      if (pull && k == 0 && !moments_.dead[0]) {
+        const float own = moments_.h[0];
+        for (std::int64_t r = 0; r < rows; ++r) w[r] += pull->at(0)[r] / own;
+      }
+      quantizer_.fake(moments_.order[static_cast<std::size_t>(k)], q_.first, rows, w, w);
+      take_error(rows, diagonal, w, error, moments_.dead[static_cast<std::size_t>(k)] ? ignored_.data() : squares_.data());
+    });
+  }
+
+  // The objective of D = Q - W from the errors e that were carried on: tr(D H D') = sum of e^2 - l |D|^2. False where the
+  // difference of the two says little.
+  bool objectives(double* sums) const {
+    const std::int64_t rows = q_.rows;
+    std::fill_n(sums, rows, 0.0);
+    for (std::int64_t k = 0; k < q_.inputs; ++k) {
+      if (moments_.dead[static_cast<std::size_t>(k)]) continue;
+      add_squares(rows, q_.at(k), start_.at(k), sums);
+    }
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const double square = squares_[static_cast<std::size_t>(r)], damped = factor_.damping * sums[r];
+      if (damped > 0.5 * square) return false;
+      sums[r] = square - damped;
+    }
+    return true;
+  }
+
+ private:
+  const Factor& factor_;
+  const Moments& moments_;
+  const ColumnQuantizer& quantizer_;
+  const RoundingOptions& options_;
+  const Panel& start_;
+  Panel& q_;
+  std::vector<double> squares_, ignored_;
+};
+
+// out[1:] += pull[1:] A with A = U' U over the positions from 1 on, the inverse of the damped H there: what makes up for
+// the mismatch of the inputs in the sense of least squares.
+void take_up(const Factor& factor, const Panel& pull, const std::stop_token& stop, Panel& out) {
+  constexpr std::int64_t kBlock = 256;
+  const std::int64_t n = pull.inputs, rest = n - 1, rows = pull.rows;
+  if (rest == 0) return;
+  Panel half(rest, pull.first, rows);
+  const float* u = factor.u.data() + n + 1;
+  for (std::int64_t i = 0; i < rest && !stop.stop_requested(); i += kBlock)
+    gemm(false, false, std::min(kBlock, rest - i), rows, rest - i, 1.0f, u + i * n + i, n, pull.at(1 + i), rows, 0.0f,
+         half.at(i), rows);
+  for (std::int64_t i = 0; i < rest && !stop.stop_requested(); i += kBlock) {
+    const std::int64_t count = std::min(kBlock, rest - i);
+    gemm(true, false, count, rows, i + count, 1.0f, u + i, n, half.data(), rows, 1.0f, out.at(1 + i), rows);
+  }
+  for (std::int64_t k = 1; k < n; ++k)
+    if (factor.moments.dead[static_cast<std::size_t>(k)]) std::fill_n(out.at(k), rows, 0.0f);
 }
 
-// Weights of dead inputs have no effect on any output.
-void clear_dead(const Factor& factor, Panel& panel) {
-  if (factor.dead_count == 0) return;
-  for (std::int64_t k = 0; k < panel.inputs; ++k)
-    if (factor.dead[static_cast<std::size_t>(factor.order[static_cast<std::size_t>(k)])])
-      std::fill_n(panel.at(k), panel.rows, 0.0f);
-}
-
-// Rounds position k of the panel; error[r] = what is lost, in units of U_kk.
-void round_input(const Factor& factor, const ColumnQuantizer& quantizer, std::int64_t k, Panel& panel, float* error) {
-  const float diagonal = factor.u[static_cast<std::size_t>(k * factor.inputs + k)];
-  float* w = panel.at(k);
-  std::copy_n(w, panel.rows, error);
-  quantizer.fake(factor.order[static_cast<std::size_t>(k)], panel.first, panel.rows, w, w);
-#pragma omp simd
-  for (std::int64_t r = 0; r < panel.rows; ++r) error[r] = (error[r] - w[r]) / diagonal;
-}
-
-void diffuse(const Factor& factor, const ColumnQuantizer& quantizer, const RoundingOptions& options, std::int64_t begin,
-             Panel& panel) {
-  Diffusion diffusion(begin, options.block, factor.u.data(), panel, options.stop);
-  diffusion.run([&](std::int64_t k, float* error) { round_input(factor, quantizer, k, panel, error); });
-}
-
-RoundingReport report_of(const Factor& factor) {
-  RoundingReport report;
+Result<RoundingReport> round(std::int64_t m, std::int64_t n, float* w, const Factor& factor, const ColumnQuantizer& quantizer,
+                             const RoundingOptions& options, bool with_mismatch) {
+  const bool cross = !factor.moments.mismatch.empty();
+  QUANVAS_TRY(RoundingReport report,
+              round_stripes(m, n, w, factor.moments, quantizer, options, [&](const Panel& start, Panel& q, Panel& pull, double* after) {
+                if (cross && (with_mismatch || options.report)) mismatch_pull(factor.moments, start, options.stop, pull);
+                Stripe stripe(factor, quantizer, options, start, q);
+                const bool moved = cross && with_mismatch;
+                if (moved) take_up(factor, pull, options.stop, q);
+                stripe.run(moved ? &pull : nullptr);
+                return !cross && stripe.objectives(after);
+              }));
   report.damping = factor.damping;
   report.retries = factor.retries;
   return report;
 }
 
-// Qronos up to the second input: position 0 is rounded, the others have taken up the mismatch.
-class QronosStart {
- public:
-  QronosStart(const Gram& gram, const Factor& factor, const std::stop_token& stop)
-      : gram_(gram), factor_(factor), stop_(stop) {
-    if (gram.has_cross()) mismatch_ = reordered(gram.inputs, gram.g, &gram.h, factor.order, stop);
-  }
-
-  void run(const ColumnQuantizer& quantizer, Panel& w) const {
-    const std::int64_t n = w.inputs, rows = w.rows, first = factor_.order[0];
-    const double* moments = gram_.h.data() + first * n;
-    const double own = moments[first];
-    // pull = W (G - H), column by column: what the mismatch of the inputs asks of each weight.
-    std::vector<float> pull;
-    if (!mismatch_.empty()) {
-      pull.resize(static_cast<std::size_t>(n * rows));
-      gemm(true, false, n, rows, n, 1.0f, mismatch_.data(), n, w.data.data(), rows, 0.0f, pull.data(), rows);
-    }
-    std::vector<float> lost(w.at(0), w.at(0) + rows);
-    if (!pull.empty() && own > 0)
-      for (std::int64_t r = 0; r < rows; ++r) w.at(0)[r] += static_cast<float>(static_cast<double>(pull[static_cast<std::size_t>(r)]) / own);
-    quantizer.fake(first, w.first, rows, w.at(0), w.at(0));
-    for (std::int64_t r = 0; r < rows; ++r) lost[static_cast<std::size_t>(r)] -= w.at(0)[r];
-    if (n == 1) return;
-    // v = W + ((w_1 - q_1) H_1 + pull) A over the positions from 1 on, A = (H + l I)^-1 of them = U' U, in float64: A may
-    // be as badly conditioned as the damping allows.
-    const std::int64_t rest = n - 1;
-    std::vector<double> right(static_cast<std::size_t>(rest * rows)), half(right.size());
-    for (std::int64_t k = 1; k < n; ++k) {
-      const double moment = moments[factor_.order[static_cast<std::size_t>(k)]];
-      double* to = right.data() + (k - 1) * rows;
-      const float* mismatch = pull.empty() ? nullptr : pull.data() + k * rows;
-      for (std::int64_t r = 0; r < rows; ++r)
-        to[r] = static_cast<double>(lost[static_cast<std::size_t>(r)]) * moment +
-                (mismatch ? static_cast<double>(mismatch[r]) : 0.0);
-    }
-    const double* u = factor_.u64.data() + n + 1;
-    upper_times(u, n, rest, rows, right, half);
-    upper_transposed_times(u, n, rest, rows, half, right);
-    for (std::int64_t k = 1; k < n; ++k)
-      for (std::int64_t r = 0; r < rows; ++r)
-        w.at(k)[r] = static_cast<float>(static_cast<double>(w.at(k)[r]) + right[static_cast<std::size_t>((k - 1) * rows + r)]);
-  }
-
- private:
-  static constexpr std::int64_t kBlock = 256;
-  // out = u in and out = u' in; u [rest, rest] upper triangular, its rows n apart, in and out [rest, rows].
-  void upper_times(const double* u, std::int64_t n, std::int64_t rest, std::int64_t rows, const std::vector<double>& in,
-                   std::vector<double>& out) const {
-    for (std::int64_t i = 0; i < rest && !stop_.stop_requested(); i += kBlock)
-      gemm(false, false, std::min(kBlock, rest - i), rows, rest - i, 1.0, u + i * n + i, n, in.data() + i * rows, rows, 0.0,
-           out.data() + i * rows, rows);
-  }
-  void upper_transposed_times(const double* u, std::int64_t n, std::int64_t rest, std::int64_t rows,
-                              const std::vector<double>& in, std::vector<double>& out) const {
-    for (std::int64_t i = 0; i < rest && !stop_.stop_requested(); i += kBlock) {
-      const std::int64_t count = std::min(kBlock, rest - i);
-      gemm(true, false, count, rows, i + count, 1.0, u + i, n, in.data(), rows, 0.0, out.data() + i * rows, rows);
-    }
-  }
-
-  const Gram& gram_;
-  const Factor& factor_;
-  std::stop_token stop_;
-  std::vector<float> mismatch_;  // G - H in the factor's order
-};
-
-template <class Start>
-Result<RoundingReport> run(std::int64_t m, std::int64_t n, float* w, const Gram& gram, const Factor& factor,
-                           const ColumnQuantizer& quantizer, const RoundingOptions& options, std::int64_t begin,
-                           const Start& start) {
-  std::vector<float> result(static_cast<std::size_t>(m * n));
-  QUANVAS_CHECK(for_each_stripe(m, options.stop, [&](std::int64_t first, std::int64_t rows) {
-    Panel panel(n, first, rows);
-    panel.load(w, factor.order);
-    clear_dead(factor, panel);
-    start(panel);
-    diffuse(factor, quantizer, options, begin, panel);
-    panel.store(result.data(), factor.order);
-  }));
-  RoundingReport report = report_of(factor);
-  QUANVAS_CHECK(fill_objectives(m, n, w, result.data(), gram, quantizer, options, report));
-  std::copy(result.begin(), result.end(), w);
-  return report;
-}
-
 }  // namespace
 
-Result<RoundingReport> gptq(std::int64_t m, std::int64_t n, float* w, const Gram& gram, const Factor& factor,
-                            const ColumnQuantizer& quantizer, const RoundingOptions& options) {
-  QUANVAS_CHECK(check_layer(m, n, w, gram, &quantizer));
-  QUANVAS_CHECK(check_factor(n, factor));
-  return run(m, n, w, gram, factor, quantizer, options, 0, [](Panel&) {});
+Result<RoundingReport> gptq(std::int64_t m, std::int64_t n, float* w, const Factor& factor, const ColumnQuantizer& quantizer,
+                            const RoundingOptions& options) {
+  return round(m, n, w, factor, quantizer, options, false);
 }
 
-Result<RoundingReport> qronos(std::int64_t m, std::int64_t n, float* w, const Gram& gram, const Factor& factor,
-                              const ColumnQuantizer& quantizer, const RoundingOptions& options) {
-  QUANVAS_CHECK(check_layer(m, n, w, gram, &quantizer));
-  QUANVAS_CHECK(check_factor(n, factor));
-  if (factor.u64.empty()) return fail(ErrorCode::kInternal, "Qronos needs a factor that was made with keep_double.");
-  const QronosStart start(gram, factor, options.stop);
-  return run(m, n, w, gram, factor, quantizer, options, 1, [&](Panel& panel) { start.run(quantizer, panel); });
+// With l on the diagonals of H and G alike the paper's v = (W (G + l I) - q_1 H_1) A over the inputs from 2 on is
+// W - e_1 U_1 + W (G - H) A, e_1 = (w_1 - q_1) / U_11: GPTQ's own first step and what the mismatch adds. The
+// Schur complement of the inverse that the paper factorizes is U' U without the first row and column of U.
+Result<RoundingReport> qronos(std::int64_t m, std::int64_t n, float* w, const Factor& factor, const ColumnQuantizer& quantizer,
+                              const RoundingOptions& options) {
+  return round(m, n, w, factor, quantizer, options, true);
 }
 
 }  // namespace quanvas::algorithms

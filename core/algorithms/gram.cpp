@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 
 #include "core/algorithms/blas.h"
@@ -48,25 +49,84 @@ Status check_finite(std::int64_t n, const std::vector<double>& a) {
   return {};
 }
 
+// Rows and columns in another order, as float32.
+template <class Value>
+Status reorder(std::int64_t n, const std::vector<std::int32_t>& order, const std::stop_token& stop, std::vector<float>& out,
+               const Value& value) {
+  out.resize(static_cast<std::size_t>(n * n));
+  constexpr std::int64_t kRows = 64;
+  return for_each_task((n + kRows - 1) / kRows, stop, [&](std::int64_t block) {
+    for (std::int64_t i = block * kRows; i < std::min(n, (block + 1) * kRows); ++i) {
+      const std::int64_t from = order[static_cast<std::size_t>(i)];
+      float* to = out.data() + i * n;
+      for (std::int64_t j = 0; j < n; ++j) to[j] = static_cast<float>(value(from, order[static_cast<std::size_t>(j)]));
+    }
+  });
+}
+
 }  // namespace
+
+std::vector<std::int32_t> natural_order(std::int64_t inputs) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(inputs));
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
+std::vector<std::int32_t> order_by_moments(const Gram& gram) {
+  std::vector<std::int32_t> order = natural_order(gram.inputs);
+  const auto moment = [&](std::int32_t i) { return gram.h[static_cast<std::size_t>(i * (gram.inputs + 1))]; };
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return moment(a) > moment(b); });
+  return order;
+}
+
+Result<Moments> moments_of(const Gram& gram, std::vector<std::int32_t> order, const std::stop_token& stop) {
+  const std::int64_t n = gram.inputs;
+  Moments m;
+  m.inputs = n;
+  m.order = std::move(order);
+  for (const std::int32_t i : m.order) {
+    const double moment = gram.h[static_cast<std::size_t>(i * (n + 1))];
+    if (!(moment >= 0) || !std::isfinite(moment))
+      return fail(ErrorCode::kInvalidArgument, "The second moment of input " + std::to_string(i) + " is no number.",
+                  "Look at the calibration data.");
+    m.dead.push_back(moment == 0);
+    m.dead_count += moment == 0;
+  }
+  const double* h = gram.h.data();
+  QUANVAS_CHECK(reorder(n, m.order, stop, m.h, [&](std::int64_t i, std::int64_t j) { return h[i * n + j]; }));
+  if (!gram.has_cross()) return m;
+  const double *mismatch = gram.mismatch.data(), *rest = gram.rest.data();
+  QUANVAS_CHECK(reorder(n, m.order, stop, m.mismatch, [&](std::int64_t i, std::int64_t j) { return mismatch[i * n + j]; }));
+  QUANVAS_CHECK(reorder(n, m.order, stop, m.rest, [&](std::int64_t i, std::int64_t j) { return rest[i * n + j]; }));
+  return m;
+}
 
 GramAccumulator::GramAccumulator(std::int64_t inputs, bool cross) : cross_(cross) {
   sums_.inputs = inputs;
   const auto square = static_cast<std::size_t>(inputs * inputs);
   sums_.h.assign(square, 0.0);
-  tile_.resize(static_cast<std::size_t>(inputs * kTileColumns));
+  const auto tile = static_cast<std::size_t>(inputs * kTileColumns);
+  tile_ = std::make_unique_for_overwrite<float[]>(tile);
   if (!cross) return;
-  sums_.g.assign(square, 0.0);
-  sums_.s.assign(square, 0.0);
-  reference_.resize(tile_.size());
+  sums_.mismatch.assign(square, 0.0);
+  sums_.rest.assign(square, 0.0);
+  difference_ = std::make_unique_for_overwrite<float[]>(tile);
 }
 
 Status GramAccumulator::add(const float* x, const float* reference, std::int64_t columns, Order order,
                             std::int64_t stride, const std::stop_token& stop) {
   for (std::int64_t first = 0; first < columns;) {
     const std::int64_t count = std::min(columns - first, kTileColumns - filled_);
-    copy_columns(x, first, count, order, stride, sums_.inputs, filled_, tile_.data());
-    if (cross_) copy_columns(reference, first, count, order, stride, sums_.inputs, filled_, reference_.data());
+    copy_columns(x, first, count, order, stride, sums_.inputs, filled_, tile_.get());
+    if (cross_) {
+      copy_columns(reference, first, count, order, stride, sums_.inputs, filled_, difference_.get());
+      for (std::int64_t i = 0; i < sums_.inputs; ++i) {
+        const float* from = tile_.get() + i * kTileColumns + filled_;
+        float* to = difference_.get() + i * kTileColumns + filled_;
+#pragma omp simd
+        for (std::int64_t c = 0; c < count; ++c) to[c] -= from[c];
+      }
+    }
     filled_ += count;
     first += count;
     if (filled_ == kTileColumns) QUANVAS_CHECK(flush(stop));
@@ -85,16 +145,16 @@ Status GramAccumulator::multiply(const float* a, const float* b, bool symmetric,
   return for_each_task(static_cast<std::int64_t>(tasks.size()), stop, [&](std::int64_t t) {
     const auto [i, j] = tasks[static_cast<std::size_t>(t)];
     const std::int64_t rows = std::min(edge, n - i * edge), width = std::min(edge, n - j * edge);
-    std::vector<float> product(static_cast<std::size_t>(rows * width));
+    const auto product = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(rows * width));
     const bool diagonal = symmetric && i == j;
     if (diagonal)
-      syrk_lower(false, rows, columns, 1.0f, a + i * edge * kTileColumns, kTileColumns, 0.0f, product.data(), width);
+      syrk_lower(false, rows, columns, 1.0f, a + i * edge * kTileColumns, kTileColumns, 0.0f, product.get(), width);
     else
       gemm(false, true, rows, width, columns, 1.0f, a + i * edge * kTileColumns, kTileColumns,
-           b + j * edge * kTileColumns, kTileColumns, 0.0f, product.data(), width);
+           b + j * edge * kTileColumns, kTileColumns, 0.0f, product.get(), width);
     for (std::int64_t r = 0; r < rows; ++r) {
       double* out = sum.data() + (i * edge + r) * n + j * edge;
-      const float* in = product.data() + r * width;
+      const float* in = product.get() + r * width;
       const std::int64_t end = diagonal ? r + 1 : width;
       for (std::int64_t c = 0; c < end; ++c) out[c] += static_cast<double>(in[c]);
     }
@@ -103,10 +163,10 @@ Status GramAccumulator::multiply(const float* a, const float* b, bool symmetric,
 
 Status GramAccumulator::flush(const std::stop_token& stop) {
   if (filled_ == 0) return {};
-  QUANVAS_CHECK(multiply(tile_.data(), tile_.data(), true, sums_.h, stop));
+  QUANVAS_CHECK(multiply(tile_.get(), tile_.get(), true, sums_.h, stop));
   if (cross_) {
-    QUANVAS_CHECK(multiply(reference_.data(), tile_.data(), false, sums_.g, stop));
-    QUANVAS_CHECK(multiply(reference_.data(), reference_.data(), true, sums_.s, stop));
+    QUANVAS_CHECK(multiply(difference_.get(), tile_.get(), false, sums_.mismatch, stop));
+    QUANVAS_CHECK(multiply(difference_.get(), difference_.get(), true, sums_.rest, stop));
   }
   sums_.columns += filled_;
   filled_ = 0;
@@ -122,8 +182,8 @@ Status GramAccumulator::merge(GramAccumulator&& other, const std::stop_token& st
     for (std::size_t i = 0; i < a.size(); ++i) a[i] += b[i];
   };
   add_to(sums_.h, other.sums_.h);
-  add_to(sums_.g, other.sums_.g);
-  add_to(sums_.s, other.sums_.s);
+  add_to(sums_.mismatch, other.sums_.mismatch);
+  add_to(sums_.rest, other.sums_.rest);
   sums_.columns += other.sums_.columns;
   return {};
 }
@@ -133,9 +193,9 @@ Result<Gram> GramAccumulator::finish(const std::stop_token& stop) && {
   if (sums_.columns == 0)
     return fail(ErrorCode::kInvalidArgument, "There are no calibration samples for this layer.", "Declare some.");
   QUANVAS_CHECK(check_finite(sums_.inputs, sums_.h));
-  if (cross_) QUANVAS_CHECK(check_finite(sums_.inputs, sums_.s));
+  if (cross_) QUANVAS_CHECK(check_finite(sums_.inputs, sums_.rest));
   mirror(sums_.inputs, sums_.h);
-  if (cross_) mirror(sums_.inputs, sums_.s);
+  if (cross_) mirror(sums_.inputs, sums_.rest);
   return std::move(sums_);
 }
 

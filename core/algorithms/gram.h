@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <stop_token>
 #include <vector>
 
@@ -13,16 +14,35 @@
 
 namespace quanvas::algorithms {
 
-// Row-major [n, n] each. Owned; immutable by convention once it is finished.
+// Row-major [n, n] each. Owned; immutable by convention once it is finished. Where papers have the cross Gram G = X X~'
+// and S = X X', here are the moments of the difference of both inputs: sums of small numbers instead of differences of
+// large sums.
 struct Gram {
   std::int64_t inputs = 0;   // n
   std::int64_t columns = 0;  // N
   std::vector<double> h;     // X~ X~', symmetric
   // Empty when both networks have the same input (X = X~):
-  std::vector<double> g;     // X X~'
-  std::vector<double> s;     // X X', symmetric
-  bool has_cross() const { return !g.empty(); }
+  std::vector<double> mismatch;  // (X - X~) X~' = G - H
+  std::vector<double> rest;      // (X - X~)(X - X~)' = S + H - G - G', symmetric
+  bool has_cross() const { return !mismatch.empty(); }
 };
+
+// What the algorithms compute with: float32, inputs in the order in which they are rounded. Row-major [n, n] each.
+struct Moments {
+  std::int64_t inputs = 0;
+  std::vector<std::int32_t> order;  // order[k]: the input that is number k
+  std::vector<float> h;             // H
+  // Empty when both networks have the same input:
+  std::vector<float> mismatch, rest;
+  std::vector<char> dead;           // of number k: it was 0 on all samples
+  std::int64_t dead_count = 0;
+};
+
+// Inputs by their second moments, largest first; equal ones in ascending order.
+std::vector<std::int32_t> order_by_moments(const Gram& gram);
+std::vector<std::int32_t> natural_order(std::int64_t inputs);
+// Memory: 4 n^2 bytes, with the cross Gram 12 n^2. kInvalidArgument: a diagonal that is negative or no number.
+Result<Moments> moments_of(const Gram& gram, std::vector<std::int32_t> order, const std::stop_token& stop = {});
 
 // Products of float32 tiles of kTileColumns columns, each added to sums in float64 in the order in which the columns
 // came: the result does not depend on the number of threads, nor on how the columns were divided into calls of add().
@@ -51,10 +71,11 @@ class GramAccumulator {
   Status flush(const std::stop_token& stop);
   Status multiply(const float* a, const float* b, bool symmetric, std::vector<double>& sum, const std::stop_token& stop);
 
-  Gram sums_;  // lower triangles of h and s
+  Gram sums_;  // lower triangles of h and rest
   bool cross_ = false;
   std::int64_t filled_ = 0;
-  std::vector<float> tile_, reference_;  // [n, filled_], rows kTileColumns apart
+  // [n, filled_], rows kTileColumns apart; not touched beyond what is filled.
+  std::unique_ptr<float[]> tile_, difference_;
 };
 
 }  // namespace quanvas::algorithms

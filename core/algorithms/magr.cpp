@@ -51,7 +51,8 @@ void prox_infinity(std::int64_t n, float* x, double t) {
 }
 
 Result<MagrReport> magr(std::int64_t m, std::int64_t n, float* w, const Gram& gram, const MagrOptions& options) {
-  QUANVAS_CHECK(check_layer(m, n, w, gram, nullptr));
+  QUANVAS_TRY(const Moments moments, moments_of(Gram{gram.inputs, gram.columns, gram.h, {}, {}}, natural_order(gram.inputs), options.stop));
+  QUANVAS_CHECK(check_layer(m, n, w, moments, nullptr));
   if (!(options.alpha >= 0) || !std::isfinite(options.alpha) || options.steps < 0)
     return fail(ErrorCode::kInvalidArgument, "MagR's alpha is " + std::to_string(options.alpha) + " and its steps are " +
                                                  std::to_string(options.steps) + "; both must be 0 or more.");
@@ -60,10 +61,9 @@ Result<MagrReport> magr(std::int64_t m, std::int64_t n, float* w, const Gram& gr
   report.largest_after = report.largest_before;
   // Power iterations come from below: a step a little shorter than 1 / lambda keeps the descent.
   const double norm = largest_column_sum(n, gram.h);
-  const double lambda = std::min(norm, largest_eigenvalue(n, gram.h.data(), 1000) * (1 + 1e-5));
+  const double lambda = std::min(norm, largest_eigenvalue(n, gram.h.data(), 100) * (1 + 1e-5));
   if (!(lambda > 0) || options.alpha == 0) return report;
   const double cut = options.alpha * lambda / norm;
-  const std::vector<float> h = reordered(n, gram.h, nullptr, natural_order(n), options.stop);
   std::vector<float> result(w, w + m * n);
   QUANVAS_CHECK(for_each_stripe(m, options.stop, [&](std::int64_t first, std::int64_t rows) {
     const std::int64_t count = rows * n;
@@ -74,18 +74,14 @@ Result<MagrReport> magr(std::int64_t m, std::int64_t n, float* w, const Gram& gr
       for (std::int64_t i = 0; i < count; ++i) moved[static_cast<std::size_t>(i)] = x[i] - start[i];
       constexpr std::int64_t kBlock = 512;  // between two looks at `stop`
       for (std::int64_t c = 0; c < n && !options.stop.stop_requested(); c += kBlock)
-        gemm(false, false, rows, std::min(kBlock, n - c), n, static_cast<float>(-1 / lambda), moved.data(), n, h.data() + c,
+        gemm(false, false, rows, std::min(kBlock, n - c), n, static_cast<float>(-1 / lambda), moved.data(), n, moments.h.data() + c,
              n, 1.0f, x + c, n);
       for (std::int64_t r = 0; r < rows; ++r) prox_infinity(n, x + r * n, cut);
     }
   }));
   report.largest_after = 0;
   for (std::int64_t r = 0; r < m; ++r) report.largest_after += largest(n, result.data() + r * n) / static_cast<double>(m);
-  Gram same;
-  same.inputs = n;
-  same.columns = gram.columns;
-  same.h = gram.h;
-  QUANVAS_TRY(const std::vector<double> error, row_objectives(m, n, w, result.data(), same, options.stop));
+  QUANVAS_TRY(const std::vector<double> error, row_objectives(m, n, w, result.data(), moments, options.stop));
   const double worth = cut * lambda * static_cast<double>(m);
   report.objective_before = worth * report.largest_before;
   report.objective_after = objective_sum(error) / 2 + worth * report.largest_after;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,12 +18,16 @@ inline constexpr std::int64_t kStripe = 256;
 // [n][rows], rows `width` apart.
 struct Panel {
   std::int64_t inputs = 0, first = 0, rows = 0;
-  std::vector<float> data;
 
+  // Not initialized.
   Panel(std::int64_t n, std::int64_t first_row, std::int64_t row_count)
-      : inputs(n), first(first_row), rows(row_count), data(static_cast<std::size_t>(n * row_count)) {}
-  float* at(std::int64_t k) { return data.data() + k * rows; }
-  const float* at(std::int64_t k) const { return data.data() + k * rows; }
+      : inputs(n), first(first_row), rows(row_count),
+        data_(std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(n * row_count))) {}
+  std::int64_t elements() const { return inputs * rows; }
+  float* data() { return data_.get(); }
+  const float* data() const { return data_.get(); }
+  float* at(std::int64_t k) { return data_.get() + k * rows; }
+  const float* at(std::int64_t k) const { return data_.get() + k * rows; }
 
   // Position k holds input order[k].
   void load(const float* w, const std::vector<std::int32_t>& order) {
@@ -42,6 +47,8 @@ struct Panel {
         for (std::int64_t k = k0; k < std::min(inputs, k0 + kSquare); ++k)
           for (std::int64_t r = r0; r < std::min(rows, r0 + kSquare); ++r) f(k, r);
   }
+
+  std::unique_ptr<float[]> data_;
 };
 
 // f(panel's first row, rows) for each stripe of m rows.
@@ -51,24 +58,30 @@ Status for_each_stripe(std::int64_t m, const std::stop_token& stop, const F& f) 
                        [&](std::int64_t s) { f(s * kStripe, std::min(kStripe, m - s * kStripe)); });
 }
 
+// Loops over rows, for several instruction sets; element by element all give the same bits.
 // y -= a x
-inline void subtract(std::int64_t n, float a, const float* x, float* y) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) y[i] -= a * x[i];
-}
+void subtract(std::int64_t n, float a, const float* x, float* y);
+// error = (error - q) / diagonal, squares += error^2
+void take_error(std::int64_t n, float diagonal, const float* q, float* error, double* squares);
+// sums += factor x y
+void add_products(std::int64_t n, double factor, const float* x, const float* y, double* sums);
+// sums += (x - y)^2
+void add_squares(std::int64_t n, const float* x, const float* y, double* sums);
+// out = x - y
+void difference(std::int64_t n, const float* x, const float* y, float* out);
 
-// Carries errors on: visits inputs i = begin ... n-1 in order; leaf(i, error) makes the error [rows] of input i, for
+// Carries errors on: visits the inputs in order; leaf(i, error) makes the error [rows] of input i, for
 // which panel row i is final; then panel row j loses matrix[i, j] error for all j > i. matrix: [n, n], upper triangle
 // used. Updates are left for later, halves of blocks first, so that nearly all is done in products.
 class Diffusion {
  public:
-  Diffusion(std::int64_t begin, std::int64_t block, const float* matrix, Panel& panel, const std::stop_token& stop)
-      : begin_(begin), n_(panel.inputs), block_(std::clamp<std::int64_t>(block, 1, panel.inputs)), matrix_(matrix),
+  Diffusion(std::int64_t block, const float* matrix, Panel& panel, const std::stop_token& stop)
+      : n_(panel.inputs), block_(std::clamp<std::int64_t>(block, 1, panel.inputs)), matrix_(matrix),
         panel_(panel), stop_(stop), errors_(static_cast<std::size_t>(block_ * panel.rows)) {}
 
   template <class Leaf>
   void run(const Leaf& leaf) {
-    for (std::int64_t i = begin_; i < n_ && !stop_.stop_requested(); i += block_) {
+    for (std::int64_t i = 0; i < n_ && !stop_.stop_requested(); i += block_) {
       const std::int64_t end = std::min(n_, i + block_);
       base_ = i;
       solve(i, end, leaf);
@@ -100,21 +113,51 @@ class Diffusion {
          panel_.rows, 1.0f, panel_.at(to), panel_.rows);
   }
 
-  std::int64_t begin_, n_, block_, base_ = 0;
+  std::int64_t n_, block_, base_ = 0;
   const float* matrix_;
   Panel& panel_;
   const std::stop_token& stop_;
   std::vector<float> errors_;
 };
 
-// Shapes agree and all weights are finite.
-Status check_layer(std::int64_t m, std::int64_t n, const float* w, const Gram& gram,
+// Shapes agree and all weights are finite. quantizer may be null.
+Status check_layer(std::int64_t m, std::int64_t n, const float* w, const Moments& moments,
                    const quant::ColumnQuantizer* quantizer);
-// A float64 matrix [n, n] with rows and columns in another order, as float32; `minus` is subtracted first if not null.
-std::vector<float> reordered(std::int64_t n, const std::vector<double>& a, const std::vector<double>* minus,
-                             const std::vector<std::int32_t>& order, const std::stop_token& stop);
-// The parts of a report that all algorithms have: objectives of rounding w to nearest and of q.
-Status fill_objectives(std::int64_t m, std::int64_t n, const float* w, const float* q, const Gram& gram,
-                       const quant::ColumnQuantizer& quantizer, const RoundingOptions& options, RoundingReport& report);
+
+// out[t] = sum over j of mismatch_jt w_j: half of what the mismatch of the inputs adds to the gradient, with opposite sign.
+void mismatch_pull(const Moments& moments, const Panel& w, const std::stop_token& stop, Panel& out);
+// Objective of each row of `q` against `w`, written to sums; pull: of mismatch_pull, not read without a mismatch.
+void panel_objectives(const Moments& moments, const Panel& w, const Panel& q, const Panel* pull, const std::stop_token& stop,
+                      double* sums);
+
+// What all algorithms have in common: stripes, the objectives of the report, and the result in place of w. body(w, q,
+// pull, after): from the stripe's weights w make q; pull is empty without a mismatch, else body fills it; body returns
+// whether it has written the rows' objectives to `after` itself.
+template <class Body>
+Result<RoundingReport> round_stripes(std::int64_t m, std::int64_t n, float* w, const Moments& moments,
+                                     const quant::ColumnQuantizer& quantizer, const RoundingOptions& options,
+                                     const Body& body) {
+  QUANVAS_CHECK(check_layer(m, n, w, moments, &quantizer));
+  const auto result = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(m * n));
+  std::vector<double> before(static_cast<std::size_t>(m)), after(before.size());
+  QUANVAS_CHECK(for_each_stripe(m, options.stop, [&](std::int64_t first, std::int64_t rows) {
+    const bool cross = !moments.mismatch.empty();
+    Panel start(n, first, rows), q(n, first, rows), pull(cross ? n : 0, first, rows);
+    start.load(w, moments.order);
+    const bool known = body(start, q, pull, after.data() + first);
+    q.store(result.get(), moments.order);
+    if (!options.report || options.stop.stop_requested()) return;
+    if (!known) panel_objectives(moments, start, q, &pull, options.stop, after.data() + first);
+    for (std::int64_t k = 0; k < n; ++k)
+      quantizer.fake(moments.order[static_cast<std::size_t>(k)], first, rows, start.at(k), q.at(k));
+    panel_objectives(moments, start, q, &pull, options.stop, before.data() + first);
+  }));
+  std::copy_n(result.get(), m * n, w);
+  RoundingReport report;
+  report.before = objective_sum(before);
+  report.after = objective_sum(after);
+  report.dead = moments.dead_count;
+  return report;
+}
 
 }  // namespace quanvas::algorithms

@@ -9,10 +9,9 @@ namespace {
 // One stripe of rows. residual: half the gradient of the objective, (Q - W) H - W (G - H), by inputs.
 class Descent {
  public:
-  Descent(const Panel& w, Panel& q, const std::vector<float>& h, const std::vector<float>& mismatch,
-          const std::vector<std::int32_t>& order, const quant::ColumnQuantizer& quantizer, const std::stop_token& stop)
-      : w_(w), q_(q), h_(h), mismatch_(mismatch), order_(order), quantizer_(quantizer), stop_(stop), n_(w.inputs),
-        rows_(w.rows), residual_(w.inputs, w.first, w.rows), moves_(static_cast<std::size_t>(kBlock * w.rows)) {}
+  Descent(const Panel& w, Panel& q, const Moments& moments, const quant::ColumnQuantizer& quantizer,
+          const std::stop_token& stop)
+      : w_(w), q_(q), moments_(moments), quantizer_(quantizer), stop_(stop), n_(w.inputs), rows_(w.rows), residual_(w.inputs, w.first, w.rows), moves_(static_cast<std::size_t>(kBlock * w.rows)) {}
 
   // False: nothing changed.
   bool sweep() {
@@ -25,12 +24,12 @@ class Descent {
         float* move = moves_.data() + (j - b) * rows_;
         if (!visit(j, move)) continue;
         block_changed = true;
-        for (std::int64_t k = j + 1; k < end; ++k) subtract(rows_, -at(h_, j, k), move, residual_.at(k));
+        for (std::int64_t k = j + 1; k < end; ++k) subtract(rows_, -h(j, k), move, residual_.at(k));
       }
       if (!block_changed) continue;
       changed = true;
       // Only what comes later is read again in this sweep.
-      gemm(true, false, n_ - end, rows_, end - b, 1.0f, h_.data() + b * n_ + end, n_, moves_.data(), rows_, 1.0f,
+      gemm(true, false, n_ - end, rows_, end - b, 1.0f, moments_.h.data() + b * n_ + end, n_, moves_.data(), rows_, 1.0f,
            residual_.at(end), rows_);
     }
     return changed;
@@ -38,25 +37,31 @@ class Descent {
 
  private:
   static constexpr std::int64_t kBlock = 32;
-  float at(const std::vector<float>& a, std::int64_t i, std::int64_t j) const { return a[static_cast<std::size_t>(i * n_ + j)]; }
+  float h(std::int64_t i, std::int64_t j) const { return moments_.h[static_cast<std::size_t>(i * n_ + j)]; }
 
   // Anew in each sweep, so that rounding does not add up.
   void find_residual() {
-    Panel delta = q_;
-    for (std::size_t i = 0; i < delta.data.size(); ++i) delta.data[i] -= w_.data[i];
-    gemm(false, false, n_, rows_, n_, 1.0f, h_.data(), n_, delta.data.data(), rows_, 0.0f, residual_.data.data(), rows_);
-    if (!mismatch_.empty())
-      gemm(true, false, n_, rows_, n_, -1.0f, mismatch_.data(), n_, w_.data.data(), rows_, 1.0f, residual_.data.data(), rows_);
+    Panel delta(n_, w_.first, rows_);
+    difference(delta.elements(), q_.data(), w_.data(), delta.data());
+    if (moments_.mismatch.empty())
+      std::fill_n(residual_.data(), residual_.elements(), 0.0f);
+    else
+      mismatch_pull(moments_, w_, stop_, residual_);
+    constexpr std::int64_t kRows = 256;  // between two looks at the stop
+    const float sign = moments_.mismatch.empty() ? 0.0f : -1.0f;
+    for (std::int64_t i = 0; i < n_ && !stop_.stop_requested(); i += kRows)
+      gemm(false, false, std::min(kRows, n_ - i), rows_, n_, 1.0f, moments_.h.data() + i * n_, n_, delta.data(), rows_, sign,
+           residual_.at(i), rows_);
   }
 
   // move[r]: by how much the weight of row r changes; false: none does.
   bool visit(std::int64_t j, float* move) {
-    const float own = at(h_, j, j);
+    const float own = h(j, j);
     std::fill_n(move, rows_, 0.0f);
     if (!(own > 0)) return false;
     float *q = q_.at(j), *residual = residual_.at(j);
     for (std::int64_t r = 0; r < rows_; ++r) move[r] = q[r] - residual[r] / own;
-    quantizer_.fake(order_[static_cast<std::size_t>(j)], q_.first, rows_, move, move);
+    quantizer_.fake(moments_.order[static_cast<std::size_t>(j)], q_.first, rows_, move, move);
     bool any = false;
     for (std::int64_t r = 0; r < rows_; ++r) {
       const float step = move[r] - q[r];
@@ -73,15 +78,14 @@ class Descent {
   // q + step may miss the grid by a rounding.
   void snap(std::int64_t j, float* q, const float* move) {
     std::vector<float> exact(q, q + rows_);
-    quantizer_.fake(order_[static_cast<std::size_t>(j)], q_.first, rows_, q, exact.data());
+    quantizer_.fake(moments_.order[static_cast<std::size_t>(j)], q_.first, rows_, q, exact.data());
     for (std::int64_t r = 0; r < rows_; ++r)
       if (move[r] != 0) q[r] = exact[static_cast<std::size_t>(r)];
   }
 
   const Panel& w_;
   Panel& q_;
-  const std::vector<float>&h_, &mismatch_;
-  const std::vector<std::int32_t>& order_;
+  const Moments& moments_;
   const quant::ColumnQuantizer& quantizer_;
   const std::stop_token& stop_;
   std::int64_t n_, rows_;
@@ -91,29 +95,22 @@ class Descent {
 
 }  // namespace
 
-Result<PolishReport> polish(std::int64_t m, std::int64_t n, const float* w0, float* w, const Gram& gram,
+Result<PolishReport> polish(std::int64_t m, std::int64_t n, const float* w0, float* w, const Moments& moments,
                             const quant::ColumnQuantizer& quantizer, const PolishOptions& options) {
-  QUANVAS_CHECK(check_layer(m, n, w0, gram, &quantizer));
-  QUANVAS_CHECK(check_layer(m, n, w, gram, &quantizer));
-  const std::vector<std::int32_t> order = options.order.empty() ? natural_order(n) : options.order;
-  if (static_cast<std::int64_t>(order.size()) != n)
-    return fail(ErrorCode::kInternal, "The order is one of " + std::to_string(order.size()) + " inputs, the layer has " +
-                                          std::to_string(n) + ".");
-  const std::vector<float> h = reordered(n, gram.h, nullptr, order, options.stop);
-  const std::vector<float> mismatch =
-      gram.has_cross() ? reordered(n, gram.g, &gram.h, order, options.stop) : std::vector<float>{};
+  QUANVAS_CHECK(check_layer(m, n, w0, moments, &quantizer));
+  QUANVAS_CHECK(check_layer(m, n, w, moments, &quantizer));
   std::vector<float> result(static_cast<std::size_t>(m * n));
   QUANVAS_CHECK(for_each_stripe(m, options.stop, [&](std::int64_t first, std::int64_t rows) {
     Panel weights(n, first, rows), rounded(n, first, rows);
-    weights.load(w0, order);
-    rounded.load(w, order);
-    Descent descent(weights, rounded, h, mismatch, order, quantizer, options.stop);
+    weights.load(w0, moments.order);
+    rounded.load(w, moments.order);
+    Descent descent(weights, rounded, moments, quantizer, options.stop);
     for (int sweep = 0; sweep < options.sweeps; ++sweep)
       if (!descent.sweep()) break;
-    rounded.store(result.data(), order);
+    rounded.store(result.data(), moments.order);
   }));
-  QUANVAS_TRY(const std::vector<double> before, row_objectives(m, n, w0, w, gram, options.stop));
-  QUANVAS_TRY(std::vector<double> after, row_objectives(m, n, w0, result.data(), gram, options.stop));
+  QUANVAS_TRY(const std::vector<double> before, row_objectives(m, n, w0, w, moments, options.stop));
+  QUANVAS_TRY(std::vector<double> after, row_objectives(m, n, w0, result.data(), moments, options.stop));
   PolishReport report;
   for (std::int64_t r = 0; r < m; ++r) {
     const auto i = static_cast<std::size_t>(r);

@@ -169,11 +169,11 @@ TEST_P(Golden, LayersAreTheirs) {
       ASSERT_TRUE(quantizer) << quantizer.error().text();
       float* weights = q.data.data() + g * outputs * inputs;
       if (algorithm == "gptq")
-        ASSERT_TRUE(gptq(outputs, inputs, weights, gram, factor_of(gram, {their_damping(gram), false, test.act_order, false}), *quantizer));
+        ASSERT_TRUE(gptq(outputs, inputs, weights, factor_of(gram, {their_damping(gram), false, test.act_order}), *quantizer));
       else if (algorithm == "gpfq")
-        ASSERT_TRUE(gpfq(outputs, inputs, weights, gram, test.act_order ? order_by_moments(gram) : natural_order(inputs), *quantizer));
+        ASSERT_TRUE(gpfq(outputs, inputs, weights, moments_for(gram, test.act_order), *quantizer));
       else
-        ASSERT_TRUE(qronos(outputs, inputs, weights, gram, factor_of(gram, {1e-6, true, test.act_order, true}), *quantizer));
+        ASSERT_TRUE(qronos(outputs, inputs, weights, factor_of(gram, {1e-6, true, test.act_order}), *quantizer));
     }
     for (std::size_t i = 0; i < q.data.size(); ++i) {
       if (q.data[i] == 0 && dead(i)) continue;

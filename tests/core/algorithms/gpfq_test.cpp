@@ -76,7 +76,7 @@ TEST(Gpfq, FollowsTheScaleOfInputsAndWeights) {
   }
 }
 
-constexpr FactorOptions kQronos{1e-6, true, false, true};
+constexpr FactorOptions kQronos{1e-6, true, false};
 
 TEST(Qronos, IsGptqWhenBothNetworksHaveTheSameInputs) {
   for (const bool act_order : {false, true})
@@ -84,8 +84,8 @@ TEST(Qronos, IsGptqWhenBothNetworksHaveTheSameInputs) {
       const Problem p = make_problem(34, 40, 150, 600, 0.8);
       const Gram gram = gram_of(p, given);
       const ColumnQuantizer q = quantizer_of(int_spec(4), p);
-      const Factor factor = factor_of(gram, {0.01, false, act_order, true});
-      EXPECT_EQ(flips(run_qronos(p, gram, factor, q).q, run_gptq(p, gram, factor, q).q), 0) << act_order << given;
+      const Factor factor = factor_of(gram, {0.01, false, act_order});
+      EXPECT_EQ(flips(run_qronos(p, factor, q).q, run_gptq(p, factor, q).q), 0) << act_order << given;
     }
 }
 
@@ -95,11 +95,11 @@ TEST(Qronos, BeatsGptqAndGpfqOnMismatchedInputs) {
     const Problem p = make_problem(seed, 40, 64, 500, 0.85, 0.15);
     const Gram gram = gram_of(p, true);
     const ColumnQuantizer q = quantizer_of(int_spec(4), p);
-    const Rounded r = run_qronos(p, gram, factor_of(gram, kQronos), q);
+    const Rounded r = run_qronos(p, factor_of(gram, kQronos), q);
     EXPECT_NEAR(r.report.after, output_error(p, r.q), 1e-3 * r.report.after);
     nearest_sum += r.report.before;
     qronos_sum += r.report.after;
-    gptq_sum += run_gptq(p, gram, factor_of(gram), q).report.after;
+    gptq_sum += run_gptq(p, factor_of(gram), q).report.after;
     gpfq_sum += run_gpfq(p, gram, q).report.after;
   }
   EXPECT_LT(qronos_sum, gptq_sum);
@@ -117,8 +117,12 @@ TEST(Qronos, IsLeastSquaresOnWhatIsNotRounded) {
   QuantParams params = params_of(spec, p.m, p.n, p.w);
   params.lo = -4000000, params.hi = 4000000;
   for (std::int64_t i = 0; i < p.m * p.n; ++i) params.scale[static_cast<std::size_t>(i)] = i % p.n == 0 ? 0.07f : 1e-7f;
-  const Rounded r = run_qronos(p, gram, factor_of(gram, {1e-12, true, false, true}), quantizer_of(params, p.m, p.n));
+  const Rounded r = run_qronos(p, factor_of(gram, {1e-12, true, false}), quantizer_of(params, p.m, p.n));
   const std::int64_t rest = p.n - 1;
+  const auto cross = [&](std::int64_t i, std::int64_t j) {
+    const auto ij = static_cast<std::size_t>(i * p.n + j);
+    return gram.mismatch[ij] + gram.h[ij];
+  };
   Doubles h(static_cast<std::size_t>(rest * rest));
   for (std::int64_t i = 0; i < rest; ++i)
     for (std::int64_t j = 0; j < rest; ++j) h[static_cast<std::size_t>(i * rest + j)] = gram.h[static_cast<std::size_t>((i + 1) * p.n + j + 1)];
@@ -127,7 +131,7 @@ TEST(Qronos, IsLeastSquaresOnWhatIsNotRounded) {
     Doubles right(static_cast<std::size_t>(rest));
     for (std::int64_t j = 0; j < rest; ++j) {
       double& v = right[static_cast<std::size_t>(j)];
-      for (std::int64_t i = 0; i < p.n; ++i) v += static_cast<double>(p.w[static_cast<std::size_t>(row * p.n + i)]) * gram.g[static_cast<std::size_t>(i * p.n + j + 1)];
+      for (std::int64_t i = 0; i < p.n; ++i) v += static_cast<double>(p.w[static_cast<std::size_t>(row * p.n + i)]) * cross(i, j + 1);
       v -= static_cast<double>(r.q[static_cast<std::size_t>(row * p.n)]) * gram.h[static_cast<std::size_t>(j + 1)];
     }
     for (std::int64_t j = 0; j < rest; ++j) {
@@ -139,7 +143,7 @@ TEST(Qronos, IsLeastSquaresOnWhatIsNotRounded) {
     double first = 0;
     for (std::int64_t i = 0; i < p.n; ++i) {
       const double w = static_cast<double>(p.w[static_cast<std::size_t>(row * p.n + i)]);
-      first += w * gram.g[static_cast<std::size_t>(i * p.n)] - (i > 0 ? w * gram.h[static_cast<std::size_t>(i)] : 0);
+      first += w * cross(i, 0) - (i > 0 ? w * gram.h[static_cast<std::size_t>(i)] : 0);
     }
     const double s = 0.07f;
     EXPECT_NEAR(static_cast<double>(r.q[static_cast<std::size_t>(row * p.n)]), std::nearbyint(first / gram.h[0] / s) * s, 1e-6);
@@ -154,12 +158,12 @@ TEST(Polish, NeverRaisesTheObjectiveAndEndsWhereNoSingleChangeHelps) {
       const Gram gram = gram_of(p, mismatch > 0);
       const QuantParams params = params_of(int_spec(4), p.m, p.n, p.w);
       const ColumnQuantizer q = quantizer_of(params, p.m, p.n);
-      const Floats start = from_gptq ? run_gptq(p, gram, factor_of(gram), q).q : nearest(p, q);
+      const Floats start = from_gptq ? run_gptq(p, factor_of(gram), q).q : nearest(p, q);
       double last = output_error(p, start);
       Floats best;
       for (const int sweeps : {0, 1, 2, 3, 100}) {
         best = start;
-        const auto done = polish(p.m, p.n, p.w.data(), best.data(), gram, q, {sweeps, {}, {}});
+        const auto done = polish(p.m, p.n, p.w.data(), best.data(), moments_for(gram), q, {sweeps, {}});
         ASSERT_TRUE(done) << done.error().text();
         const double now = output_error(p, best);
         EXPECT_LE(now, last * (1 + 1e-6));
@@ -185,7 +189,7 @@ TEST(Polish, WorksInAnyOrderAndKeepsItsBits) {
   const ColumnQuantizer q = quantizer_of(int_spec(3), p);
   expect_same_for_all_threads([&] {
     Floats w = nearest(p, q);
-    const auto done = polish(p.m, p.n, p.w.data(), w.data(), gram, q, {3, order_by_moments(gram), {}});
+    const auto done = polish(p.m, p.n, p.w.data(), w.data(), moments_for(gram, true), q, {3, {}});
     EXPECT_LT(done->after, 0.8 * done->before);
     return w;
   });

@@ -82,6 +82,12 @@ inline Factor factor_of(const Gram& gram, const FactorOptions& options = {}) {
   return *factor;
 }
 
+inline Moments moments_for(const Gram& gram, bool act_order = false) {
+  auto moments = moments_of(gram, act_order ? order_by_moments(gram) : natural_order(gram.inputs));
+  EXPECT_TRUE(moments) << moments.error().text();
+  return *moments;
+}
+
 inline Floats nearest(const Problem& p, const ColumnQuantizer& q) {
   Floats out(p.w.size());
   q.fake_matrix(p.w.data(), out.data());
@@ -92,10 +98,10 @@ struct Rounded {
   Floats q;
   RoundingReport report;
 };
-inline Rounded run_gptq(const Problem& p, const Gram& gram, const Factor& factor, const ColumnQuantizer& quantizer,
+inline Rounded run_gptq(const Problem& p, const Factor& factor, const ColumnQuantizer& quantizer,
                         const RoundingOptions& options = {}) {
   Rounded r{p.w, {}};
-  auto done = gptq(p.m, p.n, r.q.data(), gram, factor, quantizer, options);
+  auto done = gptq(p.m, p.n, r.q.data(), factor, quantizer, options);
   EXPECT_TRUE(done) << done.error().text();
   if (done) r.report = *done;
   return r;
@@ -103,15 +109,15 @@ inline Rounded run_gptq(const Problem& p, const Gram& gram, const Factor& factor
 inline Rounded run_gpfq(const Problem& p, const Gram& gram, const ColumnQuantizer& quantizer, bool act_order = false,
                         const RoundingOptions& options = {}) {
   Rounded r{p.w, {}};
-  auto done = gpfq(p.m, p.n, r.q.data(), gram, act_order ? order_by_moments(gram) : natural_order(p.n), quantizer, options);
+  auto done = gpfq(p.m, p.n, r.q.data(), moments_for(gram, act_order), quantizer, options);
   EXPECT_TRUE(done) << done.error().text();
   if (done) r.report = *done;
   return r;
 }
-inline Rounded run_qronos(const Problem& p, const Gram& gram, const Factor& factor, const ColumnQuantizer& quantizer,
+inline Rounded run_qronos(const Problem& p, const Factor& factor, const ColumnQuantizer& quantizer,
                           const RoundingOptions& options = {}) {
   Rounded r{p.w, {}};
-  auto done = qronos(p.m, p.n, r.q.data(), gram, factor, quantizer, options);
+  auto done = qronos(p.m, p.n, r.q.data(), factor, quantizer, options);
   EXPECT_TRUE(done) << done.error().text();
   if (done) r.report = *done;
   return r;
@@ -188,13 +194,13 @@ struct Reference {
 };
 inline Reference reference_gptq(const Problem& p, const Gram& gram, const Factor& factor, const ColumnQuantizer& quantizer) {
   const std::int64_t n = p.n;
-  const Doubles u = upper_cholesky(n, inverse_of(n, damped(gram, factor.damping, factor.order)));
+  const Doubles u = upper_cholesky(n, inverse_of(n, damped(gram, factor.damping, factor.moments.order)));
   Reference out{Floats(p.w.size()), 0};
   for (std::int64_t r = 0; r < p.m; ++r) {
     Doubles w;
-    for (const std::int32_t i : factor.order) w.push_back(static_cast<double>(p.w[static_cast<std::size_t>(r * n + i)]));
+    for (const std::int32_t i : factor.moments.order) w.push_back(static_cast<double>(p.w[static_cast<std::size_t>(r * n + i)]));
     for (std::int64_t i = 0; i < n; ++i) {
-      const auto column = factor.order[static_cast<std::size_t>(i)];
+      const auto column = factor.moments.order[static_cast<std::size_t>(i)];
       auto q = static_cast<float>(w[static_cast<std::size_t>(i)]);
       quantizer.fake(column, r, 1, &q, &q);
       out.q[static_cast<std::size_t>(r * n + column)] = q;
