@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string>
 
-#include "core/algorithms/blas.h"
+#include "core/algorithms/panel.h"
 
 namespace quanvas::algorithms {
 namespace {
@@ -82,28 +82,25 @@ Status blocked_inverse(std::int64_t n, double* l, const std::stop_token& stop) {
 
 }  // namespace
 
-double largest_eigenvalue(std::int64_t n, const double* a, int iterations) {
+double largest_eigenvalue(std::int64_t n, const float* a, int iterations, double tolerance) {
   // Not all equal, so that a matrix whose rows add up to 0 does not end it at once.
-  std::vector<double> v(static_cast<std::size_t>(n)), next(v.size());
-  for (std::size_t i = 0; i < v.size(); ++i) v[i] = 1.0 + 0.37 * std::sin(1.0 + static_cast<double>(i));
+  std::vector<float> v(static_cast<std::size_t>(n));
+  std::vector<double> next(v.size());
+  for (std::size_t i = 0; i < v.size(); ++i) next[i] = 1.0 + 0.37 * std::sin(1.0 + static_cast<double>(i));
   double value = 0;
   for (int step = 0; step < iterations; ++step) {
-    double norm = 0;
-    for (const double x : v) norm += x * x;
+    double norm = 0, quotient = 0;
+    for (const double x : next) norm += x * x;
     norm = std::sqrt(norm);
     if (norm == 0) return 0;
-    for (double& x : v) x /= norm;
-    double quotient = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-      double sum = 0;
-      const double* row = a + i * n;
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t j = 0; j < n; ++j) sum += row[j] * v[static_cast<std::size_t>(j)];
-      next[static_cast<std::size_t>(i)] = sum;
-      quotient += sum * v[static_cast<std::size_t>(i)];
-    }
-    v.swap(next);
-    const bool settled = std::abs(quotient - value) <= 1e-6 * quotient;
+    for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(next[i] / norm);
+    constexpr std::int64_t kRows = 256;
+    (void)for_each_task((n + kRows - 1) / kRows, {}, [&](std::int64_t task) {
+      for (std::int64_t i = task * kRows; i < std::min(n, (task + 1) * kRows); ++i)
+        next[static_cast<std::size_t>(i)] = dot(n, a + i * n, v.data());
+    });
+    for (std::size_t k = 0; k < v.size(); ++k) quotient += next[k] * static_cast<double>(v[k]);
+    const bool settled = std::abs(quotient - value) <= tolerance * quotient;
     value = quotient;
     if (settled) break;
   }
@@ -122,7 +119,7 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
   double trace = 0;
   for (std::int64_t i = 0; i < n; ++i) trace += gram.h[at(i, i)];
   const double mean = moments.dead_count < n ? trace / static_cast<double>(n - moments.dead_count) : 1;
-  const double unit = options.spectral ? std::max(largest_eigenvalue(n, gram.h.data()), 0.0) : mean;
+  const double unit = options.spectral ? std::max(largest_eigenvalue(n, moments.h.data(), 30, 1e-4), 0.0) : mean;
   factor.damping = options.damping * (unit > 0 ? unit : mean);
   try {
     const auto square = static_cast<std::size_t>(n * n);

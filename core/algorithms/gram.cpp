@@ -4,8 +4,9 @@
 #include <cmath>
 #include <numeric>
 #include <string>
+#include <utility>
 
-#include "core/algorithms/blas.h"
+#include "core/algorithms/panel.h"
 
 namespace quanvas::algorithms {
 namespace {
@@ -13,30 +14,42 @@ namespace {
 // Edge of the blocks that are one task each; depends on nothing but n.
 std::int64_t block_edge(std::int64_t n) { return n > 2048 ? 1024 : n > 768 ? 512 : 256; }
 
-void copy_columns(const float* x, std::int64_t first, std::int64_t count, GramAccumulator::Order order,
-                  std::int64_t stride, std::int64_t n, std::int64_t at, float* tile) {
-  constexpr std::int64_t kColumns = GramAccumulator::kTileColumns;
-  if (order == GramAccumulator::Order::kInputs) {
-    for (std::int64_t i = 0; i < n; ++i)
-      std::copy_n(x + i * stride + first, count, tile + i * kColumns + at);
-    return;
-  }
-  // By squares, so that both sides stay in the first-level cache.
-  constexpr std::int64_t kSquare = 32;
-  for (std::int64_t i0 = 0; i0 < n; i0 += kSquare)
+// Columns [first, first + count) of x, less those of `minus` unless null, to columns [at, ...) of a tile.
+Status copy_columns(const float* x, const float* minus, std::int64_t first, std::int64_t count, GramAccumulator::Order order,
+                    std::int64_t stride, std::int64_t n, std::int64_t at, float* tile, const std::stop_token& stop) {
+  constexpr std::int64_t kColumns = GramAccumulator::kTileColumns, kInputs = 64, kSquare = 16;
+  return for_each_task((n + kInputs - 1) / kInputs, stop, [&](std::int64_t task) {
+    const std::int64_t begin = task * kInputs, end = std::min(n, begin + kInputs);
+    if (order == GramAccumulator::Order::kInputs) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const float* from = x + i * stride + first;
+        if (minus)
+          difference(count, from, minus + i * stride + first, tile + i * kColumns + at);
+        else
+          std::copy_n(from, count, tile + i * kColumns + at);
+      }
+      return;
+    }
+    // By squares, so that both sides stay in the first-level cache.
     for (std::int64_t c0 = 0; c0 < count; c0 += kSquare)
-      for (std::int64_t i = i0; i < std::min(n, i0 + kSquare); ++i)
-        for (std::int64_t c = c0; c < std::min(count, c0 + kSquare); ++c)
-          tile[i * kColumns + at + c] = x[(first + c) * stride + i];
+      for (std::int64_t i0 = begin; i0 < end; i0 += kSquare)
+        for (std::int64_t i = i0; i < std::min(end, i0 + kSquare); ++i)
+          for (std::int64_t c = c0; c < std::min(count, c0 + kSquare); ++c) {
+            const std::int64_t from = (first + c) * stride + i;
+            tile[i * kColumns + at + c] = minus ? x[from] - minus[from] : x[from];
+          }
+  });
 }
 
-void mirror(std::int64_t n, std::vector<double>& a) {
-  constexpr std::int64_t kSquare = 64;
+Status mirror(std::int64_t n, std::vector<double>& a, const std::stop_token& stop) {
+  constexpr std::int64_t kSquare = 8, kRows = 64;
   double* p = a.data();
-  for (std::int64_t i0 = 0; i0 < n; i0 += kSquare)
-    for (std::int64_t j0 = 0; j0 <= i0; j0 += kSquare)
-      for (std::int64_t i = i0; i < std::min(n, i0 + kSquare); ++i)
-        for (std::int64_t j = j0; j < std::min(i, j0 + kSquare); ++j) p[j * n + i] = p[i * n + j];
+  return for_each_task((n + kRows - 1) / kRows, stop, [&](std::int64_t task) {
+    for (std::int64_t i0 = task * kRows; i0 < std::min(n, (task + 1) * kRows); i0 += kSquare)
+      for (std::int64_t j0 = 0; j0 <= i0; j0 += kSquare)
+        for (std::int64_t i = i0; i < std::min(n, i0 + kSquare); ++i)
+          for (std::int64_t j = j0; j < std::min(i, j0 + kSquare); ++j) p[j * n + i] = p[i * n + j];
+  });
 }
 
 // Any value of a row that is not finite, or whose square is not, makes the diagonal so.
@@ -95,48 +108,45 @@ Result<Moments> moments_of(const Gram& gram, std::vector<std::int32_t> order, co
   const double* h = gram.h.data();
   QUANVAS_CHECK(reorder(n, m.order, stop, m.h, [&](std::int64_t i, std::int64_t j) { return h[i * n + j]; }));
   if (!gram.has_cross()) return m;
-  const double *mismatch = gram.mismatch.data(), *rest = gram.rest.data();
+  const double *mismatch = gram.mismatch.data(), *rest = gram.rest.empty() ? nullptr : gram.rest.data();
   QUANVAS_CHECK(reorder(n, m.order, stop, m.mismatch, [&](std::int64_t i, std::int64_t j) { return mismatch[i * n + j]; }));
-  QUANVAS_CHECK(reorder(n, m.order, stop, m.rest, [&](std::int64_t i, std::int64_t j) { return rest[i * n + j]; }));
+  if (rest) QUANVAS_CHECK(reorder(n, m.order, stop, m.rest, [&](std::int64_t i, std::int64_t j) { return rest[i * n + j]; }));
   return m;
 }
 
-GramAccumulator::GramAccumulator(std::int64_t inputs, bool cross) : cross_(cross) {
+GramAccumulator::GramAccumulator(std::int64_t inputs, bool cross, bool rest) : cross_(cross), rest_(cross && rest) {
   sums_.inputs = inputs;
-  const auto square = static_cast<std::size_t>(inputs * inputs);
+  const auto square = static_cast<std::size_t>(inputs * inputs), tile = static_cast<std::size_t>(inputs * kTileColumns);
   sums_.h.assign(square, 0.0);
-  const auto tile = static_cast<std::size_t>(inputs * kTileColumns);
   tile_ = std::make_unique_for_overwrite<float[]>(tile);
-  if (!cross) return;
+  if (!cross_) return;
   sums_.mismatch.assign(square, 0.0);
-  sums_.rest.assign(square, 0.0);
+  if (rest_) sums_.rest.assign(square, 0.0);
   difference_ = std::make_unique_for_overwrite<float[]>(tile);
 }
 
 Status GramAccumulator::add(const float* x, const float* reference, std::int64_t columns, Order order,
                             std::int64_t stride, const std::stop_token& stop) {
+  const std::int64_t n = sums_.inputs;
   for (std::int64_t first = 0; first < columns;) {
     const std::int64_t count = std::min(columns - first, kTileColumns - filled_);
-    copy_columns(x, first, count, order, stride, sums_.inputs, filled_, tile_.get());
-    if (cross_) {
-      copy_columns(reference, first, count, order, stride, sums_.inputs, filled_, difference_.get());
-      for (std::int64_t i = 0; i < sums_.inputs; ++i) {
-        const float* from = tile_.get() + i * kTileColumns + filled_;
-        float* to = difference_.get() + i * kTileColumns + filled_;
-#pragma omp simd
-        for (std::int64_t c = 0; c < count; ++c) to[c] -= from[c];
-      }
+    const bool in_place = order == Order::kInputs && count == kTileColumns;  // a whole tile as it lies
+    if (!in_place) QUANVAS_CHECK(copy_columns(x, nullptr, first, count, order, stride, n, filled_, tile_.get(), stop));
+    if (cross_) QUANVAS_CHECK(copy_columns(reference, x, first, count, order, stride, n, filled_, difference_.get(), stop));
+    if (in_place) {
+      QUANVAS_CHECK(take(x + first, stride, count, stop));
+    } else if (filled_ += count; filled_ == kTileColumns) {
+      filled_ = 0;
+      QUANVAS_CHECK(take(tile_.get(), kTileColumns, kTileColumns, stop));
     }
-    filled_ += count;
     first += count;
-    if (filled_ == kTileColumns) QUANVAS_CHECK(flush(stop));
   }
   return {};
 }
 
-Status GramAccumulator::multiply(const float* a, const float* b, bool symmetric, std::vector<double>& sum,
-                                 const std::stop_token& stop) {
-  const std::int64_t n = sums_.inputs, edge = block_edge(n), blocks = (n + edge - 1) / edge, columns = filled_;
+Status GramAccumulator::multiply(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
+                                 std::int64_t columns, bool symmetric, std::vector<double>& sum, const std::stop_token& stop) {
+  const std::int64_t n = sums_.inputs, edge = block_edge(n), blocks = (n + edge - 1) / edge;
   std::vector<std::pair<std::int64_t, std::int64_t>> tasks;
   for (std::int64_t i = 0; i < blocks; ++i)
     for (std::int64_t j = 0; j < (symmetric ? i : blocks); ++j) tasks.emplace_back(i, j);
@@ -148,10 +158,9 @@ Status GramAccumulator::multiply(const float* a, const float* b, bool symmetric,
     const auto product = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(rows * width));
     const bool diagonal = symmetric && i == j;
     if (diagonal)
-      syrk_lower(false, rows, columns, 1.0f, a + i * edge * kTileColumns, kTileColumns, 0.0f, product.get(), width);
+      syrk_lower(false, rows, columns, 1.0f, a + i * edge * a_stride, a_stride, 0.0f, product.get(), width);
     else
-      gemm(false, true, rows, width, columns, 1.0f, a + i * edge * kTileColumns, kTileColumns,
-           b + j * edge * kTileColumns, kTileColumns, 0.0f, product.get(), width);
+      gemm(false, true, rows, width, columns, 1.0f, a + i * edge * a_stride, a_stride, b + j * edge * b_stride, b_stride, 0.0f, product.get(), width);
     for (std::int64_t r = 0; r < rows; ++r) {
       double* out = sum.data() + (i * edge + r) * n + j * edge;
       const float* in = product.get() + r * width;
@@ -161,23 +170,21 @@ Status GramAccumulator::multiply(const float* a, const float* b, bool symmetric,
   });
 }
 
-Status GramAccumulator::flush(const std::stop_token& stop) {
-  if (filled_ == 0) return {};
-  QUANVAS_CHECK(multiply(tile_.get(), tile_.get(), true, sums_.h, stop));
-  if (cross_) {
-    QUANVAS_CHECK(multiply(difference_.get(), tile_.get(), false, sums_.mismatch, stop));
-    QUANVAS_CHECK(multiply(difference_.get(), difference_.get(), true, sums_.rest, stop));
-  }
-  sums_.columns += filled_;
-  filled_ = 0;
+Status GramAccumulator::take(const float* x, std::int64_t stride, std::int64_t columns, const std::stop_token& stop) {
+  if (columns == 0) return {};
+  QUANVAS_CHECK(multiply(x, stride, x, stride, columns, true, sums_.h, stop));
+  const float* d = difference_.get();
+  if (cross_) QUANVAS_CHECK(multiply(d, kTileColumns, x, stride, columns, false, sums_.mismatch, stop));
+  if (rest_) QUANVAS_CHECK(multiply(d, kTileColumns, d, kTileColumns, columns, true, sums_.rest, stop));
+  sums_.columns += columns;
   return {};
 }
 
 Status GramAccumulator::merge(GramAccumulator&& other, const std::stop_token& stop) {
-  if (other.sums_.inputs != sums_.inputs || other.cross_ != cross_)
+  if (other.sums_.inputs != sums_.inputs || other.cross_ != cross_ || other.rest_ != rest_)
     return fail(ErrorCode::kInternal, "Gram matrices of different kinds cannot be merged.");
-  QUANVAS_CHECK(flush(stop));
-  QUANVAS_CHECK(other.flush(stop));
+  QUANVAS_CHECK(take(tile_.get(), kTileColumns, std::exchange(filled_, 0), stop));
+  QUANVAS_CHECK(other.take(other.tile_.get(), kTileColumns, std::exchange(other.filled_, 0), stop));
   const auto add_to = [](std::vector<double>& a, const std::vector<double>& b) {
     for (std::size_t i = 0; i < a.size(); ++i) a[i] += b[i];
   };
@@ -189,13 +196,13 @@ Status GramAccumulator::merge(GramAccumulator&& other, const std::stop_token& st
 }
 
 Result<Gram> GramAccumulator::finish(const std::stop_token& stop) && {
-  QUANVAS_CHECK(flush(stop));
+  QUANVAS_CHECK(take(tile_.get(), kTileColumns, std::exchange(filled_, 0), stop));
   if (sums_.columns == 0)
     return fail(ErrorCode::kInvalidArgument, "There are no calibration samples for this layer.", "Declare some.");
   QUANVAS_CHECK(check_finite(sums_.inputs, sums_.h));
-  if (cross_) QUANVAS_CHECK(check_finite(sums_.inputs, sums_.rest));
-  mirror(sums_.inputs, sums_.h);
-  if (cross_) mirror(sums_.inputs, sums_.rest);
+  if (cross_) QUANVAS_CHECK(check_finite(sums_.inputs, sums_.mismatch));
+  QUANVAS_CHECK(mirror(sums_.inputs, sums_.h, stop));
+  if (rest_) QUANVAS_CHECK(mirror(sums_.inputs, sums_.rest, stop));
   return std::move(sums_);
 }
 

@@ -23,7 +23,8 @@ struct Gram {
   std::vector<double> h;     // X~ X~', symmetric
   // Empty when both networks have the same input (X = X~):
   std::vector<double> mismatch;  // (X - X~) X~' = G - H
-  std::vector<double> rest;      // (X - X~)(X - X~)' = S + H - G - G', symmetric
+  // (X - X~)(X - X~)' = S + H - G - G', symmetric; for reports alone, may be empty.
+  std::vector<double> rest;
   bool has_cross() const { return !mismatch.empty(); }
 };
 
@@ -33,7 +34,8 @@ struct Moments {
   std::vector<std::int32_t> order;  // order[k]: the input that is number k
   std::vector<float> h;             // H
   // Empty when both networks have the same input:
-  std::vector<float> mismatch, rest;
+  std::vector<float> mismatch;
+  std::vector<float> rest;          // may be empty
   std::vector<char> dead;           // of number k: it was 0 on all samples
   std::int64_t dead_count = 0;
 };
@@ -46,17 +48,17 @@ Result<Moments> moments_of(const Gram& gram, std::vector<std::int32_t> order, co
 
 // Products of float32 tiles of kTileColumns columns, each added to sums in float64 in the order in which the columns
 // came: the result does not depend on the number of threads, nor on how the columns were divided into calls of add().
-// Memory: 8 n^2 bytes, with the cross Gram 24 n^2, and a tile of 4 n kTileColumns bytes, with the cross Gram two.
+// Memory: 8 n^2 bytes, of both inputs 16 n^2 and with `rest` 24 n^2, and a tile of 4 n kTileColumns bytes, of both two.
 // Threads: one caller at a time; the products run on the caller's kernel threads.
 class GramAccumulator {
  public:
-  static constexpr std::int64_t kTileColumns = 4096;
+  static constexpr std::int64_t kTileColumns = 2048;
   enum class Order {
     kInputs,  // x[input * stride + column]
     kColumns  // x[column * stride + input]
   };
-  // n >= 1; cross: columns of both networks come in pairs.
-  GramAccumulator(std::int64_t inputs, bool cross);
+  // n >= 1; cross: columns of both networks come in pairs; rest: with the moments that only reports need.
+  explicit GramAccumulator(std::int64_t inputs, bool cross = false, bool rest = true);
 
   // x: columns of the network whose weights are rounded; reference: the same columns of the float network, null unless
   // `cross`. Errors: kCancelled.
@@ -68,11 +70,14 @@ class GramAccumulator {
   Result<Gram> finish(const std::stop_token& stop = {}) &&;
 
  private:
-  Status flush(const std::stop_token& stop);
-  Status multiply(const float* a, const float* b, bool symmetric, std::vector<double>& sum, const std::stop_token& stop);
+  // Adds the products of a tile.
+  Status take(const float* x, std::int64_t stride, std::int64_t columns, const std::stop_token& stop);
+  // sum += a b' over `columns` columns.
+  Status multiply(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride, std::int64_t columns,
+                  bool symmetric, std::vector<double>& sum, const std::stop_token& stop);
 
   Gram sums_;  // lower triangles of h and rest
-  bool cross_ = false;
+  bool cross_ = false, rest_ = false;
   std::int64_t filled_ = 0;
   // [n, filled_], rows kTileColumns apart; not touched beyond what is filled.
   std::unique_ptr<float[]> tile_, difference_;

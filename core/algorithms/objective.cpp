@@ -37,6 +37,7 @@ Status check_layer(std::int64_t m, std::int64_t n, const float* w, const Moments
                                      std::to_string(quantizer->columns())
                                : "") +
                     ".");
+  if (all_finite(m * n, w)) return {};
   for (std::int64_t i = 0; i < m * n; ++i)
     if (!std::isfinite(w[i]))
       return fail(ErrorCode::kInvalidArgument,
@@ -61,7 +62,7 @@ void panel_objectives(const Moments& moments, const Panel& w, const Panel& q, co
   add_quadratic(delta, moments.h.data(), stop, sums);
   if (moments.mismatch.empty()) return;
   add_block(w.inputs, w.rows, pull->data(), delta.data(), -2, sums);
-  add_quadratic(w, moments.rest.data(), stop, sums);
+  if (!moments.rest.empty()) add_quadratic(w, moments.rest.data(), stop, sums);
 }
 
 Result<std::vector<double>> row_objectives(std::int64_t m, std::int64_t n, const float* w, const float* q,

@@ -38,14 +38,15 @@ struct Panel {
   }
 
  private:
-  // By squares: both sides stay in the first-level cache.
+  // By pieces of 8 rows and 16 inputs, a cache line of each row: rows that are a power of two apart share their places in
+  // the first-level cache, and more than 8 would drive each other out.
   template <class F>
   void each(const F& f) const {
-    constexpr std::int64_t kSquare = 16;
-    for (std::int64_t r0 = 0; r0 < rows; r0 += kSquare)
-      for (std::int64_t k0 = 0; k0 < inputs; k0 += kSquare)
-        for (std::int64_t k = k0; k < std::min(inputs, k0 + kSquare); ++k)
-          for (std::int64_t r = r0; r < std::min(rows, r0 + kSquare); ++r) f(k, r);
+    constexpr std::int64_t kRows = 8, kInputs = 16;
+    for (std::int64_t r0 = 0; r0 < rows; r0 += kRows)
+      for (std::int64_t k0 = 0; k0 < inputs; k0 += kInputs)
+        for (std::int64_t k = k0; k < std::min(inputs, k0 + kInputs); ++k)
+          for (std::int64_t r = r0; r < std::min(rows, r0 + kRows); ++r) f(k, r);
   }
 
   std::unique_ptr<float[]> data_;
@@ -67,6 +68,8 @@ void take_error(std::int64_t n, float diagonal, const float* q, float* error, do
 void add_products(std::int64_t n, double factor, const float* x, const float* y, double* sums);
 // sums += (x - y)^2
 void add_squares(std::int64_t n, const float* x, const float* y, double* sums);
+double dot(std::int64_t n, const float* x, const float* y);
+bool all_finite(std::int64_t n, const float* x);
 // out = x - y
 void difference(std::int64_t n, const float* x, const float* y, float* out);
 
@@ -90,7 +93,7 @@ class Diffusion {
   }
 
  private:
-  static constexpr std::int64_t kLeaf = 8;
+  static constexpr std::int64_t kLeaf = 16;
 
   float* error(std::int64_t i) { return errors_.data() + (i - base_) * panel_.rows; }
   template <class Leaf>

@@ -5,7 +5,8 @@
 // again on changed weights. With Q the result, D = Q - W and the moments of gram.h, the objective is the squared error
 // of the layer's output over the calibration samples,
 //   |Q X~ - W X|^2 = tr(D H D') - 2 tr(W mismatch D') + tr(W rest W'),
-// which is tr(D H D') when both networks have the same input.
+// which is tr(D H D') when both networks have the same input. The last term is the same for all Q; without the moments
+// `rest` it is left out, and objectives may be negative.
 // Threads: rows of W are independent; stripes of them run on the caller's kernel threads (quant::set_kernel_threads).
 // Results are the same bits for any number of threads. Errors: kInvalidArgument for shapes that do not match and for
 // weights that are not finite, kCancelled (W is then unchanged), kOutOfMemory.

@@ -65,8 +65,8 @@ T need(Result<T> result) {
   std::abort();
 }
 
-Gram gram_of(const Layer& layer, bool cross) {
-  GramAccumulator sum(layer.n, cross);
+Gram gram_of(const Layer& layer, bool cross, bool rest = false) {
+  GramAccumulator sum(layer.n, cross, rest);
   if (!sum.add(layer.x.data(), cross ? layer.other.data() : nullptr, layer.columns, GramAccumulator::Order::kInputs, layer.columns))
     std::abort();
   return need(std::move(sum).finish());
@@ -107,6 +107,7 @@ std::vector<Row> rows(const std::function<const Layer&(std::int64_t, std::int64_
   };
   std::vector<Row> all;
   all.push_back({"gram_1024", 0, [small] { benchmark::DoNotOptimize(gram_of(small(), false)); }, {}});
+  all.push_back({"gram_both_1024", 0, [small] { benchmark::DoNotOptimize(gram_of(small(), true)); }, {}});
   all.push_back({"factor_1024", 0, [small] {
                    static const Gram gram = gram_of(small(), false);
                    benchmark::DoNotOptimize(need(factorize(gram, {})));
