@@ -8,7 +8,64 @@
 #define QUANVAS_CLONES
 #endif
 
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
 namespace quanvas::algorithms {
+namespace {
+
+// Rows that are a power of two apart share their places in the first-level cache, and more than 8 would drive each other
+// out: pieces of 8 rows and 16 inputs, a cache line of each row.
+constexpr std::int64_t kRows = 8, kInputs = 16;
+
+template <class F, class Four>
+void by_pieces(std::int64_t n, std::int64_t rows, const std::int32_t* order, const F& one, const Four& four) {
+  for (std::int64_t r0 = 0; r0 < rows; r0 += kRows) {
+    const std::int64_t r1 = std::min(rows, r0 + kRows);
+    for (std::int64_t k0 = 0; k0 < n; k0 += kInputs) {
+      const std::int64_t k1 = std::min(n, k0 + kInputs);
+      for (std::int64_t k = k0; k < k1;) {
+        const bool together = k + 4 <= k1 && order[k + 1] == order[k] + 1 && order[k + 2] == order[k] + 2 && order[k + 3] == order[k] + 3;
+        std::int64_t r = r0;
+        if (together)
+          for (; r + 4 <= r1; r += 4) four(k, r);
+        const std::int64_t count = together ? 4 : 1;
+        for (; r < r1; ++r)
+          for (std::int64_t i = k; i < k + count; ++i) one(i, r);
+        k += count;
+      }
+    }
+  }
+}
+
+// The square of four rows at `from`, from_stride apart, transposed to `to`.
+inline void transpose_four(const float* from, std::int64_t from_stride, float* to, std::int64_t to_stride) {
+#if defined(__SSE__)
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + from_stride), c = _mm_loadu_ps(from + 2 * from_stride),
+         d = _mm_loadu_ps(from + 3 * from_stride);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(to, a);
+  _mm_storeu_ps(to + to_stride, b);
+  _mm_storeu_ps(to + 2 * to_stride, c);
+  _mm_storeu_ps(to + 3 * to_stride, d);
+#else
+  for (std::int64_t i = 0; i < 4; ++i)
+    for (std::int64_t j = 0; j < 4; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+#endif
+}
+
+}  // namespace
+
+void load_rows(std::int64_t n, std::int64_t rows, const float* w, const std::int32_t* order, float* panel) {
+  by_pieces(n, rows, order, [&](std::int64_t k, std::int64_t r) { panel[k * rows + r] = w[r * n + order[k]]; },
+            [&](std::int64_t k, std::int64_t r) { transpose_four(w + r * n + order[k], n, panel + k * rows + r, rows); });
+}
+
+void store_rows(std::int64_t n, std::int64_t rows, const float* panel, const std::int32_t* order, float* w) {
+  by_pieces(n, rows, order, [&](std::int64_t k, std::int64_t r) { w[r * n + order[k]] = panel[k * rows + r]; },
+            [&](std::int64_t k, std::int64_t r) { transpose_four(panel + k * rows + r, rows, w + r * n + order[k], n); });
+}
 
 QUANVAS_CLONES void subtract(std::int64_t n, float a, const float* x, float* y) {
 #pragma omp simd

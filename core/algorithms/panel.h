@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,24 @@
 #include "core/algorithms/rounding.h"
 
 namespace quanvas::algorithms {
+
+// Loops over rows, for several instruction sets; element by element all give the same bits.
+// y -= a x
+void subtract(std::int64_t n, float a, const float* x, float* y);
+// error = (error - q) / diagonal, squares += error^2
+void take_error(std::int64_t n, float diagonal, const float* q, float* error, double* squares);
+// sums += factor x y
+void add_products(std::int64_t n, double factor, const float* x, const float* y, double* sums);
+// sums += (x - y)^2
+void add_squares(std::int64_t n, const float* x, const float* y, double* sums);
+double dot(std::int64_t n, const float* x, const float* y);
+bool all_finite(std::int64_t n, const float* x);
+// out = x - y
+void difference(std::int64_t n, const float* x, const float* y, float* out);
+
+// panel[k * rows + r] = w[r * n + order[k]] and back.
+void load_rows(std::int64_t n, std::int64_t rows, const float* w, const std::int32_t* order, float* panel);
+void store_rows(std::int64_t n, std::int64_t rows, const float* panel, const std::int32_t* order, float* w);
 
 // Rows of W that are worked on together: results depend on it (products of another shape round differently), so it is no
 // function of the number of threads.
@@ -30,25 +49,12 @@ struct Panel {
   const float* at(std::int64_t k) const { return data_.get() + k * rows; }
 
   // Position k holds input order[k].
-  void load(const float* w, const std::vector<std::int32_t>& order) {
-    each([&](std::int64_t k, std::int64_t r) { at(k)[r] = w[(first + r) * inputs + order[static_cast<std::size_t>(k)]]; });
-  }
+  void load(const float* w, const std::vector<std::int32_t>& order) { load_rows(inputs, rows, w + first * inputs, order.data(), data()); }
   void store(float* w, const std::vector<std::int32_t>& order) const {
-    each([&](std::int64_t k, std::int64_t r) { w[(first + r) * inputs + order[static_cast<std::size_t>(k)]] = at(k)[r]; });
+    store_rows(inputs, rows, data(), order.data(), w + first * inputs);
   }
 
  private:
-  // By pieces of 8 rows and 16 inputs, a cache line of each row: rows that are a power of two apart share their places in
-  // the first-level cache, and more than 8 would drive each other out.
-  template <class F>
-  void each(const F& f) const {
-    constexpr std::int64_t kRows = 8, kInputs = 16;
-    for (std::int64_t r0 = 0; r0 < rows; r0 += kRows)
-      for (std::int64_t k0 = 0; k0 < inputs; k0 += kInputs)
-        for (std::int64_t k = k0; k < std::min(inputs, k0 + kInputs); ++k)
-          for (std::int64_t r = r0; r < std::min(rows, r0 + kRows); ++r) f(k, r);
-  }
-
   std::unique_ptr<float[]> data_;
 };
 
@@ -58,20 +64,6 @@ Status for_each_stripe(std::int64_t m, const std::stop_token& stop, const F& f) 
   return for_each_task((m + kStripe - 1) / kStripe, stop,
                        [&](std::int64_t s) { f(s * kStripe, std::min(kStripe, m - s * kStripe)); });
 }
-
-// Loops over rows, for several instruction sets; element by element all give the same bits.
-// y -= a x
-void subtract(std::int64_t n, float a, const float* x, float* y);
-// error = (error - q) / diagonal, squares += error^2
-void take_error(std::int64_t n, float diagonal, const float* q, float* error, double* squares);
-// sums += factor x y
-void add_products(std::int64_t n, double factor, const float* x, const float* y, double* sums);
-// sums += (x - y)^2
-void add_squares(std::int64_t n, const float* x, const float* y, double* sums);
-double dot(std::int64_t n, const float* x, const float* y);
-bool all_finite(std::int64_t n, const float* x);
-// out = x - y
-void difference(std::int64_t n, const float* x, const float* y, float* out);
 
 // Carries errors on: visits the inputs in order; leaf(i, error) makes the error [rows] of input i, for
 // which panel row i is final; then panel row j loses matrix[i, j] error for all j > i. matrix: [n, n], upper triangle
@@ -141,21 +133,25 @@ Result<RoundingReport> round_stripes(std::int64_t m, std::int64_t n, float* w, c
                                      const quant::ColumnQuantizer& quantizer, const RoundingOptions& options,
                                      const Body& body) {
   QUANVAS_CHECK(check_layer(m, n, w, moments, &quantizer));
-  const auto result = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(m * n));
+  std::vector<std::optional<Panel>> results(static_cast<std::size_t>((m + kStripe - 1) / kStripe));
   std::vector<double> before(static_cast<std::size_t>(m)), after(before.size());
   QUANVAS_CHECK(for_each_stripe(m, options.stop, [&](std::int64_t first, std::int64_t rows) {
     const bool cross = !moments.mismatch.empty();
-    Panel start(n, first, rows), q(n, first, rows), pull(cross ? n : 0, first, rows);
+    Panel start(n, first, rows), pull(cross ? n : 0, first, rows);
+    Panel& q = results[static_cast<std::size_t>(first / kStripe)].emplace(n, first, rows);
     start.load(w, moments.order);
     const bool known = body(start, q, pull, after.data() + first);
-    q.store(result.get(), moments.order);
     if (!options.report || options.stop.stop_requested()) return;
     if (!known) panel_objectives(moments, start, q, &pull, options.stop, after.data() + first);
+    Panel nearest(n, first, rows);
     for (std::int64_t k = 0; k < n; ++k)
-      quantizer.fake(moments.order[static_cast<std::size_t>(k)], first, rows, start.at(k), q.at(k));
-    panel_objectives(moments, start, q, &pull, options.stop, before.data() + first);
+      quantizer.fake(moments.order[static_cast<std::size_t>(k)], first, rows, start.at(k), nearest.at(k));
+    panel_objectives(moments, start, nearest, &pull, options.stop, before.data() + first);
   }));
-  std::copy_n(result.get(), m * n, w);
+  // Only now, so that a stop leaves W as it was.
+  QUANVAS_CHECK(for_each_stripe(m, {}, [&](std::int64_t first, std::int64_t) {
+    results[static_cast<std::size_t>(first / kStripe)]->store(w, moments.order);
+  }));
   RoundingReport report;
   report.before = objective_sum(before);
   report.after = objective_sum(after);

@@ -39,7 +39,7 @@ struct RoundingReport {
 
 // GPTQ (Frantar et al. 2023, arXiv 2210.17323, algorithm 1): the error of each input's rounding is carried on to the
 // inputs that are not yet rounded, w_j -= (w_i - q_i) / U_ii U_ij. Looks at H alone. Memory: 4 m n bytes for
-// the result and 4 * 256 n for each of two panels per thread, with a report three. Work: m n^2 / 2 multiplications and
+// the result and 4 * 256 n for a panel per thread, with a report three. Work: m n^2 / 2 multiplications and
 // additions, with a report as much again (the objective after is the sum of the squared errors that were carried on).
 Result<RoundingReport> gptq(std::int64_t m, std::int64_t n, float* w, const Factor& factor,
                             const quant::ColumnQuantizer& quantizer, const RoundingOptions& options = {});
