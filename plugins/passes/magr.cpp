@@ -18,7 +18,7 @@ class Magr final : public Pass {
   Schema schema() const override {
     Schema schema{rounding::common_fields(false)};
     schema.fields.push_back(real_field("alpha", "Alpha", "What a smaller largest weight is worth against the output's error.", 0.01, 0, 100));
-    schema.fields.push_back(integer_field("steps", "Steps", "Of proximal gradient descent.", 200, 1, 100000));
+    schema.fields.push_back(integer_field("steps", "Steps", "Of proximal gradient descent.", 20, 1, 100000));
     return schema;
   }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
