@@ -29,7 +29,7 @@ Result<bool> blocked_cholesky(std::int64_t n, double* a, const std::stop_token& 
     QUANVAS_CHECK(for_each_task(rest, stop, [&](std::int64_t t) {
       const std::int64_t i = k + 1 + t;
       solve_right_lower_transposed(edge_at(n, i), width, diagonal, n, a + i * kEdge * n + at, n);
-    }));
+    }, rest * kEdge * kEdge));
     // What is left loses the outer product of the panel, in squares of four blocks: small products are slow.
     constexpr std::int64_t kWide = 4;
     const std::int64_t squares = (rest + kWide - 1) / kWide;
@@ -45,7 +45,7 @@ Result<bool> blocked_cholesky(std::int64_t n, double* a, const std::stop_token& 
         syrk_lower(false, rows, width, -1.0, a + r * n + at, n, 1.0, a + r * n + r, n);
       else
         gemm(false, true, rows, columns, width, -1.0, a + r * n + at, n, a + c * n + at, n, 1.0, a + r * n + c, n);
-    }));
+    }, rest * rest * kEdge * kEdge));
   }
   return true;
 }
@@ -67,7 +67,7 @@ Status blocked_inverse(std::int64_t n, double* l, const std::stop_token& stop) {
       const std::int64_t r = begin + t * kEdge;
       gemm(false, false, edge_at(n, k + 1 + t), width, width, 1.0, l + r * n + at, n, l + at * n + at, n, 0.0,
            panel.data() + r * kEdge, kEdge);
-    }));
+    }, rest * kEdge * kEdge));
     constexpr std::int64_t kWide = 2;
     QUANVAS_CHECK(for_each_task((rest + kWide - 1) / kWide, stop, [&](std::int64_t t) {
       // The last ones have most to do.
@@ -75,20 +75,20 @@ Status blocked_inverse(std::int64_t n, double* l, const std::stop_token& stop) {
       const std::int64_t r = begin + i * kWide * kEdge, rows = std::min(kWide * kEdge, n - r);
       gemm(false, false, rows, width, r + rows - begin, -1.0, l + r * n + begin, n, panel.data() + begin * kEdge, kEdge,
            0.0, l + r * n + at, n);
-    }));
+    }, rest * rest * kEdge * kEdge));
   }
   return {};
 }
 
 }  // namespace
 
-double largest_eigenvalue(std::int64_t n, const float* a, int iterations, double tolerance) {
+double largest_eigenvalue(std::int64_t n, const float* a, int iterations, double tolerance, const std::stop_token& stop) {
   // Not all equal, so that a matrix whose rows add up to 0 does not end it at once.
   std::vector<float> v(static_cast<std::size_t>(n));
   std::vector<double> next(v.size());
   for (std::size_t i = 0; i < v.size(); ++i) next[i] = 1.0 + 0.37 * std::sin(1.0 + static_cast<double>(i));
   double value = 0;
-  for (int step = 0; step < iterations; ++step) {
+  for (int step = 0; step < iterations && !stop.stop_requested(); ++step) {
     double norm = 0, quotient = 0;
     for (const double x : next) norm += x * x;
     norm = std::sqrt(norm);
@@ -98,7 +98,7 @@ double largest_eigenvalue(std::int64_t n, const float* a, int iterations, double
     (void)for_each_task((n + kRows - 1) / kRows, {}, [&](std::int64_t task) {
       for (std::int64_t i = task * kRows; i < std::min(n, (task + 1) * kRows); ++i)
         next[static_cast<std::size_t>(i)] = dot(n, a + i * n, v.data());
-    });
+    }, n * n);
     for (std::size_t k = 0; k < v.size(); ++k) quotient += next[k] * static_cast<double>(v[k]);
     const bool settled = std::abs(quotient - value) <= tolerance * quotient;
     value = quotient;
@@ -119,7 +119,7 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
   double trace = 0;
   for (std::int64_t i = 0; i < n; ++i) trace += gram.h[at(i, i)];
   const double mean = moments.dead_count < n ? trace / static_cast<double>(n - moments.dead_count) : 1;
-  const double unit = options.spectral ? std::max(largest_eigenvalue(n, moments.h.data(), 30, 1e-4), 0.0) : mean;
+  const double unit = options.spectral ? std::max(largest_eigenvalue(n, moments.h.data(), 30, 1e-4, stop), 0.0) : mean;
   factor.damping = options.damping * (unit > 0 ? unit : mean);
   try {
     const auto square = static_cast<std::size_t>(n * n);
@@ -136,7 +136,7 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
           std::fill(out + i + 1, out + n, 0.0);
           out[i] = (moments.dead[static_cast<std::size_t>(n - 1 - i)] ? mean : out[i]) + factor.damping;
         }
-      }));
+      }, n * n));
       QUANVAS_TRY(const bool definite, blocked_cholesky(n, work.data(), stop));
       // Positive by rounding alone is not definite: such pivots would blow the errors up.
       bool sound = definite;
@@ -151,7 +151,7 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
     QUANVAS_CHECK(for_each_task((n + kEdge - 1) / kEdge, stop, [&](std::int64_t block) {
       for (std::int64_t i = block * kEdge; i < std::min(n, (block + 1) * kEdge); ++i)
         for (std::int64_t j = i; j < n; ++j) factor.u[at(i, j)] = static_cast<float>(work[at(n - 1 - i, n - 1 - j)]);
-    }));
+    }, n * n));
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kOutOfMemory, "There is not enough memory to factorize a layer of " + std::to_string(n) + " inputs.");
   }

@@ -30,8 +30,10 @@ struct Factor {
 };
 
 // Largest eigenvalue of a symmetric positive semidefinite matrix [n, n]: power iterations from a fixed start, until the
-// quotient changes by less than `tolerance` of itself or `iterations` are done.
-double largest_eigenvalue(std::int64_t n, const float* a, int iterations = 30, double tolerance = 1e-6);
+// quotient changes by less than `tolerance` of itself or `iterations` are done, or a
+// stop is requested.
+double largest_eigenvalue(std::int64_t n, const float* a, int iterations = 30, double tolerance = 1e-6,
+                          const std::stop_token& stop = {});
 
 // Dead inputs get that mean as their diagonal; nothing depends on it, for they are tied to no other. Memory: 8 n^2 bytes while it runs and 4 n^2 beside the moments after.
 // Work: 2/3 n^3 operations in float64 on blocks of fixed size: the same bits for any number of threads.

@@ -38,7 +38,7 @@ Status copy_columns(const float* x, const float* minus, std::int64_t first, std:
             const std::int64_t from = (first + c) * stride + i;
             tile[i * kColumns + at + c] = minus ? x[from] - minus[from] : x[from];
           }
-  });
+  }, n * count);
 }
 
 Status mirror(std::int64_t n, std::vector<double>& a, const std::stop_token& stop) {
@@ -49,7 +49,7 @@ Status mirror(std::int64_t n, std::vector<double>& a, const std::stop_token& sto
       for (std::int64_t j0 = 0; j0 <= i0; j0 += kSquare)
         for (std::int64_t i = i0; i < std::min(n, i0 + kSquare); ++i)
           for (std::int64_t j = j0; j < std::min(i, j0 + kSquare); ++j) p[j * n + i] = p[i * n + j];
-  });
+  }, n * n);
 }
 
 // Any value of a row that is not finite, or whose square is not, makes the diagonal so.
@@ -74,7 +74,7 @@ Status reorder(std::int64_t n, const std::vector<std::int32_t>& order, const std
       float* to = out.data() + i * n;
       for (std::int64_t j = 0; j < n; ++j) to[j] = static_cast<float>(value(from, order[static_cast<std::size_t>(j)]));
     }
-  });
+  }, n * n);
 }
 
 }  // namespace

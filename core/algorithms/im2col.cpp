@@ -53,10 +53,19 @@ void im2col(const ConvolutionShape& shape, const float* x, std::int64_t first, s
         scale *= shape.size[i];
       }
       const std::int64_t start = tap[last] * shape.dilation[last] - shape.pad_begin[last];
-      for (std::int64_t i = 0; i < run; ++i) {
-        const std::int64_t at = (begin + i) * shape.stride[last] + start;
-        to[c - first + i] = inside && at >= 0 && at < shape.size[last] ? channel[offset + at] : 0.0f;
-      }
+      // The part of the run that lies inside the input.
+      const std::int64_t step = shape.stride[last], size = shape.size[last];
+      const auto reach = [&](std::int64_t v) { return v <= 0 ? 0 : (v + step - 1) / step; };  // least k >= 0, k step >= v
+      const std::int64_t from = inside ? std::clamp<std::int64_t>(reach(-start) - begin, 0, run) : run;
+      const std::int64_t until = inside ? std::clamp<std::int64_t>(reach(size - start) - begin, from, run) : run;
+      float* out_run = to + (c - first);
+      std::fill(out_run, out_run + from, 0.0f);
+      const float* in = channel + offset + (begin + from) * step + start;
+      if (step == 1)
+        std::copy(in, in + (until - from), out_run + from);
+      else
+        for (std::int64_t i = 0; i < until - from; ++i) out_run[from + i] = in[i * step];
+      std::fill(out_run + until, out_run + run, 0.0f);
       c += run;
     }
   }

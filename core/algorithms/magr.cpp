@@ -61,7 +61,7 @@ Result<MagrReport> magr(std::int64_t m, std::int64_t n, float* w, const Gram& gr
   report.largest_after = report.largest_before;
   // Power iterations come from below: a step a little shorter than 1 / lambda keeps the descent.
   const double norm = largest_column_sum(n, gram.h);
-  const double lambda = std::min(norm, largest_eigenvalue(n, moments.h.data(), 100) * (1 + 1e-5));
+  const double lambda = std::min(norm, largest_eigenvalue(n, moments.h.data(), 100, 1e-6, options.stop) * (1 + 1e-5));
   if (!(lambda > 0) || options.alpha == 0) return report;
   const double cut = options.alpha * lambda / norm;
   std::vector<float> result(w, w + m * n);

@@ -12,7 +12,7 @@
 #include <stop_token>
 
 #include "core/base/result.h"
-#include "core/quant/params.h"
+#include "core/quant/parallel.h"
 
 namespace quanvas::algorithms {
 
@@ -29,12 +29,14 @@ class OneThread {
 };
 
 // f(i) for i in [0, n), in any order, on the kernel threads of the caller (quant::set_kernel_threads). Each task touches
-// only what belongs to it; tasks that have not begun when `stop` is requested are left out.
+// only what belongs to it; tasks that have not begun when `stop` is requested are left out. elements: of all tasks
+// together; few are left to the calling thread, for waking others costs more than it saves.
 // Errors: kCancelled, kOutOfMemory when a task could not get memory.
 template <class F>
-Status for_each_task(std::int64_t n, const std::stop_token& stop, const F& f) {
+Status for_each_task(std::int64_t n, const std::stop_token& stop, const F& f,
+                     std::int64_t elements = quant::kParallelElements) {
   std::atomic<bool> no_memory = false;
-  const int threads = static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(quant::kernel_threads(), n)));
+  const int threads = static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(quant::threads_for(elements), n)));
 #pragma omp parallel num_threads(threads)
   {
     const OneThread one;

@@ -122,7 +122,11 @@ bool same_columns(const PassContext& ctx, const Target& a, const Target& b) {
 }
 
 ColumnSums::ColumnSums(const Graph& graph, const Target& target, bool cross) : graph_(graph), target_(target), cross_(cross) {
-  for (std::int64_t g = 0; g < target.groups; ++g) sums_.emplace_back(target.n, cross);
+  // Columns of few inputs are too little work for several threads at a time: tiles go to the parts in turn, and each part
+  // to one thread. A fixed number, so that sums do not depend on the threads.
+  constexpr std::int64_t kParts = 4, kFew = 1024;
+  if (target.convolution && target.groups == 1 && target.n <= kFew) parts_ = kParts;
+  for (std::int64_t i = 0; i < target.groups * parts_; ++i) sums_.emplace_back(target.n, cross);
 }
 
 Status ColumnSums::add(const at::Tensor& x, const at::Tensor& reference, const std::stop_token& stop) {
@@ -160,12 +164,12 @@ Status ColumnSums::add_pictures(const at::Tensor& x, const at::Tensor& reference
     const float* data = t.data_ptr<float>() + c / positions * sample + group * plane;
     algorithms::im2col(shape, data, c % positions, count, out, kTile);
   };
-  // One group: its tile by several threads; several: each group by one.
-  const auto add_group = [&](std::int64_t group, bool alone) -> Status {
+  // Every parts_-th tile of a group from tile `part` on. alone: by several threads, else all of it by this one.
+  const auto add_group = [&](std::int64_t group, std::int64_t part, bool alone) -> Status {
     const auto size = static_cast<std::size_t>(target_.n * kTile);
     const auto tile = std::make_unique_for_overwrite<float[]>(size);
     const auto other = cross_ ? std::make_unique_for_overwrite<float[]>(size) : nullptr;
-    for (std::int64_t c0 = 0; c0 < columns; c0 += kTile) {
+    for (std::int64_t c0 = part * kTile; c0 < columns; c0 += parts_ * kTile) {
       const std::int64_t end = std::min(columns, c0 + kTile), first = c0 / positions, last = (end - 1) / positions;
       const auto piece = [&](std::int64_t i) {
         const std::int64_t begin = std::max(c0, (first + i) * positions), stop_at = std::min(end, (first + i + 1) * positions);
@@ -176,22 +180,27 @@ Status ColumnSums::add_pictures(const at::Tensor& x, const at::Tensor& reference
         QUANVAS_CHECK(algorithms::for_each_task(last - first + 1, stop, piece));
       else
         for (std::int64_t i = 0; i <= last - first; ++i) piece(i);
-      QUANVAS_CHECK(sums_[static_cast<std::size_t>(group)].add(tile.get(), other.get(), end - c0, GramAccumulator::Order::kInputs, kTile, stop));
+      QUANVAS_CHECK(sums_[static_cast<std::size_t>(group * parts_ + part)].add(tile.get(), other.get(), end - c0,
+                                                                             GramAccumulator::Order::kInputs, kTile, stop));
     }
     return {};
   };
   if (columns == 0) return {};
-  if (target_.groups == 1) return add_group(0, true);
-  std::vector<Status> done(static_cast<std::size_t>(target_.groups));
-  QUANVAS_CHECK(algorithms::for_each_task(target_.groups, stop, [&](std::int64_t g) { done[static_cast<std::size_t>(g)] = add_group(g, false); }));
+  if (sums_.size() == 1) return add_group(0, 0, true);
+  std::vector<Status> done(sums_.size());
+  QUANVAS_CHECK(algorithms::for_each_task(static_cast<std::int64_t>(sums_.size()), stop, [&](std::int64_t i) {
+    done[static_cast<std::size_t>(i)] = add_group(i / parts_, i % parts_, false);
+  }));
   for (const Status& status : done) QUANVAS_CHECK(status);
   return {};
 }
 
 Result<std::vector<Gram>> ColumnSums::finish(const std::stop_token& stop) {
   std::vector<Gram> grams;
-  for (GramAccumulator& sum : sums_) {
-    auto gram = std::move(sum).finish(stop);
+  for (std::size_t g = 0; g < sums_.size(); g += static_cast<std::size_t>(parts_)) {
+    for (std::size_t part = 1; part < static_cast<std::size_t>(parts_); ++part)
+      QUANVAS_CHECK(sums_[g].merge(std::move(sums_[g + part]), stop));
+    auto gram = std::move(sums_[g]).finish(stop);
     if (!gram) {
       gram.error().context = target_.name;
       return Failure(gram.error());

@@ -50,7 +50,8 @@ class ColumnSums {
   const Graph& graph_;
   const Target& target_;
   bool cross_;
-  std::vector<algorithms::GramAccumulator> sums_;
+  std::int64_t parts_ = 1;                          // sums of one group that take turns
+  std::vector<algorithms::GramAccumulator> sums_;  // [group][part]
 };
 
 }  // namespace quanvas::rounding

@@ -1,5 +1,6 @@
 // GPTQ: what must hold exactly, what holds in aggregate, and what does not hold.
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 #include <thread>
 
@@ -298,6 +299,37 @@ TEST(Gptq, StopsAndLeavesTheWeightsUnchanged) {
   expect_stopped(qronos(p.m, p.n, w.data(), factor, q, options));
   expect_stopped(polish(p.m, p.n, p.w.data(), w.data(), moments_for(gram), q, {3, source.get_token()}));
   expect_stopped(factorize(gram, {}, source.get_token()));
+}
+
+// A stop that comes while it works: what was begun ends soon, and the weights are either all old or all new.
+TEST(Gptq, CanBeStoppedAtAnyMoment) {
+  const Problem p = make_problem(27, 600, 500, 700, 0.5, 0.1);
+  const Gram gram = gram_of(p, true);
+  const ColumnQuantizer q = quantizer_of(int_spec(4), p);
+  const Floats whole = run_qronos(p, factor_of(gram, {1e-6, true, false}), q).q;
+  for (const int delay : {0, 300, 1000, 3000, 10000, 30000}) {
+    std::stop_source source;
+    Floats w = p.w;
+    std::thread stopper([&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(delay));
+      source.request_stop();
+    });
+    RoundingOptions options;
+    options.stop = source.get_token();
+    const auto factor = factorize(gram, {1e-6, true, false}, options.stop);
+    bool done = false;
+    if (factor) {
+      const auto result = qronos(p.m, p.n, w.data(), *factor, q, options);
+      done = result.has_value();
+      if (!done) {
+        EXPECT_EQ(result.error().code, ErrorCode::kCancelled);
+      }
+    } else {
+      EXPECT_EQ(factor.error().code, ErrorCode::kCancelled);
+    }
+    stopper.join();
+    EXPECT_EQ(w, done ? whole : p.w) << delay;
+  }
 }
 
 TEST(Gptq, RefusesWhatDoesNotFitByName) {
