@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <string>
 
 #include "core/algorithms/panel.h"
@@ -30,17 +31,17 @@ Result<bool> blocked_cholesky(std::int64_t n, double* a, const std::stop_token& 
       const std::int64_t i = k + 1 + t;
       solve_right_lower_transposed(edge_at(n, i), width, diagonal, n, a + i * kEdge * n + at, n);
     }, rest * kEdge * kEdge));
-    // What is left loses the outer product of the panel, in squares of four blocks: small products are slow.
-    constexpr std::int64_t kWide = 4;
-    const std::int64_t squares = (rest + kWide - 1) / kWide;
+    // What is left loses the outer product of the panel, in squares of some blocks: small products are slow, few squares
+    // do not divide among threads.
+    const std::int64_t wide = n > 2048 ? 4 : 2, squares = (rest + wide - 1) / wide;
     std::vector<std::pair<std::int64_t, std::int64_t>> tasks;
     for (std::int64_t i = 0; i < squares; ++i)
       for (std::int64_t j = 0; j <= i; ++j) tasks.emplace_back(i, j);
     const std::int64_t begin = at + kEdge;
     QUANVAS_CHECK(for_each_task(static_cast<std::int64_t>(tasks.size()), stop, [&](std::int64_t t) {
       const auto [i, j] = tasks[static_cast<std::size_t>(t)];
-      const std::int64_t r = begin + i * kWide * kEdge, c = begin + j * kWide * kEdge;
-      const std::int64_t rows = std::min(kWide * kEdge, n - r), columns = std::min(kWide * kEdge, n - c);
+      const std::int64_t r = begin + i * wide * kEdge, c = begin + j * wide * kEdge;
+      const std::int64_t rows = std::min(wide * kEdge, n - r), columns = std::min(wide * kEdge, n - c);
       if (i == j)
         syrk_lower(false, rows, width, -1.0, a + r * n + at, n, 1.0, a + r * n + r, n);
       else
@@ -123,7 +124,7 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
   factor.damping = options.damping * (unit > 0 ? unit : mean);
   try {
     const auto square = static_cast<std::size_t>(n * n);
-    std::vector<double> work(square);
+    const auto work = std::make_unique_for_overwrite<double[]>(square);
     const auto& order = moments.order;
     for (;; ++factor.retries) {
       // From the last input to the first: a lower Cholesky factor of the reversed matrix is the upper R reversed.
@@ -131,13 +132,13 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
         for (std::int64_t i = block * kEdge; i < std::min(n, (block + 1) * kEdge); ++i) {
           const std::int64_t from = order[static_cast<std::size_t>(n - 1 - i)];
           const double* row = gram.h.data() + from * n;
-          double* out = work.data() + i * n;
+          double* out = work.get() + i * n;
           for (std::int64_t j = 0; j <= i; ++j) out[j] = row[order[static_cast<std::size_t>(n - 1 - j)]];
           std::fill(out + i + 1, out + n, 0.0);
           out[i] = (moments.dead[static_cast<std::size_t>(n - 1 - i)] ? mean : out[i]) + factor.damping;
         }
       }, n * n));
-      QUANVAS_TRY(const bool definite, blocked_cholesky(n, work.data(), stop));
+      QUANVAS_TRY(const bool definite, blocked_cholesky(n, work.get(), stop));
       // Positive by rounding alone is not definite: such pivots would blow the errors up.
       bool sound = definite;
       for (std::int64_t i = 0; sound && i < n; ++i) sound = std::isfinite(work[at(i, i)]) && work[at(i, i)] > 1e-12 * std::sqrt(mean);
@@ -146,7 +147,7 @@ Result<Factor> factorize(const Gram& gram, const FactorOptions& options, const s
         return fail(ErrorCode::kInternal, "The layer's second moments are not positive definite with any damping.");
       factor.damping = std::max(factor.damping * 10, 1e-9 * mean);
     }
-    QUANVAS_CHECK(blocked_inverse(n, work.data(), stop));
+    QUANVAS_CHECK(blocked_inverse(n, work.get(), stop));
     factor.u.assign(square, 0.0f);
     QUANVAS_CHECK(for_each_task((n + kEdge - 1) / kEdge, stop, [&](std::int64_t block) {
       for (std::int64_t i = block * kEdge; i < std::min(n, (block + 1) * kEdge); ++i)
