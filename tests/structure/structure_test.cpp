@@ -52,7 +52,7 @@ const std::vector<Rule>& rules() {
        "#include \"core/exec/runner.h\""},
       {"the engine has no Qt", {"core", "plugins", "app/engine", "app/cli"}, false, kQt, "#include <QtCore/QString>"},
       {"values, kernels and storage are Torch-free",
-       {"core/base", "core/graph", "core/recipe", "core/report", "core/protocol", "core/quant", "core/project", "core/plugin",
+       {"core/base", "core/graph", "core/recipe", "core/report", "core/protocol", "core/quant", "core/algorithms", "core/project", "core/plugin",
         "core/workflow/workbench.h"},
        false, kTorch, "#  include <torch/torch.h>"},
       {"data set headers are Torch-free", {"core/data"}, true, kTorch, "#include <c10/core/Device.h>"},
@@ -137,11 +137,12 @@ const std::map<std::string, std::set<std::string>>& units() {
       {"report", values},
       {"protocol", with({"protocol", "project", "workflow"})},
       {"quant", with({"quant"})},
+      {"algorithms", with({"quant", "algorithms"})},
       {"data", with({"data", "plugin", "quant"})},
       {"plugin", with({"data", "quant", "plugin"})},
       {"project", with({"project"})},
-      {"exec", with({"data", "quant", "plugin", "exec"})},
-      {"workflow", with({"data", "quant", "plugin", "exec", "project", "workflow"})},
+      {"exec", with({"data", "quant", "algorithms", "plugin", "exec"})},
+      {"workflow", with({"data", "quant", "algorithms", "plugin", "exec", "project", "workflow"})},
   };
   return table;
 }

@@ -1,0 +1,162 @@
+// Quanvas - a stripe of rows, transposed so that the weights of one input are contiguous. Private to core/algorithms.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/algorithms/blas.h"
+#include "core/algorithms/rounding.h"
+
+namespace quanvas::algorithms {
+
+// Loops over rows, for several instruction sets; element by element all give the same bits.
+// y -= a x
+void subtract(std::int64_t n, float a, const float* x, float* y);
+// error = (error - q) / diagonal, squares += error^2
+void take_error(std::int64_t n, float diagonal, const float* q, float* error, double* squares);
+// sums += factor x y
+void add_products(std::int64_t n, double factor, const float* x, const float* y, double* sums);
+// sums += (x - y)^2
+void add_squares(std::int64_t n, const float* x, const float* y, double* sums);
+double dot(std::int64_t n, const float* x, const float* y);
+bool all_finite(std::int64_t n, const float* x);
+// out = x - y
+void difference(std::int64_t n, const float* x, const float* y, float* out);
+
+// panel[k * rows + r] = w[r * n + order[k]] and back.
+void load_rows(std::int64_t n, std::int64_t rows, const float* w, const std::int32_t* order, float* panel);
+void store_rows(std::int64_t n, std::int64_t rows, const float* panel, const std::int32_t* order, float* w);
+
+// Rows of W that are worked on together: results depend on it (products of another shape round differently), so it is no
+// function of the number of threads.
+inline constexpr std::int64_t kStripe = 256;
+
+// [n][rows], rows `width` apart.
+struct Panel {
+  std::int64_t inputs = 0, first = 0, rows = 0;
+
+  // Not initialized.
+  Panel(std::int64_t n, std::int64_t first_row, std::int64_t row_count)
+      : inputs(n), first(first_row), rows(row_count),
+        data_(std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(n * row_count))) {}
+  std::int64_t elements() const { return inputs * rows; }
+  float* data() { return data_.get(); }
+  const float* data() const { return data_.get(); }
+  float* at(std::int64_t k) { return data_.get() + k * rows; }
+  const float* at(std::int64_t k) const { return data_.get() + k * rows; }
+
+  // Position k holds input order[k].
+  void load(const float* w, const std::vector<std::int32_t>& order) { load_rows(inputs, rows, w + first * inputs, order.data(), data()); }
+  void store(float* w, const std::vector<std::int32_t>& order) const {
+    store_rows(inputs, rows, data(), order.data(), w + first * inputs);
+  }
+
+ private:
+  std::unique_ptr<float[]> data_;
+};
+
+// f(panel's first row, rows) for each stripe of m rows.
+template <class F>
+Status for_each_stripe(std::int64_t m, const std::stop_token& stop, const F& f) {
+  return for_each_task((m + kStripe - 1) / kStripe, stop,
+                       [&](std::int64_t s) { f(s * kStripe, std::min(kStripe, m - s * kStripe)); });
+}
+
+// Carries errors on: visits the inputs in order; leaf(i, error) makes the error [rows] of input i, for
+// which panel row i is final; then panel row j loses matrix[i, j] error for all j > i. matrix: [n, n], upper triangle
+// used. Updates are left for later, halves of blocks first, so that nearly all is done in products.
+class Diffusion {
+ public:
+  Diffusion(std::int64_t block, const float* matrix, Panel& panel, const std::stop_token& stop)
+      : n_(panel.inputs), block_(std::clamp<std::int64_t>(block, 1, panel.inputs)), matrix_(matrix),
+        panel_(panel), stop_(stop), errors_(static_cast<std::size_t>(block_ * panel.rows)) {}
+
+  template <class Leaf>
+  void run(const Leaf& leaf) {
+    for (std::int64_t i = 0; i < n_ && !stop_.stop_requested(); i += block_) {
+      const std::int64_t end = std::min(n_, i + block_);
+      base_ = i;
+      solve(i, end, leaf);
+      update(i, end, end, n_);
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kLeaf = 16;
+
+  float* error(std::int64_t i) { return errors_.data() + (i - base_) * panel_.rows; }
+  template <class Leaf>
+  void solve(std::int64_t begin, std::int64_t end, const Leaf& leaf) {
+    if (end - begin > kLeaf) {
+      const std::int64_t middle = begin + (end - begin) / 2;
+      solve(begin, middle, leaf);
+      update(begin, middle, middle, end);
+      solve(middle, end, leaf);
+      return;
+    }
+    for (std::int64_t i = begin; i < end; ++i) {
+      leaf(i, error(i));
+      for (std::int64_t j = i + 1; j < end; ++j) subtract(panel_.rows, matrix_[i * n_ + j], error(i), panel_.at(j));
+    }
+  }
+  // Rows [to, to_end) lose what the errors of [from, from_end) carry on to them.
+  void update(std::int64_t from, std::int64_t from_end, std::int64_t to, std::int64_t to_end) {
+    gemm(true, false, to_end - to, panel_.rows, from_end - from, -1.0f, matrix_ + from * n_ + to, n_, error(from),
+         panel_.rows, 1.0f, panel_.at(to), panel_.rows);
+  }
+
+  std::int64_t n_, block_, base_ = 0;
+  const float* matrix_;
+  Panel& panel_;
+  const std::stop_token& stop_;
+  std::vector<float> errors_;
+};
+
+// Shapes agree and all weights are finite. quantizer may be null.
+Status check_layer(std::int64_t m, std::int64_t n, const float* w, const Moments& moments,
+                   const quant::ColumnQuantizer* quantizer);
+
+// out[t] = sum over j of mismatch_jt w_j: half of what the mismatch of the inputs adds to the gradient, with opposite sign.
+void mismatch_pull(const Moments& moments, const Panel& w, const std::stop_token& stop, Panel& out);
+// Objective of each row of `q` against `w`, written to sums; pull: of mismatch_pull, not read without a mismatch.
+void panel_objectives(const Moments& moments, const Panel& w, const Panel& q, const Panel* pull, const std::stop_token& stop,
+                      double* sums);
+
+// What all algorithms have in common: stripes, the objectives of the report, and the result in place of w. body(w, q,
+// pull, after): from the stripe's weights w make q; pull is empty without a mismatch, else body fills it; body returns
+// whether it has written the rows' objectives to `after` itself.
+template <class Body>
+Result<RoundingReport> round_stripes(std::int64_t m, std::int64_t n, float* w, const Moments& moments,
+                                     const quant::ColumnQuantizer& quantizer, const RoundingOptions& options,
+                                     const Body& body) {
+  QUANVAS_CHECK(check_layer(m, n, w, moments, &quantizer));
+  std::vector<std::optional<Panel>> results(static_cast<std::size_t>((m + kStripe - 1) / kStripe));
+  std::vector<double> before(static_cast<std::size_t>(m)), after(before.size());
+  QUANVAS_CHECK(for_each_stripe(m, options.stop, [&](std::int64_t first, std::int64_t rows) {
+    const bool cross = !moments.mismatch.empty();
+    Panel start(n, first, rows), pull(cross ? n : 0, first, rows);
+    Panel& q = results[static_cast<std::size_t>(first / kStripe)].emplace(n, first, rows);
+    start.load(w, moments.order);
+    const bool known = body(start, q, pull, after.data() + first);
+    if (!options.report || options.stop.stop_requested()) return;
+    if (!known) panel_objectives(moments, start, q, &pull, options.stop, after.data() + first);
+    Panel nearest(n, first, rows);
+    for (std::int64_t k = 0; k < n; ++k)
+      quantizer.fake(moments.order[static_cast<std::size_t>(k)], first, rows, start.at(k), nearest.at(k));
+    panel_objectives(moments, start, nearest, &pull, options.stop, before.data() + first);
+  }));
+  // Only now, so that a stop leaves W as it was.
+  QUANVAS_CHECK(for_each_stripe(m, {}, [&](std::int64_t first, std::int64_t) {
+    results[static_cast<std::size_t>(first / kStripe)]->store(w, moments.order);
+  }));
+  RoundingReport report;
+  report.before = objective_sum(before);
+  report.after = objective_sum(after);
+  report.dead = moments.dead_count;
+  return report;
+}
+
+}  // namespace quanvas::algorithms

@@ -1,0 +1,47 @@
+// Moves single weights to other values of their grids as long as that lowers the layers' output errors.
+#include "core/plugin/registry.h"
+#include "plugins/passes/rounding.h"
+
+namespace quanvas {
+namespace {
+
+class Polish final : public Pass {
+ public:
+  PluginInfo info() const override {
+    return {"polish", "Coordinate descent",
+            "Moves one weight after the other to the value of its grid that is best for the layer's output, from rounding to "
+            "nearest or from what an earlier pass has found; the error never grows (as CDQuant, Nair and Suggala 2024, arXiv "
+            "2406.17542, in sweeps)."};
+  }
+  PassStage stage() const override { return PassStage::kWeights; }
+  Schema schema() const override {
+    Schema schema{rounding::common_fields(true)};
+    schema.fields.push_back(integer_field("sweeps", "Sweeps", "At most; ends when no weight moves.", 3, 1, 1000));
+    return schema;
+  }
+  Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
+    const int sweeps = options["sweeps"];
+    return rounding::run(ctx, options, job,
+                         {"polish", "Coordinate descent", true, true, "the output error at the start",
+                          [&](rounding::Group& g) -> Result<algorithms::RoundingReport> {
+                            if (!g.shared->has_value()) {
+                              QUANVAS_TRY(auto made, algorithms::moments_of(*g.gram, algorithms::natural_order(g.n), g.stop));
+                              *g.shared = std::make_shared<const algorithms::Moments>(std::move(made));
+                            }
+                            const auto& shared = *std::any_cast<std::shared_ptr<const algorithms::Moments>&>(*g.shared);
+                            g.quantizer->fake_matrix(g.w, g.w);
+                            QUANVAS_TRY(const auto done, algorithms::polish(g.m, g.n, g.original, g.w, shared, *g.quantizer, {sweeps, g.stop}));
+                            algorithms::RoundingReport report;
+                            report.before = done.before;
+                            report.after = done.after;
+                            report.dead = shared.dead_count;
+                            return report;
+                          }});
+  }
+};
+
+}  // namespace
+
+QUANVAS_PLUGIN(Pass, Polish)
+
+}  // namespace quanvas

@@ -1,0 +1,307 @@
+#include "plugins/passes/rounding.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include <ATen/ATen.h>
+
+#include "core/base/guarded.h"
+#include "core/exec/chunks.h"
+#include "core/exec/rebuild.h"
+#include "core/graph/memory.h"
+#include "plugins/passes/edit.h"
+#include "plugins/passes/rounding_layers.h"
+
+namespace quanvas::rounding {
+namespace {
+
+using algorithms::Gram;
+using algorithms::RoundingReport;
+using exec::Environment;
+constexpr std::int64_t kMemory = std::int64_t{2} << 30;  // for the activations kept between layers
+
+// The activations of all samples in one network, which advance from layer to layer together.
+class Front {
+ public:
+  Front(std::shared_ptr<const exec::Runner> runner, const PassContext& ctx, const std::vector<std::int64_t>& samples)
+      : runner_(std::move(runner)), ctx_(ctx), samples_(samples),
+        envs_((samples.size() + exec::kChunkSize - 1) / static_cast<std::size_t>(exec::kChunkSize)) {}
+
+  // Runs the nodes up to position `end`, which it leaves out. weights: those that replace the runner's.
+  Status advance(std::size_t end, const Environment& weights, JobContext& job) {
+    const Graph& graph = runner_->graph();
+    std::vector<NodeId> nodes;
+    for (std::size_t n = done_; n < end; ++n) nodes.push_back(graph.nodes()[n].id);
+    exec::RunHooks hooks;
+    hooks.weights = &weights;
+    JobContext quiet(job.stop_token());
+    QUANVAS_CHECK(exec::parallel_ordered(
+        static_cast<std::int64_t>(envs_.size()), quiet, true,
+        [&](std::int64_t c) -> Result<std::shared_ptr<void>> {
+          Environment& env = envs_[static_cast<std::size_t>(c)];
+          if (env.empty()) QUANVAS_CHECK(load(env, c));
+          QUANVAS_CHECK(runner_->run_nodes(nodes, env, hooks));
+          return std::shared_ptr<void>();
+        },
+        [](std::int64_t, void*) -> Status { return {}; }));
+    done_ = std::max(done_, end);
+    for (std::size_t id = 0; id < graph.tensors().size(); ++id) {
+      const auto& consumers = graph.tensors()[id].consumers;
+      if (!consumers.empty() && graph.position(consumers.back()) >= done_) continue;
+      for (Environment& env : envs_) env[id].reset();
+    }
+    return {};
+  }
+  std::size_t chunks() const { return envs_.size(); }
+  const at::Tensor& tensor(std::size_t chunk, TensorId id) const { return envs_[chunk][static_cast<std::size_t>(id)]; }
+
+ private:
+  Status load(Environment& env, std::int64_t c) const {
+    const Graph& graph = runner_->graph();
+    const auto size = static_cast<std::int64_t>(samples_.size());
+    const auto begin = samples_.begin() + c * exec::kChunkSize, end = samples_.begin() + std::min<std::int64_t>(size, (c + 1) * exec::kChunkSize);
+    QUANVAS_TRY(exec::Chunk chunk, exec::read_chunk(*ctx_.calibration_data, {begin, end}, c, ctx_.device));
+    env.resize(graph.tensors().size());
+    env[static_cast<std::size_t>(graph.inputs()[0])] = chunk.input;
+    return {};
+  }
+
+  std::shared_ptr<const exec::Runner> runner_;
+  const PassContext& ctx_;
+  const std::vector<std::int64_t>& samples_;
+  std::vector<Environment> envs_;
+  std::size_t done_ = 0;
+};
+
+// The current graph with the weights that it had before any pass of this stage, where they are still the same tensors.
+ModelPtr original_model(const PassContext& ctx) {
+  const Model& now = *ctx.quantized.model;
+  if (!ctx.model || ctx.model->weights == now.weights) return ctx.quantized.model;
+  auto weights = std::make_shared<WeightStore>(*now.weights);
+  for (const auto& [name, data] : ctx.model->weights->all())
+    if (const TensorData* current = now.weights->find(name); current && current->shape == data.shape && current->type == data.type)
+      weights->set(name, data);
+  return std::make_shared<const Model>(Model{now.graph, weights, now.source});
+}
+
+class Walk {
+ public:
+  Walk(PassContext& ctx, const json& options, JobContext& job, const Method& method)
+      : ctx_(ctx), job_(job), method_(method), quantized_inputs_(options.value("inputs", "float") == "quantized"),
+        both_(method.both_inputs && quantized_inputs_) {}
+
+  Result<std::string> run(const json& options) {
+    QUANVAS_TRY(targets_, find_targets(ctx_, options["layers"], job_));
+    if (targets_.empty())
+      return fail(ErrorCode::kInvalidArgument, method_.title + ": no layer has a quantized weight that can be rounded.",
+                  "Give weights of convolutions or matrix products a format, or switch the pass '" + method_.id + "' off.");
+    const std::size_t wanted = choose(options["samples"]);
+    original_ = original_model(ctx_);
+    if (quantized_inputs_) {
+      QUANVAS_TRY(auto runner, exec::Runner::create(ctx_.quantized.model, &ctx_.quantized.quantizers, ctx_.device));
+      quantized_.emplace(std::move(runner), ctx_, samples_);
+    }
+    if (!quantized_inputs_ || both_) {
+      QUANVAS_TRY(auto runner, exec::Runner::create(original_, nullptr, ctx_.device));
+      float_.emplace(std::move(runner), ctx_, samples_);
+    }
+    overrides_.resize(ctx_.quantized.model->graph->tensors().size());
+    std::vector<char> done(targets_.size());
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < targets_.size(); ++i) {
+      if (done[i]) continue;
+      QUANVAS_CHECK(job_.check());
+      std::vector<const Target*> together;
+      for (std::size_t k = i; k < targets_.size(); ++k)
+        if (!done[k] && same_columns(ctx_, targets_[i], targets_[k])) together.push_back(&targets_[k]), done[k] = 1;
+      QUANVAS_CHECK(round(together));
+      count += together.size();
+      job_.progress(method_.title, static_cast<double>(count) / static_cast<double>(targets_.size()), targets_[i].name);
+    }
+    QUANVAS_CHECK(store());
+    return summary(wanted);
+  }
+
+ private:
+  std::size_t choose(std::int64_t samples) {
+    samples_ = ctx_.calibration_samples;
+    if (samples_.empty()) samples_ = choose_samples(ctx_.calibration_data->size(), 0, 0);
+    if (samples > 0 && static_cast<std::int64_t>(samples_.size()) > samples) samples_.resize(static_cast<std::size_t>(samples));
+    const std::size_t wanted = samples_.size();
+    const std::int64_t networks = both_ ? 2 : 1;
+    const std::int64_t fits = std::max<std::int64_t>(exec::kChunkSize, kMemory / networks / live_bytes(*ctx_.quantized.model->graph));
+    if (static_cast<std::int64_t>(wanted) > fits) samples_.resize(static_cast<std::size_t>(fits));
+    return wanted;
+  }
+
+  // As the layer's weight sees it.
+  at::Tensor seen(const Target& target, const at::Tensor& x) const {
+    const auto q = ctx_.quantized.quantizers.find(target.input_site());
+    return q == ctx_.quantized.quantizers.end() ? x : exec::fake_quantize(x, q->second);
+  }
+
+  Result<std::vector<Gram>> grams_of(const Target& target) {
+    const std::size_t end = ctx_.quantized.model->graph->position(target.layer.node);
+    if (quantized_) QUANVAS_CHECK(quantized_->advance(end, overrides_, job_));
+    if (float_) QUANVAS_CHECK(float_->advance(end, none_, job_));
+    ColumnSums sums(*ctx_.quantized.model->graph, target, both_);
+    const std::size_t chunks = quantized_ ? quantized_->chunks() : float_->chunks();
+    for (std::size_t c = 0; c < chunks; ++c) {
+      QUANVAS_CHECK(job_.check());
+      const at::Tensor x = quantized_ ? seen(target, quantized_->tensor(c, target.input)) : float_->tensor(c, target.input);
+      QUANVAS_CHECK(sums.add(x, both_ ? float_->tensor(c, target.input) : at::Tensor(), job_.stop_token()));
+    }
+    return sums.finish(job_.stop_token());
+  }
+
+  // Layers that multiply the same columns.
+  Status round(const std::vector<const Target*>& targets) {
+    QUANVAS_TRY(const std::vector<Gram> grams, grams_of(*targets[0]));
+    std::vector<std::any> shared(grams.size());
+    for (const Target* target : targets)
+      if (auto done = round(*target, grams, shared); !done) {
+        if (done.error().code != ErrorCode::kCancelled && done.error().context.empty()) done.error().context = target->name;
+        return done;
+      }
+    return {};
+  }
+
+  Status round(const Target& target, const std::vector<Gram>& grams, std::vector<std::any>& shared) {
+    const std::string& name = ctx_.quantized.model->graph->tensor(target.layer.weight).name;
+    const quant::QuantParams& params = ctx_.quantized.quantizers.at(target.weight_site());
+    std::vector<float> now = ctx_.quantized.model->weights->find(name)->to_floats();
+    const std::vector<float> before = original_->weights->find(name)->to_floats();
+    RoundingReport total;
+    for (std::int64_t g = 0; g < target.groups; ++g) {
+      QUANVAS_CHECK(job_.check());
+      const quant::MatrixView view = target.view(g);
+      std::vector<float> w = matrix(now, view), original = matrix(before, view);
+      std::optional<quant::ColumnQuantizer> quantizer;
+      if (method_.on_grid) {
+        QUANVAS_TRY(quantizer, quant::ColumnQuantizer::create(params, view));
+      }
+      Group group{target.m, target.n, w.data(), original.data(), &grams[static_cast<std::size_t>(g)],
+                  quantizer ? &*quantizer : nullptr, &shared[static_cast<std::size_t>(g)], job_.stop_token()};
+      QUANVAS_TRY(const RoundingReport report, method_.round(group));
+      total.before += report.before;
+      total.after += report.after;
+      total.dead += report.dead;
+      total.retries = std::max(total.retries, report.retries);
+      for (std::int64_t r = 0; r < view.rows; ++r)
+        for (std::int64_t c = 0; c < view.columns; ++c)
+          now[static_cast<std::size_t>(view.element(r, c))] = w[static_cast<std::size_t>(r * view.columns + c)];
+    }
+    if (method_.on_grid) QUANVAS_CHECK(check_kept(target, params, now));
+    reports_.push_back({target.name, total});
+    const at::Tensor values = at::tensor(now, at::kFloat).reshape(target.shape);
+    overrides_[static_cast<std::size_t>(target.layer.weight)] = values.to(ctx_.device);
+    results_[target.layer.weight] = values;
+    return {};
+  }
+
+  static std::vector<float> matrix(const std::vector<float>& tensor, const quant::MatrixView& view) {
+    std::vector<float> out;
+    out.reserve(static_cast<std::size_t>(view.rows * view.columns));
+    for (std::int64_t r = 0; r < view.rows; ++r)
+      for (std::int64_t c = 0; c < view.columns; ++c) out.push_back(tensor[static_cast<std::size_t>(view.element(r, c))]);
+    return out;
+  }
+
+  // The network quantizes its weights again: they must be values that the quantizer leaves alone.
+  static Status check_kept(const Target& target, const quant::QuantParams& params, const std::vector<float>& values) {
+    std::vector<float> again(values.size());
+    quant::fake_quantize(params, params.layout, values.data(), again.data());
+    for (std::size_t i = 0; i < values.size(); ++i)
+      if (again[i] != values[i])
+        return fail(ErrorCode::kUnsupported,
+                    "The weight quantizer of '" + target.name + "' does not keep the values that it has made (" + describe(params.spec) + ").",
+                    "Choose a format that rounds to nearest, with whole zero points and without decoupled scales, or leave the layer out.");
+    return {};
+  }
+
+  Status store() {
+    const ModelPtr before = ctx_.quantized.model;
+    auto weights = std::make_shared<WeightStore>(*before->weights);
+    for (const auto& [id, tensor] : results_) {
+      const std::string& name = before->graph->tensor(id).name;
+      const at::Tensor wide = tensor.to(at::kDouble).contiguous();
+      const TensorData* old = weights->find(name);
+      weights->set(name, make_data(old->type, old->shape, {wide.data_ptr<double>(), wide.data_ptr<double>() + wide.numel()}));
+    }
+    ctx_.quantized.model = std::make_shared<const Model>(Model{before->graph, weights, before->source});
+    if (method_.on_grid) return {};
+    for (const Target& target : targets_) {
+      QUANVAS_CHECK(exec::rebuild_weight(*ctx_.quantized.model, target.layer, ctx_.quantized.quantizers));
+      QUANVAS_CHECK(exec::rebuild_bias(*ctx_.quantized.model, target.layer, ctx_.quantized.quantizers));
+    }
+    return {};
+  }
+
+  std::string summary(std::size_t wanted) const {
+    double logs = 0;
+    int measured = 0;
+    std::int64_t dead = 0, damped = 0;
+    const std::pair<std::string, RoundingReport>* worst = nullptr;
+    const auto ratio = [](const RoundingReport& r) { return r.after / r.before; };
+    for (const auto& entry : reports_) {
+      const RoundingReport& r = entry.second;
+      dead += r.dead;
+      damped += r.retries > 0;
+      if (!(r.before > 0) || !(r.after > 0)) continue;
+      logs += std::log(ratio(r));
+      ++measured;
+      if (!worst || ratio(r) > ratio(worst->second)) worst = &entry;
+    }
+    std::string text = std::to_string(reports_.size()) + (reports_.size() == 1 ? " layer" : " layers") + " on " +
+                       std::to_string(samples_.size()) + " samples";
+    if (samples_.size() < wanted) text += " (of " + std::to_string(wanted) + ", to bound the memory)";
+    if (measured > 0) {
+      char numbers[64];
+      std::snprintf(numbers, sizeof numbers, ": %.3g of ", std::exp(logs / measured));
+      text += numbers + method_.measure;
+      std::snprintf(numbers, sizeof numbers, " (most %.3g, ", ratio(worst->second));
+      text += (measured > 1 ? " on average" : "") + std::string(numbers) + worst->first + ")";
+    }
+    if (dead > 0) text += "; " + std::to_string(dead) + " inputs were 0 on all samples";
+    if (damped > 0) text += "; " + std::to_string(damped) + " layers needed more damping";
+    return text + ".";
+  }
+
+  PassContext& ctx_;
+  JobContext& job_;
+  const Method& method_;
+  const bool quantized_inputs_, both_;
+  std::vector<Target> targets_;
+  std::vector<std::int64_t> samples_;
+  ModelPtr original_;
+  std::optional<Front> quantized_, float_;
+  Environment overrides_, none_;
+  std::map<TensorId, at::Tensor> results_;
+  std::vector<std::pair<std::string, RoundingReport>> reports_;
+};
+
+}  // namespace
+
+std::vector<Field> common_fields(bool with_inputs) {
+  std::vector<Field> fields;
+  if (with_inputs)
+    fields.push_back(choice_field("inputs", "Inputs", "What the layers see of the calibration samples.", "quantized",
+                                  {{"quantized", "Quantized network", "What the layers before, already rounded, give; later layers make up for them."},
+                                   {"float", "Float network", "Each layer for itself on float inputs."}}));
+  fields.push_back(integer_field("samples", "Samples", "Of the calibration samples; 0: all.", 0, 0, 1e9, "samples"));
+  fields.push_back(text_field("layers", "Layers", "Names of layers separated by commas, * and ? are wildcards; empty: all with quantized weights.", ""));
+  return fields;
+}
+
+Result<std::string> run(PassContext& ctx, const json& options, JobContext& job, const Method& method) {
+  if (!ctx.calibration_data)
+    return fail(ErrorCode::kInvalidArgument, method.title + " needs calibration data, and none are declared.",
+                "Declare calibration data, or switch the pass '" + method.id + "' off.");
+  const std::size_t inputs = ctx.quantized.model->graph->inputs().size();
+  if (inputs != 1)
+    return fail(ErrorCode::kUnsupported, method.title + " feeds one input; the model has " + std::to_string(inputs) + ".");
+  return guarded(method.title, [&]() -> Result<std::string> { return Walk(ctx, options, job, method).run(options); });
+}
+
+}  // namespace quanvas::rounding

@@ -1,0 +1,43 @@
+// Quanvas - what the passes share that change weights so that the outputs of layers stay: the walk through the network
+// with the calibration samples, the second moments of each layer's input, and the new weights' way into the model.
+#pragma once
+
+#include <any>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/algorithms/rounding.h"
+#include "core/exec/pass_context.h"
+
+namespace quanvas::rounding {
+
+// One group of a layer: rows of the weight that multiply the same inputs.
+struct Group {
+  std::int64_t m = 0, n = 0;
+  float* w = nullptr;                // [m, n] row-major: the weights of the network; replaced by the result
+  const float* original = nullptr;   // [m, n]: the weights before any pass of this kind
+  const algorithms::Gram* gram = nullptr;
+  const quant::ColumnQuantizer* quantizer = nullptr;
+  std::any* shared = nullptr;        // of all layers with this Gram: what depends on it alone
+  std::stop_token stop;
+};
+
+struct Method {
+  std::string id, title;        // of the pass, for messages
+  bool both_inputs = false;     // Gram with the mismatch of the float and the quantized network's inputs
+  bool on_grid = true;          // the result lies on the quantizer's grid; else its parameters are found again
+  std::string measure;          // what before and after measure, for the summary
+  std::function<Result<algorithms::RoundingReport>(Group&)> round;
+};
+
+// Options of all these passes: inputs, samples, layers.
+std::vector<Field> common_fields(bool with_inputs);
+// The rest of a pass: layers in topological order; each sees the samples as the network before it, with its new weights,
+// gives them ("inputs": quantized) or as the float network does. Boundary activations are kept, so every node runs once
+// per network. Layers that read the same tensor in the same way share one Gram.
+// Errors: no calibration data, several graph inputs, no layer with a quantized weight, a layer that `layers` names and
+// that cannot be rounded, kCancelled.
+Result<std::string> run(PassContext& ctx, const json& options, JobContext& job, const Method& method);
+
+}  // namespace quanvas::rounding

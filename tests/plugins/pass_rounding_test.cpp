@@ -1,0 +1,314 @@
+// GPTQ, GPFQ, Qronos, MagR and coordinate descent as passes: what they do to networks. Their mathematics is tested in
+// tests/core/algorithms.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "core/exec/pass_context.h"
+#include "plugins/passes/rounding_layers.h"
+#include "tests/core/engine/exec_support.h"
+
+namespace quanvas {
+namespace {
+
+using testing::ModelMaker;
+using testing::noise;
+using testing::PatternData;
+using Ints = std::vector<std::int64_t>;
+
+const std::vector<std::string> kRounding = {"gptq", "gpfq", "qronos", "polish"};
+
+PassContext context(const ModelPtr& model, int weight_bits, int input_bits, const Shape& sample) {
+  PassContext ctx;
+  ctx.model = model;
+  ctx.quantized.model = model;
+  Shape shape = sample;
+  shape.insert(shape.begin(), 64);
+  ctx.quantized.quantizers = testing::quantize_all(model, noise(shape, 5), weight_bits, input_bits);
+  ctx.calibration_data = std::make_shared<PatternData>(sample, 4, 150);
+  return ctx;
+}
+
+Result<std::string> apply(const std::string& id, PassContext& ctx, const json& given, JobContext& job) {
+  QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(id, "pass"));
+  QUANVAS_TRY(const json options, pass->schema().complete(given, id));
+  return pass->apply(ctx, options, job);
+}
+Result<std::string> apply(const std::string& id, PassContext& ctx, const json& given = json::object()) {
+  JobContext job;
+  return apply(id, ctx, given, job);
+}
+
+at::Tensor samples(const PassContext& ctx, const Shape& sample) {
+  Shape shape = sample;
+  shape.insert(shape.begin(), ctx.calibration_data->size());
+  at::Tensor x = at::empty(shape);
+  Ints all(static_cast<std::size_t>(shape[0]));
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int64_t>(i);
+  EXPECT_TRUE(ctx.calibration_data->read(all, x.data_ptr<float>(), nullptr));
+  return x;
+}
+
+double output_error(const PassContext& ctx, const Shape& sample) {
+  const at::Tensor x = samples(ctx, sample);
+  return (testing::run_one(ctx.model, x) - testing::run_one(ctx.quantized.model, x, &ctx.quantized.quantizers))
+      .pow(2).sum().item().toDouble();
+}
+
+std::vector<float> weights(const ModelPtr& model, const std::string& name) { return model->weights->find(name)->to_floats(); }
+
+// conv (stride, pads) -> depthwise -> 1x1 -> two matrix products of the same tensor -> their sum.
+ModelPtr branching_net() {
+  ModelMaker m;
+  m.input("x", {-1, 2, 9, 8});
+  m.weight("a.w", noise({6, 2, 3, 3}, 1) * 0.5).weight("a.b", noise({6}, 2) * 0.1);
+  m.weight("d.w", noise({6, 1, 3, 3}, 3) * 0.5).weight("p.w", noise({8, 6, 1, 1}, 4) * 0.5);
+  m.weight("q.w", noise({8, 5}, 5) * 0.5).weight("k.w", noise({8, 5}, 6) * 0.5);
+  m.node("a", "Conv", {"x", "a.w", "a.b"}, {"ya"}, {{"pads", Ints{1, 0, 0, 1}}, {"strides", Ints{2, 1}}});
+  m.node("ra", "Relu", {"ya"}, {"za"});
+  m.node("d", "Conv", {"za", "d.w"}, {"yd"}, {{"pads", Ints{1, 1, 1, 1}}, {"group", std::int64_t{6}}});
+  m.node("p", "Conv", {"yd", "p.w"}, {"yp"});
+  m.node("rp", "Relu", {"yp"}, {"zp"});
+  m.node("pool", "GlobalAveragePool", {"zp"}, {"g"});
+  m.node("flat", "Flatten", {"g"}, {"f"});
+  m.node("q", "MatMul", {"f", "q.w"}, {"yq"});
+  m.node("k", "MatMul", {"f", "k.w"}, {"yk"});
+  m.node("sum", "Add", {"yq", "yk"}, {"y"});
+  m.output("y");
+  return m.build();
+}
+const Shape kBranching = {2, 9, 8};
+
+// Of each layer alone on float inputs, by its name: the squared error of its output with these weights.
+std::map<std::string, double> layer_errors(const PassContext& ctx, const ModelPtr& changed, const Shape& sample) {
+  JobContext job;
+  const auto env = (*exec::Runner::create(ctx.model, nullptr))->run_all({samples(ctx, sample)});
+  std::map<std::string, double> out;
+  const auto targets = rounding::find_targets(ctx, "", job);
+  for (const rounding::Target& target : *targets) {
+    rounding::ColumnSums sums(*ctx.model->graph, target, false);
+    EXPECT_TRUE(sums.add((*env)[static_cast<std::size_t>(target.input)], {}, {}));
+    const auto grams = *sums.finish({});
+    const std::string& name = ctx.model->graph->tensor(target.layer.weight).name;
+    const auto a = weights(changed, name), b = weights(ctx.model, name);
+    const auto& params = ctx.quantized.quantizers.at(target.weight_site());
+    std::vector<float> q(a.size());
+    quant::fake_quantize(params, params.layout, a.data(), q.data());
+    double& sum = out[target.name];
+    for (std::int64_t g = 0; g < target.groups; ++g)
+      for (std::int64_t r = 0; r < target.m; ++r)
+        for (std::int64_t i = 0; i < target.n; ++i)
+          for (std::int64_t j = 0; j < target.n; ++j) {
+            const auto x = static_cast<std::size_t>(target.view(g).element(r, i)), y = static_cast<std::size_t>(target.view(g).element(r, j));
+            sum += static_cast<double>(q[x] - b[x]) * static_cast<double>(q[y] - b[y]) *
+                   grams[static_cast<std::size_t>(g)].h[static_cast<std::size_t>(i * target.n + j)];
+          }
+  }
+  return out;
+}
+
+TEST(RoundingPasses, LowerTheLayersErrorsAndKeepTheQuantizers) {
+  for (const std::string& id : kRounding)
+    for (const char* inputs : {"quantized", "float"}) {
+      SCOPED_TRACE(id + " " + inputs);
+      PassContext ctx = context(testing::small_cnn(), 3, 8, {1, 8, 8});
+      const auto quantizers = ctx.quantized.quantizers;
+      const auto before = layer_errors(ctx, ctx.model, {1, 8, 8});
+      const auto text = apply(id, ctx, {{"inputs", inputs}});
+      ASSERT_TRUE(text) << text.error().text();
+      EXPECT_EQ(text->find("2 layers on 150 samples: 0."), 0u) << *text;
+      auto after = layer_errors(ctx, ctx.quantized.model, {1, 8, 8});
+      if (std::string(inputs) == "float") {
+        EXPECT_LE(after["conv"], before.at("conv"));
+        EXPECT_LT(after["fc"], 0.6 * before.at("fc"));
+      }
+      for (const Layer& layer : find_layers(*ctx.quantized.model->graph)) {
+        const Site site{layer.node, SiteKind::kWeight, 0};
+        const auto at = ctx.quantized.quantizers.find(site);
+        if (at == ctx.quantized.quantizers.end()) continue;
+        EXPECT_EQ(at->second.scale, quantizers.at(site).scale);
+        // The weights are those that the quantizer keeps.
+        const auto values = weights(ctx.quantized.model, ctx.quantized.model->graph->tensor(layer.weight).name);
+        std::vector<float> again(values.size());
+        quant::fake_quantize(at->second, at->second.layout, values.data(), again.data());
+        EXPECT_EQ(values, again);
+      }
+      EXPECT_EQ(weights(ctx.quantized.model, "fc.b"), weights(ctx.model, "fc.b"));
+    }
+}
+
+TEST(RoundingPasses, WorkOnStridesGroupsAndSharedInputs) {
+  for (const std::string& id : kRounding)
+    for (const bool act_order : {false, true}) {
+      if (id == "polish" && act_order) continue;
+      SCOPED_TRACE(id + (act_order ? " act-order" : ""));
+      PassContext ctx = context(branching_net(), 3, 8, kBranching);
+      const double before = output_error(ctx, kBranching);
+      const auto text = apply(id, ctx, id == "polish" ? json::object() : json{{"act_order", act_order}});
+      ASSERT_TRUE(text) << text.error().text();
+      EXPECT_EQ(text->find("5 layers"), 0u) << *text;
+      EXPECT_LT(output_error(ctx, kBranching), 0.8 * before) << *text;
+    }
+}
+
+// What the moments say of a change of the weights is what a convolution with that change gives.
+TEST(RoundingPasses, ColumnsAreThoseOfTheLayer) {
+  struct Row {
+    Shape x, w;
+    Attributes attributes;
+    std::int64_t group = 1;
+  };
+  const std::vector<Row> rows = {
+      {{3, 4, 7, 6}, {5, 4, 3, 3}, {}},
+      {{3, 4, 7, 6}, {4, 2, 3, 2}, {{"group", std::int64_t{2}}, {"pads", Ints{1, 2, 0, 1}}, {"strides", Ints{2, 1}}}, 2},
+      {{2, 3, 9, 9}, {3, 1, 3, 3}, {{"group", std::int64_t{3}}, {"dilations", Ints{2, 2}}, {"auto_pad", std::string("SAME_UPPER")}}, 3},
+      {{5, 3, 20}, {4, 3, 5}, {{"pads", Ints{2, 2}}, {"strides", Ints{3}}}},
+      {{2, 2, 5, 4, 3}, {3, 2, 2, 2, 2}, {{"pads", Ints{1, 0, 0, 0, 0, 1}}}},
+      {{40, 2, 64, 64}, {3, 2, 3, 3}, {{"pads", Ints{1, 1, 1, 1}}}}};
+  for (const Row& row : rows) {
+    ModelMaker m;
+    Shape input = row.x;
+    input[0] = -1;
+    m.input("x", input).weight("w", noise(row.w, 3));
+    m.node("c", "Conv", {"x", "w"}, {"y"}, row.attributes);
+    m.output("y");
+    const ModelPtr model = m.build();
+    PassContext ctx;
+    ctx.model = ctx.quantized.model = model;
+    QuantSpec spec;
+    spec.granularity = Granularity::kChannel;
+    const auto values = weights(model, "w");
+    ctx.quantized.quantizers[{model->graph->find("c")->id, SiteKind::kWeight, 0}] = *quant::find_params(spec, row.w, values.data(), 0);
+    JobContext job;
+    const auto targets = rounding::find_targets(ctx, "", job);
+    ASSERT_TRUE(targets) << targets.error().text();
+    ASSERT_EQ(targets->size(), 1u);
+    const rounding::Target& target = (*targets)[0];
+    rounding::ColumnSums sums(*model->graph, target, false);
+    const at::Tensor x = noise(row.x, 7);
+    ASSERT_TRUE(sums.add(x.narrow(0, 0, 1), {}, {}));
+    ASSERT_TRUE(sums.add(x.narrow(0, 1, row.x[0] - 1), {}, {}));
+    const auto grams = sums.finish({});
+    ASSERT_TRUE(grams) << grams.error().text();
+    double sum = 0;
+    for (std::int64_t g = 0; g < row.group; ++g)
+      for (std::int64_t r = 0; r < target.m; ++r)
+        for (std::int64_t i = 0; i < target.n; ++i)
+          for (std::int64_t j = 0; j < target.n; ++j) {
+            const quant::MatrixView view = target.view(g);
+            sum += static_cast<double>(values[static_cast<std::size_t>(view.element(r, i))]) *
+                   static_cast<double>(values[static_cast<std::size_t>(view.element(r, j))]) *
+                   (*grams)[static_cast<std::size_t>(g)].h[static_cast<std::size_t>(i * target.n + j)];
+          }
+    const double expected = testing::run_one(model, x).to(at::kDouble).pow(2).sum().item().toDouble();
+    EXPECT_NEAR(sum, expected, 1e-5 * expected);
+  }
+}
+
+TEST(RoundingPasses, LayersCanBeChosen) {
+  PassContext ctx = context(branching_net(), 3, 8, kBranching);
+  ASSERT_TRUE(apply("gptq", ctx, {{"layers", " p, ?"}, {"samples", 40}}));
+  PassContext some = context(branching_net(), 3, 8, kBranching);
+  const auto text = apply("gptq", some, {{"layers", "q , d"}, {"samples", 40}});
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_EQ(text->find("2 layers on 40 samples"), 0u) << *text;
+  for (const char* name : {"a.w", "p.w", "k.w"}) EXPECT_EQ(weights(some.quantized.model, name), weights(some.model, name)) << name;
+  for (const char* name : {"q.w", "d.w"}) EXPECT_NE(weights(some.quantized.model, name), weights(some.model, name)) << name;
+  const auto unknown = apply("gptq", ctx, {{"layers", "conv99"}});
+  ASSERT_FALSE(unknown);
+  EXPECT_NE(unknown.error().text().find("conv99"), std::string::npos);
+  ctx.quantized.quantizers.erase({ctx.quantized.model->graph->find("p")->id, SiteKind::kWeight, 0});
+  const auto without = apply("gptq", ctx, {{"layers", "p"}});
+  ASSERT_FALSE(without);
+  EXPECT_NE(without.error().text().find("'p'"), std::string::npos);
+  EXPECT_NE(without.error().text().find("not quantized"), std::string::npos);
+  EXPECT_TRUE(apply("gptq", ctx)) << "all that have one";
+}
+
+TEST(RoundingPasses, SayWhatIsMissing) {
+  for (const char* id : {"gptq", "gpfq", "qronos", "polish", "magr"}) {
+    SCOPED_TRACE(id);
+    PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+    ctx.calibration_data = nullptr;
+    const auto no_data = apply(id, ctx);
+    ASSERT_FALSE(no_data);
+    EXPECT_NE(no_data.error().text().find("calibration data"), std::string::npos);
+    PassContext bare = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+    bare.quantized.quantizers.clear();
+    const auto no_layer = apply(id, bare);
+    ASSERT_FALSE(no_layer);
+    EXPECT_NE(no_layer.error().text().find("no layer has a quantized weight"), std::string::npos);
+    std::stop_source stop;
+    stop.request_stop();
+    JobContext job(stop.get_token());
+    PassContext stopped = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+    const auto cancelled = apply(id, stopped, json::object(), job);
+    ASSERT_FALSE(cancelled);
+    EXPECT_EQ(cancelled.error().code, ErrorCode::kCancelled);
+    EXPECT_EQ(stopped.quantized.model, stopped.model);
+  }
+  PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+  auto& params = ctx.quantized.quantizers.at({ctx.model->graph->find("fc")->id, SiteKind::kWeight, 0});
+  params.spec.is_signed = params.spec.narrow = false;
+  params.spec.zero_point = ZeroPointType::kFloat;  // what is clipped lies between two codes
+  params.spec.statistic = Statistic::kPercentile;
+  params.spec.percentile = 90;
+  params = *quant::find_params(params.spec, {4, 96}, weights(ctx.model, "fc.w").data(), 0);
+  const auto moving = apply("gptq", ctx);
+  ASSERT_FALSE(moving);
+  EXPECT_NE(moving.error().text().find("'fc'"), std::string::npos) << moving.error().text();
+}
+
+TEST(RoundingPasses, DoNotDependOnTheNumberOfThreads) {
+  for (const char* id : {"gptq", "gpfq", "qronos", "polish", "magr"}) {
+    std::string hashes[2];
+    for (int threads : {1, 2}) {
+      exec::set_threads(threads);
+      PassContext ctx = context(branching_net(), 3, 4, kBranching);
+      ASSERT_TRUE(apply(id, ctx));
+      hashes[threads - 1] = ctx.quantized.model->weights->hash();
+    }
+    exec::set_threads(0);
+    EXPECT_EQ(hashes[0], hashes[1]) << id;
+  }
+}
+
+// Against the float network, layer by layer: the weights of a layer make up for what those before it lost.
+TEST(RoundingPasses, PolishContinuesFromAnEarlierPass) {
+  PassContext ctx = context(testing::small_cnn(), 3, 8, {1, 8, 8});
+  ASSERT_TRUE(apply("gptq", ctx));
+  const double gptq = output_error(ctx, {1, 8, 8});
+  const auto text = apply("polish", ctx);
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_LT(output_error(ctx, {1, 8, 8}), gptq) << *text;
+}
+
+TEST(RoundingPasses, MagrMakesScalesFiner) {
+  PassContext ctx = context(branching_net(), 4, 8, kBranching);
+  for (auto& [site, params] : ctx.quantized.quantizers)
+    if (site.kind == SiteKind::kWeight) params.spec.statistic = Statistic::kAbsMax;
+  for (const Layer& layer : find_layers(*ctx.model->graph))
+    if (layer.kind == LayerKind::kCompute) {
+      auto& params = ctx.quantized.quantizers.at({layer.node, SiteKind::kWeight, 0});
+      const TensorData* data = ctx.model->weights->find(ctx.model->graph->tensor(layer.weight).name);
+      params = *quant::find_params(params.spec, data->shape, data->to_floats().data(), layer.channel_axis);
+    }
+  const auto before = ctx.quantized.quantizers;
+  const auto text = apply("magr", ctx, {{"alpha", 0.05}});
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_NE(text->find("of the largest weights"), std::string::npos) << *text;
+  double sum_before = 0, sum_after = 0;
+  for (const auto& [site, params] : ctx.quantized.quantizers) {
+    if (site.kind != SiteKind::kWeight) continue;
+    for (std::size_t i = 0; i < params.scale.size(); ++i) {
+      EXPECT_LE(params.scale[i], before.at(site).scale[i] * 1.00001f);
+      sum_before += static_cast<double>(before.at(site).scale[i]);
+      sum_after += static_cast<double>(params.scale[i]);
+    }
+  }
+  EXPECT_LT(sum_after, 0.97 * sum_before);
+  EXPECT_TRUE(apply("gptq", ctx));
+}
+
+}  // namespace
+}  // namespace quanvas
