@@ -33,8 +33,10 @@ Status WorkbenchState::check_passes(const std::vector<const PassEntry*>& passes,
       errors.push_back(title + ": it changes the network as a whole and cannot be limited to layers.");
     const auto selected = selected_layers(*prepared.model->graph, entry->select);
     const std::set<NodeId> nodes(selected.begin(), selected.end());
-    if (nodes.empty())
+    if (nodes.empty()) {
       job.issue({Severity::kWarning, title, "No layer is selected (" + describe(entry->select) + "): the pass does nothing.", ""});
+      continue;
+    }
     for (Issue& issue : pass->check({*prepared.model, plan, nodes, data.calibrate != nullptr, data.train != nullptr}, options)) {
       if (issue.severity != Severity::kError) {
         if (issue.where.empty()) issue.where = title;

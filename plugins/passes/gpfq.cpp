@@ -18,10 +18,12 @@ class Gpfq final : public Pass {
     schema.fields.push_back(bool_field("act_order", "Large inputs first", "Inputs in the order of their second moments (act-order), in each group of a convolution its own.", false));
     return schema;
   }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "GPFQ"); }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const bool act_order = options["act_order"];
     return rounding::run(ctx, options, job,
                          {"gpfq", "GPFQ", true, true, "the output error of rounding to nearest",
+                          "squared error of the output over the samples: rounded to nearest, now",
                           [&](rounding::Group& g) -> Result<algorithms::RoundingReport> {
                             if (!g.shared->has_value()) {
                               auto order = act_order ? algorithms::order_by_moments(*g.gram) : algorithms::natural_order(g.n);

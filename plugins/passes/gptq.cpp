@@ -20,11 +20,13 @@ class Gptq final : public Pass {
     schema.fields.push_back(integer_field("block", "Block", "Inputs between two updates of the rest; changes the speed only.", 128, 1, 65536, "inputs"));
     return schema;
   }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "GPTQ"); }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const algorithms::FactorOptions factor{options["damping"], false, options["act_order"]};
     const std::int64_t block = options["block"];
     return rounding::run(ctx, options, job,
                          {"gptq", "GPTQ", false, true, "the output error of rounding to nearest",
+                          "squared error of the output over the samples: rounded to nearest, now",
                           [&](rounding::Group& g) -> Result<algorithms::RoundingReport> {
                             if (!g.shared->has_value()) {
                               QUANVAS_TRY(auto made, algorithms::factorize(*g.gram, factor, g.stop));

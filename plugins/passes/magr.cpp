@@ -21,11 +21,13 @@ class Magr final : public Pass {
     schema.fields.push_back(integer_field("steps", "Steps", "Of proximal gradient descent.", 20, 1, 100000));
     return schema;
   }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "MagR"); }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const double alpha = options["alpha"];
     const int steps = options["steps"];
     return rounding::run(ctx, options, job,
                          {"magr", "MagR", false, false, "the largest weights",
+                          "mean of the rows' largest weights (of groups: their sum)",
                           [&](rounding::Group& g) -> Result<algorithms::RoundingReport> {
                             QUANVAS_TRY(const auto done, algorithms::magr(g.m, g.n, g.w, *g.gram, {alpha, steps, g.stop}));
                             algorithms::RoundingReport report;

@@ -19,10 +19,12 @@ class Polish final : public Pass {
     schema.fields.push_back(integer_field("sweeps", "Sweeps", "At most; ends when no weight moves.", 3, 1, 1000));
     return schema;
   }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "Coordinate descent"); }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const int sweeps = options["sweeps"];
     return rounding::run(ctx, options, job,
                          {"polish", "Coordinate descent", true, true, "the output error at the start",
+                          "squared error of the output over the samples: at the start, now",
                           [&](rounding::Group& g) -> Result<algorithms::RoundingReport> {
                             if (!g.shared->has_value()) {
                               QUANVAS_TRY(auto made, algorithms::moments_of(*g.gram, algorithms::natural_order(g.n), g.stop));

@@ -19,10 +19,12 @@ class Qronos final : public Pass {
     schema.fields.push_back(bool_field("act_order", "Large inputs first", "Inputs in the order of their second moments (act-order), in each group of a convolution its own.", true));
     return schema;
   }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "Qronos"); }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const algorithms::FactorOptions factor{options["damping"], true, options["act_order"]};
     return rounding::run(ctx, options, job,
                          {"qronos", "Qronos", true, true, "the output error of rounding to nearest",
+                          "squared error of the output over the samples: rounded to nearest, now",
                           [&](rounding::Group& g) -> Result<algorithms::RoundingReport> {
                             if (!g.shared->has_value()) {
                               QUANVAS_TRY(auto made, algorithms::factorize(*g.gram, factor, g.stop));

@@ -92,10 +92,8 @@ class Walk {
         both_(method.both_inputs && quantized_inputs_) {}
 
   Result<std::string> run(const json& options) {
-    QUANVAS_TRY(targets_, find_targets(ctx_, options["layers"], job_));
-    if (targets_.empty())
-      return fail(ErrorCode::kInvalidArgument, method_.title + ": no layer has a quantized weight that can be rounded.",
-                  "Give weights of convolutions or matrix products a format, or switch the pass '" + method_.id + "' off.");
+    Targets found = find_targets(ctx_);
+    targets_ = std::move(found.targets);
     const std::size_t wanted = choose(options["samples"]);
     original_ = original_model(ctx_);
     if (quantized_inputs_) {
@@ -120,6 +118,9 @@ class Walk {
       job_.progress(method_.title, static_cast<double>(count) / static_cast<double>(targets_.size()), targets_[i].name);
     }
     QUANVAS_CHECK(store());
+    ctx_.measure = method_.table;
+    for (const auto& [name, r] : reports_) ctx_.layers.push_back({name, r.before, r.after, note(r)});
+    for (const auto& [name, why] : found.left) ctx_.layers.push_back({name, std::nan(""), std::nan(""), "left as it is: " + why});
     return summary(wanted);
   }
 
@@ -238,6 +239,13 @@ class Walk {
     return {};
   }
 
+  static std::string note(const RoundingReport& r) {
+    std::string text = r.dead > 0 ? counted(r.dead, "input was 0 on all samples", "inputs were 0 on all samples") : "";
+    if (r.retries > 0) text += (text.empty() ? "" : "; ") + std::string("damping 10^") + std::to_string(r.retries) + " times as asked";
+    return text;
+  }
+  static std::string counted(std::int64_t n, const char* one, const char* more) { return std::to_string(n) + " " + (n == 1 ? one : more); }
+
   std::string summary(std::size_t wanted) const {
     double logs = 0;
     int measured = 0;
@@ -263,8 +271,8 @@ class Walk {
       std::snprintf(numbers, sizeof numbers, " (most %.3g, ", ratio(worst->second));
       text += (measured > 1 ? " on average" : "") + std::string(numbers) + worst->first + ")";
     }
-    if (dead > 0) text += "; " + std::to_string(dead) + " inputs were 0 on all samples";
-    if (damped > 0) text += "; " + std::to_string(damped) + " layers needed more damping";
+    if (dead > 0) text += "; " + counted(dead, "input was 0 on all samples", "inputs were 0 on all samples");
+    if (damped > 0) text += "; " + counted(damped, "layer needed more damping", "layers needed more damping");
     return text + ".";
   }
 
@@ -290,17 +298,38 @@ std::vector<Field> common_fields(bool with_inputs) {
                                   {{"quantized", "Quantized network", "What the layers before, already rounded, give; later layers make up for them."},
                                    {"float", "Float network", "Each layer for itself on float inputs."}}));
   fields.push_back(integer_field("samples", "Samples", "Of the calibration samples; 0: all.", 0, 0, 1e9, "samples"));
-  fields.push_back(text_field("layers", "Layers", "Names of layers separated by commas, * and ? are wildcards; empty: all with quantized weights.", ""));
   return fields;
 }
 
+namespace {
+
+std::vector<Issue> problems(const Graph& graph, bool calibration_data, const Targets& found, const std::string& title) {
+  std::vector<Issue> out;
+  if (!calibration_data)
+    out.push_back({Severity::kError, "", "It needs calibration data, and none are declared.", "Declare calibration data, or switch the pass off."});
+  if (const std::size_t inputs = graph.inputs().size(); inputs != 1)
+    out.push_back({Severity::kError, "", "It feeds one input; the model has " + std::to_string(inputs) + ".", "Switch the pass off."});
+  if (found.targets.empty())
+    out.push_back({Severity::kError, "", "No layer has a quantized weight that can be rounded.",
+                   "Give weights of convolutions or matrix products a format, choose other layers, or switch the pass off."});
+  for (const auto& [name, why] : found.left) out.push_back({Severity::kInfo, name, title + " leaves its weights as they are: " + why + ".", ""});
+  return out;
+}
+
+}  // namespace
+
+std::vector<Issue> check(const PassQuestion& question, const std::string& title) {
+  const Targets found = find_targets(question.model, question.nodes, [&](const Site& site) {
+    const SitePlan* plan = question.plan.find(site);
+    return plan && plan->spec;
+  });
+  return problems(*question.model.graph, question.calibration_data, found, title);
+}
+
 Result<std::string> run(PassContext& ctx, const json& options, JobContext& job, const Method& method) {
-  if (!ctx.calibration_data)
-    return fail(ErrorCode::kInvalidArgument, method.title + " needs calibration data, and none are declared.",
-                "Declare calibration data, or switch the pass '" + method.id + "' off.");
-  const std::size_t inputs = ctx.quantized.model->graph->inputs().size();
-  if (inputs != 1)
-    return fail(ErrorCode::kUnsupported, method.title + " feeds one input; the model has " + std::to_string(inputs) + ".");
+  // A recipe was asked before; passes since then may have changed the graph.
+  for (const Issue& issue : problems(*ctx.quantized.model->graph, ctx.calibration_data != nullptr, find_targets(ctx), method.title))
+    if (issue.severity == Severity::kError) return fail(ErrorCode::kInvalidArgument, method.title + ": " + issue.message, issue.hint);
   return guarded(method.title, [&]() -> Result<std::string> { return Walk(ctx, options, job, method).run(options); });
 }
 

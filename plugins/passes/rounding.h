@@ -28,16 +28,18 @@ struct Method {
   bool both_inputs = false;     // Gram with the mismatch of the float and the quantized network's inputs
   bool on_grid = true;          // the result lies on the quantizer's grid; else its parameters are found again
   std::string measure;          // what before and after measure, for the summary
+  std::string table;            // the same with its unit, for the table of layers
   std::function<Result<algorithms::RoundingReport>(Group&)> round;
 };
 
-// Options of all these passes: inputs, samples, layers.
+// Options of all these passes: inputs, samples.
 std::vector<Field> common_fields(bool with_inputs);
+// Their preconditions: calibration data, one graph input, a layer to round. Layers that are left as they are get a note.
+std::vector<Issue> check(const PassQuestion& question, const std::string& title);
 // The rest of a pass: layers in topological order; each sees the samples as the network before it, with its new weights,
 // gives them ("inputs": quantized) or as the float network does. Boundary activations are kept, so every node runs once
 // per network. Layers that read the same tensor in the same way share one Gram.
-// Errors: no calibration data, several graph inputs, no layer with a quantized weight, a layer that `layers` names and
-// that cannot be rounded, kCancelled.
+// Reports each layer in ctx.layers. Errors: those of check(), kCancelled.
 Result<std::string> run(PassContext& ctx, const json& options, JobContext& job, const Method& method);
 
 }  // namespace quanvas::rounding

@@ -7,7 +7,6 @@
 
 #include "core/algorithms/tasks.h"
 #include "core/exec/ops.h"
-#include "core/recipe/recipe.h"
 #include "plugins/passes/edit.h"
 
 namespace quanvas::rounding {
@@ -18,17 +17,6 @@ using algorithms::Gram;
 using algorithms::GramAccumulator;
 constexpr std::int64_t kTile = GramAccumulator::kTileColumns;
 constexpr double kMostBytes = 6.0 * (1 << 30);  // of one layer's moments and their factor
-
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> out;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    const std::size_t first = text.find_first_not_of(" \t\n", begin), last = text.find_last_not_of(" \t\n", end == 0 ? 0 : end - 1);
-    if (first < end && last != std::string::npos && last >= first) out.push_back(text.substr(first, last - first + 1));
-    begin = end + 1;
-  }
-  return out;
-}
 
 // Why a layer with a quantized weight has no matrix that could be rounded; empty: it has, and `target` is filled.
 std::string read_layer(const Model& model, Target& target) {
@@ -67,39 +55,21 @@ quant::MatrixView Target::view(std::int64_t group) const {
   return {m, n, group * m * n, n, 1};
 }
 
-Result<std::vector<Target>> find_targets(const PassContext& ctx, const std::string& patterns, JobContext& job) {
-  const Model& model = *ctx.quantized.model;
-  const std::vector<std::string> wanted = split(patterns);
-  std::vector<char> used(wanted.size());
-  std::vector<Target> targets;
+Targets find_targets(const Model& model, const std::set<NodeId>& nodes, const std::function<bool(const Site&)>& is_quantized) {
+  Targets out;
   for (const Layer& layer : find_layers(*model.graph)) {
-    if (layer.kind != LayerKind::kCompute || layer.weight == kNoTensor) continue;
-    const std::string& name = model.graph->find(layer.node)->name;
-    bool chosen = wanted.empty(), by_name = false;
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      if (!matches_pattern(wanted[i], name)) continue;
-      chosen = true;
-      used[i] = 1;
-      by_name = by_name || wanted[i] == quote_pattern(name);
-    }
-    if (!chosen) continue;
+    if (layer.kind != LayerKind::kCompute || layer.weight == kNoTensor || (!nodes.empty() && nodes.count(layer.node) == 0)) continue;
     Target target;
     target.layer = layer;
-    std::string problem = ctx.quantized.quantizers.count(target.weight_site()) ? read_layer(model, target) : "its weight is not quantized";
-    if (problem.empty()) {
-      targets.push_back(std::move(target));
-    } else if (by_name) {
-      return fail(ErrorCode::kUnsupported, "Layer '" + name + "' cannot be rounded: " + problem + ".",
-                  "Take it out of the option 'layers', or change its formats.");
-    } else if (ctx.quantized.quantizers.count(target.weight_site())) {
-      job.issue({Severity::kInfo, name, "Its weights stay as they are: " + problem + ".", ""});
-    }
+    if (!is_quantized(target.weight_site())) continue;
+    if (std::string why = read_layer(model, target); !why.empty()) out.left.push_back({target.name, std::move(why)});
+    else out.targets.push_back(std::move(target));
   }
-  for (std::size_t i = 0; i < wanted.size(); ++i)
-    if (!used[i])
-      return fail(ErrorCode::kInvalidArgument, "The option 'layers' names '" + wanted[i] + "', and no layer with weights is called so.",
-                  "Names are those of the table of layers; * and ? are wildcards.");
-  return targets;
+  return out;
+}
+
+Targets find_targets(const PassContext& ctx) {
+  return find_targets(*ctx.quantized.model, ctx.nodes, [&](const Site& site) { return ctx.quantized.quantizers.count(site) > 0; });
 }
 
 bool same_columns(const PassContext& ctx, const Target& a, const Target& b) {

@@ -1,7 +1,10 @@
 // Quanvas - which layers the rounding passes work on, and the columns that their weights multiply.
 #pragma once
 
+#include <functional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -29,9 +32,14 @@ struct Target {
   quant::MatrixView view(std::int64_t group) const;
 };
 
-// Layers with a quantized weight, in topological order. `patterns`: names separated by commas, with wildcards; empty:
-// all. Layers that are left out are issues; of those that a pattern names without wildcards it is an error.
-Result<std::vector<Target>> find_targets(const PassContext& ctx, const std::string& patterns, JobContext& job);
+// Layers with a quantized weight among the nodes (empty: all), in topological order, and those that have one that cannot
+// be rounded: name, why.
+struct Targets {
+  std::vector<Target> targets;
+  std::vector<std::pair<std::string, std::string>> left;
+};
+Targets find_targets(const Model& model, const std::set<NodeId>& nodes, const std::function<bool(const Site&)>& is_quantized);
+Targets find_targets(const PassContext& ctx);
 // Whether one Gram serves both: same input, same columns, same quantizer of the input.
 bool same_columns(const PassContext& ctx, const Target& a, const Target& b);
 
