@@ -189,8 +189,6 @@ Result<ProjectState> WorkbenchState::calibrate(JobContext& job) {
     QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, job));
     QUANVAS_TRY(const auto statistics, gather_statistics(*prepared, recipe.calibration, job, /*need_batches=*/true));
     (void)statistics;
-    QUANVAS_TRY(const auto sample, sample_for(prepared, recipe.calibration));
-    (void)sample;
     return state();
   });
 }
