@@ -153,7 +153,7 @@ class Correction {
     if (targets_.empty()) return std::string("No layer with a quantized weight has a bias to correct.");
     const std::size_t wanted = choose(samples);
     const ModelPtr& model = ctx_.quantized.model;
-    QUANVAS_TRY(float_, exec::Runner::create(model, nullptr, ctx_.device));
+    QUANVAS_TRY(float_, exec::Runner::create(original_model(ctx_), nullptr, ctx_.device));
     QUANVAS_TRY(quantized_, exec::Runner::create(model, &ctx_.quantized.quantizers, ctx_.device));
     overrides_.resize(model->graph->tensors().size());
     QUANVAS_CHECK(propagated_ ? propagate() : isolate());
@@ -317,7 +317,8 @@ class Correction {
   // Sets the new bias; returns by how much the output really moves (the bias has its own quantizer).
   std::vector<double> correct(const Target& target, const ChannelSums& reference, const ChannelSums& actual) {
     const auto id = static_cast<std::size_t>(target.bias);
-    const at::Tensor old = float_->weights()[id].to(at::kCPU, at::kDouble).reshape({-1});
+    // As the network has added it: the rounding of the bias so far is part of what was measured.
+    const at::Tensor old = quantized_->weights()[id].to(at::kCPU, at::kDouble).reshape({-1});
     const auto n = static_cast<std::size_t>(old.numel());
     std::vector<double> moved(n, 0.0);
     at::Tensor fresh = old.clone();
@@ -327,16 +328,15 @@ class Correction {
       largest_ = std::max(largest_, std::abs(shift));
       fresh.data_ptr<double>()[c] += shift / target.factor;
     }
-    const at::Tensor& like = float_->weights()[id];
+    const at::Tensor& like = quantized_->weights()[id];
     const at::Tensor master = fresh.to(at::kFloat).reshape(like.sizes());
     biases_[target.bias] = master;
     const auto q = ctx_.quantized.quantizers.find({target.node, SiteKind::kBias, 0});
     const bool has = q != ctx_.quantized.quantizers.end();
-    const at::Tensor before = quantized_->weights()[id].to(at::kCPU, at::kDouble).reshape({-1});
     at::Tensor after = master;
     if (has && q->second.spec.scale_from_accumulator) after = exec::fake_quantize(master, q->second);
     overrides_[id] = after.to(like.device());
-    const at::Tensor delta = (after.to(at::kDouble).reshape({-1}) - before) * target.factor;
+    const at::Tensor delta = (after.to(at::kDouble).reshape({-1}) - old) * target.factor;
     for (std::size_t c = 0; c < n; ++c) moved[c] = delta.contiguous().data_ptr<double>()[c];
     return moved;
   }

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/exec/pass_context.h"
 #include "core/exec/runner.h"
 
 namespace quanvas {
@@ -51,6 +52,16 @@ std::string join_some(const std::vector<std::string>& items, std::size_t most) {
   for (std::size_t i = 0; i < std::min(most, items.size()); ++i) text += (i ? ", " : "") + items[i];
   if (items.size() > most) text += " and " + std::to_string(items.size() - most) + " more";
   return text;
+}
+
+ModelPtr original_model(const PassContext& ctx) {
+  const Model& now = *ctx.quantized.model;
+  if (!ctx.model || ctx.model->weights == now.weights) return ctx.quantized.model;
+  auto weights = std::make_shared<WeightStore>(*now.weights);
+  for (const auto& [name, data] : ctx.model->weights->all())
+    if (const TensorData* current = now.weights->find(name); current && current->shape == data.shape && current->type == data.type)
+      weights->set(name, data);
+  return std::make_shared<const Model>(Model{now.graph, weights, now.source});
 }
 
 ModelEdit::ModelEdit(const Model& model) : base_(model), builder_(*model.graph), weights_(*model.weights) {}

@@ -10,6 +10,8 @@
 
 namespace quanvas {
 
+struct PassContext;
+
 // Data of an initializer; null for other tensors and for missing data.
 const TensorData* initializer_data(const Model& model, TensorId id);
 bool is_graph_output(const Graph& graph, TensorId id);
@@ -21,6 +23,10 @@ std::function<std::int64_t(std::int64_t)> channel_map(const TensorData& weight, 
 TensorData make_data(DataType type, const Shape& shape, const std::vector<double>& values);
 // The first few, then "and N more".
 std::string join_some(const std::vector<std::string>& items, std::size_t most = 5);
+
+// The current graph with the weights that it had before any pass of this stage, where they are still the same tensors: the
+// float network that errors are measured against.
+ModelPtr original_model(const PassContext& ctx);
 
 class ModelEdit {
  public:

@@ -74,17 +74,6 @@ class Front {
   std::size_t done_ = 0;
 };
 
-// The current graph with the weights that it had before any pass of this stage, where they are still the same tensors.
-ModelPtr original_model(const PassContext& ctx) {
-  const Model& now = *ctx.quantized.model;
-  if (!ctx.model || ctx.model->weights == now.weights) return ctx.quantized.model;
-  auto weights = std::make_shared<WeightStore>(*now.weights);
-  for (const auto& [name, data] : ctx.model->weights->all())
-    if (const TensorData* current = now.weights->find(name); current && current->shape == data.shape && current->type == data.type)
-      weights->set(name, data);
-  return std::make_shared<const Model>(Model{now.graph, weights, now.source});
-}
-
 class Walk {
  public:
   Walk(PassContext& ctx, const json& options, JobContext& job, const Method& method)

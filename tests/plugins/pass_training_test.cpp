@@ -88,6 +88,21 @@ TEST(BiasCorrection, RemovesTheMeanShiftOfEveryLayer) {
   }
 }
 
+// What an earlier pass made of the weights is corrected, too: the reference is the network as it was trained.
+TEST(BiasCorrection, IsMeasuredAgainstTheWeightsBeforeAllPasses) {
+  for (const char* inputs : {"quantized", "float"}) {
+    const ModelPtr model = testing::small_cnn();
+    PassContext ctx = context(model, 4, 8, {1, 8, 8});
+    auto weights = std::make_shared<WeightStore>(*model->weights);
+    const TensorData* w = weights->find("conv.w");
+    weights->set("conv.w", exec::to_data(at::tensor(w->to_floats(), at::kFloat).reshape(w->shape) + 0.1));
+    ctx.quantized.model = std::make_shared<const Model>(Model{model->graph, weights, model->source});
+    JobContext job;
+    ASSERT_TRUE(apply("bias-correction", ctx, {{"inputs", inputs}}, job));
+    EXPECT_LT(mean_shift(ctx, model, "c", {1, 8, 8}).abs().max().item().toDouble(), 0.51 * bias_step(ctx, "conv") + 1e-5) << inputs;
+  }
+}
+
 ModelPtr without_biases() {
   ModelMaker m;
   m.input("x", {-1, 3, 4, 4}).weight("w1", noise({5, 3, 2, 2}, 1)).weight("w2", noise({45, 4}, 2) * 0.3);
