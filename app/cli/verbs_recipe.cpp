@@ -38,7 +38,7 @@ std::string keys_of(const Schema& schema) {
   return out.empty() ? "none" : out;
 }
 
-// "gptq:order=activations,block=64"
+// "gptq:act_order=true,block=64"
 Result<PassEntry> pass_from(const std::string& text) {
   const auto colon = text.find(':');
   PassEntry entry{text.substr(0, colon), true, json::object()};

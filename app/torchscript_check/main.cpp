@@ -26,7 +26,9 @@ int main(int argc, char** argv) {
   const auto bytes = static_cast<rlim_t>(std::filesystem::file_size(argv[1], ec));
   if (ec) return std::fprintf(stderr, "it cannot be read\n"), 1;
   // What a file that is made to harm may use up: a sound one takes its size, twice while it is read, and a second for 50 MB.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // sanitizers reserve far more than they use
   limit(RLIMIT_AS, (rlim_t{8} << 30) + 4 * bytes);
+#endif
   limit(RLIMIT_CPU, 60 + bytes / (rlim_t{10} << 20));
   limit(RLIMIT_CORE, 0);
   try {

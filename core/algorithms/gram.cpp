@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -52,12 +53,12 @@ Status mirror(std::int64_t n, std::vector<double>& a, const std::stop_token& sto
   }, n * n);
 }
 
-// Any value of a row that is not finite, or whose square is not, makes the diagonal so.
+// Any value of a row that is not finite, or whose square is not, makes the diagonal so. What follows computes in float32.
 Status check_finite(std::int64_t n, const std::vector<double>& a) {
   for (std::int64_t i = 0; i < n; ++i)
-    if (!std::isfinite(a[static_cast<std::size_t>(i * n + i)]))
+    if (!(a[static_cast<std::size_t>(i * n + i)] <= static_cast<double>(std::numeric_limits<float>::max())))
       return fail(ErrorCode::kInvalidArgument,
-                  "Input " + std::to_string(i) + " of the layer is NaN, infinite or beyond 1e19 on the calibration samples.",
+                  "Input " + std::to_string(i) + " of the layer is NaN, infinite or so large on the calibration samples that the sum of its squares is beyond 3.4e38.",
                   "Look at the calibration data and at the layers before.");
   return {};
 }

@@ -68,6 +68,7 @@ class GramAccumulator {
   Status merge(GramAccumulator&& other, const std::stop_token& stop = {});
   // kInvalidArgument: no columns, or a value that is not finite (or too large for its square), with its input's index.
   Result<Gram> finish(const std::stop_token& stop = {}) &&;
+  std::int64_t columns() const { return sums_.columns + filled_; }
 
  private:
   // Adds the products of a tile.

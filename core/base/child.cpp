@@ -5,9 +5,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
+#include <thread>
 
 #include "core/base/files.h"
 
@@ -44,7 +48,8 @@ std::string ChildEnd::why() const {
   return message.empty() ? "exit code " + std::to_string(code) : message;
 }
 
-ChildEnd run_program(const fs::path& program, const std::vector<std::string>& arguments, const fs::path& messages) {
+ChildEnd run_program(const fs::path& program, const std::vector<std::string>& arguments, const fs::path& messages,
+                     const std::stop_token& stop, double most_seconds) {
   const std::string name = program.filename().string();
   std::vector<char*> argv = {const_cast<char*>(name.c_str())};
   for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
@@ -60,8 +65,20 @@ ChildEnd run_program(const fs::path& program, const std::vector<std::string>& ar
   ChildEnd end;
   if (failed) return end;
   int status = -1;
-  while (::waitpid(child, &status, 0) < 0)
-    if (errno != EINTR) return end;
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::chrono::milliseconds pause{1};; pause = std::min(2 * pause, std::chrono::milliseconds(20))) {
+    const pid_t ended = ::waitpid(child, &status, WNOHANG);
+    if (ended == child) break;
+    if (ended < 0 && errno != EINTR) return end;
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+    const bool late = most_seconds > 0 && took.count() > most_seconds;
+    if (!end.stopped && !end.timed_out && (stop.stop_requested() || late)) {
+      end.stopped = stop.stop_requested();
+      end.timed_out = !end.stopped;
+      ::kill(child, SIGKILL);
+    }
+    std::this_thread::sleep_for(pause);
+  }
   end.started = true;
   if (WIFSIGNALED(status)) end.signal = WTERMSIG(status);
   else end.code = WEXITSTATUS(status);

@@ -73,6 +73,8 @@ Result<Recipe> recipe_from(const json& j) {
     else if (const std::string& position = recipe.passes[i].select.position; !is_position(position))
       return fail(ErrorCode::kInvalidArgument, "'passes[" + std::to_string(i) + "].select.position' is '" + position +
                   "'; expected one of first, last, not-first, not-last, inner.");
+    else if (const Selector& s = recipe.passes[i].select; !s.sites.empty() || s.operand >= 0)
+      return fail(ErrorCode::kInvalidArgument, "'passes[" + std::to_string(i) + "].select' chooses layers; it takes no sites and no operand.");
   if (recipe.calibration.samples < 0)
     return fail(ErrorCode::kInvalidArgument,
                 "'calibration.samples' is " + std::to_string(recipe.calibration.samples) + "; 0 takes all samples.");

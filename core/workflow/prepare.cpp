@@ -21,7 +21,7 @@ std::string graph_pass_key(const Recipe& recipe) {
   Hasher h;
   for (const auto& entry : recipe.passes) {
     const Pass* pass = Registry<Pass>::instance().find(entry.id);
-    if (entry.enabled && pass && pass->stage() == PassStage::kGraph) h.text(entry.id).text(entry.options.dump());
+    if (entry.enabled && pass && pass->stage() == PassStage::kGraph) h.text(entry.id).text(entry.options.dump()).text(to_json_text(entry.select));
   }
   return h.hex();
 }

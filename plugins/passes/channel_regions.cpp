@@ -14,9 +14,9 @@ namespace {
 const std::set<std::string> kScaleNormalizations = {"LayerNormalization", "RMSNormalization", "BatchNormalization",
                                                     "InstanceNormalization", "GroupNormalization"};
 // f(s x) = s f(x) for s > 0, each channel for itself.
-const std::set<std::string> kKeepsFactors = {"Relu", "LeakyRelu", "PRelu", "Identity", "Dropout", "Abs", "Neg", "MaxPool",
-                                             "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool",
-                                             "Resize", "Upsample"};
+const std::set<std::string> kKeepsFactors = {"Relu", "LeakyRelu", "PRelu", "Identity", "Dropout", "Abs", "Neg"};
+// The same where the channels are axis 1: they mix what lies on the axes behind it.
+const std::set<std::string> kPools = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool"};
 
 bool is_real(DataType t) {
   return t == DataType::kFloat || t == DataType::kDouble || t == DataType::kFloat16 || t == DataType::kBfloat16;
@@ -53,13 +53,14 @@ std::optional<ChannelWeight> ChannelWeight::of(const Model& model, const Node& n
     for (std::size_t i = 2; i < shape.size(); ++i) out.inner_ *= shape[i];
   }
   if (out.outputs_ <= 0 || out.outputs_ % out.group_ != 0 || out.inputs_ % out.group_ != 0) return std::nullopt;
+  if (element_count(shape) == 0) return std::nullopt;
   const std::vector<float> values = weight->to_floats();
   out.values_.assign(values.begin(), values.end());
   const TensorId bias = node.input(2);
   if (bias == kNoTensor) return out;
   const TensorData* data = initializer_data(model, bias);
   const std::vector<float> b = data ? data->to_floats() : std::vector<float>{};
-  if (static_cast<std::int64_t>(b.size()) != out.outputs_) return std::nullopt;
+  if (static_cast<std::int64_t>(b.size()) != out.outputs_ || !is_per_channel(data->shape, b.size(), 0)) return std::nullopt;
   out.bias_.assign(b.begin(), b.end());
   out.bias_id_ = bias;
   return out;
@@ -173,11 +174,13 @@ class Finder {
 
   // Whether the node's tensors are dealt with; else none of them can be scaled.
   bool pass(const Node& node) {
-    if (!node.domain.empty() || node.outputs.empty()) return false;
+    if (!node.domain.empty() || node.outputs.empty() || node.inputs.empty() || !node.opaque_reason.empty()) return false;
     if (node.op == "Conv" || node.op == "ConvTranspose" || is_matrix(node) || kScaleNormalizations.count(node.op)) return layer(node);
     for (std::size_t i = 1; i < node.outputs.size(); ++i)
       if (node.outputs[i] != kNoTensor) return false;
-    if (kKeepsFactors.count(node.op) || is_rectifier(node) || is_zero_pad(node)) return same(node.input(0), node.outputs[0], 0);
+    if (kKeepsFactors.count(node.op) || is_rectifier(node)) return through(node);
+    if (kPools.count(node.op)) return has_axis_one(node) && through(node);
+    if (node.op == "Pad" || node.op == "Resize" || node.op == "Upsample") return leaves_channels(node) && through(node);
     if (node.op == "Add" || node.op == "Sub" || node.op == "Sum") return sum(node);
     if (node.op == "Mul" || node.op == "Div") return product(node);
     if (node.op == "Concat") return concat(node);
@@ -217,14 +220,52 @@ class Finder {
     const TensorData* least = initializer_data(model_, node.input(1));
     return least && least->to_floats() == std::vector<float>{0};
   }
-  bool is_zero_pad(const Node& node) const {
-    if (node.op != "Pad") return false;
-    if (node.text("mode", "constant") != "constant") return true;
-    const TensorData* value = initializer_data(model_, node.input(2));
-    return node.input(2) == kNoTensor ? node.real("value", 0) == 0 : value && value->to_floats() == std::vector<float>{0};
+  bool has_axis_one(const Node& node) const {
+    const Track* t = track_of(node.input(0));
+    return !t || t->axis == 1;
+  }
+  // Constant numbers of an input, or of the attribute that older versions of the operator have; nothing: computed.
+  std::optional<std::vector<double>> numbers(const Node& node, std::size_t input, const char* attribute) const {
+    if (node.input(input) == kNoTensor) {
+      const auto given = node.integers(attribute);
+      return std::vector<double>(given.begin(), given.end());
+    }
+    const TensorData* data = initializer_data(model_, node.input(input));
+    if (!data) return std::nullopt;
+    const auto values = data->to_floats();
+    return std::vector<double>(values.begin(), values.end());
+  }
+  // Whether a Pad, Resize or Upsample moves nothing along the channels and adds nothing but zeros to them.
+  bool leaves_channels(const Node& node) const {
+    const Track* t = track_of(node.input(0));
+    if (!t) return true;
+    const auto axis = static_cast<std::size_t>(t->axis);
+    if (node.op == "Pad") {
+      const auto pads = numbers(node, 1, "pads");
+      if (node.input(3) != kNoTensor || !pads || pads->size() <= axis || pads->size() % 2 != 0) return false;
+      if ((*pads)[axis] != 0 || (*pads)[pads->size() / 2 + axis] != 0) return false;
+      if (node.text("mode", "constant") != "constant") return true;
+      const TensorData* value = initializer_data(model_, node.input(2));
+      return node.input(2) == kNoTensor ? node.real("value", 0) == 0 : value && value->to_floats() == std::vector<float>{0};
+    }
+    if (node.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" || !node.integers("axes").empty()) return false;
+    const std::size_t at = node.op == "Upsample" ? 1 : 2;
+    if (node.op == "Resize" && node.input(3) != kNoTensor) {
+      const auto sizes = numbers(node, 3, "");
+      return sizes && sizes->size() > axis && (*sizes)[axis] == static_cast<double>(t->size);
+    }
+    const auto scales = numbers(node, node.op == "Resize" && node.inputs.size() == 2 ? 1 : at, "");
+    return scales && scales->size() > axis && (*scales)[axis] == 1;
+  }
+  // What else such an operator reads (a computed slope) keeps its own values.
+  bool through(const Node& node) {
+    for (std::size_t i = 1; i < node.inputs.size(); ++i) block(node.inputs[i], keeps_none(node));
+    const Track* t = track_of(node.input(0));
+    if (t && dim(node.outputs[0], t->axis) >= 0 && dim(node.outputs[0], t->axis) != t->size) return false;
+    return same(node.input(0), node.outputs[0], 0);
   }
 
-  // The output's channels are those of the input, `offset` later.
+  // The output's channels are those of the input, on an axis `axis_shift` further back.
   bool same(TensorId in, TensorId out, int axis_shift) {
     const Track* t = track_of(in);
     if (!t) return true;  // nothing is scaled on the way here

@@ -61,6 +61,9 @@ ModelPtr original_model(const PassContext& ctx) {
   for (const auto& [name, data] : ctx.model->weights->all())
     if (const TensorData* current = now.weights->find(name); current && current->shape == data.shape && current->type == data.type)
       weights->set(name, data);
+  // What passes have added were zeros: biases of layers that had none.
+  for (const auto& [name, data] : now.weights->all())
+    if (!ctx.model->weights->find(name)) weights->set(name, make_data(data.type, data.shape, std::vector<double>(static_cast<std::size_t>(element_count(data.shape)), 0.0)));
   return std::make_shared<const Model>(Model{now.graph, weights, now.source});
 }
 

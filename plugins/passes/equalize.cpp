@@ -173,7 +173,7 @@ class Equalize final : public Pass {
   Schema schema() const override {
     return {{integer_field("iterations", "Iterations", "Rounds over all regions; fewer when nothing changes any more.", 20, 1, 1000),
              real_field("threshold", "Threshold", "Ends when no factor is farther from 1 than this.", 0.05, 0, 1),
-             real_field("alpha", "Alpha", "How much of the difference the layer that makes the channels takes: 0.5 meets in the middle.", 0.5, 0, 1),
+             real_field("alpha", "Alpha", "The layers that make a channel are multiplied by (range behind)^(1 - alpha) / (range before)^alpha: 0.5 meets in the middle, at 1 all ranges before become 1.", 0.5, 0, 1),
              choice_field("range", "Range", "What of a channel is compared.", "absmax",
                           {{"absmax", "Largest magnitude", "For symmetric formats."}, {"width", "Highest minus lowest", "For formats with a zero point."}}),
              bool_field("merge_bias", "Biases count", "The bias belongs to its channel's range, so that none grows too large for its format.", true),

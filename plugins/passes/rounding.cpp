@@ -131,6 +131,7 @@ class Walk {
     return q == ctx_.quantized.quantizers.end() ? x : exec::fake_quantize(x, q->second);
   }
 
+  // None: no column came.
   Result<std::vector<Gram>> grams_of(const Target& target) {
     const std::size_t end = ctx_.quantized.model->graph->position(target.layer.node);
     if (quantized_) QUANVAS_CHECK(quantized_->advance(end, overrides_, job_));
@@ -142,12 +143,17 @@ class Walk {
       const at::Tensor x = quantized_ ? seen(target, quantized_->tensor(c, target.input)) : float_->tensor(c, target.input);
       QUANVAS_CHECK(sums.add(x, both_ ? float_->tensor(c, target.input) : at::Tensor(), job_.stop_token()));
     }
+    if (sums.is_empty()) return std::vector<Gram>();
     return sums.finish(job_.stop_token());
   }
 
   // Layers that multiply the same columns.
   Status round(const std::vector<const Target*>& targets) {
     QUANVAS_TRY(const std::vector<Gram> grams, grams_of(*targets[0]));
+    if (grams.empty()) {
+      for (const Target* target : targets) ctx_.layers.push_back({target->name, std::nan(""), std::nan(""), "left as it is: it reads nothing on these samples"});
+      return {};
+    }
     std::vector<std::any> shared(grams.size());
     for (const Target* target : targets)
       if (auto done = round(*target, grams, shared); !done) {
@@ -223,8 +229,10 @@ class Walk {
     if (method_.on_grid) return {};
     for (const Target& target : targets_) {
       QUANVAS_CHECK(exec::rebuild_weight(*ctx_.quantized.model, target.layer, ctx_.quantized.quantizers));
-      QUANVAS_CHECK(exec::rebuild_bias(*ctx_.quantized.model, target.layer, ctx_.quantized.quantizers));
     }
+    // Of all layers: those that share a scale with one of these have a new one, too.
+    for (const Layer& layer : find_layers(*ctx_.quantized.model->graph))
+      if (layer.bias != kNoTensor) QUANVAS_CHECK(exec::rebuild_bias(*ctx_.quantized.model, layer, ctx_.quantized.quantizers));
     return {};
   }
 
@@ -307,12 +315,29 @@ std::vector<Issue> problems(const Graph& graph, bool calibration_data, const Tar
 
 }  // namespace
 
-std::vector<Issue> check(const PassQuestion& question, const std::string& title) {
+// Why weights of this format cannot be rounded one by one; empty: they can.
+std::string format_problem(const QuantSpec& spec) {
+  switch (spec.rounding) {
+    case Rounding::kCeil: case Rounding::kFloor: case Rounding::kTowardZero: case Rounding::kStochastic: case Rounding::kLearned:
+      return "its weights are rounded " + std::string(enum_text(spec.rounding)) + ", which moves values that were rounded already";
+    default: break;
+  }
+  if (spec.decoupled != Decoupling::kNone) return "its weights have one scale for rounding and another one for clipping";
+  if (spec.zero_point == ZeroPointType::kFloat) return "its zero point is no whole number";
+  if (spec.accumulator_bits) return "its format bounds the accumulator, and new codes would not keep the bound";
+  return {};
+}
+
+std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid) {
   const Targets found = find_targets(question.model, question.nodes, [&](const Site& site) {
     const SitePlan* plan = question.plan.find(site);
     return plan && plan->spec;
   });
-  return problems(*question.model.graph, question.calibration_data, found, title);
+  std::vector<Issue> out = problems(*question.model.graph, question.calibration_data, found, title);
+  for (const Target& target : found.targets)
+    if (const std::string why = on_grid ? format_problem(*question.plan.find(target.weight_site())->spec) : ""; !why.empty())
+      out.push_back({Severity::kError, target.name, why + ".", "Choose another format for it, or leave the layer out of the pass."});
+  return out;
 }
 
 Result<std::string> run(PassContext& ctx, const json& options, JobContext& job, const Method& method) {

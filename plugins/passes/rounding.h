@@ -34,8 +34,9 @@ struct Method {
 
 // Options of all these passes: inputs, samples.
 std::vector<Field> common_fields(bool with_inputs);
-// Their preconditions: calibration data, one graph input, a layer to round. Layers that are left as they are get a note.
-std::vector<Issue> check(const PassQuestion& question, const std::string& title);
+// Their preconditions: calibration data, one graph input, a layer to round, and for passes whose result lies on the grid
+// formats that keep their own values and bound no sums. Layers that are left as they are get a note.
+std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid = true);
 // The rest of a pass: layers in topological order; each sees the samples as the network before it, with its new weights,
 // gives them ("inputs": quantized) or as the float network does. Boundary activations are kept, so every node runs once
 // per network. Layers that read the same tensor in the same way share one Gram.

@@ -25,6 +25,7 @@ std::string read_layer(const Model& model, Target& target) {
   target.name = node.name;
   target.input = node.input(0);
   target.convolution = node.op == "Conv";
+  if (node.op == "ConvTranspose") return "transposed convolutions cannot be rounded this way";
   if (!target.convolution && node.op != "Gemm" && node.op != "MatMul")
     return node.op + " is no convolution and no product with one weight";
   const TensorData* weight = initializer_data(model, target.layer.weight);
@@ -100,6 +101,9 @@ ColumnSums::ColumnSums(const Graph& graph, const Target& target, bool cross) : g
 }
 
 Status ColumnSums::add(const at::Tensor& x, const at::Tensor& reference, const std::stop_token& stop) {
+  if (cross_ && reference.sizes() != x.sizes())
+    return fail(ErrorCode::kUnsupported, "Layer '" + target_.name + "' reads another number of values in the float network than in the quantized one.",
+                "Choose float inputs, or GPTQ, or leave the layer out.");
   const auto plain = [](const at::Tensor& t) { return t.defined() ? t.to(at::kCPU, at::kFloat).contiguous() : t; };
   return target_.convolution ? add_pictures(plain(x), plain(reference), stop) : add_rows(plain(x), plain(reference), stop);
 }
@@ -113,6 +117,8 @@ Status ColumnSums::add_rows(const at::Tensor& x, const at::Tensor& reference, co
 }
 
 Status ColumnSums::add_pictures(const at::Tensor& x, const at::Tensor& reference, const std::stop_token& stop) {
+  if (x.dim() != static_cast<std::int64_t>(target_.shape.size()) || x.size(1) != target_.shape[1] * target_.groups)
+    return fail(ErrorCode::kUnsupported, "Layer '" + target_.name + "' reads other channels than its weight has.");
   const Node& node = *graph_.find(target_.layer.node);
   const std::vector<at::Tensor> in = {x};
   const exec::Ints kernel(target_.shape.begin() + 2, target_.shape.end());
@@ -163,6 +169,10 @@ Status ColumnSums::add_pictures(const at::Tensor& x, const at::Tensor& reference
   }));
   for (const Status& status : done) QUANVAS_CHECK(status);
   return {};
+}
+
+bool ColumnSums::is_empty() const {
+  return std::all_of(sums_.begin(), sums_.end(), [](const GramAccumulator& sum) { return sum.columns() == 0; });
 }
 
 Result<std::vector<Gram>> ColumnSums::finish(const std::stop_token& stop) {

@@ -49,6 +49,7 @@ class ColumnSums {
   ColumnSums(const Graph& graph, const Target& target, bool cross);
   // x: the layer's input as its weight sees it; reference: that of the float network, undefined unless `cross`.
   Status add(const at::Tensor& x, const at::Tensor& reference, const std::stop_token& stop);
+  bool is_empty() const;  // no column came
   Result<std::vector<algorithms::Gram>> finish(const std::stop_token& stop);
 
  private:

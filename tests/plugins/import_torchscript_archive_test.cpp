@@ -241,7 +241,10 @@ TEST_F(ArchiveTest, WhatCrashesLibTorchIsASentence) {
     const auto imported = import_file(file(zip({{"net/data.pkl", pickle}, {"net/code/__torch__.py", code}, {"net/constants.pkl", "\x80\x02)."}, {"net/version", "3\n"}})), trust, job);
     ASSERT_FALSE(imported);
     EXPECT_EQ(imported.error().code, ErrorCode::kCorrupt);
-    EXPECT_NE(imported.error().message.find("net.pt' is not a whole TorchScript file: LibTorch crashes when it reads it (signal"), std::string::npos) << imported.error().text();
+    EXPECT_NE(imported.error().message.find("net.pt' is not a whole TorchScript file: "), std::string::npos) << imported.error().text();
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they turn the signal into an exit code
+    EXPECT_NE(imported.error().message.find("LibTorch crashes when it reads it (signal"), std::string::npos) << imported.error().text();
+#endif
   }
 }
 

@@ -151,6 +151,43 @@ std::vector<Net> nets() {
          m.node("add", "Add", {"a", "x"}, {"s"}).shape("s", {2, 8, 6, 6});
          conv(m, "b", "s", {4, 8, 3, 3}).output("b");
        }, 0, "'a': 'add' (Add)"},
+      {"pool_along_features", {1, 5, 6}, [](ModelMaker& m) {
+         matmul(m, "a", "x", 6, 8).shape("a", {1, 5, 8});
+         m.node("pool", "AveragePool", {"a"}, {"p"}, {{"kernel_shape", L{3}}, {"pads", L{1, 1}}, {"strides", L{1}}}).shape("p", {1, 5, 8});
+         matmul(m, "b", "p", 8, 4).output("b");
+       }, 0, "'a': 'pool' (AveragePool)"},
+      {"global_pool_of_rows", {1, 8, 6}, [](ModelMaker& m) {
+         matmul(m, "a", "x", 6, 8).shape("a", {1, 8, 8}).node("pool", "GlobalAveragePool", {"a"}, {"p"}).shape("p", {1, 8, 1});
+         m.node("flat", "Flatten", {"p"}, {"f"}).shape("f", {1, 8});
+         linear(m, "b", "f", 8, 4).output("b");
+       }, 0, "'a': 'pool' (GlobalAveragePool)"},
+      {"padded_channels", {2, 3, 6, 6}, [](ModelMaker& m) {
+         m.weight("p", at::tensor({0, 1, 0, 0, 0, -1, 0, 0}, at::kLong));
+         conv(m, "a", "x", {8, 3, 3, 3}).node("pad", "Pad", {"a", "p"}, {"r"});
+         conv(m, "b", "r", {4, 8, 3, 3}).output("b");
+       }, 0, "'a': 'pad' (Pad)"},
+      {"computed_slope", {2, 3, 6, 6}, [](ModelMaker& m) {
+         conv(m, "a", "x", {8, 3, 3, 3});
+         conv(m, "slope", "x", {8, 3, 3, 3}, 1, false).node("r", "PRelu", {"a", "slope"}, {"r"});
+         conv(m, "b", "r", {4, 8, 3, 3});
+         conv(m, "d", "slope", {4, 8, 3, 3}, 1, false).output("b").output("d");
+       }, 1, "'slope': 'r' (PRelu)"},
+      {"bias_of_rows", {8, 6}, [](ModelMaker& m) {
+         m.weight("a.w", uneven({6, 8}, 5, 1)).weight("c", noise({8, 1}, 6));
+         m.node("a", "Gemm", {"x", "a.w", "c"}, {"a"}).node("r", "Relu", {"a"}, {"r"});
+         linear(m, "b", "r", 8, 4).output("b");
+       }, 0, ""},
+      {"no_inputs", {2, 3, 6, 6}, [](ModelMaker& m) {
+         conv(m, "a", "x", {8, 3, 3, 3}).node("r", "Relu", {"a"}, {"r"});
+         conv(m, "b", "r", {4, 8, 3, 3}).output("b");
+         m.weight("e.w", at::empty({0, 8})).weight("e.b", noise({8}, 3)).weight("e.x", at::empty({2, 0}));
+         m.node("e", "Gemm", {"e.x", "e.w", "e.b"}, {"e"}).output("e");
+       }, 1},
+      {"resized", {2, 3, 6, 6}, [](ModelMaker& m) {
+         m.weight("s", at::tensor({1.0f, 1.0f, 2.0f, 2.0f}));
+         conv(m, "a", "x", {8, 3, 3, 3}).node("up", "Resize", {"a", "", "s"}, {"r"}, {{"mode", std::string("nearest")}});
+         conv(m, "b", "r", {4, 8, 3, 3}).output("b");
+       }},
       {"wrong_axis", {2, 4, 6}, [](ModelMaker& m) {
          matmul(m, "a", "x", 6, 4).shape("a", {2, 4, 4}).node("t", "Transpose", {"a"}, {"t"}, {{"perm", L{0, 2, 1}}}).shape("t", {2, 4, 4});
          matmul(m, "b", "t", 4, 3).output("b");

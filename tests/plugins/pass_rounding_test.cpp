@@ -227,6 +227,74 @@ TEST(RoundingPasses, LayersCanBeChosenAndAreReported) {
   EXPECT_NE(without.error().text().find("No layer has a quantized weight"), std::string::npos);
 }
 
+// Formats whose values move when they are rounded again, and those that bound sums of codes, are refused before the run.
+TEST(RoundingPasses, RefuseFormatsThatDoNotKeepTheirValues) {
+  const std::pair<std::function<void(QuantSpec&)>, const char*> rows[] = {
+      {[](QuantSpec& s) { s.rounding = Rounding::kFloor; }, "rounded floor"},
+      {[](QuantSpec& s) { s.rounding = Rounding::kLearned; }, "rounded learned"},
+      {[](QuantSpec& s) { s.zero_point = ZeroPointType::kFloat; }, "zero point"},
+      {[](QuantSpec& s) { s.decoupled = Decoupling::kL2; }, "one scale for rounding"},
+      {[](QuantSpec& s) { s.accumulator_bits = 16; }, "bounds the accumulator"}};
+  for (const auto& [change, sentence] : rows) {
+    PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+    const Site site{ctx.model->graph->find("fc")->id, SiteKind::kWeight, 0};
+    QuantSpec spec;
+    change(spec);
+    ctx.quantized.plan.sites = {{site, spec, 0, "test"}};
+    const std::set<NodeId> all;
+    for (const char* id : {"gptq", "gpfq", "qronos", "polish", "magr"}) {
+      const auto issues = (*Registry<Pass>::instance().get(id, "pass"))->check({*ctx.model, ctx.quantized.plan, all, true, false}, {});
+      const auto error = std::find_if(issues.begin(), issues.end(), [](const Issue& i) { return i.severity == Severity::kError; });
+      EXPECT_EQ(error != issues.end(), std::string(id) != "magr") << id << sentence;
+      if (error == issues.end()) continue;
+      EXPECT_EQ(error->where, "fc");
+      EXPECT_NE(error->message.find(sentence), std::string::npos) << error->message;
+    }
+  }
+}
+
+// Columns of another shape than the layer says, or than the other network gives.
+TEST(RoundingPasses, OddInputsAreRefusedNotReadBeyondTheirEnd) {
+  PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+  const auto targets = rounding::find_targets(ctx).targets;
+  ASSERT_EQ(targets.size(), 2u);
+  const at::Tensor picture = noise({2, 1, 8, 8}, 1), rows = noise({2, 96}, 2);
+  struct Row {
+    std::size_t target;
+    bool cross;
+    at::Tensor x, reference;
+    const char* sentence;
+  };
+  const Row bad[] = {{0, false, noise({2, 3, 8, 8}, 3), {}, "other channels"}, {0, false, noise({2, 64}, 3), {}, "other channels"},
+                     {0, true, picture, noise({1, 1, 8, 8}, 3), "another number of values"}, {1, false, noise({2, 95}, 3), {}, "another length"},
+                     {1, true, rows, noise({1, 96}, 3), "another number of values"}};
+  for (const Row& row : bad) {
+    rounding::ColumnSums sums(*ctx.model->graph, targets[row.target], row.cross);
+    EXPECT_TRUE(sums.is_empty());
+    const Status done = sums.add(row.x, row.reference, {});
+    ASSERT_FALSE(done) << row.sentence;
+    EXPECT_NE(done.error().message.find(row.sentence), std::string::npos) << done.error().message;
+    EXPECT_NE(done.error().message.find(targets[row.target].name), std::string::npos);
+  }
+}
+
+// Both networks' columns: H of the quantized one's, the mismatch of the difference.
+TEST(RoundingPasses, CrossMomentsAreThoseOfTheTwoNetworks) {
+  PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+  const auto targets = rounding::find_targets(ctx).targets;
+  const at::Tensor x = noise({7, 96}, 2), reference = noise({7, 96}, 3);
+  rounding::ColumnSums sums(*ctx.model->graph, targets[1], true);
+  ASSERT_TRUE(sums.add(x, reference, {}));
+  const auto grams = *sums.finish({});
+  const at::Tensor h = at::mm(x.to(at::kDouble).t(), x.to(at::kDouble));
+  const at::Tensor cross = at::mm(reference.to(at::kDouble).t(), x.to(at::kDouble));  // X X~'
+  const at::Tensor own = at::tensor(grams[0].h, at::kDouble).reshape({96, 96});
+  const at::Tensor mismatch = at::tensor(grams[0].mismatch, at::kDouble).reshape({96, 96});
+  EXPECT_LT((own - h).abs().max().item().toDouble(), 1e-5);
+  const double straight = (mismatch + own - cross).abs().max().item().toDouble(), turned = (mismatch + own - cross.t()).abs().max().item().toDouble();
+  EXPECT_LT(std::min(straight, turned), 1e-5);
+}
+
 TEST(RoundingPasses, SayWhatIsMissing) {
   for (const char* id : {"gptq", "gpfq", "qronos", "polish", "magr"}) {
     SCOPED_TRACE(id);
@@ -275,7 +343,6 @@ TEST(RoundingPasses, DoNotDependOnTheNumberOfThreads) {
   }
 }
 
-// Against the float network, layer by layer: the weights of a layer make up for what those before it lost.
 TEST(RoundingPasses, PolishContinuesFromAnEarlierPass) {
   PassContext ctx = context(testing::small_cnn(), 3, 8, {1, 8, 8});
   ASSERT_TRUE(apply("gptq", ctx));

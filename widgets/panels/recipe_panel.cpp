@@ -385,11 +385,11 @@ void RecipePanel::show_pass_form() {
   const auto* entry = i < 0 || i >= static_cast<int>(recipe_.passes.size()) ? nullptr : find_entry(entries_, recipe_.passes[static_cast<std::size_t>(i)].id);
   pass_form_->setVisible(entry && !entry->schema.fields.empty());
   pass_doc_->setVisible(entry != nullptr);
+  show_pass_layers();
   if (!entry) return;
   pass_doc_->setText(qs(entry->doc));
   if (to_json_value(pass_form_->schema()) != to_json_value(entry->schema)) pass_form_->set_schema(entry->schema);
   pass_form_->set_values(recipe_.passes[static_cast<std::size_t>(i)].options);
-  show_pass_layers();
 }
 
 void RecipePanel::show_pass_layers() {

@@ -50,17 +50,22 @@ Failure cannot_load(const std::string& path, const Archive& archive, std::string
 }
 
 // LibTorch ends this process on some damaged files: another one reads the file first.
-Status check_apart(const std::string& path, const Archive& archive) {
+Status check_apart(const std::string& path, const Archive& archive, const JobContext& job) {
   constexpr const char* kVariable = "QUANVAS_TORCHSCRIPT_CHECK";
   QUANVAS_TRY(const std::filesystem::path program, find_program("quanvas-torchscript-check", kVariable, "it looks whether LibTorch can read TorchScript files"));
   const ExchangeFolder exchange;
   if (!exchange.is_there())
     return fail(ErrorCode::kIo, std::string("Cannot make a folder in '") + runtime_dir().string() + "': " + std::strerror(errno) + ".");
-  const ChildEnd end = run_program(program, {path}, exchange.file("messages"));
+  std::error_code ec;
+  const double megabytes = static_cast<double>(std::filesystem::file_size(path, ec)) / 1e6;
+  const ChildEnd end = run_program(program, {path}, exchange.file("messages"), job.stop_token(), 120 + megabytes / 10);
+  QUANVAS_CHECK(job.check());
   if (!end.started)
     return fail(ErrorCode::kNotFound, "The program '" + program.string() + "' does not start; it looks whether LibTorch can read TorchScript files.",
                 "Install Quanvas again.");
-  if (end.signal == SIGXCPU || end.signal == SIGKILL) return cannot_load(path, archive, "LibTorch does not come to an end with it");
+  if (end.signal == SIGXCPU || end.timed_out) return cannot_load(path, archive, "LibTorch does not come to an end with it");
+  if (end.signal == SIGKILL)
+    return fail(ErrorCode::kOutOfMemory, "The system stopped LibTorch while it read '" + path + "', probably for lack of memory.", "Close other programs and try again.");
   if (end.signal != 0) return cannot_load(path, archive, "LibTorch crashes when it reads it (signal " + std::to_string(end.signal) + ")");
   if (!end.fine()) return cannot_load(path, archive, end.why());
   return {};
@@ -413,7 +418,7 @@ class TorchScriptImporter final : public Importer {
     QUANVAS_TRY(const Archive archive, read_archive(path));
     if (options.trusted != kTrustAny && options.trusted.find(archive.hash) == std::string::npos) return needs_trust(path, archive);
     if (options.trusted == kTrustAny) {  // trusted by its hash: the very file has been read before
-      QUANVAS_CHECK(check_apart(path, archive));
+      QUANVAS_CHECK(check_apart(path, archive, job));
     }
     QUANVAS_TRY(const torch::jit::Module module, load_module(path, archive));
     job.progress("read the model", 0.3, "operators");

@@ -51,6 +51,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadRow{"bad_word", kRule + "      statistic: median\n", "Use one of: absmax, minmax, percentile, mse, mean, mean-sigma, max-mean, l1, l2, he, kl, hqo, max-rms, signed-max."},
         BadRow{"bad_site", "rules:\n  - select:\n      sites:\n        - weight\n        - gradient\n",
                "r.yaml:5: 'rules[0].select.sites[1]' is 'gradient'"},
+        BadRow{"bad_pass_position", "passes:\n  - id: gptq\n    select: {position: middle}\n", "'passes[0].select.position' is 'middle'"},
+        BadRow{"sites_of_a_pass", "passes:\n  - id: gptq\n    select: {sites: [weight]}\n", "'passes[0].select' chooses layers; it takes no sites"},
         BadRow{"bad_position", "rules:\n  - select: {position: middle}\n", "r.yaml:2: 'rules[0].select.position' is 'middle'"},
         BadRow{"no_preset", "rules:\n  - preset: int9\n", "r.yaml:2: 'rules[0].preset' is 'int9'"},
         BadRow{"float_and_set", "rules:\n  - float: true\n    set: {bits: 4}\n", "r.yaml:2: 'rules[0].float' is true"},
