@@ -26,7 +26,7 @@ std::int64_t chunk_size(const Graph& graph) {
 }
 
 struct Sums {
-  std::vector<double> absmax, sum;
+  std::vector<double> absmax, magnitudes, sum, squares;
   double count = 0;  // values of each channel
 };
 
@@ -36,23 +36,28 @@ Result<Sums> sums_of(const at::Tensor& value, int axis, const std::string& name)
   const std::int64_t at = axis < 0 ? x.dim() - 1 : axis, channels = x.size(at);
   std::int64_t outer = 1, inner = 1;
   for (std::int64_t d = 0; d < x.dim(); ++d) (d < at ? outer : inner) *= d == at ? 1 : x.size(d);
-  Sums out{std::vector<double>(static_cast<std::size_t>(channels)), std::vector<double>(static_cast<std::size_t>(channels)),
-           static_cast<double>(outer * inner)};
+  const std::vector<double> none(static_cast<std::size_t>(channels));
+  Sums out{none, none, none, none, static_cast<double>(outer * inner)};
   const float* p = x.data_ptr<float>();
   std::vector<float> absmax(static_cast<std::size_t>(channels));
   for (std::int64_t o = 0; o < outer; ++o)
     for (std::int64_t c = 0; c < channels; ++c) {
       float most = absmax[static_cast<std::size_t>(c)];
-      double sum = 0;
+      double magnitudes = 0, sum = 0, squares = 0;
       for (std::int64_t i = 0; i < inner; ++i, ++p) {
         const float magnitude = std::fabs(*p);
         if (!(magnitude <= 3.4028235e38f))
           return fail(ErrorCode::kInvalidArgument, "'" + name + "' is not finite on the calibration samples.", "Look at the samples and at the layers before it.");
         most = std::max(most, magnitude);
-        sum += magnitude;
+        magnitudes += magnitude;
+        sum += *p;
+        squares += static_cast<double>(*p) * *p;
       }
-      absmax[static_cast<std::size_t>(c)] = most;
-      out.sum[static_cast<std::size_t>(c)] += sum;
+      const auto at_channel = static_cast<std::size_t>(c);
+      absmax[at_channel] = most;
+      out.magnitudes[at_channel] += magnitudes;
+      out.sum[at_channel] += sum;
+      out.squares[at_channel] += squares;
     }
   out.absmax.assign(absmax.begin(), absmax.end());
   return out;
@@ -102,6 +107,10 @@ Result<std::map<TensorId, ChannelMoments>> measure_inputs(const PassContext& ctx
       const Node& node = regions.layers[sink].node();
       axes[node.input(0)] = is_convolution(node) ? 1 : -1;
     }
+  return measure_channels(ctx, axes, job);
+}
+
+Result<std::map<TensorId, ChannelMoments>> measure_channels(const PassContext& ctx, const std::map<TensorId, int>& axes, JobContext& job) {
   const Graph& graph = *ctx.model->graph;
   QUANVAS_TRY(const auto runner, exec::Runner::create(ctx.model, nullptr, ctx.device));
   using Found = std::map<TensorId, Sums>;
@@ -132,7 +141,9 @@ Result<std::map<TensorId, ChannelMoments>> measure_inputs(const PassContext& ctx
           it->second.count += sums.count;
           for (std::size_t c = 0; c < sums.sum.size(); ++c) {
             it->second.absmax[c] = std::max(it->second.absmax[c], sums.absmax[c]);
+            it->second.magnitudes[c] += sums.magnitudes[c];
             it->second.sum[c] += sums.sum[c];
+            it->second.squares[c] += sums.squares[c];
           }
         }
         return {};
@@ -142,7 +153,12 @@ Result<std::map<TensorId, ChannelMoments>> measure_inputs(const PassContext& ctx
   for (auto& [id, sums] : total) {
     ChannelMoments& m = out[id];
     m.absmax = std::move(sums.absmax);
-    for (const double s : sums.sum) m.mean.push_back(s / std::max(1.0, sums.count));
+    const double n = std::max(1.0, sums.count);
+    for (std::size_t c = 0; c < sums.sum.size(); ++c) {
+      m.mean.push_back(sums.magnitudes[c] / n);
+      m.average.push_back(sums.sum[c] / n);
+      m.deviation.push_back(std::sqrt(std::max(0.0, sums.squares[c] / n - m.average[c] * m.average[c])));
+    }
   }
   return out;
 }

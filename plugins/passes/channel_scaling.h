@@ -18,7 +18,8 @@ namespace quanvas::scaling {
 
 // Channels of an activation over the calibration samples.
 struct ChannelMoments {
-  std::vector<double> absmax, mean;  // largest and mean magnitude
+  std::vector<double> absmax, mean;          // largest and mean magnitude
+  std::vector<double> average, deviation;    // mean and standard deviation of the values themselves
 };
 
 // Channel classes that get a factor each; all of them have sinks.
@@ -37,7 +38,9 @@ struct Regions {
 // fused: regions whose sources can be divided. layerwise: the inputs of all other layers with a weight.
 Regions find_regions(const Model& model, bool fused, bool layerwise);
 
-// Of the inputs of all sinks, by tensor. Runs the network over the calibration samples.
+// Of tensors with their channels' axes (below 0: the last). Runs the network over the calibration samples.
+Result<std::map<TensorId, ChannelMoments>> measure_channels(const PassContext& ctx, const std::map<TensorId, int>& axes, JobContext& job);
+// Of the inputs of all sinks.
 Result<std::map<TensorId, ChannelMoments>> measure_inputs(const PassContext& ctx, const Regions& regions, JobContext& job);
 // One value per class of a region: the largest over its sinks.
 std::vector<double> of_classes(const Regions& regions, const Region& region, const std::map<TensorId, ChannelMoments>& inputs,
