@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include <QCoreApplication>
 #include <QPixmap>
 
 namespace quanvas {
@@ -54,6 +55,9 @@ void Screenshot::look() {
 
 void Screenshot::write() {
   if (std::exchange(over_, true)) return;
+  // Sizes that have changed are handed up one parent at a time: what was shown last may not have its place yet.
+  constexpr int kParents = 16;
+  for (int i = 0; i < kParents; ++i) QCoreApplication::sendPostedEvents(nullptr, QEvent::LayoutRequest);
   const QPixmap picture = window_->grab();
   if (picture.save(QString::fromStdString(options_.screenshot), "PNG")) return done_(0);
   std::fprintf(stderr, "quanvas: %s\n", qPrintable(tr("%1 could not be written.").arg(QString::fromStdString(options_.screenshot))));
