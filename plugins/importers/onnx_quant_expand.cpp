@@ -163,8 +163,9 @@ class Expander {
     const TensorData *w = draft_.constant(codes), *s = draft_.constant(scale), *z = zero.empty() ? nullptr : draft_.constant(zero);
     if (!w || !s || s->type != DataType::kFloat || (!zero.empty() && !z) || (convolution ? w->shape.size() < 3 : w->shape.size() != 2)) return {};
     const std::int64_t channels = convolution ? w->shape[0] : w->shape[1], count = std::max(s->count(), z ? z->count() : 1);
+    if (z && z->type != DataType::kInt8 && z->type != DataType::kUint8) return {};
     for (const TensorData* data : {s, z})
-      if (data && data->count() != 1 && data->count() != channels) return {};
+      if (data && (!data->data || data->count() <= 0 || (data->count() != 1 && data->count() != channels))) return {};
     const std::string scales = as_list(scale, count), zeros = z ? as_list(zero, count) : std::string();
     return real(codes, scales, zeros, convolution ? 0 : 1);
   }
