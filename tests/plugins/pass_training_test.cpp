@@ -213,6 +213,41 @@ TEST(BiasCorrection, CanBeStopped) {
   EXPECT_EQ(r.error().code, ErrorCode::kCancelled);
 }
 
+TEST(BnStatistics, AreThoseOfTheQuantizedNetwork) {
+  const ModelPtr model = testing::small_cnn(4, /*with_bn=*/true);
+  const Shape sample = {1, 8, 8};
+  PassContext ctx = context(model, 2, 4, sample);
+  JobContext job;
+  const auto text = apply("bn-statistics", ctx, json::object(), job);
+  ASSERT_TRUE(text) << text.error().text();
+  ASSERT_EQ(ctx.layers.size(), 1u);
+  EXPECT_GT(ctx.layers[0].before, 0);
+  std::vector<std::int64_t> all(200);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int64_t>(i);
+  at::Tensor x = at::empty({200, 1, 8, 8});
+  ASSERT_TRUE(ctx.calibration_data->read(all, x.data_ptr<float>(), nullptr));
+  const auto env = (*exec::Runner::create(ctx.quantized.model, &ctx.quantized.quantizers))->run_all({x});
+  const at::Tensor c = (*env)[static_cast<std::size_t>(model->graph->tensor("c"))].to(at::kDouble).transpose(0, 1).flatten(1);
+  const auto stored = [&](const char* name) { return at::tensor(ctx.quantized.model->weights->find(name)->to_floats()); };
+  EXPECT_LT(testing::relative_difference(stored("bn.m"), c.mean(1)), 1e-5);
+  EXPECT_LT(testing::relative_difference(stored("bn.v"), c.var(1, /*unbiased=*/false)), 1e-5);
+  // It is a fixed point, for any number of threads.
+  const auto again = apply("bn-statistics", ctx, json::object(), job);
+  ASSERT_TRUE(again);
+  EXPECT_LT(ctx.layers.back().before, 1e-5);
+}
+
+TEST(BnStatistics, SayWhatIsMissing) {
+  JobContext job;
+  PassContext folded = context(testing::small_cnn(4), 4, 8, {1, 8, 8});
+  const auto none = apply("bn-statistics", folded, json::object(), job);
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().message.find("no batch normalization"), std::string::npos) << none.error().text();
+  PassContext bare = context(testing::small_cnn(4, true), 4, 8, {1, 8, 8});
+  bare.calibration_data = nullptr;
+  EXPECT_FALSE(apply("bn-statistics", bare, json::object(), job));
+}
+
 TEST(QatPass, TrainsTheQuantizedNetwork) {
   const ModelPtr model = testing::small_cnn();
   PassContext ctx = context(model, 2, 2, {1, 8, 8});
