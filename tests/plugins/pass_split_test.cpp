@@ -110,6 +110,31 @@ TEST(SplitChannels, AwareHalvesAddUpToTheRoundedWhole) {
     }
 }
 
+TEST(ClipWeights, LimitsAreKeptAndTheRestIsLeft) {
+  ModelMaker m(17);
+  at::Tensor a = noise({8, 4}, 1), b = noise({5, 8}, 3);
+  a[2][1] = 40;
+  a[3][3] = -17;
+  m.input("x", {-1, 4}).weight("a.w", a).weight("b.w", b);
+  m.node("a", "Gemm", {"x", "a.w"}, {"a"}, {{"transB", std::int64_t{1}}}).node("r", "Relu", {"a"}, {"r"});
+  m.node("b", "Gemm", {"r", "b.w"}, {"b"}, {{"transB", std::int64_t{1}}}).output("b");
+  const ModelPtr model = m.build();
+  const auto result = run_pass("clip-weights", model, json::object(), noise({2, 4}, 4));
+  ASSERT_TRUE(result) << result.error().text();
+  EXPECT_TRUE(at::equal(weight(result->model, "a.w"), a.clamp(-15, 15)));
+  EXPECT_TRUE(at::equal(weight(result->model, "b.w"), b));
+  ASSERT_EQ(result->layers.size(), 1u);
+  EXPECT_EQ(result->layers[0].note, "2 of 32 weights");
+  EXPECT_EQ(result->layers[0].before, 40);
+  EXPECT_EQ(result->layers[0].after, 15);
+  const auto sigma = run_pass("clip-weights", model, {{"limit", "deviations"}, {"deviations", 3}}, noise({2, 4}, 4));
+  ASSERT_TRUE(sigma);
+  const double width = 3 * a.std(/*unbiased=*/false).item<double>();
+  EXPECT_NEAR(weight(sigma->model, "a.w").max().item<double>(), a.mean().item<double>() + width, 1e-4);
+  const auto none = run_pass("clip-weights", model, {{"magnitude", 100}}, noise({2, 4}, 4));
+  EXPECT_EQ(none->model, model);
+}
+
 // Channels of which all values are far above 0 lose what they share; with nothing below it the output stays.
 TEST(AbsorbBias, ItIsExactWhereNoValueLiesBelow) {
   for (const bool conv : {false, true}) {
