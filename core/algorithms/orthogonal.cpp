@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 #include <string>
+#include <utility>
 
 #include "core/quant/parallel.h"
 
@@ -76,6 +77,18 @@ Result<std::vector<double>> random_orthogonal(std::int64_t n, std::uint64_t seed
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t j = i + 1; j < n; ++j) std::swap(q[static_cast<std::size_t>(i * n + j)], q[static_cast<std::size_t>(j * n + i)]);
   return q;
+}
+
+void multiply_rows(const double* in, double* out, std::int64_t rows, const std::vector<double>& q, std::int64_t n) {
+  quant::parallel_for(rows, quant::threads_for(rows * n), [&](std::int64_t r) {
+    const double* x = in + r * n;
+    double* y = out + r * n;
+    for (std::int64_t j = 0; j < n; ++j) y[j] = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double* row = q.data() + i * n;
+      for (std::int64_t j = 0; j < n; ++j) y[j] += x[i] * row[j];
+    }
+  });
 }
 
 std::vector<double> random_signs(std::int64_t n, std::uint64_t seed) {
