@@ -2,9 +2,11 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <tuple>
+#include <utility>
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/custom_class.h>
 
 #include "core/algorithms/hadamard.h"
 #include "core/exec/ops.h"
@@ -35,7 +37,33 @@ std::string refuse(const Node& node) {
   return t ? std::string() : t.error().message;
 }
 
-// As operations that LibTorch differentiates, and that run where the tensor is.
+at::Tensor by_kernel(const HadamardTransform& t, const at::Tensor& x, bool transposed) {
+  const at::Tensor in = x.contiguous();
+  at::Tensor out = at::empty(in.sizes(), in.options().requires_grad(false));
+  const std::int64_t rows = in.numel() / t.size();
+  if (in.scalar_type() == at::kFloat) t.apply(in.data_ptr<float>(), out.data_ptr<float>(), rows, transposed);
+  else t.apply(in.data_ptr<double>(), out.data_ptr<double>(), rows, transposed);
+  return out;
+}
+
+struct SavedTransform : torch::CustomClassHolder {
+  explicit SavedTransform(std::shared_ptr<const HadamardTransform> t) : transform(std::move(t)) {}
+  std::shared_ptr<const HadamardTransform> transform;
+};
+
+// y = x H for blocks of features; dx = dy H'.
+struct Differentiated : torch::autograd::Function<Differentiated> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const c10::intrusive_ptr<SavedTransform>& saved) {
+    ctx->saved_data["transform"] = c10::IValue::make_capsule(saved);
+    return by_kernel(*saved->transform, x, false);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
+    const auto capsule = ctx->saved_data["transform"].toCapsule();
+    return {by_kernel(*static_cast<const SavedTransform*>(capsule.get())->transform, grads[0], true), at::Tensor()};
+  }
+};
+
+// Where the kernels cannot run.
 at::Tensor by_product(const HadamardTransform& t, const at::Tensor& blocks) {
   const std::int64_t n = t.size();
   const at::Tensor h = at::tensor(t.matrix(), at::kDouble).reshape({n, n}).to(blocks.device(), blocks.scalar_type());
@@ -56,13 +84,9 @@ OpResult hadamard(const OpCall& call) {
   Ints sizes = in.sizes().vec(), blocks = sizes;
   blocks.back() = h->blocks();
   blocks.push_back(h->size);
-  if (in.requires_grad() || !in.device().is_cpu()) return one(by_product(*t, in.reshape(blocks)).reshape(sizes));
-  in = in.contiguous();
-  at::Tensor out = at::empty_like(in);
-  const std::int64_t rows = in.numel() / h->size;
-  if (in.scalar_type() == at::kFloat) t->apply(in.data_ptr<float>(), out.data_ptr<float>(), rows);
-  else t->apply(in.data_ptr<double>(), out.data_ptr<double>(), rows);
-  return one(out);
+  if (!in.device().is_cpu()) return one(by_product(*t, in.reshape(blocks)).reshape(sizes));
+  if (in.requires_grad()) return one(Differentiated::apply(in, c10::make_intrusive<SavedTransform>(t)));
+  return one(by_kernel(*t, in, false));
 }
 
 }  // namespace

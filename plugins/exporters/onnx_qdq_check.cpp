@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -186,8 +187,8 @@ bool has_subgraph(const Node& node) {
                      [](const auto& a) { return std::holds_alternative<GraphPtr>(a.second); });
 }
 
-// Why a rotation cannot be written as a product; `bytes` grows by its matrix.
-std::string wrong_hadamard(const Graph& graph, const Node& node, std::size_t& bytes) {
+// Why a rotation cannot be written as a product; `bytes` grows by its matrix, unless that is among `known`.
+std::string wrong_hadamard(const Graph& graph, const Node& node, std::size_t& bytes, std::set<Attributes>& known) {
   const auto h = hadamard_node(node);
   if (!h || !algorithms::HadamardTransform::create(h->size, h->core)) return "its attributes are no sizes of a Hadamard transform";
   const TensorId x = node.input(0);
@@ -195,7 +196,7 @@ std::string wrong_hadamard(const Graph& graph, const Node& node, std::size_t& by
     return x == kNoTensor ? std::string("it has no input") : std::string("its input is ") + type_name(graph.tensor(x).type);
   const double matrix = static_cast<double>(h->width) * static_cast<double>(h->outputs()) * sizeof(float);
   if (matrix > static_cast<double>(kMaxFileBytes)) return "its matrix has " + number(matrix) + " bytes";
-  bytes += static_cast<std::size_t>(matrix);
+  if (known.insert(hadamard_attributes(*h)).second) bytes += static_cast<std::size_t>(matrix);
   return {};
 }
 
@@ -210,6 +211,7 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
         out.push_back({graph.tensor(id).name, {}, "inputs and outputs", "a sequence, or a tensor of unknown type",
                        "tensors of a known element type", "Cut the model where tensors come in and go out."});
   std::size_t bytes = 0;
+  std::set<Attributes> matrices;
   for (const Node& node : graph.nodes()) {
     if (lost_at_import(node))
       out.push_back({node.name, {}, "operator", node.op + ": " + node.opaque_reason,
@@ -220,7 +222,7 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
                      "operators without subgraphs (If, Loop and Scan are executed, but not written)",
                      "Cut the model before this node, or replace it, and import it again."});
     if (is_hadamard(node.domain, node.op)) {
-      const std::string why = wrong_hadamard(graph, node, bytes);
+      const std::string why = wrong_hadamard(graph, node, bytes, matrices);
       if (!why.empty())
         out.push_back({node.name, {}, "operator", node.op + ": " + why, "rotations of float32 by a matrix that fits the file",
                        "Run the pass rotate without online rotations, or in smaller blocks."});

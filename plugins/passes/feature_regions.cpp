@@ -87,17 +87,18 @@ LinearWeight LinearWeight::of(const Model& model, const Node& node) {
 bool LinearWeight::is_finite() const { return all_finite(w) && all_finite(b); }
 
 double LinearWeight::spread() const {
+  const auto columns = static_cast<std::size_t>(outputs);
+  std::vector<double> most(columns, 0.0), square(columns, 0.0);
+  for (std::size_t at = 0; at + columns <= w.size(); at += columns)
+    for (std::size_t o = 0; o < columns; ++o) {
+      most[o] = std::max(most[o], std::fabs(w[at + o]));
+      square[o] += w[at + o] * w[at + o];
+    }
   double sum = 0;
   std::int64_t count = 0;
-  for (std::int64_t o = 0; o < outputs; ++o) {
-    double most = 0, square = 0;
-    for (std::int64_t i = 0; i < inputs; ++i) {
-      const double v = w[static_cast<std::size_t>(i * outputs + o)];
-      most = std::max(most, std::fabs(v));
-      square += v * v;
-    }
-    if (square == 0) continue;
-    sum += most / std::sqrt(square / static_cast<double>(inputs));
+  for (std::size_t o = 0; o < columns; ++o) {
+    if (square[o] == 0) continue;
+    sum += most[o] / std::sqrt(square[o] / static_cast<double>(inputs));
     ++count;
   }
   return count > 0 ? sum / static_cast<double>(count) : std::nan("");
