@@ -42,12 +42,8 @@ CLI::App* project_verb(CLI::App& app, Options& o, const char* name, const char* 
   return sub;
 }
 
-void add_recipe(CLI::App* sub, Options& o) {
-  auto* recipe = sub->add_option("--recipe", o.recipe, "Recipe file, or id of a built-in one")->type_name("FILE|ID");
-  sub->add_option("--weights", o.weight_bits, "Bits of every weight; 0: float")->check(CLI::Range(0, 16))->excludes(recipe);
-  sub->add_option("--activations", o.activation_bits, "Bits of every activation; 0: float")
-      ->check(CLI::Range(0, 16))
-      ->excludes(recipe);
+// What changes a recipe for this run.
+void add_recipe_changes(CLI::App* sub, Options& o) {
   sub->add_option("--pass", o.passes, "Pass behind those of the recipe, repeatable; 'catalog' lists them")
       ->type_name("ID[:KEY=VALUE,...]")
       ->allow_extra_args(false);
@@ -56,6 +52,15 @@ void add_recipe(CLI::App* sub, Options& o) {
       ->check(at_least(0));
   sub->add_option("--seed", o.seed, "Seed of the choice of samples");
   sub->add_flag("--keep", o.keep, "Make this recipe the project's");
+}
+
+void add_recipe(CLI::App* sub, Options& o) {
+  auto* recipe = sub->add_option("--recipe", o.recipe, "Recipe file, or id of a built-in one")->type_name("FILE|ID");
+  sub->add_option("--weights", o.weight_bits, "Bits of every weight; 0: float")->check(CLI::Range(0, 16))->excludes(recipe);
+  sub->add_option("--activations", o.activation_bits, "Bits of every activation; 0: float")
+      ->check(CLI::Range(0, 16))
+      ->excludes(recipe);
+  add_recipe_changes(sub, o);
 }
 
 void add_samples(CLI::App* sub, Options& o) {
@@ -174,7 +179,7 @@ void add_verbs(CLI::App& app, Options& o) {
   auto* run = verb(app, "run", "quantize with the recipe first: run RECIPE PROJECT");
   run->add_option("recipe", o.recipe, "Recipe file, or id of a built-in one")->required()->type_name("FILE|ID");
   run->add_option("path", o.path, "Model or project")->required()->type_name("FILE");
-  run->add_option("--name", o.name, "Name of the run");
+  add_recipe_changes(run, o);
   run->add_flag("!--no-evaluate", o.evaluate, "Do not measure accuracy");
   add_samples(run, o);
 

@@ -1,6 +1,9 @@
 // Quanvas - what a pass works on.
 #pragma once
 
+#include <functional>
+#include <string>
+
 #include "core/exec/runner.h"
 #include "core/quant/statistics.h"
 
@@ -20,6 +23,15 @@ struct PassContext {
   std::string measure;                 // filled by a pass that measures layers: see PassReport
   std::vector<PassLayer> layers;       // the same
   bool stopped_early = false;          // a training pass was cancelled and returned its best
+
+  // For graph passes that look at data. They are applied again whenever a quick question needs their network, so what
+  // takes long is computed once, in a run, and kept with the project: measured(what, compute) gives the bytes that
+  // compute gave for this pass, model, calibration data and `what`. An error where it was never computed and this is
+  // a quick question: the pass gives it back and leaves the model alone.
+  using Compute = std::function<Result<std::string>(JobContext&)>;
+  std::function<Result<std::string>(const std::string& what, const Compute& compute)> measured;
+  // The recipe's formats on `model`, for graph passes.
+  std::function<Result<Plan>()> plan;
 };
 
 }  // namespace quanvas

@@ -200,7 +200,7 @@ std::string vector_key(const Vector& v, const Site& s) { return std::string(v.na
 
 }  // namespace
 
-std::string pack_artifact(const QuantizedModel& network, const Model& base) {
+std::string pack_artifact(const QuantizedModel& network, const Model& base, const std::string& base_hash) {
   std::vector<Entry> entries;
   for (const auto& [name, tensor] : network.model->weights->all()) {
     const TensorData* before = base.weights->find(name);
@@ -223,6 +223,7 @@ std::string pack_artifact(const QuantizedModel& network, const Model& base) {
     }
   }
   return write_container(entries, {{"format", "quanvas-network-1"},
+                                   {"base", base_hash},
                                    {"plan", to_json_text(network.plan)},
                                    {"graph", network.model->graph->hash() == base.graph->hash()
                                                  ? ""
@@ -230,10 +231,13 @@ std::string pack_artifact(const QuantizedModel& network, const Model& base) {
                                    {"quantizers", to_json_text(stored)}});
 }
 
-Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr& base) {
+Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr& base, const std::string& base_hash) {
   QUANVAS_TRY(const Container c, read_container(bytes));
   const auto text_of = [&](const char* key) { return metadata(c, key); };
   if (text_of("format") != "quanvas-network-1") return damaged();
+  if (const std::string made_from = text_of("base"); !made_from.empty() && !base_hash.empty() && made_from != base_hash)
+    return fail(ErrorCode::kInvalidArgument, "This run was made from a network that its passes changed in another way: the calibration data has changed.",
+                "Run its recipe again, or declare the data that it was made with.");
   QuantizedModel out;
   QUANVAS_TRY(out.plan, from_json_text<Plan>(text_of("plan"), "plan"));
   GraphPtr graph = base->graph;

@@ -10,9 +10,10 @@
 
 namespace quanvas {
 
-std::string pack_artifact(const QuantizedModel& network, const Model& base);
-// base: the prepared model that the network was made from. kCorrupt for anything that pack_artifact() cannot have written.
-Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr& base);
+// base: the prepared model that the network was made from; base_hash says which it was (may be empty).
+std::string pack_artifact(const QuantizedModel& network, const Model& base, const std::string& base_hash = "");
+// kCorrupt for anything that pack_artifact() cannot have written, kInvalidArgument when base_hash is another one.
+Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr& base, const std::string& base_hash = "");
 std::string pack_statistics(const quant::Statistics& statistics);
 Result<quant::Statistics> unpack_statistics(const std::string& bytes);
 

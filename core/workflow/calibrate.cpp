@@ -186,7 +186,7 @@ Result<SamplePtr> WorkbenchState::sample_for(const PreparedPtr& prepared, const 
 Result<ProjectState> WorkbenchState::calibrate(JobContext& job) {
   return guarded("calibrate", [&]() -> Result<ProjectState> {
     QUANVAS_TRY(const Recipe recipe, project_->recipe());
-    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, job));
+    QUANVAS_TRY(const PreparedPtr prepared, prepare_whole(recipe, job));
     QUANVAS_TRY(const auto statistics, gather_statistics(*prepared, recipe.calibration, job, /*need_batches=*/true));
     (void)statistics;
     return state();

@@ -52,7 +52,7 @@ Status WorkbenchState::dump_run(std::int64_t id, const DumpRequest& request, Job
     QUANVAS_TRY(const Run run, project_->run(id));
     Quantized loaded;
     if (run.kind == RunKind::kFloat) {
-      QUANVAS_TRY(loaded.prepared, prepare(run.recipe, job));
+      QUANVAS_TRY(loaded.prepared, prepare_whole(run.recipe, job));
       loaded.network.model = loaded.prepared->model;
     } else {
       QUANVAS_TRY(loaded, load_run(run, job));

@@ -321,7 +321,7 @@ Result<Run> WorkbenchState::run_recipe(const RunRequest& request, JobContext& jo
     const auto keep = [&] {
       run.issues = issues;
       run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      store(run, job, [&] { return pack_artifact(quantized.network, *quantized.prepared->model); });
+      store(run, job, [&] { return pack_artifact(quantized.network, *quantized.prepared->model, quantized.prepared->hash); });
     };
     // A training that was stopped has given its best so far. That is stored before it is measured, because whoever
     // stopped it may end the engine meanwhile; the measuring itself is finished.

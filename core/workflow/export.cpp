@@ -96,7 +96,7 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
     if (request.run) {
       QUANVAS_TRY(const Run run, project_->run(request.run));
       if (run.kind == RunKind::kFloat) {
-        QUANVAS_TRY(quantized.prepared, prepare(run.recipe, job));
+        QUANVAS_TRY(quantized.prepared, prepare_whole(run.recipe, job));
         quantized.network.model = quantized.prepared->model;
       } else {
         QUANVAS_TRY(quantized, load_run(run, job));
@@ -108,7 +108,7 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
       if (compute || exporter->needs_quantizers()) {
         QUANVAS_TRY(quantized, quantize(recipe, job));
       } else {
-        QUANVAS_TRY(quantized.prepared, prepare(recipe, job));
+        QUANVAS_TRY(quantized.prepared, prepare_whole(recipe, job));
         quantized.network.model = quantized.prepared->model;
       }
     }

@@ -16,16 +16,6 @@
 namespace quanvas {
 namespace {
 
-// Two recipes whose graph passes agree share the prepared model.
-std::string graph_pass_key(const Recipe& recipe) {
-  Hasher h;
-  for (const auto& entry : recipe.passes) {
-    const Pass* pass = Registry<Pass>::instance().find(entry.id);
-    if (entry.enabled && pass && pass->stage() == PassStage::kGraph) h.text(entry.id).text(entry.options.dump()).text(to_json_text(entry.select));
-  }
-  return h.hex();
-}
-
 TensorId tensor_of(const Prepared& prepared, const Site& site) {
   const Layer* layer = find_layer(prepared.layers, site.node);
   return layer ? site_tensor(*layer, site) : kNoTensor;
@@ -143,45 +133,143 @@ const exec::Runner& FloatRunner::get() const {
   return *runner_;
 }
 
+// Two recipes whose graph passes agree share the prepared model.
+std::string WorkbenchState::passes_key(const Recipe& recipe, bool with_data, bool with_plan) const {
+  Hasher h;
+  for (const auto& entry : recipe.passes) {
+    const Pass* pass = Registry<Pass>::instance().find(entry.id);
+    if (entry.enabled && pass && pass->stage() == PassStage::kGraph) h.text(entry.id).text(entry.options.dump()).text(to_json_text(entry.select));
+  }
+  if (with_data) {
+    const Data d = data();
+    h.text(d.calibrate ? d.calibrate->hash() : "").number(recipe.calibration.samples).number(recipe.calibration.seed);
+  }
+  if (with_plan) h.text(to_json_text(recipe.rules));
+  return h.hex();
+}
+
+std::optional<std::string> WorkbenchState::known_measurement(const std::string& key) {
+  std::lock_guard lock(measurements_mutex_);
+  if (const auto it = measurements_.find(key); it != measurements_.end()) return it->second;
+  const auto artifact = project_->value("measured/" + key);
+  if (!artifact || artifact->empty()) return std::nullopt;
+  auto bytes = project_->artifact(*artifact);
+  if (!bytes) return std::nullopt;
+  return measurements_[key] = std::move(*bytes);
+}
+
+void WorkbenchState::keep_measurement(const std::string& key, const std::string& bytes, JobContext& job) {
+  {
+    std::lock_guard lock(measurements_mutex_);
+    measurements_[key] = bytes;
+  }
+  if (project_->read_only()) return;
+  const auto keep = [&]() -> Status {
+    QUANVAS_TRY(const std::string artifact, project_->put_artifact(bytes));
+    return project_->set_value("measured/" + key, artifact);
+  };
+  if (const Status status = keep(); !status)
+    job.issue({Severity::kWarning, project_->path(), "What a pass has measured was not stored: " + status.error().message,
+               "It holds as long as the project is open; later it is measured again."});
+}
+
+Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recipe& recipe, bool may_measure, JobContext& job) {
+  auto prepared = std::make_shared<Prepared>();
+  JobContext passes(job.stop_token(), [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); },
+                    [&](const Issue& issue) { prepared->issues.push_back(issue); });
+  const Data d = data();
+  PassContext context;
+  context.model = model_;
+  context.device = options_.device;
+  context.calibration_data = d.calibrate;
+  if (d.calibrate)
+    context.calibration_samples = choose_samples(d.calibrate->size(), recipe.calibration.samples, recipe.calibration.seed);
+  context.plan = [&]() -> Result<Plan> {
+    prepared->uses_plan = true;
+    return resolve(*context.model->graph, recipe, PresetLibrary::builtin());
+  };
+  for (const auto& entry : recipe.passes) {
+    if (!entry.enabled) continue;
+    QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry.id, "pass"));
+    if (pass->stage() != PassStage::kGraph) continue;
+    const std::string title = pass->info().title;
+    if (!(entry.select == Selector{}))
+      return fail(ErrorCode::kInvalidArgument, title + ": it changes the network as a whole and cannot be limited to layers.",
+                  "Remove 'select' from the pass.");
+    QUANVAS_TRY(const json options, pass->schema().complete(entry.options, "pass '" + entry.id + "'"));
+    bool is_pending = false;
+    context.measured = [&](const std::string& what, const PassContext::Compute& compute) -> Result<std::string> {
+      prepared->uses_data = true;
+      const std::string key = Hasher().text(entry.id).text(context.model->graph->hash()).text(context.model->weights->hash())
+                                  .text(d.calibrate ? d.calibrate->hash() : "").number(recipe.calibration.samples)
+                                  .number(recipe.calibration.seed).text(what).hex();
+      if (auto known = known_measurement(key)) return std::move(*known);
+      if (!may_measure) {
+        is_pending = true;
+        return fail(ErrorCode::kUnsupported, "It was not measured yet.");
+      }
+      if (!d.calibrate) return no_data(title + " needs calibration data", d.calibrate_error, "Declare a data set for calibration.");
+      QUANVAS_TRY(std::string bytes, compute(passes));
+      keep_measurement(key, bytes, job);
+      return bytes;
+    };
+    const auto start = std::chrono::steady_clock::now();
+    Result<std::string> summary = pass->apply(context, options, passes);
+    if (!summary && is_pending) {
+      prepared->is_pending = true;
+      passes.issue({Severity::kInfo, title, "It looks at the calibration data first, when the recipe runs; until then figures are without it.", ""});
+      continue;
+    }
+    if (!summary) return Failure(summary.error());
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    prepared->reports.push_back({entry.id, title, std::move(*summary), took.count(), std::exchange(context.measure, {}),
+                                 std::exchange(context.layers, {})});
+  }
+  prepared->model = context.model;
+  return prepared;
+}
+
+// Whoever asks hears the issues, not only the one who came first.
+Result<PreparedPtr> WorkbenchState::known_prepared(const Recipe& recipe, JobContext& job) {
+  if (!prepared_ || prepared_key_ != passes_key(recipe, prepared_->uses_data, prepared_->uses_plan)) return PreparedPtr();
+  for (const Issue& issue : prepared_->issues) job.issue(issue);
+  return prepared_;
+}
+
+Result<PreparedPtr> WorkbenchState::keep_prepared(const Recipe& recipe, std::shared_ptr<Prepared> prepared, JobContext& job) {
+  prepared->layers = find_layers(*prepared->model->graph);
+  prepared->hash = prepared->model == model_
+                       ? model_hash_
+                       : Hasher().text(prepared->model->graph->hash()).text(prepared->model->weights->hash()).hex();
+  QUANVAS_CHECK(prepared->runner.make(prepared->model, options_.device, is_large(*prepared->model->weights)));
+  prepared_key_ = passes_key(recipe, prepared->uses_data, prepared->uses_plan);
+  prepared_ = std::move(prepared);
+  return known_prepared(recipe, job);
+}
+
 Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& job) {
   std::lock_guard lock(cache_mutex_);
-  const std::string key = graph_pass_key(recipe);
-  // Whoever asks hears the issues, not only the one who came first.
-  const auto with_issues = [&](PreparedPtr prepared) {
-    for (const Issue& issue : prepared->issues) job.issue(issue);
-    return prepared;
-  };
-  if (prepared_ && prepared_key_ == key) return with_issues(prepared_);
   return guarded("prepare", [&]() -> Result<PreparedPtr> {
-    auto prepared = std::make_shared<Prepared>();
-    JobContext passes(job.stop_token(), [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); },
-                      [&](const Issue& issue) { prepared->issues.push_back(issue); });
-    PassContext context;
-    context.model = model_;
-    context.device = options_.device;
-    for (const auto& entry : recipe.passes) {
-      if (!entry.enabled) continue;
-      QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry.id, "pass"));
-      if (pass->stage() != PassStage::kGraph) continue;
-      if (!(entry.select == Selector{}))
-        return fail(ErrorCode::kInvalidArgument, pass->info().title + ": it changes the network as a whole and cannot be limited to layers.",
-                    "Remove 'select' from the pass.");
-      QUANVAS_TRY(const json options, pass->schema().complete(entry.options, "pass '" + entry.id + "'"));
-      const auto start = std::chrono::steady_clock::now();
-      QUANVAS_TRY(std::string summary, pass->apply(context, options, passes));
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      prepared->reports.push_back({entry.id, pass->info().title, std::move(summary), took.count(),
-                                    std::exchange(context.measure, {}), std::exchange(context.layers, {})});
-    }
-    prepared->model = context.model;
-    prepared->layers = find_layers(*prepared->model->graph);
-    prepared->hash = prepared->model == model_
-                         ? model_hash_
-                         : Hasher().text(prepared->model->graph->hash()).text(prepared->model->weights->hash()).hex();
-    QUANVAS_CHECK(prepared->runner.make(prepared->model, options_.device, is_large(*prepared->model->weights)));
-    prepared_key_ = key;
-    prepared_ = prepared;
-    return with_issues(prepared_);
+    QUANVAS_TRY(PreparedPtr known, known_prepared(recipe, job));
+    if (known) return known;
+    QUANVAS_TRY(auto prepared, apply_graph_passes(recipe, /*may_measure=*/false, job));
+    return keep_prepared(recipe, std::move(prepared), job);
+  });
+}
+
+Result<PreparedPtr> WorkbenchState::prepare_whole(const Recipe& recipe, JobContext& job) {
+  std::vector<Issue> issues;
+  JobContext held(job.stop_token(), [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); },
+                  [&](const Issue& issue) { issues.push_back(issue); });
+  QUANVAS_TRY(PreparedPtr prepared, prepare(recipe, held));
+  if (!prepared->is_pending) {
+    for (const Issue& issue : issues) job.issue(issue);
+    return prepared;
+  }
+  return guarded("prepare", [&]() -> Result<PreparedPtr> {
+    QUANVAS_TRY(auto measured, apply_graph_passes(recipe, /*may_measure=*/true, job));
+    std::lock_guard lock(cache_mutex_);
+    return keep_prepared(recipe, std::move(measured), job);
   });
 }
 

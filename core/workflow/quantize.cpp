@@ -62,7 +62,7 @@ bool needs_batches(const Plan& plan) {
 
 Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe, JobContext& job) {
   Quantized out;
-  QUANVAS_TRY(out.prepared, prepare(recipe, job));
+  QUANVAS_TRY(out.prepared, prepare_whole(recipe, job));
   out.passes = out.prepared->reports;
   QUANVAS_TRY(const auto plan, plan_for(out.prepared, recipe));
   for (const auto& warning : plan->warnings) job.issue({Severity::kWarning, "Recipe", warning, ""});
@@ -136,8 +136,8 @@ Result<WorkbenchState::Quantized> WorkbenchState::load_run(const Run& run, JobCo
                 "Run its recipe again.");
   QUANVAS_TRY(const std::string bytes, project_->artifact(run.artifact));
   Quantized out;
-  QUANVAS_TRY(out.prepared, prepare(run.recipe, job));
-  QUANVAS_TRY(out.network, unpack_artifact(bytes, out.prepared->model));
+  QUANVAS_TRY(out.prepared, prepare_whole(run.recipe, job));
+  QUANVAS_TRY(out.network, unpack_artifact(bytes, out.prepared->model, out.prepared->hash));
   return out;
 }
 

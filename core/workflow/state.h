@@ -49,6 +49,8 @@ struct Prepared {
   FloatRunner runner;
   std::vector<PassReport> reports;
   std::vector<Issue> issues;               // of the graph passes
+  bool uses_data = false, uses_plan = false;  // a pass looked at the calibration data, at the recipe's formats
+  bool is_pending = false;                 // a pass was left out: what it needs was not measured yet
 };
 using PreparedPtr = std::shared_ptr<const Prepared>;
 // Whether the model's file gives the scale of this site, so that nothing has to be calibrated for it.
@@ -107,7 +109,16 @@ class WorkbenchState final : public Workbench {
   };
 
   // prepare.cpp
+  // For quick questions: passes that have yet to measure something are left out (an issue says so).
   Result<PreparedPtr> prepare(const Recipe& recipe, JobContext& job);
+  // For long verbs: they measure it first, without the lock.
+  Result<PreparedPtr> prepare_whole(const Recipe& recipe, JobContext& job);
+  Result<PreparedPtr> known_prepared(const Recipe& recipe, JobContext& job);  // null: of another recipe; needs the lock
+  Result<PreparedPtr> keep_prepared(const Recipe& recipe, std::shared_ptr<Prepared> prepared, JobContext& job);  // too
+  Result<std::shared_ptr<Prepared>> apply_graph_passes(const Recipe& recipe, bool may_measure, JobContext& job);
+  std::string passes_key(const Recipe& recipe, bool with_data, bool with_plan) const;
+  std::optional<std::string> known_measurement(const std::string& key);
+  void keep_measurement(const std::string& key, const std::string& bytes, JobContext& job);
   Result<std::shared_ptr<const Plan>> plan_for(const PreparedPtr& prepared, const Recipe& recipe);
   Result<exec::QuantizerMap> quantizers(const Prepared& prepared, const Plan& plan,
                                         const quant::Statistics* statistics, JobContext& job) const;
@@ -175,6 +186,8 @@ class WorkbenchState final : public Workbench {
   Data data_;
   DataSettings data_settings_;
 
+  std::mutex measurements_mutex_;
+  std::map<std::string, std::string> measurements_;  // what graph passes have measured
   std::mutex cache_mutex_;
   std::string prepared_key_;
   PreparedPtr prepared_;

@@ -147,7 +147,7 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
       if (b < 1 || b > 16)
         return fail(ErrorCode::kInvalidArgument, "A sweep width of " + std::to_string(b) + " bits is not possible.",
                     "Widths lie between 1 and 16.");
-    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, job));
+    QUANVAS_TRY(const PreparedPtr prepared, prepare_whole(recipe, job));
     QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
     const Graph& graph = *prepared->model->graph;
     std::vector<NodeId> layers = s.layers;

@@ -1,8 +1,10 @@
 // Bias correction and quantization-aware training as passes.
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "core/exec/pass_context.h"
-#include "tests/core/engine/exec_support.h"
+#include "tests/plugins/graph_pass_support.h"
 
 namespace quanvas {
 namespace {
@@ -146,6 +148,50 @@ TEST(BiasCorrection, DoesNotDependOnTheNumberOfThreads) {
   }
   exec::set_threads(0);
   EXPECT_EQ(hashes[0], hashes[1]);
+}
+
+// Both layers see the float network's inputs, as in the reference.
+TEST(BiasCorrection, AgreesWithTheReference) {
+  std::ifstream file(std::string(QUANVAS_TEST_DATA) + "/golden/alg_bias_correction_mlp.json");
+  const json golden = json::parse(file);
+  const auto read = [](const json& t) { return testing::tensor(t.at("shape").get<Shape>(), t.at("data").get<std::vector<float>>()); };
+  ModelMaker m(17);
+  m.input("x", {-1, 32});
+  for (const std::string n : {"fc1", "fc2"})
+    for (const char* part : {".weight", ".bias"}) m.weight(n + part, read(golden.at("weights_before").at(n + part)));
+  m.node("fc1", "Gemm", {"x", "fc1.weight", "fc1.bias"}, {"h"}, {{"transB", std::int64_t{1}}}).node("relu", "Relu", {"h"}, {"r"});
+  m.node("fc2", "Gemm", {"r", "fc2.weight", "fc2.bias"}, {"y"}, {{"transB", std::int64_t{1}}}).output("y");
+  const ModelPtr model = m.build();
+  std::vector<at::Tensor> batches;
+  for (const json& batch : golden.at("calib")) batches.push_back(read(batch));
+  PassContext ctx;
+  ctx.model = model;
+  ctx.quantized.model = model;
+  ctx.calibration_data = std::make_shared<testing::Samples>(at::cat(batches));
+  for (const std::string n : {"fc1", "fc2"}) {
+    const json& q = golden.at("quant").at(n);
+    QuantSpec w, x;
+    w.bits = 4;
+    w.narrow = true;
+    w.granularity = Granularity::kChannel;
+    x.bits = 8;
+    const at::Tensor values = read(golden.at("weights_before").at(n + ".weight"));
+    auto weight = *quant::find_params(w, Shape(values.sizes().begin(), values.sizes().end()), values.contiguous().data_ptr<float>(), 0);
+    const auto scale = q.at("scale").at("data").get<std::vector<float>>();
+    ASSERT_EQ(weight.scale.size(), scale.size());
+    for (std::size_t i = 0; i < scale.size(); ++i) EXPECT_NEAR(weight.scale[i], scale[i], 1e-6 * scale[i]);
+    auto input = *quant::find_params(x, {4, values.size(1)}, at::ones({4, values.size(1)}).data_ptr<float>(), 1);
+    input.scale = q.at("input_scale").at("data").get<std::vector<float>>();
+    ctx.quantized.quantizers[{m.id(n), SiteKind::kWeight, 0}] = weight;
+    ctx.quantized.quantizers[{m.id(n), SiteKind::kInput, 0}] = input;
+  }
+  JobContext job;
+  const auto text = apply("bias-correction", ctx, {{"inputs", "float"}}, job);
+  ASSERT_TRUE(text) << text.error().text();
+  for (const std::string n : {"fc1", "fc2"}) {
+    const at::Tensor found = at::tensor(ctx.quantized.model->weights->find(n + ".bias")->to_floats());
+    EXPECT_LT(testing::relative_difference(found, read(golden.at("weights_after").at(n + ".bias"))), 1e-5) << n;
+  }
 }
 
 TEST(BiasCorrection, NeedsCalibrationData) {

@@ -1,0 +1,85 @@
+// Graph passes that look at the calibration data: quick questions never wait for them, runs measure once, and a run's
+// network is opened only on what it was made from.
+#include <gtest/gtest.h>
+
+#include "tests/core/engine/workbench_support.h"
+
+namespace quanvas {
+namespace {
+
+using testing::WorkbenchTest;
+using testing::data_settings;
+
+class GraphPassTest : public WorkbenchTest {
+ protected:
+  static Recipe recipe(json options = {{"method", "layerwise"}}) {
+    Recipe r;
+    PassEntry pass;
+    pass.id = "smoothquant";
+    pass.options = std::move(options);
+    r.passes.push_back(pass);
+    Rule rule;
+    rule.select.sites = {SiteKind::kWeight};
+    r.rules.push_back(rule);
+    return r;
+  }
+  double weight_error(const Recipe& r) {
+    const auto facts = bench_->layer_facts(r, node("fc1"));
+    EXPECT_TRUE(facts) << facts.error().text();
+    for (const SiteFacts& s : facts->sites)
+      if (s.site.kind == SiteKind::kWeight) return s.error.sqnr_db;
+    return -1;
+  }
+};
+
+TEST_F(GraphPassTest, AQuickQuestionLeavesOutWhatWasNotMeasured) {
+  open();
+  Recipe plain = recipe();
+  plain.passes.clear();
+  const double without = weight_error(plain);
+  EXPECT_EQ(weight_error(recipe()), without);
+  const quanvas::Run first = run(recipe());
+  ASSERT_EQ(first.passes.size(), 1u);
+  EXPECT_NE(first.passes[0].summary.find("Smoothed"), std::string::npos) << first.passes[0].summary;
+  const double with = weight_error(recipe());
+  EXPECT_NE(with, without);
+  // Stored with the project.
+  bench_.reset();
+  auto again = Workbench::open((dir_ / "tiny.quanvas").string(), EngineOptions{}, job_);
+  ASSERT_TRUE(again) << again.error().text();
+  bench_ = std::move(*again);
+  EXPECT_EQ(weight_error(recipe()), with);
+}
+
+TEST_F(GraphPassTest, ARunIsOpenedOnTheNetworkThatItWasMadeFrom) {
+  open();
+  const quanvas::Run made = run(recipe());
+  const auto same = bench_->evaluate_run(made.id, 0, job_);
+  ASSERT_TRUE(same) << same.error().text();
+  EXPECT_EQ(same->accuracy->top1, made.accuracy->top1);
+  DataSettings other = data_settings();
+  other.calibrate.begin = 40;
+  ASSERT_TRUE(bench_->set_data(other));
+  const auto refused = bench_->evaluate_run(made.id, 0, job_);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("calibration data has changed"), std::string::npos) << refused.error().text();
+  // A new run measures anew.
+  const quanvas::Run anew = run(recipe());
+  EXPECT_TRUE(bench_->evaluate_run(anew.id, 0, job_));
+}
+
+TEST_F(GraphPassTest, WithoutDataARunSaysWhatItNeeds) {
+  open();
+  DataSettings none = data_settings();
+  none.calibrate = {};
+  ASSERT_TRUE(bench_->set_data(none));
+  RunRequest request;
+  request.recipe = recipe();
+  const auto refused = bench_->run_recipe(request, job_);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("SmoothQuant needs calibration data"), std::string::npos) << refused.error().text();
+  EXPECT_GE(weight_error(recipe()), 0);  // the quick question still answers
+}
+
+}  // namespace
+}  // namespace quanvas
