@@ -466,5 +466,41 @@ TEST_F(RotateTinyStories, LogitsStayTheSame) {
   EXPECT_NE(result->text.find("merged 11 of 11 normalizations"), std::string::npos) << result->text;
 }
 
+// Whatever a file holds: what can be rotated is, and the network stays the same.
+TEST(RotateReferences, NetworksOfEveryKindStayTheSame) {
+  struct Row {
+    const char* file;
+    Shape input;
+    std::int64_t vocabulary = 0;  // of integers; 0: reals
+    DataType type = DataType::kFloat;
+  };
+  const Row rows[] = {{"magika/model.onnx", {1, 2048}, 257, DataType::kInt32},
+                      {"squeezenet1.1/squeezenet1.1.onnx", {1, 3, 224, 224}},
+                      {"kws/kws_dscnn.onnx", {1, 49, 10, 1}},
+                      {"resnet20/resnet20.onnx", {1, 3, 32, 32}},
+                      {"tinystories260k/tinystories260k.onnx", {1, 17}, 512, DataType::kInt64}};
+  int tried = 0;
+  for (const Row& row : rows) {
+    const fs::path file = fs::path(QUANVAS_SHARED_DIR) / "models" / row.file;
+    if (!fs::exists(file)) continue;
+    SCOPED_TRACE(file.string());
+    ++tried;
+    JobContext job;
+    auto model = import_model(file.string(), job);
+    ASSERT_TRUE(model) << model.error().text();
+    const auto before = std::make_shared<const Model>(*model);
+    at::Tensor x = row.vocabulary > 0 ? testing::tokens(row.input, row.vocabulary) : noise(row.input, 5);
+    if (row.type == DataType::kInt32) x = x.to(at::kInt);
+    const at::Tensor wanted = all_outputs_of(before, x);
+    for (const json& options : {json::object(), kEverything, json{{"kind", "orthogonal"}, {"online", "rest"}, {"block", 8}, {"expand", true}}}) {
+      const auto result = rotated(before, options);
+      ASSERT_TRUE(result) << result.error().text();
+      EXPECT_LT(relative_difference(all_outputs_of(result->model, x), wanted), 1e-5) << result->text;
+      if (options.empty()) std::printf("%s: %s\n", row.file, result->text.c_str());
+    }
+  }
+  if (tried == 0) GTEST_SKIP() << "no reference models";
+}
+
 }  // namespace
 }  // namespace quanvas
