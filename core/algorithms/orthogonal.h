@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stop_token>
 #include <vector>
 
 #include "core/base/result.h"
@@ -10,7 +11,7 @@ namespace quanvas::algorithms {
 
 inline constexpr std::int64_t kMostOrthogonalSize = 8192;
 
-// A generator of its own, so that a seed means the same on every machine (Steele, Lea and Flood 2014, "splitmix64").
+// A generator of its own, so that a seed means the same draws on every machine (Steele, Lea and Flood 2014, "splitmix64").
 class SeededRandom {
  public:
   explicit SeededRandom(std::uint64_t seed) : state_(seed) {}
@@ -28,10 +29,12 @@ class SeededRandom {
 // every orthogonal matrix is equally likely (Mezzadri 2007, "How to generate random matrices from the classical compact
 // groups"). In double: Q Q' is I to about 1e-15 n. The same bits for any number of threads.
 // kInvalidArgument: n below 1 or above kMostOrthogonalSize.
-Result<std::vector<double>> random_orthogonal(std::int64_t n, std::uint64_t seed);
+// kCancelled. From 512 on by OpenBLAS, whose last bits depend on the processor: 4 n^3 products.
+Result<std::vector<double>> random_orthogonal(std::int64_t n, std::uint64_t seed, const std::stop_token& stop = {});
 
 // out := in Q for rows of n values, with Q [n, n] row-major; in and out do not overlap. The same bits for any number of threads.
-void multiply_rows(const double* in, double* out, std::int64_t rows, const std::vector<double>& q, std::int64_t n);
+// Errors: kCancelled.
+Status multiply_rows(const double* in, double* out, std::int64_t rows, const std::vector<double>& q, std::int64_t n, const std::stop_token& stop = {});
 
 // n signs, +1 or -1. With D their diagonal matrix and H a Hadamard matrix, D H is what QuaRot calls a randomized Hadamard
 // matrix: x -> (x D) H. Signs behind H would change no magnitude.

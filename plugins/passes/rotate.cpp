@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <set>
+#include <stop_token>
 
 #include "core/algorithms/hadamard.h"
 #include "core/algorithms/orthogonal.h"
@@ -30,11 +32,11 @@ struct Options {
 // An orthogonal matrix R [size, size]; rows of a multiple of `size` values are rotated block by block.
 class Rotation {
  public:
-  static Result<Rotation> create(const std::string& kind, std::int64_t size, std::uint64_t seed) {
+  static Result<Rotation> create(const std::string& kind, std::int64_t size, std::uint64_t seed, const std::stop_token& stop) {
     Rotation r;
     r.size_ = size;
     if (kind == "orthogonal") {
-      QUANVAS_TRY(r.dense_, algorithms::random_orthogonal(size, seed));
+      QUANVAS_TRY(r.dense_, algorithms::random_orthogonal(size, seed, stop));
       return r;
     }
     QUANVAS_TRY(HadamardTransform t, HadamardTransform::create(size));
@@ -44,16 +46,17 @@ class Rotation {
   }
   std::int64_t size() const { return size_; }
   // x := x R
-  void apply(std::vector<double>& x) const {
+  Status apply(std::vector<double>& x, const std::stop_token& stop) const {
     for (std::size_t i = 0; i < x.size() && !signs_.empty(); ++i) x[i] *= signs_[i % signs_.size()];
     const auto rows = static_cast<std::int64_t>(x.size()) / size_;
     if (hadamard_) {
       hadamard_->apply(x.data(), x.data(), rows);
-      return;
+      return {};
     }
     std::vector<double> out(x.size());
-    algorithms::multiply_rows(x.data(), out.data(), rows, dense_, size_);
+    QUANVAS_CHECK(algorithms::multiply_rows(x.data(), out.data(), rows, dense_, size_, stop));
     x = std::move(out);
+    return {};
   }
 
  private:
@@ -73,17 +76,18 @@ std::vector<double> transposed(const std::vector<double>& x, std::int64_t rows, 
   return out;
 }
 
-void rotate_outputs(LinearWeight& w, const Rotation& r) {
-  r.apply(w.w);
-  if (!w.b.empty()) r.apply(w.b);
+Status rotate_outputs(LinearWeight& w, const Rotation& r, const std::stop_token& stop) {
+  QUANVAS_CHECK(r.apply(w.w, stop));
+  return w.b.empty() ? Status() : r.apply(w.b, stop);
 }
 // w := R' [w; 0], for an input [x, 0] R.
-void rotate_inputs(LinearWeight& w, const Rotation& r, std::int64_t inputs) {
+Status rotate_inputs(LinearWeight& w, const Rotation& r, std::int64_t inputs, const std::stop_token& stop) {
   w.w.resize(static_cast<std::size_t>(inputs * w.outputs), 0.0);
   std::vector<double> turned = transposed(w.w, inputs, w.outputs);
-  r.apply(turned);
+  QUANVAS_CHECK(r.apply(turned, stop));
   w.w = transposed(turned, w.outputs, inputs);
   w.inputs = inputs;
+  return {};
 }
 
 std::string counted(std::size_t n, const std::string& what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
@@ -98,6 +102,7 @@ class Rotator {
         })) {}
 
   Status run(JobContext& job) {
+    stop_ = job.stop_token();
     if (options_.kind != "none") {
       for (std::size_t i = 0; i < found_.regions.size(); ++i) {
         QUANVAS_CHECK(job.check());
@@ -168,8 +173,9 @@ class Rotator {
       reasons_[index] = why;
       return {};
     }
-    auto rotation = Rotation::create(options_.kind, size, options_.seed + 0x9e3779b97f4a7c15ull * (rotations_.size() + 1));
+    auto rotation = Rotation::create(options_.kind, size, options_.seed + 0x9e3779b97f4a7c15ull * (rotations_.size() + 1), stop_);
     if (!rotation) {
+      if (rotation.error().code == ErrorCode::kCancelled) return Failure(rotation.error());
       reasons_[index] = rotation.error().message;
       if (reasons_[index].ends_with('.')) reasons_[index].pop_back();
       return {};
@@ -180,7 +186,7 @@ class Rotator {
       const TensorId id = node(s.node).input(static_cast<std::size_t>(s.constant));
       const TensorData* data = initializer_data(*model_, id);
       std::vector<double> values = doubles_of(*data);
-      rotation->apply(values);
+      QUANVAS_CHECK(rotation->apply(values, stop_));
       edit_.replace_initializer(node(s.node), id, data->type, data->shape, values);
       ++constants_;
       changed_ = true;
@@ -231,7 +237,7 @@ class Rotator {
     const auto note = [&](const std::string& text) { row.note += (row.note.empty() ? "" : "; ") + text; };
     bool touched = false;
     if (const Rotation* in = rotation_of(layer.input(0))) {
-      rotate_inputs(w, *in, w.inputs);
+      QUANVAS_CHECK(rotate_inputs(w, *in, w.inputs, stop_));
       note("input in blocks of " + std::to_string(in->size()));
       touched = true;
     } else {
@@ -242,7 +248,7 @@ class Rotator {
     }
     const bool is_online = row.note.starts_with("online");
     if (const Rotation* out = rotation_of(layer.outputs[0])) {
-      rotate_outputs(w, *out);
+      QUANVAS_CHECK(rotate_outputs(w, *out, stop_));
       note("output in blocks of " + std::to_string(out->size()));
       touched = true;
       fused_layers_.insert(layer.id);
@@ -292,8 +298,8 @@ class Rotator {
     const auto size = algorithms::hadamard_size(h.size);
     if (!size) return no(size.error().message);
     h.core = size->core;
-    QUANVAS_TRY(const Rotation rotation, Rotation::create("hadamard", h.size, 0));
-    rotate_inputs(w, rotation, h.outputs());
+    QUANVAS_TRY(const Rotation rotation, Rotation::create("hadamard", h.size, 0, stop_));
+    QUANVAS_CHECK(rotate_inputs(w, rotation, h.outputs(), stop_));
     edit_.builder().replace_input_at(layer.id, 0, rotated(layer, h));
     ++online_layers_;
     std::string text = "online";
@@ -341,6 +347,7 @@ class Rotator {
   const ModelPtr model_;
   const Graph& graph_;
   Options options_;
+  std::stop_token stop_;
   ModelEdit edit_;
   std::vector<Layer> layers_;
   FeatureRegions found_;

@@ -241,7 +241,7 @@ TEST(Hadamard, AgreesWithTheReference) {
 }
 
 TEST(Orthogonal, IsOrthogonalAndFollowsItsSeed) {
-  for (const std::int64_t n : {1, 2, 3, 17, 64, 172, 300}) {
+  for (const std::int64_t n : {1, 2, 3, 17, 31, 32, 33, 64, 172, 300, 511, 512, 700}) {
     const auto q = random_orthogonal(n, 7);
     ASSERT_TRUE(q) << q.error().text();
     EXPECT_LT(distance_from_identity(*q, n), 1e-13) << n;
@@ -250,10 +250,21 @@ TEST(Orthogonal, IsOrthogonalAndFollowsItsSeed) {
       EXPECT_NE(*q, *random_orthogonal(n, 8));
     }
   }
-  quant::set_kernel_threads(3);
-  const auto three = *random_orthogonal(500, 3);
-  quant::set_kernel_threads(1);
-  EXPECT_EQ(three, *random_orthogonal(500, 3));
+  for (const std::int64_t n : {500, 600}) {
+    const Doubles x = normal(300 * n, 4);
+    Doubles y(x.size()), z(x.size());
+    quant::set_kernel_threads(3);
+    const auto three = *random_orthogonal(n, 3);
+    ASSERT_TRUE(multiply_rows(x.data(), y.data(), 300, three, n));
+    quant::set_kernel_threads(1);
+    EXPECT_EQ(three, *random_orthogonal(n, 3));
+    ASSERT_TRUE(multiply_rows(x.data(), z.data(), 300, three, n));
+    EXPECT_EQ(y, z);
+    EXPECT_LT(farthest(y, dense(x, three, n, false)), 1e-12);
+  }
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_EQ(random_orthogonal(40, 1, stop.get_token()).error().code, ErrorCode::kCancelled);
   EXPECT_FALSE(random_orthogonal(0, 1));
   EXPECT_FALSE(random_orthogonal(kMostOrthogonalSize + 1, 1));
 }
