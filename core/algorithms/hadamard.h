@@ -16,7 +16,7 @@
 
 namespace quanvas::algorithms {
 
-inline constexpr std::int64_t kMostHadamardCore = 4096;           // larger cores are not looked for
+inline constexpr std::int64_t kMostHadamardCore = 2048;           // larger cores are not looked for
 inline constexpr std::int64_t kMostHadamardSize = std::int64_t{1} << 26;
 
 enum class HadamardCore { kNone, kPaley1, kPaley2 };

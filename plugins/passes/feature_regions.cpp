@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <variant>
 
@@ -10,6 +11,15 @@ namespace quanvas {
 
 bool is_real(DataType t) {
   return t == DataType::kFloat || t == DataType::kDouble || t == DataType::kFloat16 || t == DataType::kBfloat16;
+}
+
+bool has_reals(const TensorData* data) {
+  return data && is_real(data->type) && data->count() > 0 && data->bytes >= bytes_of(data->type, data->count());
+}
+
+double largest_of(DataType type) {
+  if (type == DataType::kFloat16) return 65504;
+  return type == DataType::kDouble ? std::numeric_limits<double>::max() : 3.3e38;  // float32 and bfloat16, rounded down
 }
 
 std::vector<double> doubles_of(const TensorData& data) {
@@ -48,14 +58,14 @@ bool LinearWeight::fits(const Model& model, const Node& node, std::string* why) 
   };
   if (!node.domain.empty() || !node.opaque_reason.empty() || (node.op != "MatMul" && node.op != "Gemm") || node.outputs.size() != 1) return no("it is no linear layer");
   const TensorData* weight = initializer_data(model, node.input(1));
-  if (!weight || node.input(0) == kNoTensor || model.graph->tensor(node.input(0)).is_initializer) return no("its weight is computed");
+  if (!has_reals(weight) || node.input(0) == kNoTensor || model.graph->tensor(node.input(0)).is_initializer) return no("its weight is computed");
   const auto& declared = model.graph->tensor(node.input(1)).shape;
-  if (!is_real(weight->type) || weight->shape.size() != 2 || !declared || *declared != weight->shape || weight->count() < 1) return no("its weight is no matrix of real numbers");
+  if (weight->shape.size() != 2 || !declared || *declared != weight->shape) return no("its weight is no matrix of real numbers");
   if (node.op == "Gemm" && node.integer("transA", 0) != 0) return no("it reads its input transposed");
   if (node.input(2) == kNoTensor) return true;
   const TensorData* bias = initializer_data(model, node.input(2));
   const std::int64_t outputs = outputs_of(*model.graph, node);
-  if (!bias || !is_real(bias->type)) return no("its bias is computed");
+  if (!has_reals(bias)) return no("its bias is computed");
   if (bias->count() != 1 && (bias->count() != outputs || bias->shape.back() != outputs)) return no("its bias is not one number for each output");
   return true;
 }
@@ -82,6 +92,13 @@ LinearWeight LinearWeight::of(const Model& model, const Node& node) {
     for (double& v : out.b) v *= beta;
   }
   return out;
+}
+
+double LinearWeight::largest() const {
+  double most = 0;
+  for (const auto* values : {&w, &b})
+    for (const double v : *values) most = std::max(most, std::fabs(v));
+  return most;
 }
 
 bool LinearWeight::is_finite() const { return all_finite(w) && all_finite(b); }
@@ -147,7 +164,7 @@ std::optional<NormScale> norm_scale(const Model& model, const Node& node) {
   const std::int64_t width = model.graph->tensor(node.input(0)).shape->back();
   const auto read = [&](TensorId id) -> std::vector<double> {
     const TensorData* data = initializer_data(model, id);
-    if (!data || !is_real(data->type)) return {};
+    if (!has_reals(data)) return {};
     std::vector<double> v = doubles_of(*data);
     if (v.size() == 1) v.assign(static_cast<std::size_t>(width), v[0]);
     const bool along = data->count() == 1 || data->shape.back() == width;
@@ -246,7 +263,7 @@ class Finder {
     if (!is_constant(in)) return in != kNoTensor && join(in, out);
     const TensorData* data = initializer_data(model_, in);
     const int s = slot(out);
-    if (s < 0 || !data || !is_real(data->type) || data->shape.empty() || data->shape.back() < 1) return false;
+    if (s < 0 || !has_reals(data) || data->shape.empty()) return false;
     std::int64_t& granule = granule_[root(static_cast<std::size_t>(s))];
     granule = std::gcd(granule, data->shape.back());
     return use(out, Role::kSource, {node.id, static_cast<int>(i)});

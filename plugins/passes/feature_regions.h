@@ -34,12 +34,17 @@ class LinearWeight {
   std::vector<double> w;  // [inputs, outputs]
   std::vector<double> b;  // [outputs], as added; empty: none
   bool is_finite() const;
+  double largest() const;  // magnitude of weights and biases; 0: none
   // The mean over outputs of the largest magnitude of their weights over the root mean square: what a rounding error per
   // channel is proportional to.
   double spread() const;
   void write(const Model& model, const Node& node, ModelEdit& edit) const;
 };
 
+// Real numbers, one at least, none of them missing; false for null.
+bool has_reals(const TensorData* data);
+// The largest magnitude that a type of real numbers holds.
+double largest_of(DataType type);
 // Data in double precision, whatever the stored type.
 std::vector<double> doubles_of(const TensorData& data);
 bool is_real(DataType type);

@@ -52,7 +52,7 @@ class Merger {
       if (w.inputs != width) return quoted(layer) + " reads its features in another grouping";
       if (!w.is_finite()) return "a weight of " + quoted(layer) + " is not finite";
       scale(w, *norm);
-      if (!w.is_finite()) return "its scale is too large for " + quoted(layer);
+      if (!w.is_finite() || w.largest() > largest_of(initializer_data(model_, layer.input(1))->type)) return "its scale is too large for " + quoted(layer);
       layers.emplace_back(&layer, std::move(w));
     }
     for (const auto& [layer, w] : layers) {

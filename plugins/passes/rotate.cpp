@@ -203,12 +203,26 @@ class Rotator {
   std::string not_finite(const FeatureRegion& region) const {
     for (const FeatureSource& s : region.sources) {
       const Node& n = node(s.node);
-      if (s.constant < 0 && !LinearWeight::of(*model_, n).is_finite()) return "a weight of '" + n.name + "' is not finite";
-      if (s.constant >= 0 && !all_finite(doubles_of(*initializer_data(*model_, n.input(static_cast<std::size_t>(s.constant))))))
-        return "a value that '" + n.name + "' reads is not finite";
+      if (s.constant < 0) {
+        if (std::string why = unfit(n, region.granule); !why.empty()) return why;
+        continue;
+      }
+      const TensorData& data = *initializer_data(*model_, n.input(static_cast<std::size_t>(s.constant)));
+      const std::vector<double> values = doubles_of(data);
+      if (!all_finite(values)) return "a value that '" + n.name + "' reads is not finite";
+      if (std::any_of(values.begin(), values.end(), [&](double v) { return std::fabs(v) * static_cast<double>(region.granule) > largest_of(data.type); }))
+        return "what '" + n.name + "' reads is too large to be rotated as " + type_name(data.type);
     }
     for (const NodeId id : region.sinks)
-      if (!LinearWeight::of(*model_, node(id)).is_finite()) return "a weight of " + name(id) + " is not finite";
+      if (std::string why = unfit(node(id), region.granule); !why.empty()) return why;
+    return {};
+  }
+  // A rotation of both sides makes nothing larger than that many times.
+  std::string unfit(const Node& layer, std::int64_t features) const {
+    const LinearWeight w = LinearWeight::of(*model_, layer);
+    if (!w.is_finite()) return "a weight of '" + layer.name + "' is not finite";
+    const DataType type = initializer_data(*model_, layer.input(1))->type;
+    if (w.largest() * static_cast<double>(features) > largest_of(type)) return "the weights of '" + layer.name + "' are too large to be rotated as " + type_name(type);
     return {};
   }
 
@@ -281,7 +295,7 @@ class Rotator {
       leave(layer, why);
       return "no online rotation: " + why;
     };
-    if (!w.is_finite()) return no("its weight is not finite");
+    if (std::string why = unfit(layer, w.inputs); !why.empty()) return no(why);
     const DataType type = graph_.tensor(layer.input(0)).type;
     if (type != DataType::kFloat && type != DataType::kDouble && type != DataType::kUndefined) return no("its input is " + std::string(type_name(type)));
     HadamardNode h{w.inputs, options_.block > 0 ? options_.block : w.inputs, 1};
@@ -329,9 +343,9 @@ class Rotator {
 
   bool is_named(const std::string& layer) const {
     std::size_t begin = 0;
-    while (begin <= options_.layers.size()) {
-      const std::size_t end = std::min(options_.layers.find(',', begin), options_.layers.size());
-      if (matches_pattern(options_.layers.substr(begin, end - begin), layer)) return true;
+    while (begin < options_.layers.size()) {
+      const std::size_t end = std::min(options_.layers.find_first_of(", ;", begin), options_.layers.size());
+      if (end > begin && matches_pattern(options_.layers.substr(begin, end - begin), layer)) return true;
       begin = end + 1;
     }
     return false;
@@ -383,7 +397,7 @@ class Rotate final : public Pass {
                           {{"none", "None", "Only weights change."},
                            {"products", "Behind activations", "Layers behind gates and activation functions, as down projections: R4 (QuaRot, section 4, stage 1b)."},
                            {"rest", "All others", "Every linear layer whose input no other rotation reaches."}}),
-             when(text_field("layers", "Layers", "Names of layers for online rotations, separated by commas, with * and ?.", "*"), "online", {"products", "rest"}),
+             when(text_field("layers", "Layers", "Names of layers for online rotations, separated by commas or spaces, with * and ?.", "*"), "online", {"products", "rest"}),
              when(bool_field("expand", "Pad with zeros", "Inputs of online rotations without a Hadamard matrix of their size get zeros up to the next that has one (model expansion, Franco et al. 2025, arXiv 2503.17513).", false),
                   "online", {"products", "rest"}),
              when(integer_field("expand_step", "Further sizes", "Pads to so many Hadamard sizes above the first (arXiv 2503.17513, section 4).", 0, 0, 16), "expand", {true}),

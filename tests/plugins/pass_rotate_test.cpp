@@ -212,6 +212,8 @@ TEST(Rotate, WhatIsAskedIsWhatIsDone) {
   EXPECT_EQ(count(rest->model, kHadamardOp), 5u);
   EXPECT_NE(rest->text.find("put 5 online rotations in front of 8 layers"), std::string::npos) << rest->text;
   EXPECT_EQ(count(rotated(model, {{"online", "rest"}, {"residual", false}, {"heads", false}, {"layers", "f.*,head"}})->model, kHadamardOp), 3u);
+  EXPECT_EQ(count(rotated(model, {{"online", "rest"}, {"residual", false}, {"heads", false}, {"layers", " a.?; head "}})->model, kHadamardOp), 3u);
+  EXPECT_EQ(count(rotated(model, {{"online", "rest"}, {"residual", false}, {"heads", false}, {"layers", ""}})->model, kHadamardOp), 0u);
   EXPECT_EQ(count(rotated(model, {{"online", "rest"}, {"residual", false}, {"heads", false}, {"layers", "nothing"}})->model, kHadamardOp), 0u);
   // The whole product behind the activation is rotated in blocks where they divide it.
   const auto blocks = rotated(model, {{"online", "products"}, {"block", 16}});
@@ -270,6 +272,31 @@ TEST(Rotate, WeightsThatAreNotFiniteAreLeft) {
           }
       }
     }
+}
+
+// Halves are read and written as halves; those that would overflow are left, and so is what misses bytes.
+TEST(Rotate, HalfPrecisionAndMissingBytesAreLookedAt) {
+  const auto net = [](double scale, bool whole) {
+    NetMaker n;
+    n.in({2, 5, 6}).m.weight("a.w", (noise({6, 16}, 1) * scale).to(at::kHalf)).weight("b.w", noise({16, 3}, 2).to(at::kDouble)).weight("c.w", noise({3, 2}, 3));
+    n.op("a", "MatMul", {"x", "a.w"}, kS).op("b", "MatMul", {"a", "b.w"}, {2, 5, 3}).op("c", "MatMul", {"b", "c.w"}, {2, 5, 2}).out("c");
+    ModelPtr model = n.m.build();
+    auto weights = std::make_shared<WeightStore>(*model->weights);
+    TensorData cut = *weights->find("b.w");
+    if (!whole) cut.bytes -= 8;
+    weights->set("b.w", cut);
+    return std::make_shared<const Model>(Model{model->graph, weights, "test"});
+  };
+  const auto fine = rotated(net(1, true));
+  ASSERT_TRUE(fine) << fine.error().text();
+  EXPECT_EQ(fine->note("a"), "its input is left: it is an input of the network; output in blocks of 16");
+  EXPECT_EQ(fine->model->weights->find("a.w")->type, DataType::kFloat16);
+  EXPECT_EQ(fine->model->weights->find("b.w")->type, DataType::kDouble);
+  const auto large = rotated(net(60000, true));
+  EXPECT_NE(large->note("a").find("the weights of 'a' are too large to be rotated as float16"), std::string::npos) << large->note("a");
+  const auto cut = rotated(net(1, false), {{"online", "rest"}});
+  ASSERT_TRUE(cut) << cut.error().text();
+  EXPECT_EQ(cut->note("b"), "no such layer");
 }
 
 TEST(Rotate, SeedsAndThreadsDecideWhatTheyShould) {
