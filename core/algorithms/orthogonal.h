@@ -34,7 +34,8 @@ Result<std::vector<double>> random_orthogonal(std::int64_t n, std::uint64_t seed
 
 // out := in Q for rows of n values, with Q [n, n] row-major; in and out do not overlap. The same bits for any number of threads.
 // Errors: kCancelled.
-Status multiply_rows(const double* in, double* out, std::int64_t rows, const std::vector<double>& q, std::int64_t n, const std::stop_token& stop = {});
+Status multiply_rows(const double* in, double* out, std::int64_t rows, const std::vector<double>& q, std::int64_t n,
+                     const std::stop_token& stop = {});
 
 // n signs, +1 or -1. With D their diagonal matrix and H a Hadamard matrix, D H is what QuaRot calls a randomized Hadamard
 // matrix: x -> (x D) H. Signs behind H would change no magnitude.

@@ -280,7 +280,8 @@ NodeCost node_cost(const Graph& graph, const Node& node) {
   if (node.domain.empty()) cost.macs = macs_of(graph, node);
   // Additions, which count as much: the fast part's stages, and each row of the core.
   if (const auto h = hadamard_node(node); h && !node.outputs.empty())
-    cost.macs = sample_elements(graph, node.outputs[0]) * (std::log2(static_cast<double>(h->size / h->core)) + (h->core > 1 ? static_cast<double>(h->core) : 0));
+    cost.macs = sample_elements(graph, node.outputs[0]) *
+                (std::log2(static_cast<double>(h->size / h->core)) + (h->core > 1 ? static_cast<double>(h->core) : 0));
   for (const int i : learnt_inputs(node.op)) {
     const TensorId t = node.input(static_cast<std::size_t>(i));
     const std::vector<TensorId> parts = is_recurrent(node) ? constant_parts(graph, t) : std::vector<TensorId>{t};

@@ -98,7 +98,8 @@ NodeDraft hadamard_product(NodeDraft draft, const HadamardNode& h) {
   std::vector<float> matrix(static_cast<std::size_t>(h.width * columns), 0.0f);
   for (std::int64_t i = 0; i < h.width; ++i)
     for (std::int64_t j = 0; j < h.size; ++j)
-      matrix[static_cast<std::size_t>(i * columns + i / h.size * h.size + j)] = static_cast<float>(block[static_cast<std::size_t>(i % h.size * h.size + j)]);
+      matrix[static_cast<std::size_t>(i * columns + i / h.size * h.size + j)] =
+          static_cast<float>(block[static_cast<std::size_t>(i % h.size * h.size + j)]);
   const std::string name = draft.name + "_matrix";
   NodeDraft product{draft.name, "MatMul", {}, {draft.inputs[0], name}, draft.outputs, {}, {}};
   product.constants.push_back({name, TensorData::of_floats({h.width, columns}, std::move(matrix))});

@@ -40,6 +40,13 @@ bool all_finite(const std::vector<double>& values) {
 
 namespace {
 
+// Behind the first, that anybody reads.
+bool has_more_outputs(const Graph& graph, const Node& node) {
+  for (std::size_t i = 1; i < node.outputs.size(); ++i)
+    if (const TensorId id = node.outputs[i]; id != kNoTensor && (!graph.tensor(id).consumers.empty() || is_graph_output(graph, id))) return true;
+  return false;
+}
+
 bool is_flipped(const Node& node) { return node.op == "Gemm" && node.integer("transB", 0) != 0; }
 
 }  // namespace
@@ -56,7 +63,8 @@ bool LinearWeight::fits(const Model& model, const Node& node, std::string* why) 
     if (why) *why = text;
     return false;
   };
-  if (!node.domain.empty() || !node.opaque_reason.empty() || (node.op != "MatMul" && node.op != "Gemm") || node.outputs.size() != 1) return no("it is no linear layer");
+  const bool is_matrix = node.domain.empty() && node.opaque_reason.empty() && (node.op == "MatMul" || node.op == "Gemm");
+  if (!is_matrix || node.outputs.size() != 1) return no("it is no linear layer");
   const TensorData* weight = initializer_data(model, node.input(1));
   if (!has_reals(weight) || node.input(0) == kNoTensor || model.graph->tensor(node.input(0)).is_initializer) return no("its weight is computed");
   const auto& declared = model.graph->tensor(node.input(1)).shape;
@@ -79,7 +87,8 @@ LinearWeight LinearWeight::of(const Model& model, const Node& node) {
   if (is_flipped(node)) {
     std::vector<double> turned(out.w.size());
     for (std::int64_t o = 0; o < out.outputs; ++o)
-      for (std::int64_t i = 0; i < out.inputs; ++i) turned[static_cast<std::size_t>(i * out.outputs + o)] = out.w[static_cast<std::size_t>(o * out.inputs + i)];
+      for (std::int64_t i = 0; i < out.inputs; ++i)
+        turned[static_cast<std::size_t>(i * out.outputs + o)] = out.w[static_cast<std::size_t>(o * out.inputs + i)];
     out.w = std::move(turned);
   }
   if (node.input(2) != kNoTensor) {
@@ -147,8 +156,7 @@ void LinearWeight::write(const Model& model, const Node& node, ModelEdit& edit) 
 bool is_last_axis_norm(const Graph& graph, const Node& node) {
   if (!node.domain.empty() || !node.opaque_reason.empty() || (node.op != "LayerNormalization" && node.op != "RMSNormalization")) return false;
   if (node.outputs.empty() || node.input(0) == kNoTensor || node.input(1) == kNoTensor) return false;
-  for (std::size_t i = 1; i < node.outputs.size(); ++i)
-    if (node.outputs[i] != kNoTensor && (!graph.tensor(node.outputs[i]).consumers.empty() || is_graph_output(graph, node.outputs[i]))) return false;
+  if (has_more_outputs(graph, node)) return false;
   const auto& shape = graph.tensor(node.input(0)).shape;
   const std::int64_t axis = node.integer("axis", -1);
   return shape && !shape->empty() && shape->back() > 0 && (axis == -1 || axis == static_cast<std::int64_t>(shape->size()) - 1);
@@ -301,8 +309,7 @@ class Finder {
     return join(v, out);
   }
   bool attention(const Node& node) {
-    for (std::size_t i = 1; i < node.outputs.size(); ++i)
-      if (node.outputs[i] != kNoTensor && (!graph_.tensor(node.outputs[i]).consumers.empty() || is_graph_output(graph_, node.outputs[i]))) return false;
+    if (has_more_outputs(graph_, node)) return false;
     for (std::size_t i = 4; i < node.inputs.size(); ++i)
       if (node.inputs[i] != kNoTensor) return false;
     const TensorId v = node.input(2);
@@ -373,9 +380,7 @@ class Finder {
   bool moves_rows(const Node& node) const {
     const TensorId in = node.input(0), out = node.outputs[0];
     const std::int64_t n = rank(in);
-    for (std::size_t i = 1; i < node.outputs.size(); ++i)
-      if (node.outputs[i] != kNoTensor && !graph_.tensor(node.outputs[i]).consumers.empty()) return false;
-    if (n < 1 || last(in) < 1 || last(out) < 1) return false;
+    if (has_more_outputs(graph_, node) || n < 1 || last(in) < 1 || last(out) < 1) return false;
     const auto not_last = [&](const std::vector<std::int64_t>& axes) {
       return std::all_of(axes.begin(), axes.end(), [&](std::int64_t a) { return (a < 0 ? a + n : a) < n - 1 && a >= -n; });
     };

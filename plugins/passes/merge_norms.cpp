@@ -10,11 +10,12 @@
 namespace quanvas {
 namespace {
 
+bool nowhere(const Node&) { return false; }  // no normalization passes features on
 std::string quoted(const Node& node) { return "'" + node.name + "'"; }
 
 class Merger {
  public:
-  explicit Merger(const Model& model) : model_(model), graph_(*model.graph), edit_(model), found_(find_feature_regions(model, [](const Node&) { return false; })) {}
+  explicit Merger(const Model& model) : model_(model), graph_(*model.graph), edit_(model), found_(find_feature_regions(model, nowhere)) {}
 
   Result<ModelPtr> run(MergedNorms& out, JobContext& job) {
     for (const Node& node : graph_.nodes()) {
@@ -52,7 +53,8 @@ class Merger {
       if (w.inputs != width) return quoted(layer) + " reads its features in another grouping";
       if (!w.is_finite()) return "a weight of " + quoted(layer) + " is not finite";
       scale(w, *norm);
-      if (!w.is_finite() || w.largest() > largest_of(initializer_data(model_, layer.input(1))->type)) return "its scale is too large for " + quoted(layer);
+      const DataType type = initializer_data(model_, layer.input(1))->type;
+      if (!w.is_finite() || w.largest() > largest_of(type)) return "its scale is too large for " + quoted(layer);
       layers.emplace_back(&layer, std::move(w));
     }
     for (const auto& [layer, w] : layers) {
@@ -86,7 +88,7 @@ class Merger {
 
 class Centring {
  public:
-  explicit Centring(const Model& model) : model_(model), graph_(*model.graph), edit_(model), found_(find_feature_regions(model, [](const Node&) { return false; })) {}
+  explicit Centring(const Model& model) : model_(model), graph_(*model.graph), edit_(model), found_(find_feature_regions(model, nowhere)) {}
 
   Result<ModelPtr> run(MergedNorms& out, JobContext& job) {
     std::map<const FeatureRegion*, std::string> tried;

@@ -120,8 +120,8 @@ class Rotator {
   std::vector<PassLayer> rows() && { return std::move(rows_); }
 
   std::string text() const {
-    std::string text = "Rotated " + counted(whole_, "stream") + " of features and " + counted(heads_, "group") + " of heads (" +
-                       counted(fused_layers_.size(), "layer") + ", " + counted(constants_, "table") + " or constant" + (constants_ == 1 ? "" : "s") + ")";
+    std::string text = "Rotated " + counted(whole_, "stream") + " of features and " + counted(heads_, "group") + " of heads (";
+    text += counted(fused_layers_.size(), "layer") + ", " + counted(constants_, "table") + " or constant" + (constants_ == 1 ? "" : "s") + ")";
     if (options_.kind == "none") text = "Rotated nothing (kind is none)";
     if (options_.online != "none") {
       text += ", put " + counted(nodes_.size(), "online rotation") + " in front of " + counted(online_layers_, "layer");
@@ -156,9 +156,12 @@ class Rotator {
   // Decides about a region of fused rotation, and rotates its constants.
   Status plan(std::size_t index) {
     const FeatureRegion& region = found_.regions[index];
-    if (region.sources.empty() || region.sinks.empty() || !region.blocked.empty() || !region.norms_from.empty() || !region.norms_to.empty()) return {};
-    const bool is_whole = std::all_of(region.sources.begin(), region.sources.end(), [&](const FeatureSource& s) { return width(s) == region.granule; }) &&
-                          std::all_of(region.sinks.begin(), region.sinks.end(), [&](NodeId id) { return LinearWeight::inputs_of(graph_, node(id)) == region.granule; });
+    if (region.sources.empty() || region.sinks.empty() || !region.blocked.empty()) return {};
+    if (!region.norms_from.empty() || !region.norms_to.empty()) return {};
+    const auto makes_whole = [&](const FeatureSource& s) { return width(s) == region.granule; };
+    const auto reads_whole = [&](NodeId id) { return LinearWeight::inputs_of(graph_, node(id)) == region.granule; };
+    const bool is_whole = std::all_of(region.sources.begin(), region.sources.end(), makes_whole) &&
+                          std::all_of(region.sinks.begin(), region.sinks.end(), reads_whole);
     if (is_whole ? !options_.residual : !options_.heads) return {};
     const std::int64_t size = options_.block > 0 ? std::min(options_.block, region.granule) : region.granule;
     if (region.granule < 2 || size < 2) {
@@ -210,7 +213,8 @@ class Rotator {
       const TensorData& data = *initializer_data(*model_, n.input(static_cast<std::size_t>(s.constant)));
       const std::vector<double> values = doubles_of(data);
       if (!all_finite(values)) return "a value that '" + n.name + "' reads is not finite";
-      if (std::any_of(values.begin(), values.end(), [&](double v) { return std::fabs(v) * static_cast<double>(region.granule) > largest_of(data.type); }))
+      const double most = largest_of(data.type) / static_cast<double>(region.granule);
+      if (std::any_of(values.begin(), values.end(), [most](double v) { return std::fabs(v) > most; }))
         return "what '" + n.name + "' reads is too large to be rotated as " + type_name(data.type);
     }
     for (const NodeId id : region.sinks)
@@ -222,7 +226,8 @@ class Rotator {
     const LinearWeight w = LinearWeight::of(*model_, layer);
     if (!w.is_finite()) return "a weight of '" + layer.name + "' is not finite";
     const DataType type = initializer_data(*model_, layer.input(1))->type;
-    if (w.largest() * static_cast<double>(features) > largest_of(type)) return "the weights of '" + layer.name + "' are too large to be rotated as " + type_name(type);
+    if (w.largest() * static_cast<double>(features) > largest_of(type))
+      return "the weights of '" + layer.name + "' are too large to be rotated as " + type_name(type);
     return {};
   }
 
@@ -297,7 +302,8 @@ class Rotator {
     };
     if (std::string why = unfit(layer, w.inputs); !why.empty()) return no(why);
     const DataType type = graph_.tensor(layer.input(0)).type;
-    if (type != DataType::kFloat && type != DataType::kDouble && type != DataType::kUndefined) return no("its input is " + std::string(type_name(type)));
+    if (type != DataType::kFloat && type != DataType::kDouble && type != DataType::kUndefined)
+      return no("its input is " + std::string(type_name(type)));
     HadamardNode h{w.inputs, options_.block > 0 ? options_.block : w.inputs, 1};
     if (options_.block == 0) {
       auto size = algorithms::hadamard_size(h.size);
@@ -392,17 +398,24 @@ class Rotate final : public Pass {
              integer_field("seed", "Seed", "Of random signs and random orthogonal matrices.", 0, 0, 2147483647),
              integer_field("block", "Block", "Features that are rotated among themselves; 0: all of a tensor, or of a head.", 0, 0, 67108864),
              bool_field("residual", "Whole features", "Rotates tensors between layers over all their features: R1 of SpinQuant (section 3.1).", true),
-             bool_field("heads", "Within heads", "Rotates values within each attention head, up to the output projection: R2 of SpinQuant (section 3.1).", true),
+             bool_field("heads", "Within heads",
+                        "Rotates values within each attention head, up to the output projection: R2 of SpinQuant (section 3.1).", true),
              choice_field("online", "Online", "Layers whose input is rotated while the network runs, the inverse in their weights.", "none",
                           {{"none", "None", "Only weights change."},
-                           {"products", "Behind activations", "Layers behind gates and activation functions, as down projections: R4 (QuaRot, section 4, stage 1b)."},
+                           {"products", "Behind activations",
+                            "Layers behind gates and activation functions, as down projections: R4 (QuaRot, section 4, stage 1b)."},
                            {"rest", "All others", "Every linear layer whose input no other rotation reaches."}}),
-             when(text_field("layers", "Layers", "Names of layers for online rotations, separated by commas or spaces, with * and ?.", "*"), "online", {"products", "rest"}),
-             when(bool_field("expand", "Pad with zeros", "Inputs of online rotations without a Hadamard matrix of their size get zeros up to the next that has one (model expansion, Franco et al. 2025, arXiv 2503.17513).", false),
+             when(text_field("layers", "Layers", "Names of layers for online rotations, separated by commas or spaces, with * and ?.", "*"),
                   "online", {"products", "rest"}),
-             when(integer_field("expand_step", "Further sizes", "Pads to so many Hadamard sizes above the first (arXiv 2503.17513, section 4).", 0, 0, 16), "expand", {true}),
-             bool_field("merge", "Merge normalizations", "Runs merge-norm before, without which scales of normalizations stop rotations (QuaRot, section 4, stage 1a).", true),
-             when(bool_field("rms", "LayerNorm to RMSNorm", "The same for the means that layer normalizations take off (SliceGPT, arXiv 2401.15024, section 3.2).", true),
+             when(bool_field("expand", "Pad with zeros",
+                             "Inputs of online rotations without a Hadamard matrix of their size get zeros up to the next that has one (Franco et al. 2025, arXiv 2503.17513).", false),
+                  "online", {"products", "rest"}),
+             when(integer_field("expand_step", "Further sizes", "Pads to so many Hadamard sizes above the first (arXiv 2503.17513).", 0, 0, 16), "expand",
+                  {true}),
+             bool_field("merge", "Merge normalizations",
+                        "Runs merge-norm before, without which scales of normalizations stop rotations (QuaRot, section 4, stage 1a).", true),
+             when(bool_field("rms", "LayerNorm to RMSNorm",
+                             "The same for the means that layer normalizations take off (SliceGPT, arXiv 2401.15024, section 3.2).", true),
                   "merge", {true})}};
   }
   PassStage stage() const override { return PassStage::kGraph; }
