@@ -2,7 +2,12 @@
 
 #include <cstdio>
 
+#include <QAction>
+#include <QApplication>
+#include <QDialog>
 #include <QPixmap>
+
+#include "app/window/docks.h"
 
 namespace quanvas {
 namespace {
@@ -38,6 +43,26 @@ bool Screenshot::select() {
   return true;
 }
 
+bool Screenshot::show() {
+  if (shown_ || options_.show.empty()) return true;
+  shown_ = true;
+  const QString id = QString::fromStdString(options_.show);
+  if (auto* panel = window_->findChild<Panel*>(id)) {
+    window_->docks()->show_panel(panel);
+    return true;
+  }
+  auto* action = window_->findChild<QAction*>(id);
+  if (!action) {
+    QStringList known;
+    for (const auto* a : window_->findChildren<QAction*>())
+      if (!a->objectName().isEmpty()) known << a->objectName();
+    fail(tr("There is no panel or action '%1'. Actions: %2.").arg(id, known.join(QStringLiteral(", "))));
+    return false;
+  }
+  QTimer::singleShot(0, action, &QAction::trigger);  // a dialog runs a loop of its own
+  return true;
+}
+
 void Screenshot::look() {
   waited_ms_ += kPollMs;
   const bool wants_project = !options_.file.empty();
@@ -48,13 +73,23 @@ void Screenshot::look() {
   }
   if (wants_project && !selected_ && !select()) return;
   if (wants_project && !wiring_->settled() && !late) return;
+  if (!shown_ && !options_.show.empty()) {
+    (void)show();
+    return;  // what it asks is waited for, too
+  }
   poll_.stop();
   QTimer::singleShot(options_.after_ms, this, &Screenshot::write);
 }
 
 void Screenshot::write() {
   if (std::exchange(over_, true)) return;
-  const QPixmap picture = window_->grab();
+  // Sizes that have changed are handed up one parent at a time: what was shown last may not have its place yet.
+  constexpr int kParents = 16;
+  for (int i = 0; i < kParents; ++i) QCoreApplication::sendPostedEvents(nullptr, QEvent::LayoutRequest);
+  QWidget* shown = window_;
+  for (QWidget* top : QApplication::topLevelWidgets())
+    if (top->isVisible() && qobject_cast<QDialog*>(top)) shown = top;
+  const QPixmap picture = shown->grab();
   if (picture.save(QString::fromStdString(options_.screenshot), "PNG")) return done_(0);
   std::fprintf(stderr, "quanvas: %s\n", qPrintable(tr("%1 could not be written.").arg(QString::fromStdString(options_.screenshot))));
   done_(1);

@@ -12,7 +12,7 @@
 namespace quanvas {
 
 // Waits until the project is open and all that was asked about it has been answered (at most a minute), selects the
-// layer, waits after_ms, writes the PNG and calls done with the exit code; trouble is printed to stderr.
+// layer, shows what is to be shown, waits after_ms, writes the PNG and calls done with the exit code; trouble is printed to stderr.
 class Screenshot : public QObject {
   Q_OBJECT
 
@@ -22,6 +22,7 @@ class Screenshot : public QObject {
  private:
   void look();
   bool select();
+  bool show();
   void write();
   void fail(const QString& sentence);
 
@@ -32,7 +33,7 @@ class Screenshot : public QObject {
   std::function<void(int)> done_;
   QTimer poll_;
   int waited_ms_ = 0;
-  bool selected_ = false, over_ = false;
+  bool selected_ = false, shown_ = false, over_ = false;
 };
 
 }  // namespace quanvas

@@ -14,6 +14,10 @@ class Expander {
     for (const DraftNode& n : draft.nodes) {
       taken_.insert(n.inputs.begin(), n.inputs.end());
       taken_.insert(n.outputs.begin(), n.outputs.end());
+      // What sums of codes at run time are made of.
+      static const std::set<std::string> parts = {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "Cast", "Mul"};
+      if (n.domain.empty() && parts.count(n.op) && !n.removed && !n.outputs.empty())
+        for (const std::string& t : n.outputs) makers_[t] = n;
     }
   }
 
@@ -28,10 +32,14 @@ class Expander {
   Draft& draft_;
   std::vector<DraftNode> out_;
   std::unordered_set<std::string> taken_;
+  std::unordered_map<std::string, DraftNode> makers_;      // by result
+  std::unordered_map<std::string, std::string> dynamic_;   // real numbers of codes with a scale of their own run
 
   using Rule = void (Expander::*)(DraftNode&);
 
   bool expand(DraftNode& node) {
+    if (node.domain.empty() && node.op == "Mul" && !node.removed) return scaled_sums(node);
+    if (node.domain == kMicrosoft && (node.op == "DynamicQuantizeMatMul" || node.op == "MatMulIntegerToFloat") && !node.removed) return float_product(node);
     static const std::map<std::pair<std::string, std::string>, std::pair<std::size_t, Rule>> rules = {
         {{"", "QLinearConv"}, {8, &Expander::convolution}},
         {{"", "QLinearMatMul"}, {8, &Expander::product}},
@@ -120,6 +128,104 @@ class Expander {
     draft_.constants[name] = TensorData::of_floats(right.shape, std::move(values));
     draft_.facts[name] = {DataType::kFloat, right.shape};
     return name;
+  }
+
+  // --- codes whose scale is found at run time: DynamicQuantizeLinear gives codes, scale and zero point
+
+  const DraftNode* maker(const std::string& tensor, const char* op) const {
+    const auto it = makers_.find(tensor);
+    return it != makers_.end() && it->second.op == op ? &it->second : nullptr;
+  }
+  const DraftNode* dynamic_codes(const std::string& codes, const std::string& scale, const std::string& zero) const {
+    const DraftNode* n = maker(codes, "DynamicQuantizeLinear");
+    return n && n->outputs.size() == 3 && n->outputs[0] == codes && n->outputs[1] == scale && n->outputs[2] == zero ? n : nullptr;
+  }
+  std::string dynamic_real(const DraftNode& quantize) {
+    std::string& name = dynamic_[quantize.outputs[0]];
+    if (name.empty()) name = real(quantize.outputs[0], quantize.outputs[1], quantize.outputs[2], 1);
+    return name;
+  }
+  // A list of so many numbers, of a constant that has as many or one; one number is no list.
+  std::string as_list(const std::string& name, std::int64_t count) {
+    const TensorData& data = *draft_.constant(name);
+    const Shape wanted = count == 1 ? Shape{} : Shape{count};
+    if (data.shape == wanted) return name;
+    std::string bytes;
+    for (std::int64_t i = 0; i < count / data.count(); ++i) bytes.append(static_cast<const char*>(static_cast<const void*>(data.data)), data.bytes);
+    const std::string copy = fresh(name + "_list");
+    draft_.facts[copy] = {data.type, wanted};
+    draft_.constants[copy] = TensorData::copy_of(data.type, wanted, bytes.data(), bytes.size());
+    return copy;
+  }
+
+  // Real numbers of a weight's codes, by output channel; empty: scale or zero point are none of a weight.
+  std::string weight_real(const std::string& codes, const std::string& scale, const std::string& zero, bool convolution) {
+    const TensorData *w = draft_.constant(codes), *s = draft_.constant(scale), *z = zero.empty() ? nullptr : draft_.constant(zero);
+    if (!w || !s || s->type != DataType::kFloat || (!zero.empty() && !z) || (convolution ? w->shape.size() < 3 : w->shape.size() != 2)) return {};
+    const std::int64_t channels = convolution ? w->shape[0] : w->shape[1], count = std::max(s->count(), z ? z->count() : 1);
+    if (z && z->type != DataType::kInt8 && z->type != DataType::kUint8) return {};
+    for (const TensorData* data : {s, z})
+      if (data && (!data->data || data->count() <= 0 || (data->count() != 1 && data->count() != channels))) return {};
+    const std::string scales = as_list(scale, count), zeros = z ? as_list(zero, count) : std::string();
+    return real(codes, scales, zeros, convolution ? 0 : 1);
+  }
+
+  // Cast(MatMulInteger(codes, weight)) * (scale * weight scale), or ConvInteger.
+  bool scaled_sums(const DraftNode& n) {
+    if (n.inputs.size() != 2 || n.outputs.size() != 1) return false;
+    for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+      const DraftNode* cast = maker(n.inputs[i], "Cast");
+      if (!cast || cast->integer("to", 0) != static_cast<std::int64_t>(DataType::kFloat)) continue;
+      const DraftNode* sums = maker(cast->input(0), "MatMulInteger");
+      const bool convolution = !sums;
+      if (!sums) sums = maker(cast->input(0), "ConvInteger");
+      const DraftNode* scales = maker(n.inputs[1 - i], "Mul");
+      if (!sums || !scales || scales->inputs.size() != 2) continue;
+      for (const std::size_t k : {std::size_t{0}, std::size_t{1}}) {
+        const DraftNode* codes = dynamic_codes(sums->input(0), scales->inputs[k], sums->input(2));
+        if (!codes || !draft_.constant(scales->inputs[1 - k])) continue;
+        const std::string weight = weight_real(sums->input(1), scales->inputs[1 - k], sums->input(3), convolution);
+        if (weight.empty()) return false;
+        DraftNode layer = *sums;
+        if (layer.name.empty()) layer.name = n.name;
+        emit(layer, convolution ? "Conv" : "MatMul", {dynamic_real(*codes), weight},
+             convolution ? std::set<std::string>{"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"} : std::set<std::string>{}, n.outputs[0]);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // com.microsoft's DynamicQuantizeMatMul (A, B, b_scale, b_zero_point, bias) and MatMulIntegerToFloat (A, B, a_scale, b_scale, a_zero_point,
+  // b_zero_point, bias).
+  bool float_product(const DraftNode& n) {
+    if (n.outputs.size() != 1) return false;
+    const bool itself = n.op == "DynamicQuantizeMatMul";
+    const DraftNode* codes = itself ? nullptr : dynamic_codes(n.input(0), n.input(2), n.input(4));
+    if (!itself && !codes) return false;
+    const std::string weight = weight_real(n.input(1), n.input(itself ? 2 : 3), n.input(itself ? 3 : 5), false);
+    if (weight.empty()) return false;
+    std::string x;
+    if (itself) {
+      DraftNode q;
+      q.op = "DynamicQuantizeLinear";
+      q.inputs = {n.input(0)};
+      q.outputs = {fresh(n.input(0) + "_codes"), fresh(n.input(0) + "_scale"), fresh(n.input(0) + "_zero")};
+      out_.push_back(q);
+      x = real(q.outputs[0], q.outputs[1], q.outputs[2], 1);
+    } else {
+      x = dynamic_real(*codes);
+    }
+    const std::string& bias = n.input(itself ? 4 : 6);
+    const std::string result = bias.empty() ? n.outputs[0] : fresh(n.outputs[0] + "_product");
+    emit(n, "MatMul", {x, weight}, {}, result);
+    if (bias.empty()) return true;
+    DraftNode add;
+    add.op = "Add";
+    add.inputs = {result, bias};
+    add.outputs = {n.outputs[0]};
+    out_.push_back(std::move(add));
+    return true;
   }
 
   void convolution(DraftNode& n) {

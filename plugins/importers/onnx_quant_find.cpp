@@ -67,6 +67,7 @@ class Finder {
         found_.left.push_back({i, why});
     }
     leave_unpaired();
+    std::erase_if(found_.left, [&](const LeftOver& l) { return used_.count(l.node) > 0; });
     return std::move(found_);
   }
 
@@ -136,6 +137,7 @@ class Finder {
     }
     Quantizer q;
     q.output = last.outputs[0];
+    if (before && is_op(*before, "DynamicQuantizeLinear")) return dynamic(index, *before, codes);
     if (before && is_op(*before, "QuantizeLinear")) {
       nodes.push_back(producer_.at(codes));
       QUANVAS_CHECK(same_numbers(*before, last));
@@ -153,6 +155,23 @@ class Finder {
     QUANVAS_CHECK(set_linear_parameters(q, last, draft_.constant(codes) ? codes : q.input));
     QUANVAS_CHECK(settle_zero_point(q));
     QUANVAS_CHECK(set_constant(q, codes));
+    return q;
+  }
+
+  // Codes, scale and zero point of one DynamicQuantizeLinear.
+  Result<Quantizer> dynamic(std::size_t index, const DraftNode& quantize, const std::string& codes) const {
+    const DraftNode& last = draft_.nodes[index];
+    if (quantize.outputs.size() != 3 || codes != quantize.outputs[0] || last.input(0) != codes || last.input(1) != quantize.outputs[1] || last.input(2) != quantize.outputs[2])
+      return no_quantizer("it dequantizes with another scale or zero point than its DynamicQuantizeLinear gives");
+    Quantizer q;
+    q.input = quantize.input(0);
+    q.output = last.outputs[0];
+    q.nodes = {producer_.at(codes), index};
+    q.spec.bits = 8;
+    q.spec.is_signed = false;
+    q.spec.zero_point = ZeroPointType::kInteger;
+    q.spec.statistic = Statistic::kMinMax;
+    q.spec.source = ScaleSource::kDynamic;
     return q;
   }
 

@@ -208,7 +208,8 @@ class Placer {
     std::vector<Spot> out;
     for (const Reader& r : readers(tensor)) {
       const DraftNode& n = draft_.nodes[r.node];
-      const bool one_scale = q.spec.granularity == Granularity::kTensor && keeps_order(q.spec.rounding);
+      // The range of what is cut out or pooled is another one than that of the whole.
+      const bool one_scale = q.spec.granularity == Granularity::kTensor && keeps_order(q.spec.rounding) && q.spec.source != ScaleSource::kDynamic;
       const bool passes = one_scale && r.input == 0 && (is_view(n) || (n.domain.empty() && n.op == "MaxPool" && n.outputs.size() == 1));
       if (passes) {
         if (const auto behind = behind_all(q, n, depth)) {
@@ -321,6 +322,7 @@ class Placer {
   bool is_accumulator(const Quantizer& q, const Spot& bias) const {
     const auto input = occupied_.find({bias.node, SiteKind::kInput, 0}), weight = occupied_.find({bias.node, SiteKind::kWeight, 0});
     if (input == occupied_.end() || weight == occupied_.end()) return false;
+    if (found_.quantizers[input->second].scale.empty()) return false;  // found at run time
     const Quantizer &x = found_.quantizers[input->second], &w = found_.quantizers[weight->second];
     if (!accumulator_problem(&x.spec, &w.spec).empty() || !q.zero_point.empty() || q.spec.narrow || !q.spec.is_signed) return false;
     auto params = quant::bias_params(accumulator_spec(q.spec), x.scale[0], w.scale, q.values->shape, layers_.at(bias.node).bias_axis);

@@ -154,8 +154,35 @@ std::string quantized_net() {
   return m.SerializeAsString();
 }
 
+std::string dynamic_net() {
+  onnx::ModelProto m = empty_model();
+  auto& g = *m.mutable_graph();
+  value(g.add_input(), "x", {-1, 4});
+  numbers(g, "scale", {3});
+  for (const char* name : {"w", "zero"}) {
+    auto* t = g.add_initializer();
+    t->set_name(name);
+    t->set_data_type(onnx::TensorProto::INT8);
+    if (*name == 'w') t->add_dims(4);
+    t->add_dims(*name == 'w' ? 3 : 1);
+    t->set_raw_data(*name == 'w' ? "0123456789ab" : "c");
+  }
+  auto* quantize = node(g, "DynamicQuantizeLinear", {"x"}, "q");
+  quantize->add_output("s");
+  quantize->add_output("z");
+  node(g, "MatMulInteger", {"q", "w", "z", "zero"}, "i");
+  auto* to = node(g, "Cast", {"i"}, "f")->add_attribute();
+  to->set_name("to");
+  to->set_type(onnx::AttributeProto::INT);
+  to->set_i(1);
+  node(g, "Mul", {"s", "scale"}, "scales");
+  node(g, "Mul", {"f", "scales"}, "y");
+  value(g.add_output(), "y", {-1, 3});
+  return m.SerializeAsString();
+}
+
 void read_onnx(const std::string& bytes) { import_as("m.onnx", bytes); }
-Bytes onnx_seeds() { return {picture_net(), branching_net(), quantized_net()}; }
+Bytes onnx_seeds() { return {picture_net(), branching_net(), quantized_net(), dynamic_net()}; }
 
 void read_wire(const std::string& bytes) {
   const auto slim = onnx_import::without_large_tensors(bytes);

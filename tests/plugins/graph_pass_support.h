@@ -42,6 +42,7 @@ struct Kept {
   std::map<std::string, std::string> bytes;
   bool may_compute = true;
   int computed = 0;
+  std::stop_token stop;
 };
 
 inline Result<Scaled> run_pass(const std::string& id, const ModelPtr& model, const json& options, const at::Tensor& samples, Kept* kept = nullptr,
@@ -52,7 +53,7 @@ inline Result<Scaled> run_pass(const std::string& id, const ModelPtr& model, con
   ctx.model = model;
   ctx.calibration_data = std::make_shared<Samples>(samples);
   for (std::int64_t i = 0; i < samples.size(0); ++i) ctx.calibration_samples.push_back(i);
-  JobContext job;
+  JobContext job(k.stop);
   ctx.measured = [&](const std::string& what, const PassContext::Compute& compute) -> Result<std::string> {
     if (const auto it = k.bytes.find(what); it != k.bytes.end()) return it->second;
     if (!k.may_compute) return fail(ErrorCode::kUnsupported, "not measured");

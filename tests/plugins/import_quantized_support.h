@@ -10,6 +10,7 @@
 #include "core/exec/rebuild.h"
 #include "core/exec/runner.h"
 #include "core/exec/tensors.h"
+#include "core/quant/dynamic.h"
 #include "core/quant/stored.h"
 #include "core/recipe/plan.h"
 #include "tests/plugins/import_support.h"
@@ -158,7 +159,7 @@ inline Opened open_bytes(const std::string& bytes, FileQuantizers how) {
   return open_file(folder.file("net.onnx", bytes), how);
 }
 
-// The quantizers of the recipe, all of which must have their numbers in the file.
+// The quantizers of the recipe, all of which must have their numbers in the file or find them at run time.
 inline Result<exec::QuantizerMap> quantizers_of(const quanvas::Imported& file) {
   exec::QuantizerMap out;
   if (!file.recipe) return out;
@@ -174,6 +175,10 @@ inline Result<exec::QuantizerMap> quantizers_of(const quanvas::Imported& file) {
       const TensorInfo& tensor = graph.tensor(site_tensor(layer, s.site));
       if (biases) {
         QUANVAS_TRY(out[s.site], exec::accumulator_bias(file.model, layer, *s.spec, out));
+        continue;
+      }
+      if (s.spec->source == ScaleSource::kDynamic) {
+        QUANVAS_TRY(out[s.site], quant::dynamic_params(*s.spec, exec::site_axis(layer, node, *s.spec, s.site.kind)));
         continue;
       }
       const auto stored = quant::find_stored(*file.model.weights, quant::stored_key(node.name, s.site));

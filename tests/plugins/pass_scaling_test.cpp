@@ -201,6 +201,23 @@ TEST(Scaling, SamplesThatAreNotFiniteAreRefused) {
   }
 }
 
+TEST(Scaling, AStopLeavesNothingBehind) {
+  for (const char* pass : {"smoothquant", "awq", "absorb-bias"}) {
+    Kept kept;
+    std::stop_source source;
+    source.request_stop();
+    kept.stop = source.get_token();
+    ModelMaker m(17);  // has a place for each of them
+    m.input("x", {-1, 6}).weight("a.w", noise({8, 6}, 1)).weight("a.b", at::full({8}, 20.0f)).weight("b.w", noise({5, 8}, 3));
+    m.node("a", "Gemm", {"x", "a.w", "a.b"}, {"a"}, {{"transB", std::int64_t{1}}}).node("r", "Relu", {"a"}, {"r"});
+    m.node("b", "Gemm", {"r", "b.w"}, {"b"}, {{"transB", std::int64_t{1}}}).output("b");
+    const auto result = run_pass(pass, m.build(), json::object(), noise({9, 6}, 4), &kept, recipe_of(4, 8));
+    ASSERT_FALSE(result) << pass;
+    EXPECT_EQ(result.error().code, ErrorCode::kCancelled) << pass << result.error().text();
+    EXPECT_TRUE(kept.bytes.empty() || kept.bytes.begin()->second.empty()) << pass;
+  }
+}
+
 TEST(Scaling, WithoutFormatsAwqDoesNothingAndSaysSo) {
   const Net net = nets()[0];
   const ModelPtr model = made(net);

@@ -77,7 +77,7 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
       options_(new SchemaForm(this)), path_(new QLineEdit(this)), audit_(new QTableWidget(0, 5, this)), export_(new QPushButton(tr("Export"), this)) {
   setWindowTitle(tr("Export %1").arg(what));
   resize(860, 520);
-  list_->setFixedWidth(190);
+  list_->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);  // a longer name ends in an ellipsis
   list_->setAccessibleName(tr("Targets"));
   list_->setIconSize({kIcon, kIcon});
   const auto keeps_quantizers = [](const PluginEntry& e) { return e.more.is_object() && e.more.value("needs_quantizers", false); };
@@ -90,6 +90,9 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
     item->setToolTip(qs(t.doc));
     item->setIcon(no_icon());
   }
+  constexpr int kLeast = 190, kMost = 320, kMargins = 24;
+  list_->ensurePolished();
+  list_->setFixedWidth(std::clamp(list_->sizeHintForColumn(0) + kMargins, kLeast, kMost));
   for (auto* l : {doc_, message_}) {
     l->setWordWrap(true);
     l->setTextInteractionFlags(Qt::TextSelectableByMouse | Qt::TextSelectableByKeyboard);
