@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "core/exec/ops.h"
+#include "core/graph/rotation_node.h"
 
 namespace quanvas::exec {
 namespace {
@@ -65,6 +66,7 @@ std::string unsupported_inside(const Node& node) {
 
 const OpRow* find_op(const Node& node) {
   if (node.domain == "torch" && node.op == torch_ops()[0].op) return &torch_ops()[0];
+  if (is_hadamard(node.domain, node.op)) return &rotation_ops()[0];
   if (!is_standard(node.domain)) return find_qonnx(node);
   const auto it = table().find(node.op);
   return it == table().end() ? nullptr : it->second;

@@ -91,6 +91,7 @@ const std::vector<OpRow>& loss_ops();
 const std::vector<OpRow>& select_ops();
 const std::vector<OpRow>& attention_ops();
 const std::vector<OpRow>& qonnx_ops();  // of other domains, see find_op()
+const std::vector<OpRow>& rotation_ops();  // of the domain "quanvas"
 const std::vector<OpRow>& torch_ops();  // of the domain "torch"
 
 const OpRow* find_op(const Node& node);  // null: not in the table

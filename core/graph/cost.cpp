@@ -6,6 +6,7 @@
 
 #include "core/graph/canonical.h"
 #include "core/graph/layers.h"
+#include "core/graph/rotation_node.h"
 
 namespace quanvas {
 namespace {
@@ -224,6 +225,15 @@ std::string op_text(const Graph&, const Node& n) {
   return n.op;
 }
 
+// "Hadamard 172 → 176", "Hadamard 768, blocks of 256"
+std::string hadamard_text(const Graph&, const Node& n) {
+  const auto h = hadamard_node(n);
+  if (!h) return n.op;
+  std::string text = n.op + " " + std::to_string(h->width);
+  if (h->outputs() != h->width) text += " → " + std::to_string(h->outputs());
+  return h->blocks() > 1 ? text + ", blocks of " + std::to_string(h->size) : text;
+}
+
 using Text = std::string (*)(const Graph&, const Node&);
 struct Wording {
   Text full, brief;
@@ -258,6 +268,7 @@ Wording wording(const Node& n) {
       {"Pad", {shape_change_text, op_text}},
       {"Slice", {shape_change_text, op_text}},
   };
+  if (is_hadamard(n.domain, n.op)) return {hadamard_text, op_text};
   const auto it = n.domain.empty() ? table.find(n.op) : table.end();
   return it == table.end() ? Wording{op_text, op_text} : it->second;
 }
@@ -267,6 +278,10 @@ Wording wording(const Node& n) {
 NodeCost node_cost(const Graph& graph, const Node& node) {
   NodeCost cost;
   if (node.domain.empty()) cost.macs = macs_of(graph, node);
+  // Additions, which count as much: the fast part's stages, and each row of the core.
+  if (const auto h = hadamard_node(node); h && !node.outputs.empty())
+    cost.macs = sample_elements(graph, node.outputs[0]) *
+                (std::log2(static_cast<double>(h->size / h->core)) + (h->core > 1 ? static_cast<double>(h->core) : 0));
   for (const int i : learnt_inputs(node.op)) {
     const TensorId t = node.input(static_cast<std::size_t>(i));
     const std::vector<TensorId> parts = is_recurrent(node) ? constant_parts(graph, t) : std::vector<TensorId>{t};

@@ -2,7 +2,9 @@
 #include <cmath>
 #include <utility>
 
+#include "core/algorithms/hadamard.h"
 #include "core/graph/canonical.h"
+#include "core/graph/rotation_node.h"
 #include "plugins/exporters/onnx_opset.h"
 
 namespace quanvas::onnx_file {
@@ -87,12 +89,32 @@ std::vector<NodeDraft> gelu(const NodeDraft& draft, Chain c) {
   return c.done();
 }
 
+// [x, 0] (I x H) as one product with a constant, which holds no rows for the zeros.
+NodeDraft hadamard_product(NodeDraft draft, const HadamardNode& h) {
+  const auto transform = algorithms::HadamardTransform::create(h.size, h.core);
+  if (!transform) return draft;  // check_graph has refused it
+  const std::vector<double> block = transform->matrix();
+  const std::int64_t columns = h.outputs();
+  std::vector<float> matrix(static_cast<std::size_t>(h.width * columns), 0.0f);
+  for (std::int64_t i = 0; i < h.width; ++i)
+    for (std::int64_t j = 0; j < h.size; ++j)
+      matrix[static_cast<std::size_t>(i * columns + i / h.size * h.size + j)] =
+          static_cast<float>(block[static_cast<std::size_t>(i % h.size * h.size + j)]);
+  const std::string name = draft.name + "_matrix";
+  NodeDraft product{draft.name, "MatMul", {}, {draft.inputs[0], name}, draft.outputs, {}, {}};
+  product.constants.push_back({name, TensorData::of_floats({h.width, columns}, std::move(matrix))});
+  return product;
+}
+
 }  // namespace
 
 std::vector<NodeDraft> in_onnx(NodeDraft draft, int opset, const std::function<std::string(const std::string&)>& fresh) {
-  if (!draft.domain.empty() || draft.outputs.empty()) return {std::move(draft)};
   Node node;
+  node.domain = draft.domain;
   node.op = draft.op;
+  node.attributes = draft.attributes;
+  if (const auto h = hadamard_node(node); h && !draft.outputs.empty()) return {hadamard_product(std::move(draft), *h)};
+  if (!draft.domain.empty() || draft.outputs.empty()) return {std::move(draft)};
   node.outputs.resize(draft.outputs.size());
   draft.outputs.resize(std::min(draft.outputs.size(), own_outputs(node)));
   while (draft.outputs.size() > 1 && draft.outputs.back().empty()) draft.outputs.pop_back();

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <sstream>
 #include <utility>
 
+#include "core/algorithms/hadamard.h"
+#include "core/graph/rotation_node.h"
 #include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_opset.h"
 #include "plugins/exporters/onnx_sites.h"
@@ -184,6 +187,19 @@ bool has_subgraph(const Node& node) {
                      [](const auto& a) { return std::holds_alternative<GraphPtr>(a.second); });
 }
 
+// Why a rotation cannot be written as a product; `bytes` grows by its matrix, unless that is among `known`.
+std::string wrong_hadamard(const Graph& graph, const Node& node, std::size_t& bytes, std::set<Attributes>& known) {
+  const auto h = hadamard_node(node);
+  if (!h || !algorithms::HadamardTransform::create(h->size, h->core)) return "its attributes are no sizes of a Hadamard transform";
+  const TensorId x = node.input(0);
+  if (x == kNoTensor || graph.tensor(x).type != DataType::kFloat)
+    return x == kNoTensor ? std::string("it has no input") : std::string("its input is ") + type_name(graph.tensor(x).type);
+  const double matrix = static_cast<double>(h->width) * static_cast<double>(h->outputs()) * sizeof(float);
+  if (matrix > static_cast<double>(kMaxFileBytes)) return "its matrix has " + number(matrix) + " bytes";
+  if (known.insert(hadamard_attributes(*h)).second) bytes += static_cast<std::size_t>(matrix);
+  return {};
+}
+
 }  // namespace
 
 std::vector<Refusal> check_graph(const Model& model, int opset) {
@@ -194,6 +210,8 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
       if (graph.tensor(id).type == DataType::kUndefined)
         out.push_back({graph.tensor(id).name, {}, "inputs and outputs", "a sequence, or a tensor of unknown type",
                        "tensors of a known element type", "Cut the model where tensors come in and go out."});
+  std::size_t bytes = 0;
+  std::set<Attributes> matrices;
   for (const Node& node : graph.nodes()) {
     if (lost_at_import(node))
       out.push_back({node.name, {}, "operator", node.op + ": " + node.opaque_reason,
@@ -203,12 +221,17 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
       out.push_back({node.name, {}, "operator", node.op + ": it holds a subgraph",
                      "operators without subgraphs (If, Loop and Scan are executed, but not written)",
                      "Cut the model before this node, or replace it, and import it again."});
+    if (is_hadamard(node.domain, node.op)) {
+      const std::string why = wrong_hadamard(graph, node, bytes, matrices);
+      if (!why.empty())
+        out.push_back({node.name, {}, "operator", node.op + ": " + why, "rotations of float32 by a matrix that fits the file",
+                       "Run the pass rotate without online rotations, or in smaller blocks."});
+    }
     NodeDraft draft = draft_of(graph, node);
     if (const std::string why = upgrade(draft, graph, graph.opset(), opset); !why.empty())
       out.push_back({node.name, {}, "operator at opset " + std::to_string(opset), why,
                      "what this opset can say", "Export the float model again at opset 13 or newer."});
   }
-  std::size_t bytes = 0;
   for (const auto& [name, data] : model.weights->all())
     if (graph.tensor(name) != kNoTensor) bytes += data.bytes;
   if (bytes > kMaxFileBytes)

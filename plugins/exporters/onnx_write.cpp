@@ -165,10 +165,14 @@ Status ModelWriter::copy_one(NodeDraft draft, bool is_own) {
     return fail(ErrorCode::kUnsupported, "Node '" + own_name + "' cannot be written at opset " +
                                              std::to_string(opset_) + ": " + why + ".");
   for (NodeDraft::Constant& c : draft.constants) {
-    const std::string name = tensor_name(c.name);
+    // What is large and the same, as the matrices of rotations are, is in the file once.
+    constexpr std::size_t kLarge = 4096;
+    std::string& kept = constants_[c.data.bytes < kLarge ? c.name : shape_text(c.data.shape) + type_name(c.data.type) + c.data.content_hash()];
+    const bool fresh = kept.empty() || c.data.bytes < kLarge;
+    if (fresh) kept = tensor_name(c.name);
     for (std::string& input : draft.inputs)
-      if (input == c.name) input = name;
-    initializer(name, c.data.type, c.data.shape, {reinterpret_cast<const char*>(c.data.data), c.data.bytes});
+      if (input == c.name) input = kept;
+    if (fresh) initializer(kept, c.data.type, c.data.shape, {reinterpret_cast<const char*>(c.data.data), c.data.bytes});
   }
   while (!draft.inputs.empty() && draft.inputs.back().empty()) draft.inputs.pop_back();
   if (is_own) node_names_.erase(own_name);

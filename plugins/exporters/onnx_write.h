@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -56,6 +57,7 @@ class ModelWriter {
   const Model& model_;
   int opset_;
   onnx::ModelProto proto_;
+  std::unordered_map<std::string, std::string> constants_;  // of nodes, by content: the name in the file
   std::unordered_set<std::string> tensor_names_, node_names_, written_, domains_;
 };
 

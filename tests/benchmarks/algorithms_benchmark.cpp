@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <functional>
 #include <map>
@@ -21,8 +22,10 @@
 #include <vector>
 
 #include "core/algorithms/blas.h"
+#include "core/algorithms/hadamard.h"
 #include "core/algorithms/magr.h"
 #include "core/algorithms/rounding.h"
+#include "core/quant/parallel.h"
 
 namespace quanvas::benchmarks {
 namespace {
@@ -86,6 +89,12 @@ void one_gptq(const Layer& layer, const quant::ColumnQuantizer& q, bool act_orde
   const Factor factor = need(factorize(gram, {0.01, false, act_order}));
   std::vector<float> w = layer.w;
   benchmark::DoNotOptimize(need(gptq(layer.n, layer.n, w.data(), factor, q)));
+}
+
+// Two tensors of values that are no subnormals.
+std::vector<float>& tensor(int i) {
+  static std::vector<float> both[2] = {std::vector<float>(std::size_t{1} << 24, 0.5f), std::vector<float>(std::size_t{1} << 24, 0.5f)};
+  return both[i];
 }
 
 struct Row {
@@ -152,6 +161,20 @@ std::vector<Row> rows(const std::function<const Layer&(std::int64_t, std::int64_
                      benchmark::DoNotOptimize(need(gptq(1024, 1024, w.data(), factor, q)));
                    }
                  }, gptq_row(small, 0, false)});
+  // Rows of 64 MB in all, beside a copy of them.
+  for (const std::int64_t n : {1024, 768, 288})
+    all.push_back({"hadamard_" + std::to_string(n), n == 288 ? 4.0 : 2.0, [n] {
+                     static std::map<std::int64_t, HadamardTransform> made;
+                     const HadamardTransform& t = made.try_emplace(n, need(HadamardTransform::create(n))).first->second;
+                     t.apply(tensor(0).data(), tensor(1).data(), static_cast<std::int64_t>(tensor(0).size()) / n);
+                     benchmark::DoNotOptimize(tensor(1).data());
+                   }, [] {
+                     const auto all = static_cast<std::int64_t>(tensor(0).size());
+                     quant::parallel_stripes(all, quant::threads_for(all), [](std::int64_t, std::int64_t begin, std::int64_t end) {
+                       std::memcpy(tensor(1).data() + begin, tensor(0).data() + begin, static_cast<std::size_t>(end - begin) * sizeof(float));
+                     });
+                     benchmark::DoNotOptimize(tensor(1).data());
+                   }});
   all.push_back({"gptq_channel_4096", 5, gptq_row([layer]() -> const Layer& { return layer(4096, 4096); }, 0, false), {}});
   return all;
 }
