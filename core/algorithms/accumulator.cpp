@@ -88,15 +88,16 @@ Result<std::vector<float>> Accumulator::levels(std::int64_t m, std::int64_t n, c
   return out;
 }
 
-Accumulator::Sums::Sums(const Accumulator& accumulator, const std::vector<float>& levels, std::int64_t first, std::int64_t rows)
-    : accumulator_(accumulator), levels_(levels), first_(first), rows_(rows),
-      positive_(static_cast<std::size_t>(accumulator.tiles_ * rows)), negative_(positive_.size()), wish_(static_cast<std::size_t>(rows)) {}
+Accumulator::Sums::Sums(const Accumulator& accumulator, const std::vector<float>& levels, std::int64_t first, std::int64_t rows, bool total)
+    : accumulator_(accumulator), levels_(levels), first_(first), rows_(rows), total_(total),
+      positive_(static_cast<std::size_t>(accumulator.tiles_ * rows)), negative_(positive_.size()), bounded_(static_cast<std::size_t>(rows)),
+      wish_(static_cast<std::size_t>(rows)) {}
 
 void Accumulator::Sums::round(std::int64_t column, float* x, float* kept) {
   const quant::ColumnQuantizer& quantizer = *accumulator_.quantizer_;
   const AccumulatorOptions& options = accumulator_.options_;
   const std::int64_t tile = column / accumulator_.tile_, m = quantizer.rows();
-  const bool give_back = options.spread == AccumulatorOptions::Spread::kRounding;
+  const bool give_back = !total_;
   float* wish = wish_.data();
   if (give_back) std::copy_n(x, rows_, wish);
   soften(rows_, levels_.data() + tile * m + first_, x);
@@ -105,14 +106,14 @@ void Accumulator::Sums::round(std::int64_t column, float* x, float* kept) {
   if (give_back) std::copy_n(x, rows_, wish);
   quantizer.fake(column, first_, rows_, x, x);
   const CodeBound bound{static_cast<double>(options.low), static_cast<double>(options.high), accumulator_.most_};
-  bounded_ += bound_codes(rows_, bound, quantizer.scales(column) + first_, x, give_back ? wish : nullptr, kept, positive_.data() + tile * rows_,
-                          negative_.data() + tile * rows_);
+  bound_codes(rows_, bound, quantizer.scales(column) + first_, x, give_back ? wish : nullptr, kept, positive_.data() + tile * rows_,
+              negative_.data() + tile * rows_, bounded_.data());
 }
 
-double Accumulator::Sums::used() const {
+double Accumulator::Sums::used(std::int64_t r) const {
   const auto low = static_cast<double>(accumulator_.options_.low), high = static_cast<double>(accumulator_.options_.high);
   double most = 0;
-  for (std::size_t i = 0; i < positive_.size(); ++i)
+  for (auto i = static_cast<std::size_t>(r); i < positive_.size(); i += static_cast<std::size_t>(rows_))
     most = std::max({most, high * positive_[i] + low * negative_[i], -(low * positive_[i] + high * negative_[i])});
   return most / accumulator_.most_;
 }

@@ -27,8 +27,9 @@ struct AccumulatorOptions {
   std::int64_t tile = 0;   // inputs that one accumulator sums up; 0: all
   // What the inputs not yet rounded make up for: all that the weight has lost, or its rounding alone and not what the
   // bound has taken from it, as the paper's algorithm does. All is better as long as the bound takes a part; where it takes
-  // most, what is carried on finds no room and takes it from the inputs behind.
-  enum class Spread { kTotal, kRounding } spread = Spread::kTotal;
+  // most, what is carried on finds no room and takes it from the inputs behind. Best: both ways, and each row keeps the
+  // one of the lower objective, in twice the time.
+  enum class Spread { kTotal, kRounding, kBest } spread = Spread::kTotal;
   std::int64_t low = 0, high = 255;  // codes of the input; low <= 0 <= high, 32 bits at most
 };
 
@@ -53,20 +54,23 @@ class Accumulator {
   // What `rows` rows from `first` on have used up.
   class Sums {
    public:
-    // levels: of levels(), outlives this.
-    Sums(const Accumulator& accumulator, const std::vector<float>& levels, std::int64_t first, std::int64_t rows);
-    // x: what the weights [rows] of a column would best be; becomes their value on the grid. kept: with spread `rounding`
+    // levels: of levels(), outlives this. total: what is carried on is all that is lost.
+    Sums(const Accumulator& accumulator, const std::vector<float>& levels, std::int64_t first, std::int64_t rows, bool total);
+    // x: what the weights [rows] of a column would best be; becomes their value on the grid. kept: unless `total`
     // loses what the bound has taken from x. Each column once, in any order.
     void round(std::int64_t column, float* x, float* kept);
-    // The largest share of an accumulator that an input can reach.
-    double used() const;
-    std::int64_t bounded() const { return bounded_; }
+    // Of row first + r: the largest share of an accumulator that an input can reach, and the codes that the bound has moved.
+    double used(std::int64_t r) const;
+    std::int64_t bounded(std::int64_t r) const { return static_cast<std::int64_t>(bounded_[static_cast<std::size_t>(r)]); }
+    bool total() const { return total_; }
 
    private:
     const Accumulator& accumulator_;
     const std::vector<float>& levels_;
-    std::int64_t first_, rows_, bounded_ = 0;
+    std::int64_t first_, rows_;
+    bool total_;
     std::vector<double> positive_, negative_;  // [tiles, rows], whole numbers
+    std::vector<double> bounded_;              // [rows], likewise
     std::vector<float> wish_;
   };
 

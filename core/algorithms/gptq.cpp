@@ -85,22 +85,18 @@ void take_up(const Factor& factor, const Panel& pull, const std::stop_token& sto
     if (factor.moments.dead[static_cast<std::size_t>(k)]) std::fill_n(out.at(k), rows, 0.0f);
 }
 
-// Whether errors are not carried on in full, so that they do not add up to the objective.
-bool keeps_errors_back(const RoundingOptions& options) {
-  return options.accumulator && options.accumulator->options().spread == AccumulatorOptions::Spread::kRounding;
-}
-
 Result<RoundingReport> round(std::int64_t m, std::int64_t n, float* w, const Factor& factor, const ColumnQuantizer& quantizer,
                              const RoundingOptions& options, bool with_mismatch) {
   const bool cross = !factor.moments.mismatch.empty();
   QUANVAS_TRY(RoundingReport report,
               round_stripes(m, n, w, factor.moments, quantizer, options, [&](const Panel& start, Panel& q, Panel& pull, Accumulator::Sums* sums, double* after) {
-                if (cross && (with_mismatch || options.report)) mismatch_pull(factor.moments, start, options.stop, pull);
+                if (cross && (with_mismatch || options.report || sums)) mismatch_pull(factor.moments, start, options.stop, pull);
                 Stripe stripe(factor, quantizer, options, start, q);
                 const bool moved = cross && with_mismatch;
                 if (moved) take_up(factor, pull, options.stop, q);
                 stripe.run(moved ? &pull : nullptr, sums);
-                return !cross && !keeps_errors_back(options) && stripe.objectives(after);
+                // Errors that are not carried on in full do not add up to the objective.
+                return !cross && (!sums || sums->total()) && stripe.objectives(after);
               }));
   report.damping = factor.damping;
   report.retries = factor.retries;

@@ -133,12 +133,11 @@ inline Room room_of(const CodeBound& b, double positive, double negative) {
 
 }  // namespace
 
-QUANVAS_CLONES std::int64_t bound_codes(std::int64_t n, const CodeBound& given, const float* scale, float* x, const float* wish, float* kept,
-                                        double* positive, double* negative) {
+QUANVAS_CLONES void bound_codes(std::int64_t n, const CodeBound& given, const float* scale, float* x, const float* wish, float* kept,
+                                double* positive, double* negative, double* moved) {
   const CodeBound bound = given;
-  double moved = 0;
   if (!wish) {
-#pragma omp simd reduction(+ : moved)
+#pragma omp simd
     for (std::int64_t i = 0; i < n; ++i) {
       const Room room = room_of(bound, positive[i], negative[i]);
       const double code = std::nearbyint(static_cast<double>(x[i] / scale[i]));
@@ -146,9 +145,9 @@ QUANVAS_CLONES std::int64_t bound_codes(std::int64_t n, const CodeBound& given, 
       x[i] = within == code ? x[i] : static_cast<float>(within + 0.0) * scale[i];
       positive[i] += std::max(within, 0.0);
       negative[i] += std::min(within, 0.0);
-      moved += within == code ? 0.0 : 1.0;
+      moved[i] += within == code ? 0.0 : 1.0;
     }
-    return static_cast<std::int64_t>(moved);
+    return;
   }
   for (std::int64_t i = 0; i < n; ++i) {
     const Room room = room_of(bound, positive[i], negative[i]);
@@ -157,12 +156,11 @@ QUANVAS_CLONES std::int64_t bound_codes(std::int64_t n, const CodeBound& given, 
     positive[i] += std::max(within, 0.0);
     negative[i] += std::min(within, 0.0);
     if (within == code) continue;
-    moved += 1;
+    moved[i] += 1;
     x[i] = static_cast<float>(within + 0.0) * scale[i];
     // The wish is cut where the bound is, a whole code: nothing is left to round.
     kept[i] -= wish[i] - x[i];
   }
-  return static_cast<std::int64_t>(moved);
 }
 
 namespace {

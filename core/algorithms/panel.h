@@ -31,9 +31,9 @@ struct CodeBound {
 };
 // x: values on the grid, those of codes within the bound afterwards; positive and negative sums of a tile take them up.
 // wish: null, or what the values were rounded from; where the bound has moved a code, kept loses what it took from the wish.
-// Returns how many codes were moved.
-std::int64_t bound_codes(std::int64_t n, const CodeBound& bound, const float* scale, float* x, const float* wish, float* kept,
-                         double* positive, double* negative);
+// moved counts the codes that were moved.
+void bound_codes(std::int64_t n, const CodeBound& bound, const float* scale, float* x, const float* wish, float* kept, double* positive,
+                 double* negative, double* moved);
 // One step of Adam on gates (learned.h) of one input's rows, and delta = lower + h gap - aim at the new v.
 struct GateStep {
   bool forward = false;         // no step: sigmoid and delta at v
@@ -158,8 +158,10 @@ Result<RoundingReport> round_stripes(std::int64_t m, std::int64_t n, float* w, c
                                      const Body& body) {
   QUANVAS_CHECK(check_layer(m, n, w, moments, &quantizer));
   std::vector<std::optional<Panel>> results(static_cast<std::size_t>((m + kStripe - 1) / kStripe));
-  std::vector<double> before(static_cast<std::size_t>(m)), after(before.size()), used(results.size());
-  std::vector<std::int64_t> bounded(results.size());
+  std::vector<double> before(static_cast<std::size_t>(m)), after(before.size()), used(before.size());
+  std::vector<std::int64_t> bounded(before.size());
+  using Spread = AccumulatorOptions::Spread;
+  const Spread spread = options.accumulator ? options.accumulator->options().spread : Spread::kTotal;
   std::vector<float> levels;
   if (options.accumulator) {
     QUANVAS_TRY(levels, options.accumulator->levels(m, n, w, options.stop));
@@ -169,12 +171,29 @@ Result<RoundingReport> round_stripes(std::int64_t m, std::int64_t n, float* w, c
     Panel start(n, first, rows), pull(cross ? n : 0, first, rows);
     Panel& q = results[static_cast<std::size_t>(first / kStripe)].emplace(n, first, rows);
     start.load(w, moments.order);
-    std::optional<Accumulator::Sums> sums;
-    if (options.accumulator) sums.emplace(*options.accumulator, levels, first, rows);
-    const bool known = body(start, q, pull, sums ? &*sums : nullptr, after.data() + first);
-    if (sums) {
-      used[static_cast<std::size_t>(first / kStripe)] = sums->used();
-      bounded[static_cast<std::size_t>(first / kStripe)] = sums->bounded();
+    std::optional<Accumulator::Sums> sums, other;
+    if (options.accumulator) sums.emplace(*options.accumulator, levels, first, rows, spread != Spread::kRounding);
+    bool known = body(start, q, pull, sums ? &*sums : nullptr, after.data() + first);
+    const auto note = [&](const Accumulator::Sums& of, std::int64_t r) {
+      used[static_cast<std::size_t>(first + r)] = of.used(r);
+      bounded[static_cast<std::size_t>(first + r)] = of.bounded(r);
+    };
+    for (std::int64_t r = 0; r < rows && sums; ++r) note(*sums, r);
+    if (spread == Spread::kBest && !options.stop.stop_requested()) {
+      Panel again(n, first, rows);
+      std::vector<double> objectives(static_cast<std::size_t>(rows));
+      panel_objectives(moments, start, q, &pull, options.stop, after.data() + first);
+      known = true;
+      other.emplace(*options.accumulator, levels, first, rows, false);
+      body(start, again, pull, &*other, objectives.data());
+      panel_objectives(moments, start, again, &pull, options.stop, objectives.data());
+      for (std::int64_t r = 0; r < rows; ++r) {
+        double& least = after[static_cast<std::size_t>(first + r)];
+        if (!(objectives[static_cast<std::size_t>(r)] < least)) continue;
+        least = objectives[static_cast<std::size_t>(r)];
+        for (std::int64_t k = 0; k < n; ++k) q.at(k)[r] = again.at(k)[r];
+        note(*other, r);
+      }
     }
     if (!options.report || options.stop.stop_requested()) return;
     if (!known) panel_objectives(moments, start, q, &pull, options.stop, after.data() + first);

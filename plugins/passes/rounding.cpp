@@ -358,7 +358,8 @@ void add_accumulator_fields(Schema& schema) {
   schema.fields.push_back(integer_field("accumulator_tile", "Accumulator's tile", "Inputs that one accumulator sums up, in the order of the weight; 0: all of an output.", 0, 0, 1e9, "inputs"));
   schema.fields.push_back(choice_field("accumulator_spread", "Under the bound", "What inputs that are not yet rounded make up for.", "total",
                                        {{"total", "All that is lost", "By rounding and by the bound."},
-                                        {"rounding", "Rounding alone", "Not what the bound has taken from a weight (as in the paper); for bounds that take most of the weights."}}));
+                                        {"rounding", "Rounding alone", "Not what the bound has taken from a weight (as in the paper); for bounds that take most of the weights."},
+                                        {"best", "The better of both", "Each output for itself; twice the time."}}));
 }
 
 algorithms::AccumulatorOptions accumulator_options(const json& options) {
@@ -366,8 +367,9 @@ algorithms::AccumulatorOptions accumulator_options(const json& options) {
   if (!options.is_object()) return out;
   out.bits = options.value("accumulator_bits", 0);
   out.tile = options.value("accumulator_tile", std::int64_t{0});
-  out.spread = options.value("accumulator_spread", "total") == "rounding" ? algorithms::AccumulatorOptions::Spread::kRounding
-                                                            : algorithms::AccumulatorOptions::Spread::kTotal;
+  using Spread = algorithms::AccumulatorOptions::Spread;
+  const std::string spread = options.value("accumulator_spread", "total");
+  out.spread = spread == "rounding" ? Spread::kRounding : spread == "best" ? Spread::kBest : Spread::kTotal;
   return out;
 }
 

@@ -335,7 +335,7 @@ TEST(RoundingPasses, SayWhatIsMissing) {
 TEST(RoundingPasses, KeepSumsWithinAnAccumulator) {
   for (const char* id : {"gptq", "gpfq", "qronos"})
     for (const std::int64_t tile : {0, 4})
-      for (const char* spread : {"total", "rounding"}) {
+      for (const char* spread : {"total", "rounding", "best"}) {
         SCOPED_TRACE(std::string(id) + spread);
         const int bits = 12;
         PassContext ctx = context(branching_net(), 4, 8, kBranching);

@@ -87,7 +87,7 @@ TEST(Accumulator, NoInputOverflowsAnyTile) {
         for (const bool is_signed : {false, true})
           for (int bits = 8; bits <= 20; bits += 2)
             for (const std::int64_t tile : {0, 16, 25})
-              for (const Spread spread : {Spread::kTotal, Spread::kRounding}) {
+              for (const Spread spread : {Spread::kTotal, Spread::kRounding, Spread::kBest}) {
                 const Range range = input_codes(input_bits, is_signed);
                 const AccumulatorOptions o{bits, tile, spread, range.low, range.high};
                 const QuantParams params = params_of(int_spec(weight_bits), c.p.m, c.p.n, c.p.w);
@@ -280,6 +280,24 @@ TEST(Accumulator, MakingUpForAllIsBetterThanForRoundingAlone) {
   for (const std::string& id : kAll) {
     EXPECT_LT(total[id], rounding[id]) << id;
     EXPECT_LT(plain[id], total[id]) << id;
+  }
+}
+
+TEST(Accumulator, TheBestOfBothIsItInEachRow) {
+  for (const double mismatch : {0.0, 0.1}) {
+    const Case c = case_of(66, 32, 96, mismatch);
+    const Moments moments = moments_for(c.gram);
+    const ColumnQuantizer q = quantizer_of(int_spec(4), c.p);
+    for (const std::string& id : kAll) {
+      std::vector<double> rows[3];
+      for (const Spread spread : {Spread::kTotal, Spread::kRounding, Spread::kBest}) {
+        const Accumulator bound = accumulator_of({15, 0, spread, 0, 255}, q);
+        const Rounded r = run(id, c, q, &bound);
+        EXPECT_NEAR(r.report.after, output_error(c.p, r.q), 1e-3 * r.report.after);
+        rows[static_cast<std::size_t>(spread)] = *row_objectives(c.p.m, c.p.n, c.p.w.data(), r.q.data(), moments);
+      }
+      for (std::size_t r = 0; r < rows[0].size(); ++r) EXPECT_EQ(rows[2][r], std::min(rows[0][r], rows[1][r])) << id;
+    }
   }
 }
 
