@@ -110,6 +110,42 @@ void Accumulator::Sums::round(std::int64_t column, float* x, float* kept) {
               negative_.data() + tile * rows_, bounded_.data());
 }
 
+void Accumulator::Sums::count(std::int64_t column, const float* x) {
+  const std::vector<float> none(static_cast<std::size_t>(rows_), 0.0f);
+  change(column, none.data(), x);
+}
+
+void Accumulator::Sums::hold_back(std::int64_t column, const float* from, float* to) const {
+  const std::int64_t tile = column / accumulator_.tile_;
+  const AccumulatorOptions& options = accumulator_.options_;
+  const CodeBound bound{static_cast<double>(options.low), static_cast<double>(options.high), accumulator_.most_};
+  bound_changes(rows_, bound, accumulator_.quantizer_->scales(column) + first_, from, to, positive_.data() + tile * rows_,
+                negative_.data() + tile * rows_);
+}
+
+void Accumulator::Sums::change(std::int64_t column, const float* from, const float* to) {
+  const float* scale = accumulator_.quantizer_->scales(column) + first_;
+  const std::int64_t at = column / accumulator_.tile_ * rows_;
+  for (std::int64_t r = 0; r < rows_; ++r) {
+    const double before = std::nearbyint(static_cast<double>(from[r] / scale[r])), after = std::nearbyint(static_cast<double>(to[r] / scale[r]));
+    positive_[static_cast<std::size_t>(at + r)] += std::max(after, 0.0) - std::max(before, 0.0);
+    negative_[static_cast<std::size_t>(at + r)] += std::min(after, 0.0) - std::min(before, 0.0);
+  }
+}
+
+double Accumulator::share(std::int64_t m, std::int64_t n, const float* w) const {
+  std::vector<float> column(static_cast<std::size_t>(m));
+  const std::vector<float> none;
+  Sums sums(*this, none, 0, m, true);
+  for (std::int64_t c = 0; c < n; ++c) {
+    for (std::int64_t r = 0; r < m; ++r) column[static_cast<std::size_t>(r)] = w[r * n + c];
+    sums.count(c, column.data());
+  }
+  double most = 0;
+  for (std::int64_t r = 0; r < m; ++r) most = std::max(most, sums.used(r));
+  return most;
+}
+
 double Accumulator::Sums::used(std::int64_t r) const {
   const auto low = static_cast<double>(accumulator_.options_.low), high = static_cast<double>(accumulator_.options_.high);
   double most = 0;

@@ -48,6 +48,9 @@ class Accumulator {
   bool never_binds() const { return never_binds_; }
   // Bits that the sum of all tiles fits.
   int outer_bits() const;
+  // The largest share of an accumulator that an input can reach with the weights w [m, n], which are on the grid; above 1: it
+  // overflows.
+  double share(std::int64_t m, std::int64_t n, const float* w) const;
   // The levels that weights are brought nearer to 0 by, [tiles, m], in units of the weights w [m, n].
   Result<std::vector<float>> levels(std::int64_t m, std::int64_t n, const float* w, const std::stop_token& stop = {}) const;
 
@@ -59,6 +62,12 @@ class Accumulator {
     // x: what the weights [rows] of a column would best be; becomes their value on the grid. kept: unless `total`
     // loses what the bound has taken from x. Each column once, in any order.
     void round(std::int64_t column, float* x, float* kept);
+    // For weights that are on the grid already: takes a column's values up as they are; each column once.
+    void count(std::int64_t column, const float* x);
+    // to: what the values `from` of a column that was counted shall become; where sums would leave the bound it becomes the
+    // nearest that does not. change() makes it so.
+    void hold_back(std::int64_t column, const float* from, float* to) const;
+    void change(std::int64_t column, const float* from, const float* to);
     // Of row first + r: the largest share of an accumulator that an input can reach, and the codes that the bound has moved.
     double used(std::int64_t r) const;
     std::int64_t bounded(std::int64_t r) const { return static_cast<std::int64_t>(bounded_[static_cast<std::size_t>(r)]); }

@@ -235,6 +235,18 @@ QUANVAS_CLONES void sign_step(std::int64_t n, float rate, const float* start, co
   }
 }
 
+QUANVAS_CLONES void bound_changes(std::int64_t n, const CodeBound& given, const float* scale, const float* from, float* to, const double* positive,
+                                  const double* negative) {
+  const CodeBound bound = given;
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double old = std::nearbyint(static_cast<double>(from[i] / scale[i])), code = std::nearbyint(static_cast<double>(to[i] / scale[i]));
+    const Room room = room_of(bound, positive[i] - std::max(old, 0.0), negative[i] - std::min(old, 0.0));
+    const double within = std::min(std::max(code, -room.down), room.up);
+    to[i] = within == code ? to[i] : static_cast<float>(within + 0.0) * scale[i];
+  }
+}
+
 QUANVAS_CLONES void difference(std::int64_t n, const float* x, const float* y, float* out) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) out[i] = x[i] - y[i];

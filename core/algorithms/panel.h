@@ -46,6 +46,9 @@ void gate_step(std::int64_t n, const GateStep& step, const float* unit, const fl
 // One step by the sign of the gradient: t within a half of where it started.
 void sign_step(std::int64_t n, float rate, const float* start, const float* residual, const float* lower, const float* gap,
                const float* aim, float* t, float* delta);
+// to: the same for a code that replaces `from`, which the sums hold; they stay as they are.
+void bound_changes(std::int64_t n, const CodeBound& bound, const float* scale, const float* from, float* to, const double* positive,
+                   const double* negative);
 // out = x - y
 void difference(std::int64_t n, const float* x, const float* y, float* out);
 

@@ -72,10 +72,13 @@ Result<RoundingReport> qronos(std::int64_t m, std::int64_t n, float* w, const Fa
 struct PolishOptions {
   int sweeps = 3;  // at most; ends when a sweep changes nothing
   std::stop_token stop;
+  // Bounds the codes as RoundingOptions::accumulator does; kInvalidArgument when those of the start are beyond it.
+  const Accumulator* accumulator = nullptr;
 };
 struct PolishReport {
   double before = 0, after = 0;
   std::int64_t changed = 0;  // weights that differ from the start
+  double used = 0;           // see RoundingReport
 };
 Result<PolishReport> polish(std::int64_t m, std::int64_t n, const float* w0, float* w, const Moments& moments,
                             const quant::ColumnQuantizer& quantizer, const PolishOptions& options = {});

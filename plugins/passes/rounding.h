@@ -37,9 +37,9 @@ struct Method {
 
 // Options of all these passes: inputs, samples.
 std::vector<Field> common_fields(bool with_inputs);
-// Options of those that choose one code after the other: accumulator_bits, accumulator_tile, accumulator_spread; and what
-// they ask for.
-void add_accumulator_fields(Schema& schema);
+// Options of those that choose one code after the other: accumulator_bits, accumulator_tile, with_spread accumulator_spread;
+// and what they ask for.
+void add_accumulator_fields(Schema& schema, bool with_spread = true);
 algorithms::AccumulatorOptions accumulator_options(const json& options);
 // Their preconditions: calibration data, one graph input, a layer to round, and for passes whose result lies on the grid
 // formats that keep their own values and bound no sums; with accumulator bits an integer format of one scale at each

@@ -367,6 +367,16 @@ TEST(RoundingPasses, KeepSumsWithinAnAccumulator) {
         ASSERT_FALSE(ctx.layers.empty());
         for (const PassLayer& l : ctx.layers) EXPECT_NE(l.note.find("% of the 12 bit accumulator used"), std::string::npos) << l.note;
       }
+  // Coordinate descent after it keeps the bound when it is told to, and says so when there is none to keep.
+  PassContext both = context(branching_net(), 4, 8, kBranching), alone = context(branching_net(), 4, 8, kBranching);
+  const json twelve = {{"accumulator_bits", 12}};
+  ASSERT_TRUE(apply("gptq", both, twelve));
+  const auto polished = apply("polish", both, twelve);
+  ASSERT_TRUE(polished) << polished.error().text();
+  EXPECT_NE(polished->find("no input overflows accumulators of 12 bits"), std::string::npos) << *polished;
+  const auto beyond = apply("polish", alone, twelve);
+  ASSERT_FALSE(beyond);
+  EXPECT_NE(beyond.error().text().find("already at the start"), std::string::npos) << beyond.error().text();
   // Wide enough for anything: the same weights as without.
   for (const char* id : {"gptq", "gpfq", "qronos"}) {
     PassContext plain = context(branching_net(), 4, 8, kBranching), wide = context(branching_net(), 4, 8, kBranching);

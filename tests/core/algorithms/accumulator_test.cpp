@@ -301,6 +301,46 @@ TEST(Accumulator, TheBestOfBothIsItInEachRow) {
   }
 }
 
+// Coordinate descent from codes within a bound lowers the error and stays within it; it refuses codes that are beyond.
+TEST(Accumulator, PolishStaysWithinTheBound) {
+  for (const double mismatch : {0.0, 0.1})
+    for (const Range range : {Range{0, 255}, Range{-128, 127}})
+      for (const int bits : {12, 15, 17})
+        for (const std::int64_t tile : {0, 20}) {
+          const Case c = case_of(67, 40, 96, mismatch);
+          const Moments moments = moments_for(c.gram);
+          const QuantParams params = params_of(int_spec(4), c.p.m, c.p.n, c.p.w);
+          const ColumnQuantizer q = quantizer_of(params, c.p.m, c.p.n);
+          const AccumulatorOptions o{bits, tile, Spread::kBest, range.low, range.high};
+          const Accumulator bound = accumulator_of(o, q);
+          Floats w = run("gptq", c, q, &bound).q;
+          const double start = output_error(c.p, w);
+          const auto done = polish(c.p.m, c.p.n, c.p.w.data(), w.data(), moments, q, {20, {}, &bound});
+          ASSERT_TRUE(done) << done.error().text();
+          const Use use = use_of(codes_of(w, params, c.p.m, c.p.n), c.p.m, c.p.n, o);
+          EXPECT_EQ(use.beyond, 0);
+          EXPECT_NEAR(done->used, use.most, 1e-12);
+          EXPECT_LT(output_error(c.p, w), start);
+          Floats again(w.size());
+          q.fake_matrix(w.data(), again.data());
+          EXPECT_EQ(flips(w, again), 0);
+          if (bits > 12) continue;
+          Floats beyond = nearest(c.p, q);
+          const auto refused = polish(c.p.m, c.p.n, c.p.w.data(), beyond.data(), moments, q, {3, {}, &bound});
+          ASSERT_FALSE(refused);
+          EXPECT_NE(refused.error().text().find("overflow the accumulator of 12 bits already"), std::string::npos);
+        }
+  // A bound that never binds: the same as without.
+  const Case c = case_of(68, 20, 40, 0);
+  const Moments moments = moments_for(c.gram);
+  const ColumnQuantizer q = quantizer_of(int_spec(4), c.p);
+  const Accumulator wide = accumulator_of({32, 0, Spread::kTotal, 0, 255}, q);
+  Floats a = nearest(c.p, q), b = a;
+  ASSERT_TRUE(polish(c.p.m, c.p.n, c.p.w.data(), a.data(), moments, q, {20, {}, &wide}));
+  ASSERT_TRUE(polish(c.p.m, c.p.n, c.p.w.data(), b.data(), moments, q, {20, {}}));
+  EXPECT_EQ(a, b);
+}
+
 TEST(Accumulator, LevelsAreThoseOfTheProjection) {
   const Case c = case_of(62, 10, 60);
   const QuantParams params = params_of(int_spec(4), c.p.m, c.p.n, c.p.w);

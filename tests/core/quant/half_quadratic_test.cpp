@@ -41,7 +41,7 @@ double loss_of(const QuantParams& params, const std::vector<float>& x, double po
 }
 
 TEST(RefineHalfQuadratic, NoParameterGetsWorseAndMostGetBetter) {
-  const std::int64_t m = 24, n = 64;
+  const std::int64_t m = 12, n = 48;
   const std::vector<float> x = values(m * n, 1);
   for (const int bits : {2, 4, 8})
     for (const Granularity granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup})
@@ -84,6 +84,7 @@ TEST(RefineHalfQuadratic, FollowsTheScaleOfTheValuesAndKeepsItsBits) {
   std::vector<float> first;
   for (const int threads : {1, 2, 3})
     for (const float factor : {1.0f, 0.25f, 1024.0f}) {
+      if (threads > 1 && factor != 1) continue;
       set_kernel_threads(threads);
       std::vector<float> scaled = x;
       for (float& v : scaled) v *= factor;
