@@ -10,7 +10,7 @@
 namespace quanvas::quant {
 
 struct HalfQuadraticOptions {
-  double power = 0.7;     // p of the loss sum |x - x~|^p, above 0, up to 2
+  double power = 1;       // p of the loss sum |x - x~|^p, above 0, up to 2; HQQ's 0.7 was worse in networks (docs/passes.md)
   double beta = 1;        // of the first step, in units of the scale it starts from
   double growth = 1.05;   // of beta, for each step
   int iterations = 50;    // steps of the scale, and with a zero point as many of it in turns
