@@ -241,8 +241,8 @@ Status check_options(const LearnedOptions& o) {
   if (o.iterations < 0 || !(o.rate > 0) || !std::isfinite(o.rate) || !(o.regularization >= 0) || !std::isfinite(o.regularization) ||
       !(o.warm_up >= 0 && o.warm_up <= 1) || !(o.beta_end >= 1) || !(o.beta_start >= o.beta_end) || !std::isfinite(o.beta_start))
     return fail(ErrorCode::kInvalidArgument,
-                "Learned rounding has " + std::to_string(o.iterations) + " iterations, a rate of " + std::to_string(o.rate) + ", a regularization of " +
-                    std::to_string(o.regularization) + ", a warm-up of " + std::to_string(o.warm_up) + " and betas from " +
+                "Learned rounding has " + std::to_string(o.iterations) + " iterations, a rate of " + std::to_string(o.rate) +
+                    ", a regularization of " + std::to_string(o.regularization) + ", a warm-up of " + std::to_string(o.warm_up) + " and betas from " +
                     std::to_string(o.beta_start) + " to " + std::to_string(o.beta_end) +
                     "; it needs none below 0, a rate above 0, a warm-up of 1 at most and betas that fall to 1 or more.");
   return {};
@@ -297,7 +297,8 @@ Result<LearnedReport> learn_rounding(std::int64_t m, std::int64_t n, const float
 
 Result<Gates> gates_of(std::int64_t m, std::int64_t n, const float* w0, const float* w, const ColumnQuantizer& quantizer) {
   if (quantizer.rows() != m || quantizer.columns() != n || !all_finite(m * n, w0) || !all_finite(m * n, w))
-    return fail(ErrorCode::kInvalidArgument, "The weights are no finite " + std::to_string(quantizer.rows()) + " x " + std::to_string(quantizer.columns()) + ".");
+    return fail(ErrorCode::kInvalidArgument,
+                "The weights are no finite " + std::to_string(quantizer.rows()) + " x " + std::to_string(quantizer.columns()) + ".");
   Gates out;
   for (auto* values : {&out.lower, &out.upper, &out.h}) values->resize(static_cast<std::size_t>(m * n));
   const std::vector<std::int32_t> order = natural_order(n);

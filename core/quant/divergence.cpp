@@ -109,8 +109,12 @@ Affine half_quadratic_step(const Grid& grid, ZeroPointType zero_point, Affine no
   for (std::int64_t i = 0; i < n; ++i) {
     const double code = q.point(x[i], i), error = static_cast<double>(x[i] - q.value(code));
     const double target = static_cast<double>(x[i]) - shrink(error, step.beta, step.power);
-    if (!step.scale) sum += code - target / static_cast<double>(now.scale);
-    else if (code != zero) ratios.emplace_back(target / (code - zero), step.weighted ? std::fabs(code - zero) : 1.0);
+    if (!step.scale) {
+      sum += code - target / static_cast<double>(now.scale);
+      continue;
+    }
+    const double steps = grid.family == Family::kInteger ? code - zero : static_cast<double>(q.value(code)) / static_cast<double>(now.scale);
+    if (steps != 0) ratios.emplace_back(target / steps, step.weighted ? std::fabs(steps) : 1.0);
   }
   if (!step.scale && n > 0) {
     now.zero = static_cast<float>(sum / static_cast<double>(n));

@@ -21,12 +21,17 @@ class AdaRound final : public Pass {
   Schema schema() const override {
     Schema schema{rounding::common_fields(true)};
     schema.fields.push_back(choice_field("method", "Method", "How the choices are learned.", "adaround",
-                                         {{"adaround", "AdaRound", "Gates between both values that a regularizer closes in the end (Nagel et al. 2020), by Adam."},
-                                          {"autoround", "AutoRound", "A shift of at most half a step before the rounding (Cheng et al. 2023), by the sign of the gradient; scales stay."}}));
+                                         {{"adaround", "AdaRound",
+                                           "Gates between both values that a regularizer closes in the end (Nagel et al. 2020), by Adam."},
+                                          {"autoround", "AutoRound",
+                                           "A shift of at most half a step before the rounding (Cheng et al. 2023), by the sign of the gradient; scales stay."}}));
     schema.fields.push_back(integer_field("iterations", "Iterations", "Steps of the descent; 0: 1000 of AdaRound, 200 of AutoRound.", 0, 0, 1000000));
-    schema.fields.push_back(real_field("rate", "Rate", "Step of Adam (AdaRound).", algorithms::LearnedOptions().rate, 1e-6, 1));
-    schema.fields.push_back(real_field("regularization", "Regularization", "Weight of the term that decides the gates, in units of the layer's own rounding error (AdaRound).", algorithms::LearnedOptions().regularization, 0, 1000));
-    schema.fields.push_back(real_field("warm_up", "Warm-up", "Part of the iterations before that term begins (AdaRound).", algorithms::LearnedOptions().warm_up, 0, 1));
+    const algorithms::LearnedOptions defaults;
+    schema.fields.push_back(real_field("rate", "Rate", "Step of Adam (AdaRound).", defaults.rate, 1e-6, 1));
+    schema.fields.push_back(real_field("regularization", "Regularization",
+                                       "Weight of the term that decides the gates, in units of the layer's own rounding error (AdaRound).",
+                                       defaults.regularization, 0, 1000));
+    schema.fields.push_back(real_field("warm_up", "Warm-up", "Part of the iterations before that term begins (AdaRound).", defaults.warm_up, 0, 1));
     return schema;
   }
   std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "Learned rounding"); }

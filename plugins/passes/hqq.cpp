@@ -41,10 +41,13 @@ class Hqq final : public Pass {
   PassStage stage() const override { return PassStage::kWeights; }
   Schema schema() const override {
     const quant::HalfQuadraticOptions defaults;
-    return {{real_field("power", "Power", "p of the loss, the sum of |error|^p: below 1 large errors count little, 2 is the squared error.", defaults.power, 0.1, 2),
-             real_field("beta", "Beta", "How little of an error counts as an outlier's in the first step, in units of the scale.", defaults.beta, 1e-3, 1e6),
+    return {{real_field("power", "Power",
+                        "p of the loss, the sum of |error|^p: below 1 large errors count little, 2 is the squared error.", defaults.power, 0.1, 2),
+             real_field("beta", "Beta",
+                        "How little of an error counts as an outlier's in the first step, in units of the scale.", defaults.beta, 1e-3, 1e6),
              real_field("growth", "Growth", "Of beta with each step.", defaults.growth, 1, 10),
-             integer_field("iterations", "Iterations", "Steps of the scale, and as many of the zero point where there is one.", defaults.iterations, 1, 100000)}};
+             integer_field("iterations", "Iterations",
+                           "Steps of the scale, and as many of the zero point where there is one.", defaults.iterations, 1, 100000)}};
   }
 
   std::vector<Issue> check(const PassQuestion& question, const json&) const override {
@@ -107,7 +110,8 @@ class Hqq final : public Pass {
         return Failure(done.error());
       }
       const auto count = static_cast<std::int64_t>(params.scale.size());
-      layers.push_back({name, done->before, done->after, std::to_string(done->improved) + " of " + std::to_string(count) + (count == 1 ? " scale" : " scales") + " better"});
+      layers.push_back({name, done->before, done->after,
+                        std::to_string(done->improved) + " of " + std::to_string(count) + (count == 1 ? " scale" : " scales") + " better"});
       improved += done->improved, all += count;
       if (done->before > 0 && done->after > 0) logs += std::log(done->after / done->before), ++measured;
       job.progress("HQQ", static_cast<double>(i + 1) / static_cast<double>(sites.size()), name);
@@ -123,7 +127,8 @@ class Hqq final : public Pass {
     ctx.layers.insert(ctx.layers.end(), left.begin(), left.end());
     char text[128];
     std::snprintf(text, sizeof text, ": %.3g of the error in that loss on average; ", measured > 0 ? std::exp(logs / measured) : 1.0);
-    return std::to_string(sites.size()) + (sites.size() == 1 ? " weight" : " weights") + text + std::to_string(improved) + " of " + std::to_string(all) + " scales better.";
+    return std::to_string(sites.size()) + (sites.size() == 1 ? " weight" : " weights") + text +
+           std::to_string(improved) + " of " + std::to_string(all) + " scales better.";
   }
 };
 

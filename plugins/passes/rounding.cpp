@@ -354,12 +354,16 @@ std::vector<Field> common_fields(bool with_inputs) {
 }
 
 void add_accumulator_fields(Schema& schema, bool with_spread) {
-  schema.fields.push_back(integer_field("accumulator_bits", "Accumulator", "Codes whose sums no input can make overflow a signed accumulator of so many bits (Colbert et al. 2024, AXE, arXiv 2409.17092); 0: no bound.", 0, 0, 32, "bits"));
-  schema.fields.push_back(integer_field("accumulator_tile", "Accumulator's tile", "Inputs that one accumulator sums up, in the order of the weight; 0: all of an output.", 0, 0, 1e9, "inputs"));
+  schema.fields.push_back(integer_field("accumulator_bits", "Accumulator",
+                                        "Codes whose sums no input can make overflow a signed accumulator of so many bits (Colbert et al. "
+                                        "2024, AXE, arXiv 2409.17092); 0: no bound.", 0, 0, 32, "bits"));
+  schema.fields.push_back(integer_field("accumulator_tile", "Accumulator's tile",
+                                        "Inputs that one accumulator sums up, in the order of the weight; 0: all of an output.", 0, 0, 1e9, "inputs"));
   if (!with_spread) return;
   schema.fields.push_back(choice_field("accumulator_spread", "Under the bound", "What inputs that are not yet rounded make up for.", "total",
                                        {{"total", "All that is lost", "By rounding and by the bound."},
-                                        {"rounding", "Rounding alone", "Not what the bound has taken from a weight (as in the paper); for bounds that take most of the weights."},
+                                        {"rounding", "Rounding alone",
+                                         "Not what the bound has taken from a weight (as in the paper); for bounds that take most of the weights."},
                                         {"best", "The better of both", "Each output for itself; twice the time."}}));
 }
 

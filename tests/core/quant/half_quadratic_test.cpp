@@ -78,6 +78,25 @@ TEST(RefineHalfQuadratic, NoParameterGetsWorseAndMostGetBetter) {
           }
 }
 
+TEST(RefineHalfQuadratic, ServesAnyGrid) {
+  const std::vector<float> x = values(16 * 64, 4);
+  for (const std::string& format : {std::string("float"), std::string("ternary"), std::string("binary"), codebooks().front().id}) {
+    SCOPED_TRACE(format);
+    QuantSpec spec = weight_spec(4, Granularity::kChannel);
+    spec.format = format;
+    spec.narrow = false;
+    spec.exponent_bits = 2, spec.mantissa_bits = 1;
+    spec.specials = FloatSpecials::kNone;
+    const auto start = find_params(spec, {16, 64}, x.data(), 0);
+    ASSERT_TRUE(start) << start.error().text();
+    QuantParams now = *start;
+    const auto done = refine_half_quadratic(now, x.data());
+    ASSERT_TRUE(done) << done.error().text();
+    EXPECT_LT(loss_of(now, x, 1), 0.99 * loss_of(*start, x, 1));
+    EXPECT_GT(done->improved, 4);
+  }
+}
+
 TEST(RefineHalfQuadratic, FollowsTheScaleOfTheValuesAndKeepsItsBits) {
   const std::vector<float> x = values(400 * 512, 2);
   const QuantSpec spec = weight_spec(4, Granularity::kChannel);
