@@ -29,7 +29,7 @@ void pull_in_order(const Moments& moments, const Panel& w, const std::stop_token
 // differences of weights and of moments instead of differences of large sums, so that float32 suffices.
 Result<RoundingReport> gpfq(std::int64_t m, std::int64_t n, float* w, const Moments& moments,
                             const quant::ColumnQuantizer& quantizer, const RoundingOptions& options) {
-  return round_stripes(m, n, w, moments, quantizer, options, [&](const Panel& start, Panel& q, Panel& pull, double*) {
+  return round_stripes(m, n, w, moments, quantizer, options, [&](const Panel& start, Panel& q, Panel& pull, Accumulator::Sums* bound, double*) {
     const std::int64_t rows = start.rows;
     Panel sums(n, start.first, rows);
     if (moments.mismatch.empty())
@@ -43,8 +43,14 @@ Result<RoundingReport> gpfq(std::int64_t m, std::int64_t n, float* w, const Mome
       float* y = q.at(t);
       const float moment = moments.h[static_cast<std::size_t>(t * n + t)];
       for (std::int64_t r = 0; r < rows; ++r) y[r] = moment > 0 ? x[r] + a[r] / moment : 0.0f;
-      quantizer.fake(moments.order[static_cast<std::size_t>(t)], start.first, rows, y, y);
-      for (std::int64_t r = 0; r < rows; ++r) error[r] = y[r] - x[r];
+      if (!bound) {
+        quantizer.fake(moments.order[static_cast<std::size_t>(t)], start.first, rows, y, y);
+        difference(rows, y, x, error);
+        return;
+      }
+      std::copy_n(x, rows, error);
+      bound->round(moments.order[static_cast<std::size_t>(t)], y, error);
+      difference(rows, y, error, error);
     });
     return false;
   });

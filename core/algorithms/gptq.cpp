@@ -19,8 +19,8 @@ class Stripe {
       if (moments_.dead[static_cast<std::size_t>(k)]) std::fill_n(q.at(k), q.rows, 0.0f);
   }
 
-  // pull: null, or what the first input's rounding is moved by (Qronos).
-  void run(const Panel* pull) {
+  // pull: null, or what the first input's rounding is moved by (Qronos). sums: null, or what bounds the codes.
+  void run(const Panel* pull, Accumulator::Sums* sums) {
     const std::int64_t n = q_.inputs, rows = q_.rows;
     squares_.assign(static_cast<std::size_t>(rows), 0.0);
     ignored_ = squares_;
@@ -33,7 +33,8 @@ class Stripe {
         const float own = moments_.h[0];
         for (std::int64_t r = 0; r < rows; ++r) w[r] += pull->at(0)[r] / own;
       }
-      quantizer_.fake(moments_.order[static_cast<std::size_t>(k)], q_.first, rows, w, w);
+      if (sums) sums->round(moments_.order[static_cast<std::size_t>(k)], w, error);
+      else quantizer_.fake(moments_.order[static_cast<std::size_t>(k)], q_.first, rows, w, w);
       take_error(rows, diagonal, w, error, moments_.dead[static_cast<std::size_t>(k)] ? ignored_.data() : squares_.data());
     });
   }
@@ -88,13 +89,14 @@ Result<RoundingReport> round(std::int64_t m, std::int64_t n, float* w, const Fac
                              const RoundingOptions& options, bool with_mismatch) {
   const bool cross = !factor.moments.mismatch.empty();
   QUANVAS_TRY(RoundingReport report,
-              round_stripes(m, n, w, factor.moments, quantizer, options, [&](const Panel& start, Panel& q, Panel& pull, double* after) {
-                if (cross && (with_mismatch || options.report)) mismatch_pull(factor.moments, start, options.stop, pull);
+              round_stripes(m, n, w, factor.moments, quantizer, options, [&](const Panel& start, Panel& q, Panel& pull, Accumulator::Sums* sums, double* after) {
+                if (cross && (with_mismatch || options.report || sums)) mismatch_pull(factor.moments, start, options.stop, pull);
                 Stripe stripe(factor, quantizer, options, start, q);
                 const bool moved = cross && with_mismatch;
                 if (moved) take_up(factor, pull, options.stop, q);
-                stripe.run(moved ? &pull : nullptr);
-                return !cross && stripe.objectives(after);
+                stripe.run(moved ? &pull : nullptr, sums);
+                // Errors that are not carried on in full do not add up to the objective.
+                return !cross && (!sums || sums->total()) && stripe.objectives(after);
               }));
   report.damping = factor.damping;
   report.retries = factor.retries;

@@ -28,23 +28,37 @@ double largest_column_sum(std::int64_t n, const std::vector<double>& h) {
 
 }  // namespace
 
-void prox_infinity(std::int64_t n, float* x, double t) {
-  // The level theta with sum of max(|x| - theta, 0) = t, from below: the mean over those above the last level (Michelot
-  // 1986). Each round drops some, or it is found.
+double l1_level(std::int64_t n, const float* x, double t) {
+  // From below: the mean over those above the last level (Michelot 1986). Each round drops some, or it is found. Sums in
+  // lanes of a fixed number, so that they have the same bits on every processor.
+  constexpr std::int64_t kLanes = 8;
   double level = 0;
-  std::int64_t above = n + 1;
-  while (true) {
-    double sum = 0;
-    std::int64_t count = 0;
-    for (std::int64_t i = 0; i < n; ++i)
-      if (const double a = std::fabs(static_cast<double>(x[i])); a > level) sum += a, ++count;
-    if (count == 0 || count == above) break;
-    if (above > n && sum <= t) {
-      std::fill_n(x, n, 0.0f);
-      return;
-    }
-    above = count;
-    level = std::max(level, (sum - t) / static_cast<double>(count));
+  for (std::int64_t above = n + 1;;) {
+    double sums[kLanes] = {}, counts[kLanes] = {};
+    std::int64_t i = 0;
+    const auto limit = level;
+    for (; i + kLanes <= n; i += kLanes)
+      for (std::int64_t l = 0; l < kLanes; ++l) {
+        const double a = std::fabs(static_cast<double>(x[i + l]));
+        sums[l] += a > limit ? a : 0.0;
+        counts[l] += a > limit ? 1.0 : 0.0;
+      }
+    double sum = 0, count = 0;
+    for (; i < n; ++i)
+      if (const double a = std::fabs(static_cast<double>(x[i])); a > limit) sum += a, count += 1;
+    for (std::int64_t l = 0; l < kLanes; ++l) sum += sums[l], count += counts[l];
+    const auto now = static_cast<std::int64_t>(count);
+    if (now == 0 || now == above || (above > n && sum <= t)) return level;
+    above = now;
+    level = std::max(level, (sum - t) / count);
+  }
+}
+
+void prox_infinity(std::int64_t n, float* x, double t) {
+  const double level = l1_level(n, x, t);
+  if (level == 0) {  // all together are no more than t
+    if (t > 0) std::fill_n(x, n, 0.0f);
+    return;
   }
   const auto limit = static_cast<float>(level);
   for (std::int64_t i = 0; i < n; ++i) x[i] = std::clamp(x[i], -limit, limit);

@@ -29,6 +29,9 @@ struct MagrReport {
 // Memory: 12 * 256 n bytes per thread and 4 n^2. Work: steps * m n^2. Threads, determinism and errors as rounding.h.
 Result<MagrReport> magr(std::int64_t m, std::int64_t n, float* w, const Gram& gram, const MagrOptions& options = {});
 
+// The level with sum of max(|x| - level, 0) = t over x [n]: what the projection on the l1 ball of radius t takes off each
+// magnitude. 0 when the sum of all magnitudes is no more than t. t >= 0.
+double l1_level(std::int64_t n, const float* x, double t);
 // x := the proximal map of t |.|_inf at x [n], t >= 0: magnitudes cut at the level where what is cut off adds up to t;
 // 0 when all together are no more than t.
 void prox_infinity(std::int64_t n, float* x, double t);

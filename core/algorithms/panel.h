@@ -23,6 +23,32 @@ void add_products(std::int64_t n, double factor, const float* x, const float* y,
 void add_squares(std::int64_t n, const float* x, const float* y, double* sums);
 double dot(std::int64_t n, const float* x, const float* y);
 bool all_finite(std::int64_t n, const float* x);
+// x := sign(x) max(|x| - level, 0)
+void soften(std::int64_t n, const float* level, float* x);
+// What the codes of a tile's rows may add up to, see accumulator.h.
+struct CodeBound {
+  double low = 0, high = 0, most = 0;
+};
+// x: values on the grid, those of codes within the bound afterwards; positive and negative sums of a tile take them up.
+// wish: null, or what the values were rounded from; where the bound has moved a code, kept loses what it took from the wish.
+// moved counts the codes that were moved.
+void bound_codes(std::int64_t n, const CodeBound& bound, const float* scale, float* x, const float* wish, float* kept, double* positive,
+                 double* negative, double* moved);
+// One step of Adam on gates (learned.h) of one input's rows, and delta = lower + h gap - aim at the new v.
+struct GateStep {
+  bool forward = false;         // no step: sigmoid and delta at v
+  bool gradient_alone = false;  // no step: the gradient in `first`
+  float rate = 0, second = 1;   // with the bias of both moments taken out
+  float lambda = 0, beta = 2;
+};
+void gate_step(std::int64_t n, const GateStep& step, const float* unit, const float* lower, const float* gap, const float* aim,
+               const float* residual, float* v, float* sigmoid, float* first, float* second, float* delta);
+// One step by the sign of the gradient: t within a half of where it started.
+void sign_step(std::int64_t n, float rate, const float* start, const float* residual, const float* lower, const float* gap,
+               const float* aim, float* t, float* delta);
+// to: the same for a code that replaces `from`, which the sums hold; they stay as they are.
+void bound_changes(std::int64_t n, const CodeBound& bound, const float* scale, const float* from, float* to, const double* positive,
+                   const double* negative);
 // out = x - y
 void difference(std::int64_t n, const float* x, const float* y, float* out);
 
@@ -126,21 +152,52 @@ void panel_objectives(const Moments& moments, const Panel& w, const Panel& q, co
                       double* sums);
 
 // What all algorithms have in common: stripes, the objectives of the report, and the result in place of w. body(w, q,
-// pull, after): from the stripe's weights w make q; pull is empty without a mismatch, else body fills it; body returns
-// whether it has written the rows' objectives to `after` itself.
+// pull, sums, after): from the stripe's weights w make q; pull is empty without a mismatch, else body fills it; sums is null
+// without an accumulator, else it chooses the codes; body returns whether it has written the rows' objectives to `after`
+// itself.
 template <class Body>
 Result<RoundingReport> round_stripes(std::int64_t m, std::int64_t n, float* w, const Moments& moments,
                                      const quant::ColumnQuantizer& quantizer, const RoundingOptions& options,
                                      const Body& body) {
   QUANVAS_CHECK(check_layer(m, n, w, moments, &quantizer));
   std::vector<std::optional<Panel>> results(static_cast<std::size_t>((m + kStripe - 1) / kStripe));
-  std::vector<double> before(static_cast<std::size_t>(m)), after(before.size());
+  std::vector<double> before(static_cast<std::size_t>(m)), after(before.size()), used(before.size());
+  std::vector<std::int64_t> bounded(before.size());
+  using Spread = AccumulatorOptions::Spread;
+  const Spread spread = options.accumulator ? options.accumulator->options().spread : Spread::kTotal;
+  std::vector<float> levels;
+  if (options.accumulator) {
+    QUANVAS_TRY(levels, options.accumulator->levels(m, n, w, options.stop));
+  }
   QUANVAS_CHECK(for_each_stripe(m, options.stop, [&](std::int64_t first, std::int64_t rows) {
     const bool cross = !moments.mismatch.empty();
     Panel start(n, first, rows), pull(cross ? n : 0, first, rows);
     Panel& q = results[static_cast<std::size_t>(first / kStripe)].emplace(n, first, rows);
     start.load(w, moments.order);
-    const bool known = body(start, q, pull, after.data() + first);
+    std::optional<Accumulator::Sums> sums, other;
+    if (options.accumulator) sums.emplace(*options.accumulator, levels, first, rows, spread != Spread::kRounding);
+    bool known = body(start, q, pull, sums ? &*sums : nullptr, after.data() + first);
+    const auto note = [&](const Accumulator::Sums& of, std::int64_t r) {
+      used[static_cast<std::size_t>(first + r)] = of.used(r);
+      bounded[static_cast<std::size_t>(first + r)] = of.bounded(r);
+    };
+    for (std::int64_t r = 0; r < rows && sums; ++r) note(*sums, r);
+    if (spread == Spread::kBest && !options.stop.stop_requested()) {
+      Panel again(n, first, rows);
+      std::vector<double> objectives(static_cast<std::size_t>(rows));
+      panel_objectives(moments, start, q, &pull, options.stop, after.data() + first);
+      known = true;
+      other.emplace(*options.accumulator, levels, first, rows, false);
+      body(start, again, pull, &*other, objectives.data());
+      panel_objectives(moments, start, again, &pull, options.stop, objectives.data());
+      for (std::int64_t r = 0; r < rows; ++r) {
+        double& least = after[static_cast<std::size_t>(first + r)];
+        if (!(objectives[static_cast<std::size_t>(r)] < least)) continue;
+        least = objectives[static_cast<std::size_t>(r)];
+        for (std::int64_t k = 0; k < n; ++k) q.at(k)[r] = again.at(k)[r];
+        note(*other, r);
+      }
+    }
     if (!options.report || options.stop.stop_requested()) return;
     if (!known) panel_objectives(moments, start, q, &pull, options.stop, after.data() + first);
     Panel nearest(n, first, rows);
@@ -156,6 +213,8 @@ Result<RoundingReport> round_stripes(std::int64_t m, std::int64_t n, float* w, c
   report.before = objective_sum(before);
   report.after = objective_sum(after);
   report.dead = moments.dead_count;
+  for (const double u : used) report.used = std::max(report.used, u);
+  for (const std::int64_t b : bounded) report.bounded += b;
   return report;
 }
 

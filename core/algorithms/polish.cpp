@@ -9,9 +9,13 @@ namespace {
 // One stripe of rows. residual: half the gradient of the objective, (Q - W) H - W (G - H), by inputs.
 class Descent {
  public:
-  Descent(const Panel& w, Panel& q, const Moments& moments, const quant::ColumnQuantizer& quantizer,
+  // sums: null, or what bounds the codes.
+  Descent(const Panel& w, Panel& q, const Moments& moments, const quant::ColumnQuantizer& quantizer, Accumulator::Sums* sums,
           const std::stop_token& stop)
-      : w_(w), q_(q), moments_(moments), quantizer_(quantizer), stop_(stop), n_(w.inputs), rows_(w.rows), residual_(w.inputs, w.first, w.rows), moves_(static_cast<std::size_t>(kBlock * w.rows)) {}
+      : w_(w), q_(q), moments_(moments), quantizer_(quantizer), sums_(sums), stop_(stop), n_(w.inputs), rows_(w.rows),
+        residual_(w.inputs, w.first, w.rows), moves_(static_cast<std::size_t>(kBlock * w.rows)) {
+    for (std::int64_t j = 0; j < n_ && sums_; ++j) sums_->count(moments_.order[static_cast<std::size_t>(j)], q_.at(j));
+  }
 
   // False: nothing changed.
   bool sweep() {
@@ -61,7 +65,12 @@ class Descent {
     if (!(own > 0)) return false;
     float *q = q_.at(j), *residual = residual_.at(j);
     for (std::int64_t r = 0; r < rows_; ++r) move[r] = q[r] - residual[r] / own;
-    quantizer_.fake(moments_.order[static_cast<std::size_t>(j)], q_.first, rows_, move, move);
+    const std::int64_t column = moments_.order[static_cast<std::size_t>(j)];
+    quantizer_.fake(column, q_.first, rows_, move, move);
+    if (sums_) {
+      sums_->hold_back(column, q, move);
+      before_.assign(q, q + rows_);
+    }
     bool any = false;
     for (std::int64_t r = 0; r < rows_; ++r) {
       const float step = move[r] - q[r];
@@ -72,6 +81,7 @@ class Descent {
       if (better) q[r] += step, any = true;
     }
     if (any) snap(j, q, move);
+    if (any && sums_) sums_->change(column, before_.data(), q);
     return any;
   }
 
@@ -87,10 +97,11 @@ class Descent {
   Panel& q_;
   const Moments& moments_;
   const quant::ColumnQuantizer& quantizer_;
+  Accumulator::Sums* sums_;
   const std::stop_token& stop_;
   std::int64_t n_, rows_;
   Panel residual_;
-  std::vector<float> moves_;
+  std::vector<float> moves_, before_;
 };
 
 }  // namespace
@@ -99,12 +110,19 @@ Result<PolishReport> polish(std::int64_t m, std::int64_t n, const float* w0, flo
                             const quant::ColumnQuantizer& quantizer, const PolishOptions& options) {
   QUANVAS_CHECK(check_layer(m, n, w0, moments, &quantizer));
   QUANVAS_CHECK(check_layer(m, n, w, moments, &quantizer));
+  if (options.accumulator && options.accumulator->share(m, n, w) > 1)
+    return fail(ErrorCode::kInvalidArgument,
+                "Its weights overflow the accumulator of " + std::to_string(options.accumulator->options().bits) + " bits already at the start.",
+                "Put GPTQ, GPFQ or Qronos with the same accumulator before.");
   std::vector<float> result(static_cast<std::size_t>(m * n));
+  const std::vector<float> levels;  // of no use where codes are there already
   QUANVAS_CHECK(for_each_stripe(m, options.stop, [&](std::int64_t first, std::int64_t rows) {
     Panel weights(n, first, rows), rounded(n, first, rows);
     weights.load(w0, moments.order);
     rounded.load(w, moments.order);
-    Descent descent(weights, rounded, moments, quantizer, options.stop);
+    std::optional<Accumulator::Sums> sums;
+    if (options.accumulator) sums.emplace(*options.accumulator, levels, first, rows, true);
+    Descent descent(weights, rounded, moments, quantizer, sums ? &*sums : nullptr, options.stop);
     for (int sweep = 0; sweep < options.sweeps; ++sweep)
       if (!descent.sweep()) break;
     rounded.store(result.data(), moments.order);
@@ -124,6 +142,7 @@ Result<PolishReport> polish(std::int64_t m, std::int64_t n, const float* w0, flo
   }
   report.before = objective_sum(before);
   report.after = objective_sum(after);
+  if (options.accumulator) report.used = options.accumulator->share(m, n, w);
   return report;
 }
 

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <stop_token>
 
+#include "core/algorithms/accumulator.h"
 #include "core/algorithms/factor.h"
 #include "core/algorithms/gram.h"
 #include "core/quant/column.h"
@@ -27,6 +28,8 @@ struct RoundingOptions {
   // Whether the report's objectives are computed (a product of W with H each).
   bool report = true;
   std::stop_token stop;
+  // Codes whose sums no input can make too large (accumulator.h); of the same quantizer. Null: any codes of the grid.
+  const Accumulator* accumulator = nullptr;
 };
 
 struct RoundingReport {
@@ -35,6 +38,10 @@ struct RoundingReport {
   double damping = 0;  // what was added to the diagonal of H
   int retries = 0;     // times that the damping was made tenfold
   std::int64_t dead = 0;  // inputs that were 0 on all samples; their weights are rounded to the grid's value nearest 0
+  // With an accumulator: the largest share of its range that an input can make a sum reach, and the weights whose codes
+  // the bound has moved.
+  double used = 0;
+  std::int64_t bounded = 0;
 };
 
 // GPTQ (Frantar et al. 2023, arXiv 2210.17323, algorithm 1): the error of each input's rounding is carried on to the
@@ -65,10 +72,13 @@ Result<RoundingReport> qronos(std::int64_t m, std::int64_t n, float* w, const Fa
 struct PolishOptions {
   int sweeps = 3;  // at most; ends when a sweep changes nothing
   std::stop_token stop;
+  // Bounds the codes as RoundingOptions::accumulator does; kInvalidArgument when those of the start are beyond it.
+  const Accumulator* accumulator = nullptr;
 };
 struct PolishReport {
   double before = 0, after = 0;
   std::int64_t changed = 0;  // weights that differ from the start
+  double used = 0;           // see RoundingReport
 };
 Result<PolishReport> polish(std::int64_t m, std::int64_t n, const float* w0, float* w, const Moments& moments,
                             const quant::ColumnQuantizer& quantizer, const PolishOptions& options = {});

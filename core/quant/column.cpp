@@ -70,6 +70,11 @@ Result<ColumnQuantizer> ColumnQuantizer::create(const QuantParams& params, const
   return q;
 }
 
+bool ColumnQuantizer::has_whole_codes() const {
+  return spec_.format == "int" && (spec_.zero_point == ZeroPointType::kNone || spec_.zero_point == ZeroPointType::kInteger) &&
+         code_scale_.empty() && center_.empty() && !truncated_;
+}
+
 void ColumnQuantizer::fake(std::int64_t column, std::int64_t row, std::int64_t count, const float* x, float* y) const {
   if (way_ == Way::kElement) return fake_elements(column, row, count, x, y);
   const auto at = static_cast<std::size_t>(set_[static_cast<std::size_t>(column)] * view_.rows + row);

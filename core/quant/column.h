@@ -33,6 +33,15 @@ class ColumnQuantizer {
   // The same for a whole row-major matrix [rows, columns]; y may be x.
   void fake_matrix(const float* x, float* y) const;
 
+  // Whether all values are (code - zero point) * scale with whole codes and whole zero points.
+  bool has_whole_codes() const;
+  std::int64_t low_code() const { return low_code_; }
+  std::int64_t high_code() const { return high_code_; }
+  // Of the elements of a column, one for each row; columns of the same set have the same.
+  std::int64_t set_of(std::int64_t column) const { return set_[static_cast<std::size_t>(column)]; }
+  const float* scales(std::int64_t column) const { return scale_.data() + set_of(column) * view_.rows; }
+  const float* zeros(std::int64_t column) const { return zero_.data() + set_of(column) * view_.rows; }
+
  private:
   enum class Way { kInteger, kFloat, kGeneral, kElement };
   void fake_elements(std::int64_t column, std::int64_t row, std::int64_t count, const float* x, float* y) const;

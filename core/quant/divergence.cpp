@@ -100,32 +100,57 @@ HalfQuadratic::HalfQuadratic(const Grid& grid, QuantParams& params)
     : grid_(grid), params_(params), zero_point_(!params.zero_point.empty()), power_(zero_point_ ? 0.5 : 0.7),
       beta_(zero_point_ ? 1 : 1e5), scale_(params.scale), zero_(params.zero_point), errors_(params.scale.size()) {}
 
+Affine half_quadratic_step(const Grid& grid, ZeroPointType zero_point, Affine now, const HalfQuadraticStep& step, const float* x, std::int64_t n) {
+  const ElementQuantizer q(grid, now.scale, static_cast<double>(now.zero));
+  const auto zero = static_cast<double>(now.zero);
+  double sum = 0;
+  std::vector<std::pair<double, double>> ratios;  // with their weights
+  if (step.scale) ratios.reserve(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double code = q.point(x[i], i), error = static_cast<double>(x[i] - q.value(code));
+    const double target = static_cast<double>(x[i]) - shrink(error, step.beta, step.power);
+    if (!step.scale) {
+      sum += code - target / static_cast<double>(now.scale);
+      continue;
+    }
+    const double steps = grid.family == Family::kInteger ? code - zero : static_cast<double>(q.value(code)) / static_cast<double>(now.scale);
+    if (steps != 0) ratios.emplace_back(target / steps, step.weighted ? std::fabs(steps) : 1.0);
+  }
+  if (!step.scale && n > 0) {
+    now.zero = static_cast<float>(sum / static_cast<double>(n));
+    if (zero_point == ZeroPointType::kInteger)
+      now.zero = std::clamp(std::nearbyintf(now.zero), static_cast<float>(grid.lo), static_cast<float>(grid.hi));
+    return now;
+  }
+  if (ratios.empty()) return now;
+  double middle = 0;
+  if (step.weighted) {
+    std::sort(ratios.begin(), ratios.end());
+    double all = 0, below = 0;
+    for (const auto& [ratio, weight] : ratios) all += weight;
+    for (const auto& [ratio, weight] : ratios) {
+      middle = ratio;
+      if ((below += weight) >= 0.5 * all) break;
+    }
+  } else {
+    const auto at = ratios.begin() + static_cast<std::ptrdiff_t>((ratios.size() - 1) / 2);
+    std::nth_element(ratios.begin(), at, ratios.end());
+    middle = at->first;
+  }
+  now.scale = std::clamp(static_cast<float>(middle), FLT_MIN, FLT_MAX);
+  return now;
+}
+
 void HalfQuadratic::step(std::size_t index, const float* x, std::int64_t n) {
-  const auto quantizer = [&](float scale, float zero) { return ElementQuantizer(grid_, scale, static_cast<double>(zero)); };
   float& scale = scale_[index];
   float none = 0;
   float& zero = zero_point_ ? zero_[index] : none;
   if (steps_ > 0) {
-    const ElementQuantizer q = quantizer(scale, zero);
-    double sum = 0;
-    std::vector<double> ratios;
-    for (std::int64_t i = 0; i < n; ++i) {
-      const double code = q.point(x[i], i), error = static_cast<double>(x[i] - q.value(code));
-      const double target = static_cast<double>(x[i]) - shrink(error, beta_, power_);
-      if (zero_point_) sum += code - target / static_cast<double>(scale);
-      else if (code != 0) ratios.push_back(target / code);
-    }
-    if (zero_point_ && n > 0) {
-      zero = static_cast<float>(sum / static_cast<double>(n));
-      if (params_.spec.zero_point == ZeroPointType::kInteger)
-        zero = std::clamp(std::nearbyintf(zero), static_cast<float>(grid_.lo), static_cast<float>(grid_.hi));
-    } else if (!ratios.empty()) {
-      const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>((ratios.size() - 1) / 2);
-      std::nth_element(ratios.begin(), middle, ratios.end());
-      scale = std::max(FLT_MIN, static_cast<float>(*middle));
-    }
+    const Affine next = half_quadratic_step(grid_, params_.spec.zero_point, {scale, zero}, {!zero_point_, false, power_, beta_}, x, n);
+    scale = next.scale;
+    zero = next.zero;
   }
-  const ElementQuantizer q = quantizer(scale, zero);
+  const ElementQuantizer q(grid_, scale, static_cast<double>(zero));
   double sum = 0;
   for (std::int64_t i = 0; i < n; ++i) sum += std::fabs(static_cast<double>(x[i] - q.value(q.point(x[i], i))));
   errors_[index] = sum;

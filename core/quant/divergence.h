@@ -1,6 +1,7 @@
 // Quanvas - searches for a quantizer other than by the squared error. Private to core/quant.
 #pragma once
 
+#include "core/quant/affine.h"
 #include "core/quant/grid.h"
 #include "core/quant/params.h"
 
@@ -18,7 +19,17 @@ std::size_t kl_bins(const Grid& grid, double values);
 // The same from counts of equal bins of |x| over [0, extreme].
 double kl_threshold(const Grid& grid, const std::vector<double>& counts, double extreme);
 
-// Half-quadratic splitting (Badri and Shaji 2023, "Half-Quadratic Quantization"): of the zero points where there are
+// One step of half-quadratic splitting (Badri and Shaji 2023, "Half-Quadratic Quantization") under the loss sum |x - x~|^p:
+// what the shrink operator d - |d|^(p-1) / beta leaves of the errors d counts as no error of the quantizer; the scale
+// becomes the (weighted) median of what the rest asks of it, or the zero point the mean.
+struct HalfQuadraticStep {
+  bool scale = true;      // else the zero point
+  bool weighted = false;  // each ratio by its code's magnitude: the scale of least sum of magnitudes
+  double power = 0.7, beta = 1;
+};
+Affine half_quadratic_step(const Grid& grid, ZeroPointType zero_point, Affine now, const HalfQuadraticStep& step, const float* x, std::int64_t n);
+
+// Half-quadratic splitting: of the zero points where there are
 // some (l_p with p = 0.5, beta = 1), else of the scales (p = 0.7, beta = 1e5); beta grows by 1.01 a step, at most 1000
 // steps, ended when the mean absolute error of the whole tensor does not fall. The best is kept in params.
 //   do { step(p, ...) for each parameter p, in any order and thread } while (advance());

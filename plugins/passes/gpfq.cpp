@@ -16,9 +16,12 @@ class Gpfq final : public Pass {
   Schema schema() const override {
     Schema schema{rounding::common_fields(true)};
     schema.fields.push_back(bool_field("act_order", "Large inputs first", "Inputs in the order of their second moments (act-order), in each group of a convolution its own.", false));
+    rounding::add_accumulator_fields(schema);
     return schema;
   }
-  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "GPFQ"); }
+  std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
+    return rounding::check(question, "GPFQ", true, rounding::accumulator_options(options));
+  }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const bool act_order = options["act_order"];
     return rounding::run(ctx, options, job,
@@ -31,8 +34,9 @@ class Gpfq final : public Pass {
                               *g.shared = std::make_shared<const algorithms::Moments>(std::move(made));
                             }
                             const auto& shared = *std::any_cast<std::shared_ptr<const algorithms::Moments>&>(*g.shared);
-                            return algorithms::gpfq(g.m, g.n, g.w, shared, *g.quantizer, {128, true, g.stop});
-                          }});
+                            return algorithms::gpfq(g.m, g.n, g.w, shared, *g.quantizer, {128, true, g.stop, g.accumulator});
+                          },
+                          rounding::accumulator_options(options)});
   }
 };
 

@@ -18,9 +18,12 @@ class Gptq final : public Pass {
     schema.fields.push_back(real_field("damping", "Damping", "Added to the diagonal of the inputs' second moments, in parts of its mean.", 0.01, 0, 10));
     schema.fields.push_back(bool_field("act_order", "Large inputs first", "Inputs in the order of their second moments (act-order), in each group of a convolution its own.", false));
     schema.fields.push_back(integer_field("block", "Block", "Inputs between two updates of the rest; changes the speed only.", 128, 1, 65536, "inputs"));
+    rounding::add_accumulator_fields(schema);
     return schema;
   }
-  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "GPTQ"); }
+  std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
+    return rounding::check(question, "GPTQ", true, rounding::accumulator_options(options));
+  }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const algorithms::FactorOptions factor{options["damping"], false, options["act_order"]};
     const std::int64_t block = options["block"];
@@ -33,8 +36,9 @@ class Gptq final : public Pass {
                               *g.shared = std::make_shared<const algorithms::Factor>(std::move(made));
                             }
                             const auto& shared = *std::any_cast<std::shared_ptr<const algorithms::Factor>&>(*g.shared);
-                            return algorithms::gptq(g.m, g.n, g.w, shared, *g.quantizer, {block, true, g.stop});
-                          }});
+                            return algorithms::gptq(g.m, g.n, g.w, shared, *g.quantizer, {block, true, g.stop, g.accumulator});
+                          },
+                          rounding::accumulator_options(options)});
   }
 };
 

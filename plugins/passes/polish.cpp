@@ -17,9 +17,12 @@ class Polish final : public Pass {
   Schema schema() const override {
     Schema schema{rounding::common_fields(true)};
     schema.fields.push_back(integer_field("sweeps", "Sweeps", "At most; ends when no weight moves.", 3, 1, 1000));
+    rounding::add_accumulator_fields(schema, false);
     return schema;
   }
-  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "Coordinate descent"); }
+  std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
+    return rounding::check(question, "Coordinate descent", true, rounding::accumulator_options(options));
+  }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const int sweeps = options["sweeps"];
     return rounding::run(ctx, options, job,
@@ -32,13 +35,15 @@ class Polish final : public Pass {
                             }
                             const auto& shared = *std::any_cast<std::shared_ptr<const algorithms::Moments>&>(*g.shared);
                             g.quantizer->fake_matrix(g.w, g.w);
-                            QUANVAS_TRY(const auto done, algorithms::polish(g.m, g.n, g.original, g.w, shared, *g.quantizer, {sweeps, g.stop}));
+                            QUANVAS_TRY(const auto done, algorithms::polish(g.m, g.n, g.original, g.w, shared, *g.quantizer, {sweeps, g.stop, g.accumulator}));
                             algorithms::RoundingReport report;
                             report.before = done.before;
                             report.after = done.after;
                             report.dead = shared.dead_count;
+                            report.used = done.used;
                             return report;
-                          }});
+                          },
+                          rounding::accumulator_options(options)});
   }
 };
 

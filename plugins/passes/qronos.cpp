@@ -17,9 +17,12 @@ class Qronos final : public Pass {
     Schema schema{rounding::common_fields(true)};
     schema.fields.push_back(real_field("damping", "Damping", "Added to the diagonal of the inputs' second moments, in parts of their largest eigenvalue.", 1e-6, 0, 1));
     schema.fields.push_back(bool_field("act_order", "Large inputs first", "Inputs in the order of their second moments (act-order), in each group of a convolution its own.", true));
+    rounding::add_accumulator_fields(schema);
     return schema;
   }
-  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "Qronos"); }
+  std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
+    return rounding::check(question, "Qronos", true, rounding::accumulator_options(options));
+  }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const algorithms::FactorOptions factor{options["damping"], true, options["act_order"]};
     return rounding::run(ctx, options, job,
@@ -31,8 +34,9 @@ class Qronos final : public Pass {
                               *g.shared = std::make_shared<const algorithms::Factor>(std::move(made));
                             }
                             const auto& shared = *std::any_cast<std::shared_ptr<const algorithms::Factor>&>(*g.shared);
-                            return algorithms::qronos(g.m, g.n, g.w, shared, *g.quantizer, {128, true, g.stop});
-                          }});
+                            return algorithms::qronos(g.m, g.n, g.w, shared, *g.quantizer, {128, true, g.stop, g.accumulator});
+                          },
+                          rounding::accumulator_options(options)});
   }
 };
 

@@ -10,6 +10,7 @@
 #include "core/exec/chunks.h"
 #include "core/exec/rebuild.h"
 #include "core/graph/memory.h"
+#include "core/recipe/pool_sum.h"
 #include "plugins/passes/edit.h"
 #include "plugins/passes/rounding_layers.h"
 
@@ -19,6 +20,19 @@ namespace {
 using algorithms::Gram;
 using algorithms::RoundingReport;
 using exec::Environment;
+
+// Why sums of codes of a layer with this input and these weights cannot be bounded; empty: they can.
+std::string sums_problem(const QuantSpec* input, const QuantSpec& weight) {
+  if (!input) return "its input is float, so that there is no accumulator of whole numbers";
+  if (input->format != "int") return "its input is " + input->format + ", whose codes are no whole numbers";
+  if (input->source == ScaleSource::kDynamic) return "its input's scale is found anew from each sample";
+  if (input->granularity != Granularity::kTensor) return "its input has more than one scale, and sums of codes with different scales are no sums";
+  if (weight.format != "int") return "its weights are " + weight.format + ", whose codes are no whole numbers";
+  if (weight.zero_point == ZeroPointType::kOffset || weight.zero_point == ZeroPointType::kFloat) return "its weights' zero point is no whole number";
+  if (code_bits(weight) > 22) return "its weights have codes of more than 22 bits";
+  return {};
+}
+constexpr const char* kSumsHint = "Give its input and its weights integer formats, choose other layers, or switch the accumulator's bound off.";
 constexpr std::int64_t kMemory = std::int64_t{2} << 30;  // for the activations kept between layers
 
 // The activations of all samples in one network, which advance from layer to layer together.
@@ -163,6 +177,25 @@ class Walk {
     return {};
   }
 
+  // What bounds the codes of a group; none: nothing does.
+  Result<std::optional<algorithms::Accumulator>> accumulator_of(const Target& target, const quant::ColumnQuantizer& quantizer) const {
+    if (method_.accumulator.bits == 0) return std::optional<algorithms::Accumulator>();
+    const auto& quantizers = ctx_.quantized.quantizers;
+    const Site from = quantized_input(*ctx_.quantized.model->graph, target.layer, [&](const Site& site) { return quantizers.count(site) > 0; });
+    const quant::QuantParams* input = from.node == kNoNode ? nullptr : &quantizers.at(from);
+    if (const std::string why = sums_problem(input ? &input->spec : nullptr, quantizers.at(target.weight_site()).spec); !why.empty())
+      return fail(ErrorCode::kUnsupported, "Sums of '" + target.name + "' cannot be bounded: " + why + ".", kSumsHint);
+    algorithms::AccumulatorOptions options = method_.accumulator;
+    options.low = std::min<std::int64_t>(input->lo, 0);
+    options.high = std::max<std::int64_t>(input->hi, 0);
+    auto made = algorithms::Accumulator::create(options, quantizer);
+    if (!made) {
+      made.error().context = target.name;
+      return Failure(made.error());
+    }
+    return std::optional<algorithms::Accumulator>(std::move(*made));
+  }
+
   Status round(const Target& target, const std::vector<Gram>& grams, std::vector<std::any>& shared) {
     const std::string& name = ctx_.quantized.model->graph->tensor(target.layer.weight).name;
     const quant::QuantParams& params = ctx_.quantized.quantizers.at(target.weight_site());
@@ -179,11 +212,18 @@ class Walk {
       }
       Group group{target.m, target.n, w.data(), original.data(), &grams[static_cast<std::size_t>(g)],
                   quantizer ? &*quantizer : nullptr, &shared[static_cast<std::size_t>(g)], job_.stop_token()};
+      std::optional<algorithms::Accumulator> accumulator;
+      if (quantizer) {
+        QUANVAS_TRY(accumulator, accumulator_of(target, *quantizer));
+      }
+      if (accumulator) group.accumulator = &*accumulator, outer_bits_ = std::max(outer_bits_, accumulator->outer_bits());
       QUANVAS_TRY(const RoundingReport report, method_.round(group));
       total.before += report.before;
       total.after += report.after;
       total.dead += report.dead;
       total.retries = std::max(total.retries, report.retries);
+      total.used = std::max(total.used, report.used);
+      total.bounded += report.bounded;
       for (std::int64_t r = 0; r < view.rows; ++r)
         for (std::int64_t c = 0; c < view.columns; ++c)
           now[static_cast<std::size_t>(view.element(r, c))] = w[static_cast<std::size_t>(r * view.columns + c)];
@@ -236,9 +276,15 @@ class Walk {
     return {};
   }
 
-  static std::string note(const RoundingReport& r) {
+  std::string note(const RoundingReport& r) const {
     std::string text = r.dead > 0 ? counted(r.dead, "input was 0 on all samples", "inputs were 0 on all samples") : "";
     if (r.retries > 0) text += (text.empty() ? "" : "; ") + std::string("damping 10^") + std::to_string(r.retries) + " times as asked";
+    if (method_.accumulator.bits > 0) {
+      char share[96];
+      std::snprintf(share, sizeof share, "%.1f %% of the %d bit accumulator used", 100 * r.used, method_.accumulator.bits);
+      text += (text.empty() ? "" : "; ") + std::string(share);
+      if (r.bounded > 0) text += ", " + counted(r.bounded, "weight held back", "weights held back");
+    }
     return text;
   }
   static std::string counted(std::int64_t n, const char* one, const char* more) { return std::to_string(n) + " " + (n == 1 ? one : more); }
@@ -268,6 +314,14 @@ class Walk {
       std::snprintf(numbers, sizeof numbers, " (most %.3g, ", ratio(worst->second));
       text += (measured > 1 ? " on average" : "") + std::string(numbers) + worst->first + ")";
     }
+    if (method_.accumulator.bits > 0) {
+      double used = 0;
+      for (const auto& entry : reports_) used = std::max(used, entry.second.used);
+      char numbers[160];
+      std::snprintf(numbers, sizeof numbers, "; no input overflows accumulators of %d bits (%.1f %% used at most)", method_.accumulator.bits, 100 * used);
+      text += numbers;
+      if (outer_bits_ > method_.accumulator.bits) text += ", nor those of their sums of " + std::to_string(outer_bits_);
+    }
     if (dead > 0) text += "; " + counted(dead, "input was 0 on all samples", "inputs were 0 on all samples");
     if (damped > 0) text += "; " + counted(damped, "layer needed more damping", "layers needed more damping");
     return text + ".";
@@ -283,6 +337,7 @@ class Walk {
   std::optional<Front> quantized_, float_;
   Environment overrides_, none_;
   std::map<TensorId, at::Tensor> results_;
+  int outer_bits_ = 0;  // of the sums of tiles, the most of all layers
   std::vector<std::pair<std::string, RoundingReport>> reports_;
 };
 
@@ -296,6 +351,31 @@ std::vector<Field> common_fields(bool with_inputs) {
                                    {"float", "Float network", "Each layer for itself on float inputs."}}));
   fields.push_back(integer_field("samples", "Samples", "Of the calibration samples; 0: all.", 0, 0, 1e9, "samples"));
   return fields;
+}
+
+void add_accumulator_fields(Schema& schema, bool with_spread) {
+  schema.fields.push_back(integer_field("accumulator_bits", "Accumulator",
+                                        "Codes whose sums no input can make overflow a signed accumulator of so many bits (Colbert et al. "
+                                        "2024, AXE, arXiv 2409.17092); 0: no bound.", 0, 0, 32, "bits"));
+  schema.fields.push_back(integer_field("accumulator_tile", "Accumulator's tile",
+                                        "Inputs that one accumulator sums up, in the order of the weight; 0: all of an output.", 0, 0, 1e9, "inputs"));
+  if (!with_spread) return;
+  schema.fields.push_back(choice_field("accumulator_spread", "Under the bound", "What inputs that are not yet rounded make up for.", "total",
+                                       {{"total", "All that is lost", "By rounding and by the bound."},
+                                        {"rounding", "Rounding alone",
+                                         "Not what the bound has taken from a weight (as in the paper); for bounds that take most of the weights."},
+                                        {"best", "The better of both", "Each output for itself; twice the time."}}));
+}
+
+algorithms::AccumulatorOptions accumulator_options(const json& options) {
+  algorithms::AccumulatorOptions out;
+  if (!options.is_object()) return out;
+  out.bits = options.value("accumulator_bits", 0);
+  out.tile = options.value("accumulator_tile", std::int64_t{0});
+  using Spread = algorithms::AccumulatorOptions::Spread;
+  const std::string spread = options.value("accumulator_spread", "total");
+  out.spread = spread == "rounding" ? Spread::kRounding : spread == "best" ? Spread::kBest : Spread::kTotal;
+  return out;
 }
 
 namespace {
@@ -328,15 +408,49 @@ std::string format_problem(const QuantSpec& spec) {
   return {};
 }
 
-std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid) {
-  const Targets found = find_targets(question.model, question.nodes, [&](const Site& site) {
+namespace {
+
+// Why a tile would hold weights of several scales; empty: none does.
+std::string tile_problem(const QuantSpec& weight, const Target& target, std::int64_t tile) {
+  if (weight.granularity != Granularity::kGroup) return {};
+  const auto layout = quant::make_layout(weight, target.shape, target.layer.reduction_axis);
+  if (!layout) return {};  // said elsewhere
+  quant::QuantParams params;
+  params.spec = weight;
+  params.layout = *layout;
+  params.scale.assign(static_cast<std::size_t>(layout->parameters()), 1.0f);
+  params.zero_point.assign(params.scale.size(), 0.0f);
+  const auto quantizer = quant::ColumnQuantizer::create(params, target.view(0));
+  if (!quantizer) return {};
+  algorithms::AccumulatorOptions options{16, tile};
+  const auto made = algorithms::Accumulator::create(options, *quantizer);
+  return made ? "" : "its weights have groups with scales of their own inside a tile";
+}
+
+}  // namespace
+
+std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid, const algorithms::AccumulatorOptions& accumulator) {
+  const auto has_format = [&](const Site& site) {
     const SitePlan* plan = question.plan.find(site);
     return plan && plan->spec;
-  });
+  };
+  const Targets found = find_targets(question.model, question.nodes, has_format);
   std::vector<Issue> out = problems(*question.model.graph, question.calibration_data, found, title);
-  for (const Target& target : found.targets)
-    if (const std::string why = on_grid ? format_problem(*question.plan.find(target.weight_site())->spec) : ""; !why.empty())
-      out.push_back({Severity::kError, target.name, why + ".", "Choose another format for it, or leave the layer out of the pass."});
+  if (accumulator.bits == 1) out.push_back({Severity::kError, "", "accumulator_bits is 1; no sum fits one bit.", "Choose 2 to 32, or 0 for no bound."});
+  for (const Target& target : found.targets) {
+    const QuantSpec& weight = *question.plan.find(target.weight_site())->spec;
+    if (const std::string why = on_grid ? format_problem(weight) : ""; !why.empty())
+      out.push_back({Severity::kError, target.name, why + ".",
+                     accumulator.bits > 0 && weight.accumulator_bits
+                         ? "Choose a format without a bound of its own, the pass keeps to the accumulator, or leave the layer out of the pass."
+                         : "Choose another format for it, or leave the layer out of the pass."});
+    if (accumulator.bits == 0) continue;
+    const Site from = quantized_input(*question.model.graph, target.layer, has_format);
+    if (const std::string why = sums_problem(from.node == kNoNode ? nullptr : &*question.plan.find(from)->spec, weight); !why.empty())
+      out.push_back({Severity::kError, target.name, "sums of codes cannot be bounded: " + why + ".", kSumsHint});
+    else if (const std::string groups = tile_problem(weight, target, accumulator.tile); !groups.empty())
+      out.push_back({Severity::kError, target.name, groups + ".", "Choose tiles that lie inside the groups."});
+  }
   return out;
 }
 

@@ -21,6 +21,7 @@ struct Group {
   const quant::ColumnQuantizer* quantizer = nullptr;
   std::any* shared = nullptr;        // of all layers with this Gram: what depends on it alone
   std::stop_token stop;
+  const algorithms::Accumulator* accumulator = nullptr;  // null: codes are not bounded
 };
 
 struct Method {
@@ -30,13 +31,21 @@ struct Method {
   std::string measure;          // what before and after measure, for the summary
   std::string table;            // the same with its unit, for the table of layers
   std::function<Result<algorithms::RoundingReport>(Group&)> round;
+  // bits 0: none. Its input codes are filled in layer by layer.
+  algorithms::AccumulatorOptions accumulator = {};
 };
 
 // Options of all these passes: inputs, samples.
 std::vector<Field> common_fields(bool with_inputs);
+// Options of those that choose one code after the other: accumulator_bits, accumulator_tile, with_spread accumulator_spread;
+// and what they ask for.
+void add_accumulator_fields(Schema& schema, bool with_spread = true);
+algorithms::AccumulatorOptions accumulator_options(const json& options);
 // Their preconditions: calibration data, one graph input, a layer to round, and for passes whose result lies on the grid
-// formats that keep their own values and bound no sums. Layers that are left as they are get a note.
-std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid = true);
+// formats that keep their own values and bound no sums; with accumulator bits an integer format of one scale at each
+// layer's input, and of its weights. Layers that are left as they are get a note.
+std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid = true,
+                         const algorithms::AccumulatorOptions& accumulator = {});
 // The rest of a pass: layers in topological order; each sees the samples as the network before it, with its new weights,
 // gives them ("inputs": quantized) or as the float network does. Boundary activations are kept, so every node runs once
 // per network. Layers that read the same tensor in the same way share one Gram.

@@ -23,6 +23,7 @@
 
 #include "core/algorithms/blas.h"
 #include "core/algorithms/hadamard.h"
+#include "core/algorithms/learned.h"
 #include "core/algorithms/magr.h"
 #include "core/algorithms/rounding.h"
 #include "core/quant/parallel.h"
@@ -137,6 +138,53 @@ std::vector<Row> rows(const std::function<const Layer&(std::int64_t, std::int64_
                    std::vector<float> w = small().w;
                    benchmark::DoNotOptimize(need(qronos(1024, 1024, w.data(), factor, q)));
                  }, {}});
+  // Codes within an accumulator of 18 bits for inputs of 8, beside the same without a bound.
+  static const auto bounded = [](const quant::ColumnQuantizer& q) { return need(Accumulator::create({18, 0, AccumulatorOptions::Spread::kTotal, 0, 255}, q)); };
+  all.push_back({"axe_gptq_1024", 1.5, [small] {
+                   static const quant::ColumnQuantizer q = quantizer(small(), 4, 0);
+                   static const Accumulator accumulator = bounded(q);
+                   const Gram gram = gram_of(small(), false);
+                   const Factor factor = need(factorize(gram, {}));
+                   std::vector<float> w = small().w;
+                   RoundingOptions options;
+                   options.accumulator = &accumulator;
+                   benchmark::DoNotOptimize(need(gptq(1024, 1024, w.data(), factor, q, options)));
+                 }, gptq_row(small, 0, false)});
+  all.push_back({"axe_gpfq_1024", 1.5, [small] {
+                   static const quant::ColumnQuantizer q = quantizer(small(), 4, 0);
+                   static const Accumulator accumulator = bounded(q);
+                   const Gram gram = gram_of(small(), true);
+                   std::vector<float> w = small().w;
+                   RoundingOptions options;
+                   options.accumulator = &accumulator;
+                   benchmark::DoNotOptimize(need(gpfq(1024, 1024, w.data(), need(moments_of(gram, natural_order(1024))), q, options)));
+                 }, [small] {
+                   static const quant::ColumnQuantizer q = quantizer(small(), 4, 0);
+                   const Gram gram = gram_of(small(), true);
+                   std::vector<float> w = small().w;
+                   benchmark::DoNotOptimize(need(gpfq(1024, 1024, w.data(), need(moments_of(gram, natural_order(1024))), q)));
+                 }});
+  // A layer of 64 outputs and 576 inputs, from its second moments on.
+  const auto learn = [layer](LearnedMethod method, int iterations) {
+    return [layer, method, iterations] {
+      static const Layer& l = layer(576, 1152);
+      static const std::vector<float> w(l.w.begin(), l.w.begin() + 64 * 576);
+      static const Moments moments = need(moments_of(gram_of(l, false), natural_order(576)));
+      static const quant::ColumnQuantizer q = [] {
+        QuantSpec spec;
+        spec.granularity = Granularity::kChannel;
+        spec.bits = 4;
+        return need(quant::ColumnQuantizer::create(need(quant::find_params(spec, {64, 576}, w.data(), 0)), {64, 576, 0, 576, 1}));
+      }();
+      LearnedOptions options;
+      options.method = method;
+      options.iterations = iterations;
+      std::vector<float> now = w;
+      benchmark::DoNotOptimize(need(learn_rounding(64, 576, w.data(), now.data(), moments, q, options)));
+    };
+  };
+  all.push_back({"adaround_1000_64x576", 0, learn(LearnedMethod::kGates, 1000), {}});
+  all.push_back({"autoround_200_64x576", 0, learn(LearnedMethod::kSigns, 200), {}});
   all.push_back({"magr_20_steps_1024", 0, [small] {
                    static const Gram gram = gram_of(small(), false);
                    std::vector<float> w = small().w;

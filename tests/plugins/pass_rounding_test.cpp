@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "core/algorithms/accumulator.h"
 #include "core/exec/pass_context.h"
 #include "plugins/passes/rounding_layers.h"
 #include "tests/core/engine/exec_support.h"
@@ -16,7 +17,7 @@ using testing::noise;
 using testing::PatternData;
 using Ints = std::vector<std::int64_t>;
 
-const std::vector<std::string> kRounding = {"gptq", "gpfq", "qronos", "polish"};
+const std::vector<std::string> kRounding = {"gptq", "gpfq", "qronos", "polish", "adaround"};
 
 PassContext context(const ModelPtr& model, int weight_bits, int input_bits, const Shape& sample) {
   PassContext ctx;
@@ -139,11 +140,12 @@ TEST(RoundingPasses, LowerTheLayersErrorsAndKeepTheQuantizers) {
 TEST(RoundingPasses, WorkOnStridesGroupsAndSharedInputs) {
   for (const std::string& id : kRounding)
     for (const bool act_order : {false, true}) {
-      if (id == "polish" && act_order) continue;
+      const bool ordered = id != "polish" && id != "adaround";
+      if (!ordered && act_order) continue;
       SCOPED_TRACE(id + (act_order ? " act-order" : ""));
       PassContext ctx = context(branching_net(), 3, 8, kBranching);
       const double before = output_error(ctx, kBranching);
-      const auto text = apply(id, ctx, id == "polish" ? json::object() : json{{"act_order", act_order}});
+      const auto text = apply(id, ctx, ordered ? json{{"act_order", act_order}} : json::object());
       ASSERT_TRUE(text) << text.error().text();
       EXPECT_EQ(text->find("5 layers"), 0u) << *text;
       EXPECT_LT(output_error(ctx, kBranching), 0.8 * before) << *text;
@@ -242,7 +244,7 @@ TEST(RoundingPasses, RefuseFormatsThatDoNotKeepTheirValues) {
     change(spec);
     ctx.quantized.plan.sites = {{site, spec, 0, "test"}};
     const std::set<NodeId> all;
-    for (const char* id : {"gptq", "gpfq", "qronos", "polish", "magr"}) {
+    for (const char* id : {"gptq", "gpfq", "qronos", "polish", "adaround", "magr"}) {
       const auto issues = (*Registry<Pass>::instance().get(id, "pass"))->check({*ctx.model, ctx.quantized.plan, all, true, false}, {});
       const auto error = std::find_if(issues.begin(), issues.end(), [](const Issue& i) { return i.severity == Severity::kError; });
       EXPECT_EQ(error != issues.end(), std::string(id) != "magr") << id << sentence;
@@ -296,7 +298,7 @@ TEST(RoundingPasses, CrossMomentsAreThoseOfTheTwoNetworks) {
 }
 
 TEST(RoundingPasses, SayWhatIsMissing) {
-  for (const char* id : {"gptq", "gpfq", "qronos", "polish", "magr"}) {
+  for (const char* id : {"gptq", "gpfq", "qronos", "polish", "adaround", "magr"}) {
     SCOPED_TRACE(id);
     PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
     ctx.calibration_data = nullptr;
@@ -329,8 +331,126 @@ TEST(RoundingPasses, SayWhatIsMissing) {
   EXPECT_NE(moving.error().text().find("'fc'"), std::string::npos) << moving.error().text();
 }
 
+// No input of the quantized network can make a sum of codes overflow: from the weights and quantizers that the pass leaves.
+TEST(RoundingPasses, KeepSumsWithinAnAccumulator) {
+  for (const char* id : {"gptq", "gpfq", "qronos"})
+    for (const std::int64_t tile : {0, 4})
+      for (const char* spread : {"total", "rounding", "best"}) {
+        SCOPED_TRACE(std::string(id) + spread);
+        const int bits = 12;
+        PassContext ctx = context(branching_net(), 4, 8, kBranching);
+        const auto text = apply(id, ctx, {{"accumulator_bits", bits}, {"accumulator_tile", tile}, {"accumulator_spread", spread}});
+        ASSERT_TRUE(text) << text.error().text();
+        EXPECT_NE(text->find("no input overflows accumulators of 12 bits"), std::string::npos) << *text;
+        EXPECT_EQ(text->find("nor those of their sums of 15") != std::string::npos, tile == 4) << *text;
+        double most = 0;
+        for (const rounding::Target& target : rounding::find_targets(ctx).targets) {
+          const auto& params = ctx.quantized.quantizers.at(target.weight_site());
+          const auto& input = ctx.quantized.quantizers.at(target.input_site());
+          const auto w = weights(ctx.quantized.model, ctx.model->graph->tensor(target.layer.weight).name);
+          std::vector<std::int32_t> codes(w.size());
+          quant::quantize_codes(params, params.layout, w.data(), codes.data());
+          const std::int64_t length = tile == 0 ? target.n : tile;
+          for (std::int64_t g = 0; g < target.groups; ++g)
+            for (std::int64_t r = 0; r < target.m; ++r)
+              for (std::int64_t begin = 0; begin < target.n; begin += length) {
+                std::vector<std::int64_t> row;
+                for (std::int64_t c = begin; c < std::min(target.n, begin + length); ++c)
+                  row.push_back(codes[static_cast<std::size_t>(target.view(g).element(r, c))]);
+                const auto worst = algorithms::worst_case(static_cast<std::int64_t>(row.size()), row.data(), input.lo, input.hi);
+                EXPECT_LE(worst.most, 2047) << target.name;
+                EXPECT_GE(worst.least, -2047) << target.name;
+                most = std::max(most, static_cast<double>(std::max(worst.most, -worst.least)) / 2047);
+              }
+        }
+        EXPECT_GT(most, 0.9);
+        ASSERT_FALSE(ctx.layers.empty());
+        for (const PassLayer& l : ctx.layers) EXPECT_NE(l.note.find("% of the 12 bit accumulator used"), std::string::npos) << l.note;
+      }
+  // Coordinate descent after it keeps the bound when it is told to, and says so when there is none to keep.
+  PassContext both = context(branching_net(), 4, 8, kBranching), alone = context(branching_net(), 4, 8, kBranching);
+  const json twelve = {{"accumulator_bits", 12}};
+  ASSERT_TRUE(apply("gptq", both, twelve));
+  const auto polished = apply("polish", both, twelve);
+  ASSERT_TRUE(polished) << polished.error().text();
+  EXPECT_NE(polished->find("no input overflows accumulators of 12 bits"), std::string::npos) << *polished;
+  const auto beyond = apply("polish", alone, twelve);
+  ASSERT_FALSE(beyond);
+  EXPECT_NE(beyond.error().text().find("already at the start"), std::string::npos) << beyond.error().text();
+  // Wide enough for anything: the same weights as without.
+  for (const char* id : {"gptq", "gpfq", "qronos"}) {
+    PassContext plain = context(branching_net(), 4, 8, kBranching), wide = context(branching_net(), 4, 8, kBranching);
+    ASSERT_TRUE(apply(id, plain));
+    ASSERT_TRUE(apply(id, wide, {{"accumulator_bits", 32}}));
+    EXPECT_EQ(plain.quantized.model->weights->hash(), wide.quantized.model->weights->hash()) << id;
+  }
+}
+
+TEST(RoundingPasses, SayWhichSumsCannotBeBounded) {
+  const json bound = {{"accumulator_bits", 16}};
+  struct Row {
+    std::function<void(quant::QuantParams&)> input;  // empty: the input is float
+    std::function<void(QuantSpec&)> weight;
+    const char* sentence;
+  };
+  const Row rows[] = {
+      {{}, {}, "its input is float"},
+      {[](quant::QuantParams& p) { p.spec.format = "float"; }, {}, "its input is float"},
+      {[](quant::QuantParams& p) { p.spec.source = ScaleSource::kDynamic; }, {}, "found anew from each sample"},
+      {[](quant::QuantParams& p) { p.spec.granularity = Granularity::kChannel; }, {}, "more than one scale"},
+      {[](quant::QuantParams&) {}, [](QuantSpec& s) { s.format = "float"; }, "its weights are float"},
+      {[](quant::QuantParams&) {}, [](QuantSpec& s) { s.granularity = Granularity::kGroup; s.group_size = 32; }, "inside a tile"}};
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.sentence);
+    PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+    const NodeId fc = ctx.model->graph->find("fc")->id;
+    ctx.nodes = {fc};
+    const Site input{fc, SiteKind::kInput, 0}, weight{fc, SiteKind::kWeight, 0};
+    if (row.input) row.input(ctx.quantized.quantizers.at(input));
+    else ctx.quantized.quantizers.erase(input);
+    auto& params = ctx.quantized.quantizers.at(weight);
+    if (row.weight) {
+      row.weight(params.spec);
+      params = *quant::find_params(params.spec, {4, 96}, weights(ctx.model, "fc.w").data(), params.spec.granularity == Granularity::kGroup ? 1 : 0);
+    }
+    ctx.quantized.plan.sites = {{weight, params.spec, 0, "test"}};
+    if (row.input) ctx.quantized.plan.sites.push_back({input, ctx.quantized.quantizers.at(input).spec, 0, "test"});
+    for (const char* id : {"gptq", "gpfq", "qronos"}) {
+      const Pass* pass = *Registry<Pass>::instance().get(id, "pass");
+      const json options = *pass->schema().complete(bound, id);
+      const auto issues = pass->check({*ctx.model, ctx.quantized.plan, ctx.nodes, true, false}, options);
+      ASSERT_EQ(issues.size(), 1u) << id;
+      EXPECT_EQ(issues[0].where, "fc");
+      EXPECT_EQ(issues[0].severity, Severity::kError);
+      EXPECT_NE(issues[0].message.find(row.sentence), std::string::npos) << issues[0].message;
+      EXPECT_TRUE(pass->check({*ctx.model, ctx.quantized.plan, ctx.nodes, true, false}, *pass->schema().complete(json::object(), id)).empty());
+      // Quantizers that do not fit their tensors say so themselves.
+      const auto at = ctx.quantized.quantizers.find(input);
+      if (at != ctx.quantized.quantizers.end() && (at->second.spec.source == ScaleSource::kDynamic || at->second.spec.granularity == Granularity::kChannel)) continue;
+      PassContext again = ctx;
+      const auto refused = apply(id, again, bound);
+      ASSERT_FALSE(refused);
+      EXPECT_NE(refused.error().text().find("fc"), std::string::npos) << refused.error().text();
+    }
+  }
+  // A format that bounds sums by itself stays refused, with and without.
+  PassContext ctx = context(testing::small_cnn(), 4, 8, {1, 8, 8});
+  const NodeId fc = ctx.model->graph->find("fc")->id;
+  ctx.nodes = {fc};
+  QuantSpec a2q = ctx.quantized.quantizers.at({fc, SiteKind::kWeight, 0}).spec;
+  a2q.accumulator_bits = 16;
+  ctx.quantized.plan.sites = {{{fc, SiteKind::kWeight, 0}, a2q, 0, "test"}, {{fc, SiteKind::kInput, 0}, QuantSpec{}, 0, "test"}};
+  for (const int bits : {0, 12, 16}) {
+    const Pass* pass = *Registry<Pass>::instance().get("gptq", "pass");
+    const auto issues = pass->check({*ctx.model, ctx.quantized.plan, ctx.nodes, true, false}, *pass->schema().complete({{"accumulator_bits", bits}}, "gptq"));
+    ASSERT_EQ(issues.size(), 1u);
+    EXPECT_NE(issues[0].message.find("bounds the accumulator"), std::string::npos);
+    EXPECT_EQ(issues[0].hint.find("without a bound of its own") != std::string::npos, bits > 0);
+  }
+}
+
 TEST(RoundingPasses, DoNotDependOnTheNumberOfThreads) {
-  for (const char* id : {"gptq", "gpfq", "qronos", "polish", "magr"}) {
+  for (const char* id : {"gptq", "gpfq", "qronos", "polish", "adaround", "magr"}) {
     std::string hashes[2];
     for (int threads : {1, 2}) {
       exec::set_threads(threads);
@@ -343,13 +463,16 @@ TEST(RoundingPasses, DoNotDependOnTheNumberOfThreads) {
   }
 }
 
-TEST(RoundingPasses, PolishContinuesFromAnEarlierPass) {
-  PassContext ctx = context(testing::small_cnn(), 3, 8, {1, 8, 8});
-  ASSERT_TRUE(apply("gptq", ctx));
-  const double gptq = output_error(ctx, {1, 8, 8});
-  const auto text = apply("polish", ctx);
-  ASSERT_TRUE(text) << text.error().text();
-  EXPECT_LT(output_error(ctx, {1, 8, 8}), gptq) << *text;
+TEST(RoundingPasses, PolishAndLearnedRoundingContinueFromAnEarlierPass) {
+  for (const auto& [id, options] : {std::pair{"polish", json::object()}, {"adaround", json::object()}, {"adaround", json{{"method", "autoround"}}}}) {
+    PassContext ctx = context(testing::small_cnn(), 3, 8, {1, 8, 8});
+    ASSERT_TRUE(apply("gptq", ctx));
+    const double gptq = output_error(ctx, {1, 8, 8});
+    const auto text = apply(id, ctx, options);
+    ASSERT_TRUE(text) << text.error().text();
+    EXPECT_LT(output_error(ctx, {1, 8, 8}), gptq) << *text;
+    for (const PassLayer& l : ctx.layers) EXPECT_LE(l.after, l.before) << l.layer;
+  }
 }
 
 TEST(RoundingPasses, MagrMakesScalesFiner) {
