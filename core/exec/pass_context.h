@@ -24,12 +24,13 @@ struct PassContext {
   std::vector<PassLayer> layers;       // the same
   bool stopped_early = false;          // a training pass was cancelled and returned its best
 
-  // For graph passes that look at data. They are applied again whenever a quick question needs their network, so what
-  // takes long is computed once, in a run, and kept with the project: measured(what, compute) gives the bytes that
-  // compute gave for this pass, model, calibration data and `what`. An error where it was never computed and this is
-  // a quick question: the pass gives it back and leaves the model alone.
+  // Graph passes are applied again whenever a quick question needs their network, so what takes long is computed once, in a
+  // run, and kept with the project: measured(what, compute) gives the bytes that compute gave for this pass, model,
+  // calibration data and `what`; computed() for what needs no data. An error where it was never computed and this is a
+  // quick question: the pass gives it back and leaves the model alone.
   using Compute = std::function<Result<std::string>(JobContext&)>;
-  std::function<Result<std::string>(const std::string& what, const Compute& compute)> measured;
+  using Remember = std::function<Result<std::string>(const std::string& what, const Compute& compute)>;
+  Remember measured, computed;
   // The recipe's formats on `model`, for graph passes.
   std::function<Result<Plan>()> plan;
 };

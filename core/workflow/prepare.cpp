@@ -198,26 +198,31 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
                   "Remove 'select' from the pass.");
     QUANVAS_TRY(const json options, pass->schema().complete(entry.options, "pass '" + entry.id + "'"));
     bool is_pending = false;
-    context.measured = [&](const std::string& what, const PassContext::Compute& compute) -> Result<std::string> {
-      prepared->uses_data = true;
-      const std::string key = Hasher().text(entry.id).text(context.model->graph->hash()).text(context.model->weights->hash())
-                                  .text(d.calibrate ? d.calibrate->hash() : "").number(recipe.calibration.samples)
-                                  .number(recipe.calibration.seed).text(what).hex();
+    const auto remember = [&](const std::string& what, const PassContext::Compute& compute, bool with_data) -> Result<std::string> {
+      Hasher hasher;
+      hasher.text(entry.id).text(context.model->graph->hash()).text(context.model->weights->hash()).text(what);
+      if (with_data) {
+        prepared->uses_data = true;
+        hasher.text(d.calibrate ? d.calibrate->hash() : "").number(recipe.calibration.samples).number(recipe.calibration.seed);
+      }
+      const std::string key = hasher.hex();
       if (auto known = known_measurement(key)) return std::move(*known);
       if (!may_measure) {
         is_pending = true;
-        return fail(ErrorCode::kUnsupported, "It was not measured yet.");
+        return fail(ErrorCode::kUnsupported, "It was not computed yet.");
       }
-      if (!d.calibrate) return no_data(title + " needs calibration data", d.calibrate_error, "Declare a data set for calibration.");
+      if (with_data && !d.calibrate) return no_data(title + " needs calibration data", d.calibrate_error, "Declare a data set for calibration.");
       QUANVAS_TRY(std::string bytes, compute(passes));
       keep_measurement(key, bytes, job);
       return bytes;
     };
+    context.measured = [&](const std::string& what, const PassContext::Compute& compute) { return remember(what, compute, true); };
+    context.computed = [&](const std::string& what, const PassContext::Compute& compute) { return remember(what, compute, false); };
     const auto start = std::chrono::steady_clock::now();
     Result<std::string> summary = pass->apply(context, options, passes);
     if (!summary && is_pending) {
       prepared->is_pending = true;
-      passes.issue({Severity::kInfo, title, "It looks at the calibration data first, when the recipe runs; until then figures are without it.", ""});
+      passes.issue({Severity::kInfo, title, "It takes a while, so it is done when the recipe runs; until then figures are without it.", ""});
       continue;
     }
     if (!summary) return Failure(summary.error());

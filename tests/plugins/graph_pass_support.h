@@ -61,6 +61,7 @@ inline Result<Scaled> run_pass(const std::string& id, const ModelPtr& model, con
     QUANVAS_TRY(k.bytes[what], compute(job));
     return k.bytes[what];
   };
+  ctx.computed = ctx.measured;
   ctx.plan = [&] { return resolve(*ctx.model->graph, recipe, PresetLibrary::builtin()); };
   QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(id, "pass"));
   QUANVAS_TRY(const json all, pass->schema().complete(options, id));
