@@ -1,6 +1,6 @@
 #!/bin/sh
-# The table of the README: float, post-training quantization at five widths and one epoch of quantization-aware
-# training, on copies of both sample projects, with Fashion-MNIST's 10,000 test pictures.
+# The table of the README: float, quantization to nearest at five widths, one epoch of quantization-aware training, and two
+# recipes of post-training algorithms, on copies of both sample projects, with Fashion-MNIST's 10,000 test pictures.
 #
 #   projects/measure.sh [lenet5] [dscnn]       QUANVAS_CLI names the command line elsewhere than build/release/bin
 set -eu
@@ -19,6 +19,9 @@ for project in ${*:-lenet5 dscnn}; do
   done
   for width in 4:4 3:4 2:2; do
     row="$row | $("$cli" -q train "$p" --recipe "w${width%:*}a${width#*:}" --epochs 1 | top1)"
+  done
+  for recipe in cnn-w4a8 cnn-w4a4; do
+    row="$row | $("$cli" -q quantize "$p" --recipe "$recipe" | top1)"
   done
   echo "$row |"
 done
