@@ -59,6 +59,10 @@ bool Screenshot::show() {
     fail(tr("There is no panel or action '%1'. Actions: %2.").arg(id, known.join(QStringLiteral(", "))));
     return false;
   }
+  if (!action->isEnabled()) {
+    fail(tr("The action '%1' is not possible now.").arg(id));
+    return false;
+  }
   QTimer::singleShot(0, action, &QAction::trigger);  // a dialog runs a loop of its own
   return true;
 }

@@ -27,9 +27,11 @@ struct PassContext {
   // Graph passes are applied again whenever a quick question needs their network, so what takes long is computed once, in a
   // run, and kept with the project: measured(what, compute) gives the bytes that compute gave for this pass, model,
   // calibration data and `what`; computed() for what needs no data. An error where it was never computed and this is a
-  // quick question: the pass gives it back and leaves the model alone.
+  // quick question: the pass gives it back and leaves the model alone. Bytes that is_good refuses are computed anew: a
+  // project may come from anywhere.
   using Compute = std::function<Result<std::string>(JobContext&)>;
-  using Remember = std::function<Result<std::string>(const std::string& what, const Compute& compute)>;
+  using IsGood = std::function<bool(const std::string&)>;
+  using Remember = std::function<Result<std::string>(const std::string& what, const Compute& compute, const IsGood& is_good)>;
   Remember measured, computed;
   // The recipe's formats on `model`, for graph passes.
   std::function<Result<Plan>()> plan;

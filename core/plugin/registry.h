@@ -81,6 +81,7 @@ struct PassQuestion {
   const Plan& plan;               // resolved on the model's graph
   const std::set<NodeId>& nodes;  // the layers that the pass may change
   bool calibration_data = false, training_data = false;
+  int accumulator_bits = 0;       // that a pass before this one has kept the sums of codes within; 0: none has
 };
 
 enum class PassStage { kGraph, kWeights, kTraining };  // before calibration, after it, gradient based
@@ -91,6 +92,8 @@ class Pass : public Plugin {
   // Why it cannot do what is asked, layer by layer: an error stops the run before it begins, a warning says what is left
   // as it is. Not asked of graph passes.
   virtual std::vector<Issue> check(const PassQuestion& /*question*/, const json& /*options*/) const { return {}; }
+  // The accumulator that no sums of the codes it leaves overflow, whatever comes in; 0: it proves nothing.
+  virtual int accumulator_bits(const json& /*options*/) const { return 0; }
   // Changes ctx.model (kGraph) or ctx.quantized (others) and says in one line what was done.
   virtual Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const = 0;
 };

@@ -236,8 +236,8 @@ Result<QuantizedModel> unpack_artifact(const std::string& bytes, const ModelPtr&
   const auto text_of = [&](const char* key) { return metadata(c, key); };
   if (text_of("format") != "quanvas-network-1") return damaged();
   if (const std::string made_from = text_of("base"); !made_from.empty() && !base_hash.empty() && made_from != base_hash)
-    return fail(ErrorCode::kInvalidArgument, "This run was made from a network that its passes changed in another way: the calibration data has changed.",
-                "Run its recipe again, or declare the data that it was made with.");
+    return fail(ErrorCode::kInvalidArgument, "This run was made from a network that its passes changed in another way than now: the calibration data has changed, or what they "
+                "measured is no longer in the project.", "Run its recipe again, or declare the data that it was made with.");
   QuantizedModel out;
   QUANVAS_TRY(out.plan, from_json_text<Plan>(text_of("plan"), "plan"));
   GraphPtr graph = base->graph;

@@ -134,18 +134,20 @@ const exec::Runner& FloatRunner::get() const {
 }
 
 // Two recipes whose graph passes agree share the prepared model.
-std::string WorkbenchState::passes_key(const Recipe& recipe, bool with_data, bool with_plan) const {
+std::string WorkbenchState::passes_key(const Recipe& recipe, const Prepared& prepared, const std::string& data_hash) {
   Hasher h;
   for (const auto& entry : recipe.passes) {
     const Pass* pass = Registry<Pass>::instance().find(entry.id);
     if (entry.enabled && pass && pass->stage() == PassStage::kGraph) h.text(entry.id).text(entry.options.dump()).text(to_json_text(entry.select));
   }
-  if (with_data) {
-    const Data d = data();
-    h.text(d.calibrate ? d.calibrate->hash() : "").number(recipe.calibration.samples).number(recipe.calibration.seed);
-  }
-  if (with_plan) h.text(to_json_text(recipe.rules));
+  if (prepared.uses_data) h.text(data_hash).number(recipe.calibration.samples).number(recipe.calibration.seed);
+  if (prepared.uses_plan) h.text(to_json_text(recipe.rules));
   return h.hex();
+}
+
+std::string WorkbenchState::calibration_hash() const {
+  const Data d = data();
+  return d.calibrate ? d.calibrate->hash() : "";
 }
 
 std::optional<std::string> WorkbenchState::known_measurement(const std::string& key) {
@@ -178,6 +180,8 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
   JobContext passes(job.stop_token(), [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); },
                     [&](const Issue& issue) { prepared->issues.push_back(issue); });
   const Data d = data();
+  // Bytes of another version of a pass are not its own.
+  constexpr const char* kMeasurements = "1";
   PassContext context;
   context.model = model_;
   context.device = options_.device;
@@ -198,15 +202,16 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
                   "Remove 'select' from the pass.");
     QUANVAS_TRY(const json options, pass->schema().complete(entry.options, "pass '" + entry.id + "'"));
     bool is_pending = false;
-    const auto remember = [&](const std::string& what, const PassContext::Compute& compute, bool with_data) -> Result<std::string> {
+    const auto remember = [&](const std::string& what, const PassContext::Compute& compute, const PassContext::IsGood& is_good, bool with_data) -> Result<std::string> {
       Hasher hasher;
-      hasher.text(entry.id).text(context.model->graph->hash()).text(context.model->weights->hash()).text(what);
+      hasher.text(kMeasurements).text(entry.id).text(context.model->graph->hash()).text(context.model->weights->hash()).text(what);
       if (with_data) {
         prepared->uses_data = true;
-        hasher.text(d.calibrate ? d.calibrate->hash() : "").number(recipe.calibration.samples).number(recipe.calibration.seed);
+        prepared->data_hash = d.calibrate ? d.calibrate->hash() : "";
+        hasher.text(prepared->data_hash).number(recipe.calibration.samples).number(recipe.calibration.seed);
       }
       const std::string key = hasher.hex();
-      if (auto known = known_measurement(key)) return std::move(*known);
+      if (auto known = known_measurement(key); known && is_good(*known)) return std::move(*known);
       if (!may_measure) {
         is_pending = true;
         return fail(ErrorCode::kUnsupported, "It was not computed yet.");
@@ -216,8 +221,8 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
       keep_measurement(key, bytes, job);
       return bytes;
     };
-    context.measured = [&](const std::string& what, const PassContext::Compute& compute) { return remember(what, compute, true); };
-    context.computed = [&](const std::string& what, const PassContext::Compute& compute) { return remember(what, compute, false); };
+    context.measured = [&](const std::string& what, const PassContext::Compute& compute, const PassContext::IsGood& is_good) { return remember(what, compute, is_good, true); };
+    context.computed = [&](const std::string& what, const PassContext::Compute& compute, const PassContext::IsGood& is_good) { return remember(what, compute, is_good, false); };
     const auto start = std::chrono::steady_clock::now();
     Result<std::string> summary = pass->apply(context, options, passes);
     if (!summary && is_pending) {
@@ -236,7 +241,7 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
 
 // Whoever asks hears the issues, not only the one who came first.
 Result<PreparedPtr> WorkbenchState::known_prepared(const Recipe& recipe, JobContext& job) {
-  if (!prepared_ || prepared_key_ != passes_key(recipe, prepared_->uses_data, prepared_->uses_plan)) return PreparedPtr();
+  if (!prepared_ || prepared_key_ != passes_key(recipe, *prepared_, prepared_->uses_data ? calibration_hash() : "")) return PreparedPtr();
   for (const Issue& issue : prepared_->issues) job.issue(issue);
   return prepared_;
 }
@@ -247,9 +252,11 @@ Result<PreparedPtr> WorkbenchState::keep_prepared(const Recipe& recipe, std::sha
                        ? model_hash_
                        : Hasher().text(prepared->model->graph->hash()).text(prepared->model->weights->hash()).hex();
   QUANVAS_CHECK(prepared->runner.make(prepared->model, options_.device, is_large(*prepared->model->weights)));
-  prepared_key_ = passes_key(recipe, prepared->uses_data, prepared->uses_plan);
+  // Under the data that it was made with, which may have been replaced meanwhile.
+  prepared_key_ = passes_key(recipe, *prepared, prepared->data_hash);
   prepared_ = std::move(prepared);
-  return known_prepared(recipe, job);
+  for (const Issue& issue : prepared_->issues) job.issue(issue);
+  return prepared_;
 }
 
 Result<PreparedPtr> WorkbenchState::prepare(const Recipe& recipe, JobContext& job) {

@@ -25,6 +25,7 @@ Status WorkbenchState::check_passes(const std::vector<const PassEntry*>& passes,
                                     const Data& data, JobContext& job) {
   std::vector<std::string> errors;
   std::string hint;
+  int accumulator_bits = 0;
   for (const PassEntry* entry : passes) {
     QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry->id, "pass"));
     QUANVAS_TRY(const json options, pass->schema().complete(entry->options, "pass '" + entry->id + "'"));
@@ -37,7 +38,7 @@ Status WorkbenchState::check_passes(const std::vector<const PassEntry*>& passes,
       job.issue({Severity::kWarning, title, "No layer is selected (" + describe(entry->select) + "): the pass does nothing.", ""});
       continue;
     }
-    for (Issue& issue : pass->check({*prepared.model, plan, nodes, data.calibrate != nullptr, data.train != nullptr}, options)) {
+    for (Issue& issue : pass->check({*prepared.model, plan, nodes, data.calibrate != nullptr, data.train != nullptr, accumulator_bits}, options)) {
       if (issue.severity != Severity::kError) {
         if (issue.where.empty()) issue.where = title;
         job.issue(issue);
@@ -46,6 +47,7 @@ Status WorkbenchState::check_passes(const std::vector<const PassEntry*>& passes,
       errors.push_back(title + (issue.where.empty() ? "" : ", " + issue.where) + ": " + issue.message);
       if (hint.empty()) hint = issue.hint;
     }
+    if (const int bits = pass->accumulator_bits(options); bits > 0) accumulator_bits = bits;
   }
   if (errors.empty()) return {};
   std::string message;

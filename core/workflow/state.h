@@ -2,7 +2,8 @@
 // methods; what they share is declared here.
 //
 // Locks: cache_mutex_ guards the caches (prepared model, plan, samples, statistics); it is held while a cache
-// is filled, so a quick question may wait for another quick question, never for a long verb.
+// is filled, so a quick question may wait for another quick question; for a long verb only while that applies graph passes
+// that need no data (a rotation by a large random matrix takes seconds).
 #pragma once
 
 #include <filesystem>
@@ -50,6 +51,7 @@ struct Prepared {
   std::vector<PassReport> reports;
   std::vector<Issue> issues;               // of the graph passes
   bool uses_data = false, uses_plan = false;  // a pass looked at the calibration data, at the recipe's formats
+  std::string data_hash;                   // of the calibration data that they looked at
   bool is_pending = false;                 // a pass was left out: what it needs was not measured yet
 };
 using PreparedPtr = std::shared_ptr<const Prepared>;
@@ -116,7 +118,9 @@ class WorkbenchState final : public Workbench {
   Result<PreparedPtr> known_prepared(const Recipe& recipe, JobContext& job);  // null: of another recipe; needs the lock
   Result<PreparedPtr> keep_prepared(const Recipe& recipe, std::shared_ptr<Prepared> prepared, JobContext& job);  // too
   Result<std::shared_ptr<Prepared>> apply_graph_passes(const Recipe& recipe, bool may_measure, JobContext& job);
-  std::string passes_key(const Recipe& recipe, bool with_data, bool with_plan) const;
+  // Of what the network depends on that this one was made for, with that calibration data.
+  static std::string passes_key(const Recipe& recipe, const Prepared& prepared, const std::string& data_hash);
+  std::string calibration_hash() const;
   std::optional<std::string> known_measurement(const std::string& key);
   void keep_measurement(const std::string& key, const std::string& bytes, JobContext& job);
   Result<std::shared_ptr<const Plan>> plan_for(const PreparedPtr& prepared, const Recipe& recipe);

@@ -93,13 +93,16 @@ std::vector<NodeDraft> gelu(const NodeDraft& draft, Chain c) {
 NodeDraft hadamard_product(NodeDraft draft, const HadamardNode& h) {
   const auto transform = algorithms::HadamardTransform::create(h.size, h.core);
   if (!transform) return draft;  // check_graph has refused it
-  const std::vector<double> block = transform->matrix();
-  const std::int64_t columns = h.outputs();
+  // As many rows of H as there are features: H may be far larger than they are.
+  const std::int64_t rows = std::min(h.width, h.size), columns = h.outputs();
+  std::vector<float> block(static_cast<std::size_t>(rows * h.size), 0.0f);
+  for (std::int64_t i = 0; i < rows; ++i) block[static_cast<std::size_t>(i * h.size + i)] = 1;
+  transform->apply(block.data(), block.data(), rows);
   std::vector<float> matrix(static_cast<std::size_t>(h.width * columns), 0.0f);
   for (std::int64_t i = 0; i < h.width; ++i)
     for (std::int64_t j = 0; j < h.size; ++j)
       matrix[static_cast<std::size_t>(i * columns + i / h.size * h.size + j)] =
-          static_cast<float>(block[static_cast<std::size_t>(i % h.size * h.size + j)]);
+          block[static_cast<std::size_t>(i % h.size * h.size + j)];
   const std::string name = draft.name + "_matrix";
   NodeDraft product{draft.name, "MatMul", {}, {draft.inputs[0], name}, draft.outputs, {}, {}};
   product.constants.push_back({name, TensorData::of_floats({h.width, columns}, std::move(matrix))});

@@ -158,11 +158,36 @@ class Expander {
     return copy;
   }
 
-  // Real numbers of a weight's codes, by output channel; empty: scale or zero point are none of a weight.
-  std::string weight_real(const std::string& codes, const std::string& scale, const std::string& zero, bool convolution) {
+  // Whether a product by this scale multiplies each output channel by one number: its shape says so, not its size alone.
+  bool is_by_channel(const Shape& scale, std::int64_t channels, bool convolution, std::size_t weight_rank, const std::string& x) const {
+    const auto is_one = [](std::int64_t d) { return d == 1; };
+    const std::size_t rank = scale.size();
+    const bool one = std::all_of(scale.begin(), scale.end(), is_one);
+    if (convolution) {
+      if (one) return rank <= weight_rank;
+      const std::size_t at = rank == weight_rank ? 1 : 0;  // [1, C, 1, 1] or [C, 1, 1]
+      if (rank + 1 != weight_rank && rank != weight_rank) return false;
+      for (std::size_t i = 0; i < rank; ++i)
+        if (i != at && scale[i] != 1) return false;
+      return scale[at] == channels;
+    }
+    if (rank > 1) {  // more axes than the product has would be new ones; it has as many as x
+      const auto declared = draft_.declared.find(x);
+      const TensorFacts* facts = draft_.known(x);
+      const std::optional<Shape> shape = facts && facts->shape ? facts->shape : declared != draft_.declared.end() ? declared->second.shape : std::nullopt;
+      if (!shape || shape->size() < rank) return false;
+    }
+    return one || (scale.back() == channels && std::all_of(scale.begin(), scale.end() - 1, is_one));
+  }
+
+  // Real numbers of a weight's codes, by output channel; empty: scale or zero point are none of a weight. x: the layer's
+  // input.
+  std::string weight_real(const std::string& codes, const std::string& scale, const std::string& zero, bool convolution, const std::string& x) {
     const TensorData *w = draft_.constant(codes), *s = draft_.constant(scale), *z = zero.empty() ? nullptr : draft_.constant(zero);
     if (!w || !s || s->type != DataType::kFloat || (!zero.empty() && !z) || (convolution ? w->shape.size() < 3 : w->shape.size() != 2)) return {};
     const std::int64_t channels = convolution ? w->shape[0] : w->shape[1], count = std::max(s->count(), z ? z->count() : 1);
+    if (!is_by_channel(s->shape, channels, convolution, w->shape.size(), x)) return {};
+    if (z && z->shape.size() > 1) return {};
     if (z && z->type != DataType::kInt8 && z->type != DataType::kUint8) return {};
     for (const TensorData* data : {s, z})
       if (data && (!data->data || data->count() <= 0 || (data->count() != 1 && data->count() != channels))) return {};
@@ -184,7 +209,7 @@ class Expander {
       for (const std::size_t k : {std::size_t{0}, std::size_t{1}}) {
         const DraftNode* codes = dynamic_codes(sums->input(0), scales->inputs[k], sums->input(2));
         if (!codes || !draft_.constant(scales->inputs[1 - k])) continue;
-        const std::string weight = weight_real(sums->input(1), scales->inputs[1 - k], sums->input(3), convolution);
+        const std::string weight = weight_real(sums->input(1), scales->inputs[1 - k], sums->input(3), convolution, codes->input(0));
         if (weight.empty()) return false;
         DraftNode layer = *sums;
         if (layer.name.empty()) layer.name = n.name;
@@ -203,7 +228,7 @@ class Expander {
     const bool itself = n.op == "DynamicQuantizeMatMul";
     const DraftNode* codes = itself ? nullptr : dynamic_codes(n.input(0), n.input(2), n.input(4));
     if (!itself && !codes) return false;
-    const std::string weight = weight_real(n.input(1), n.input(itself ? 2 : 3), n.input(itself ? 3 : 5), false);
+    const std::string weight = weight_real(n.input(1), n.input(itself ? 2 : 3), n.input(itself ? 3 : 5), false, itself ? n.input(0) : codes->input(0));
     if (weight.empty()) return false;
     std::string x;
     if (itself) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "plugins/passes/channel_scaling.h"
+#include "plugins/passes/feature_regions.h"
 
 namespace quanvas {
 namespace {
@@ -26,7 +27,12 @@ class Absorption {
       if (relu.op != "Relu" || !relu.domain.empty() || relu.outputs.empty()) continue;
       const TensorInfo& before = graph_.tensor(relu.input(0));
       const Node* layer = graph_.find(before.producer);
-      if (!layer || !ChannelWeight::of(model_, *layer, find_layer(layers_, layer->id))) continue;
+      const Layer* facts = layer ? find_layer(layers_, layer->id) : nullptr;
+      if (!facts || facts->kind != LayerKind::kCompute) continue;
+      if (!ChannelWeight::of(model_, *layer, facts)) {
+        left_.push_back("'" + layer->name + "': its weight or bias is computed or has an unexpected shape");
+        continue;
+      }
       Place place{layer, {}};
       if (std::string why = match(relu, before, place); !why.empty()) left_.push_back("'" + layer->name + "': " + why);
       else out.push_back(std::move(place));
@@ -49,10 +55,13 @@ class Absorption {
       }
     }
   }
-  void write(ModelEdit& edit) const {
+  Status write(ModelEdit& edit) const {
     for (const auto& [id, bias] : biases_) {
       const Node& node = *graph_.find(id);
       const DataType type = graph_.tensor(node.input(1)).type;
+      for (const double b : bias)
+        if (!(std::fabs(b) <= largest_of(type)))
+          return fail(ErrorCode::kInvalidArgument, "The bias of '" + node.name + "' would be too large for " + type_name(type) + ".", "Take the pass out of the recipe, or use a model in float32.");
       if (const TensorData* data = initializer_data(model_, node.input(2))) {
         edit.replace_initializer(node, node.input(2), data->type, data->shape, bias);
         continue;
@@ -61,6 +70,7 @@ class Absorption {
       edit.builder().replace_input_at(id, 2, name);
       if (node.op == "Gemm") edit.builder().set_attribute(id, "beta", 1.0f);
     }
+    return {};
   }
 
  private:
@@ -100,6 +110,29 @@ class Absorption {
   std::vector<std::string> left_;
 };
 
+// Averages and deviations of each place's channels, empty where none came. Nothing: not what the pass measures.
+std::optional<std::vector<std::pair<std::vector<double>, std::vector<double>>>> read(const std::string& bytes, const std::vector<Place>& places, const Model& model) {
+  constexpr double kMost = 1e30;
+  const auto parsed = parse_json(bytes, "measurement");
+  if (!parsed || !parsed->is_array() || parsed->size() != places.size()) return std::nullopt;
+  const std::vector<Layer> layers = find_layers(*model.graph);
+  std::vector<std::pair<std::vector<double>, std::vector<double>>> out(places.size());
+  try {
+    for (std::size_t i = 0; i < places.size(); ++i) {
+      const json& j = (*parsed)[i];
+      if (!j.is_object()) return std::nullopt;
+      if (j.empty()) continue;
+      out[i] = {j.at("average").get<std::vector<double>>(), j.at("deviation").get<std::vector<double>>()};
+      const auto channels = static_cast<std::size_t>(ChannelWeight::of(model, *places[i].layer, find_layer(layers, places[i].layer->id))->outputs());
+      for (const auto* values : {&out[i].first, &out[i].second})
+        if (values->size() != channels || !std::all_of(values->begin(), values->end(), [](double v) { return std::fabs(v) <= kMost; })) return std::nullopt;
+    }
+  } catch (const json::exception&) {
+    return std::nullopt;
+  }
+  return out;
+}
+
 class AbsorbBias final : public Pass {
  public:
   PluginInfo info() const override {
@@ -130,29 +163,19 @@ class AbsorbBias final : public Pass {
           out.push_back(it == found.end() ? json::object() : json{{"average", it->second.average}, {"deviation", it->second.deviation}});
         }
         return out.dump();
-      }));
-      const auto damaged = [] { return fail(ErrorCode::kCorrupt, "What the absorption of biases has measured is damaged.", "Change an option of the pass and run the recipe again."); };
-      const auto parsed = parse_json(bytes, "measurement");
-      if (!parsed || !parsed->is_array() || parsed->size() != places.size()) return damaged();
+      }, [&](const std::string& known) { return read(known, places, *ctx.model).has_value(); }));
+      const auto found = read(bytes, places, *ctx.model);
+      if (!found) return fail(ErrorCode::kCorrupt, "What the absorption of biases has measured is damaged.", "Run the recipe again.");
+      const std::vector<Layer> all_layers = find_layers(*ctx.model->graph);
       for (std::size_t i = 0; i < places.size(); ++i) {
-        const json& j = (*parsed)[i];
-        if (!j.is_object()) return damaged();
-        if (j.empty()) continue;
-        std::vector<double> average, deviation;
-        try {
-          average = j.at("average").get<std::vector<double>>();
-          deviation = j.at("deviation").get<std::vector<double>>();
-        } catch (const json::exception&) {
-          return damaged();
-        }
-        const auto weight = ChannelWeight::of(*ctx.model, *places[i].layer, find_layer(find_layers(*ctx.model->graph), places[i].layer->id));
-        if (average.size() != static_cast<std::size_t>(weight->outputs()) || deviation.size() != average.size()) return damaged();
+        const auto& [average, deviation] = (*found)[i];
+        if (average.empty()) continue;
+        const auto weight = ChannelWeight::of(*ctx.model, *places[i].layer, find_layer(all_layers, places[i].layer->id));
         std::vector<double> amount;
         std::size_t channels = 0;
         double before = 0, after = 0;
         for (std::size_t c = 0; c < average.size(); ++c) {
           const double a = std::max(0.0, average[c] - deviations * deviation[c]);
-          if (!std::isfinite(a)) return damaged();
           amount.push_back(a);
           channels += a > 0 ? 1 : 0;
           before = std::max(before, std::fabs(weight->bias()[c])), after = std::max(after, std::fabs(weight->bias()[c] - a));
@@ -165,7 +188,7 @@ class AbsorbBias final : public Pass {
       ctx.measure = "largest magnitude of its biases";
       if (moved > 0) {
         ModelEdit edit(*ctx.model);
-        absorption.write(edit);
+        QUANVAS_CHECK(absorption.write(edit));
         QUANVAS_TRY(ctx.model, edit.finish());
       }
     }

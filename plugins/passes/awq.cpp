@@ -70,10 +70,13 @@ class Awq final : public Pass {
           return {};
         }));
         return scaling::to_bytes(found);
-      }));
+      }, [&](const std::string& known) { return scaling::from_bytes(known, regions).has_value(); }));
       auto read = scaling::from_bytes(bytes, regions);
-      if (!read) return fail(ErrorCode::kCorrupt, "What AWQ has measured is damaged.", "Change an option of the pass and run the recipe again.");
+      if (!read) return fail(ErrorCode::kCorrupt, "What AWQ has measured is damaged.", "Run the recipe again.");
       choices = std::move(*read);
+    }
+    if (std::any_of(choices.begin(), choices.end(), [](const auto& c) { return !c.factors.empty(); })) {
+      QUANVAS_TRY(ctx.model, scaling::apply(*ctx.model, regions, choices));
     }
     std::size_t changed = 0;
     for (std::size_t r = 0; r < choices.size(); ++r) {
@@ -83,15 +86,13 @@ class Awq final : public Pass {
         continue;
       }
       changed += c.factors.empty() ? 0 : 1;
-      char note[64] = "left as it is: no scale is better";
+      char note[96] = "left as it is: no scale is better";
+      if (c.overflows) std::snprintf(note, sizeof note, "left as it is: its weights would be too large for their type in the file");
       if (!c.factors.empty())
         std::snprintf(note, sizeof note, "%s, exponent %.2f", regions.regions[r].input == kNoTensor ? "into the layers before" : "a multiplication in front", c.parameter);
-      ctx.layers.push_back({scaling::name_of(regions, regions.regions[r]), c.before, c.after, note});
+      ctx.layers.push_back({scaling::name_of(regions, regions.regions[r]), c.before, c.overflows ? c.before : c.after, note});
     }
     ctx.measure = "error / output, both squared";
-    if (changed > 0) {
-      QUANVAS_TRY(ctx.model, scaling::apply(*ctx.model, regions, choices));
-    }
     std::string text = "Scaled " + std::to_string(changed) + " of " + std::to_string(regions.regions.size()) + (regions.regions.size() == 1 ? " region" : " regions");
     if (!any && !regions.regions.empty()) text += "; the recipe gives no format to the weights that read them";
     if (!regions.left.empty()) text += "; left: " + join_some(regions.left);

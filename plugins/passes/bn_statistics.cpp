@@ -16,14 +16,13 @@ namespace {
 
 constexpr std::int64_t kBytes = std::int64_t{1} << 30;  // of activations at a time
 
-// Batch normalizations with statistics that are stored and read by nobody else.
+// Batch normalizations with statistics that are stored.
 std::vector<const Node*> normalizations(const Model& model) {
   std::vector<const Node*> out;
   for (const Node& node : model.graph->nodes()) {
     if (node.op != "BatchNormalization" || !node.domain.empty() || !node.opaque_reason.empty() || node.integer("training_mode", 0) != 0) continue;
     const TensorData *mean = initializer_data(model, node.input(3)), *variance = initializer_data(model, node.input(4));
     if (!mean || !variance || mean->count() != variance->count() || mean->shape.size() != 1) continue;
-    if (model.graph->tensor(node.input(3)).consumers.size() != 1 || model.graph->tensor(node.input(4)).consumers.size() != 1) continue;
     out.push_back(&node);
   }
   return out;
@@ -67,9 +66,14 @@ class BnStatistics final : public Pass {
     const Plan& plan = ctx.quantized.plan;
     for (const Issue& issue : check({*before, plan, all, ctx.calibration_data != nullptr, ctx.training_data != nullptr}, options))
       return fail(ErrorCode::kInvalidArgument, issue.message, issue.hint);
-    std::map<TensorId, const Node*> wanted;
-    for (const Node* n : normalizations(*before))
-      if (all.count(n->id)) wanted[n->input(0)] = n;
+    std::map<TensorId, std::vector<const Node*>> wanted;
+    std::vector<std::string> left;
+    for (const Node* n : normalizations(*before)) {
+      if (!all.count(n->id)) continue;
+      const bool shared = graph.tensor(n->input(3)).consumers.size() != 1 || graph.tensor(n->input(4)).consumers.size() != 1;
+      if (shared || is_graph_output(graph, n->input(3)) || is_graph_output(graph, n->input(4))) left.push_back("'" + n->name + "': its statistics are read elsewhere, too");
+      else wanted[n->input(0)].push_back(n);
+    }
     auto samples = ctx.calibration_samples;
     if (samples.empty()) samples = choose_samples(ctx.calibration_data->size(), 0, 0);
     QUANVAS_TRY(const auto runner, exec::Runner::create(before, &ctx.quantized.quantizers, ctx.device));
@@ -84,7 +88,7 @@ class BnStatistics final : public Pass {
             const auto it = wanted.find(id);
             if (it == wanted.end() || value.dim() < 2) return;
             const at::Tensor x = value.to(at::kCPU, at::kDouble).transpose(0, 1).flatten(1);
-            out[it->second->id] = {x.sum(1), x.square().sum(1), static_cast<double>(x.size(1))};
+            for (const Node* n : it->second) out[n->id] = {x.sum(1), x.square().sum(1), static_cast<double>(x.size(1))};
           };
           QUANVAS_CHECK(runner->run({chunk.input}, hooks));
           return out;
@@ -102,7 +106,7 @@ class BnStatistics final : public Pass {
         std::clamp<std::int64_t>(kBytes / live_bytes(graph), 2, exec::kChunkSize)));
     auto weights = std::make_shared<WeightStore>(*before->weights);
     double sum = 0, channels = 0;
-    for (const auto& [tensor, node] : wanted) {
+    for (const auto& [tensor, nodes] : wanted) for (const Node* node : nodes) {
       const auto it = total.find(node->id);
       const TensorData *mean = initializer_data(*before, node->input(3)), *variance = initializer_data(*before, node->input(4));
       if (it == total.end() || it->second.sum.numel() != mean->count()) continue;
@@ -127,8 +131,9 @@ class BnStatistics final : public Pass {
     ctx.measure = "shift of the means / deviation, root of the mean square over channels";
     ctx.quantized.model = std::make_shared<const Model>(Model{before->graph, weights, before->source});
     char text[160];
-    std::snprintf(text, sizeof text, "Measured %zu batch normalizations again; their means were off by %.3g deviations.", ctx.layers.size(), channels > 0 ? std::sqrt(sum / channels) : 0.0);
-    return std::string(text);
+    std::snprintf(text, sizeof text, "Measured %zu batch normalization%s again, of which the means were off by %.3g deviations", ctx.layers.size(), ctx.layers.size() == 1 ? "" : "s",
+                  channels > 0 ? std::sqrt(sum / channels) : 0.0);
+    return text + (left.empty() ? std::string(".") : "; left: " + join_some(left) + ".");
   }
 };
 

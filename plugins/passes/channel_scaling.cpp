@@ -11,10 +11,12 @@
 #include "core/exec/chunks.h"
 #include "core/exec/rebuild.h"
 #include "core/graph/memory.h"
+#include "plugins/passes/feature_regions.h"
 
 namespace quanvas::scaling {
 namespace {
 
+constexpr double kLeastFactor = 1e-6;   // no pass makes smaller ones, or larger than 1 / it
 constexpr double kMostBytes = 1 << 30;  // of moments that are kept at a time
 constexpr double kMostActivations = 1 << 30;
 
@@ -23,6 +25,16 @@ bool is_convolution(const Node& node) { return node.op == "Conv" || node.op == "
 // Samples that go through the network at once.
 std::int64_t chunk_size(const Graph& graph) {
   return std::clamp<std::int64_t>(static_cast<std::int64_t>(kMostActivations / static_cast<double>(std::max<std::int64_t>(1, live_bytes(graph)))), 1, exec::kChunkSize);
+}
+
+Failure in_layer(const std::string& name, Error e) {
+  if (e.context.empty() && e.code != ErrorCode::kCancelled) e.context = name;
+  return Failure(std::move(e));
+}
+
+Status one_input(const Graph& graph) {
+  if (graph.inputs().size() == 1) return {};
+  return fail(ErrorCode::kInvalidArgument, "The network has several inputs, and the calibration data gives one.", "Leave out passes that look at the data.");
 }
 
 struct Sums {
@@ -112,6 +124,7 @@ Result<std::map<TensorId, ChannelMoments>> measure_inputs(const PassContext& ctx
 
 Result<std::map<TensorId, ChannelMoments>> measure_channels(const PassContext& ctx, const std::map<TensorId, int>& axes, JobContext& job) {
   const Graph& graph = *ctx.model->graph;
+  QUANVAS_CHECK(one_input(graph));
   QUANVAS_TRY(const auto runner, exec::Runner::create(ctx.model, nullptr, ctx.device));
   using Found = std::map<TensorId, Sums>;
   Found total;
@@ -279,6 +292,7 @@ Status Objective::gather(const std::vector<std::size_t>& layers, JobContext& job
   for (std::size_t i = 0; i < layers.size(); ++i) {
     Sink& sink = sinks_.at(layers[i]);
     if (sums[i].is_empty()) continue;
+    sink.output = 0;  // it may have been here with another region
     QUANVAS_TRY(const auto grams, sums[i].finish(job.stop_token()));
     for (const algorithms::Gram& gram : grams) {
       QUANVAS_TRY(algorithms::Moments moments, algorithms::moments_of(gram, algorithms::natural_order(gram.inputs), job.stop_token()));
@@ -292,8 +306,9 @@ Status Objective::gather(const std::vector<std::size_t>& layers, JobContext& job
       std::vector<float> w;
       for (std::int64_t r = 0; r < view.rows; ++r)
         for (std::int64_t c = 0; c < view.columns; ++c) w.push_back(static_cast<float>(values[static_cast<std::size_t>(view.element(r, c))]));
-      QUANVAS_TRY(const auto rows, algorithms::row_objectives(view.rows, view.columns, w.data(), zero.data(), sink.moments[static_cast<std::size_t>(g)], job.stop_token()));
-      sink.output += algorithms::objective_sum(rows);
+      const auto rows = algorithms::row_objectives(view.rows, view.columns, w.data(), zero.data(), sink.moments[static_cast<std::size_t>(g)], job.stop_token());
+      if (!rows) return in_layer(sink.target.name, rows.error());
+      sink.output += algorithms::objective_sum(*rows);
     }
   }
   return {};
@@ -337,8 +352,9 @@ Result<double> Objective::weight_error(const ChannelWeight& layer, const Sink& s
   for (std::size_t e = 0; e < scaled.size(); ++e)
     scaled[e] = static_cast<float>(layer.values()[e] * factors[static_cast<std::size_t>(layer.input_of(static_cast<std::int64_t>(e)))]);
   const int axis = exec::site_axis(sink.target.layer, layer.node(), *sink.weight, SiteKind::kWeight);
-  QUANVAS_TRY(const quant::QuantParams params, quant::find_params(*sink.weight, sink.target.shape, scaled.data(), axis));
-  quant::fake_quantize(params, params.layout, scaled.data(), rounded.data());
+  auto params = quant::find_params(*sink.weight, sink.target.shape, scaled.data(), axis);
+  if (!params) return in_layer(sink.target.name, params.error());
+  quant::fake_quantize(*params, params->layout, scaled.data(), rounded.data());
   double total = 0;
   std::vector<float> w, q;
   for (std::int64_t g = 0; g < sink.target.groups; ++g) {
@@ -410,7 +426,7 @@ std::optional<std::vector<Choice>> from_bytes(const std::string& bytes, const Re
       Choice c{j.at("factors").get<std::vector<double>>(), number(j.at("parameter")), number(j.at("before")), number(j.at("after"))};
       if (!c.factors.empty() && c.factors.size() != regions.regions[r].channels.size()) return std::nullopt;
       for (const double f : c.factors)
-        if (!(f > 0) || !std::isfinite(f)) return std::nullopt;
+        if (!(f >= kLeastFactor) || !(f <= 1 / kLeastFactor)) return std::nullopt;
       out.push_back(std::move(c));
     }
   } catch (const json::exception&) {
@@ -419,13 +435,31 @@ std::optional<std::vector<Choice>> from_bytes(const std::string& bytes, const Re
   return out;
 }
 
-Result<ModelPtr> apply(const Model& model, Regions& regions, const std::vector<Choice>& choices) {
+namespace {
+
+// Whether the types of weight and bias hold them multiplied by these factors.
+bool holds(const Model& model, const ChannelWeight& layer, const std::vector<double>& outputs, const std::vector<double>& inputs) {
+  const double most = largest_of(model.graph->tensor(layer.node().input(1)).type);
+  for (std::size_t e = 0; e < layer.values().size(); ++e) {
+    double v = layer.values()[e];
+    if (!outputs.empty()) v *= outputs[static_cast<std::size_t>(layer.output_of(static_cast<std::int64_t>(e)))];
+    if (!inputs.empty()) v *= inputs[static_cast<std::size_t>(layer.input_of(static_cast<std::int64_t>(e)))];
+    if (std::isfinite(layer.values()[e]) && !(std::fabs(v) <= most)) return false;
+  }
+  for (std::size_t c = 0; c < layer.bias().size() && !outputs.empty(); ++c)
+    if (std::isfinite(layer.bias()[c]) && !(std::fabs(layer.bias()[c] * outputs[c]) <= most)) return false;
+  return true;
+}
+
+}  // namespace
+
+Result<ModelPtr> apply(const Model& model, Regions& regions, std::vector<Choice>& choices) {
   ModelEdit edit(model);
   const Graph& graph = *model.graph;
   std::set<std::string> names;
   for (std::size_t r = 0; r < regions.regions.size(); ++r) {
     const Region& region = regions.regions[r];
-    const std::vector<double>& factors = choices[r].factors;
+    std::vector<double>& factors = choices[r].factors;
     if (factors.empty()) continue;
     std::map<std::size_t, std::vector<double>> made, read;
     const auto of = [](std::map<std::size_t, std::vector<double>>& all, std::size_t layer, std::int64_t channels) -> std::vector<double>& {
@@ -436,6 +470,16 @@ Result<ModelPtr> apply(const Model& model, Regions& regions, const std::vector<C
         of(made, u.layer, regions.layers[u.layer].outputs())[static_cast<std::size_t>(u.channel)] = 1 / factors[c];
       for (const ChannelUse& u : region.channels[c].sinks)
         of(read, u.layer, regions.layers[u.layer].inputs())[static_cast<std::size_t>(u.channel)] = factors[c];
+    }
+    bool fits = true;
+    for (const auto& [layer, f] : made) fits &= holds(model, regions.layers[layer], f, {});
+    for (const auto& [layer, f] : read) fits &= holds(model, regions.layers[layer], {}, f);
+    if (region.input != kNoTensor)
+      for (const double f : factors) fits &= 1 / f <= largest_of(graph.tensor(region.input).type);
+    if (!fits) {
+      factors.clear();
+      choices[r].overflows = true;
+      continue;
     }
     for (const auto& [layer, f] : made) regions.layers[layer].scale(f, {});
     for (const auto& [layer, f] : read) regions.layers[layer].scale({}, f);

@@ -63,7 +63,7 @@ class Objective {
   // Everything that the errors depend on besides model and data.
   std::string key() const;
   // Calls f(region index) for each region that it knows, in order, when error() can be asked about it. Walks the
-  // samples as often as the moments of all layers need memory: at most 1 GiB of them are kept.
+  // samples as often as the moments of all layers need memory: at most 1 GiB of them are kept, or those of one region.
   Status visit(JobContext& job, const std::function<Status(std::size_t)>& f);
   // factors: one per class of the region; in units of the squared float output.
   Result<double> error(const Region& region, const std::vector<double>& factors, const std::stop_token& stop) const;
@@ -92,13 +92,14 @@ class Objective {
 struct Choice {
   std::vector<double> factors;                 // one per class: the activation is divided by it
   double parameter = 0, before = 0, after = 0;  // what was chosen, and what it changes
+  bool overflows = false;                       // apply() has left the region: the type of a weight cannot hold the result
 };
 std::string to_bytes(const std::vector<Choice>& choices);
 // Nothing: not what to_bytes() writes for these regions.
 std::optional<std::vector<Choice>> from_bytes(const std::string& bytes, const Regions& regions);
 
-// The model with these factors. Scales regions.layers.
-Result<ModelPtr> apply(const Model& model, Regions& regions, const std::vector<Choice>& choices);
+// The model with these factors. Scales regions.layers. Factors whose results a weight's type cannot hold are taken back.
+Result<ModelPtr> apply(const Model& model, Regions& regions, std::vector<Choice>& choices);
 // "'fc1', 'fc2'": the sinks of a region.
 std::string name_of(const Regions& regions, const Region& region);
 

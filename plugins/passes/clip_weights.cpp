@@ -33,9 +33,11 @@ class ClipWeights final : public Pass {
     std::size_t clipped = 0;
     for (const Layer& layer : find_layers(*model.graph)) {
       QUANVAS_CHECK(job.check());
-      if (layer.kind != LayerKind::kCompute || layer.weight == kNoTensor || !done.insert(layer.weight).second) continue;
-      const TensorData* data = initializer_data(model, layer.weight);
-      if (!data || data->count() == 0) continue;
+      if (layer.kind != LayerKind::kCompute) continue;
+      for (std::size_t index = 0; index < layer.weights(); ++index) {
+      const TensorId id = site_tensor(layer, {layer.node, SiteKind::kWeight, static_cast<int>(index)});
+      const TensorData* data = id == kNoTensor ? nullptr : initializer_data(model, id);
+      if (!data || data->count() == 0 || !done.insert(id).second) continue;
       const std::vector<float> w = data->to_floats();
       double mean = 0, squares = 0, largest = 0;
       for (const float v : w) mean += v;
@@ -53,11 +55,10 @@ class ClipWeights final : public Pass {
       }
       if (count == 0) continue;
       const Node& node = *model.graph->find(layer.node);
-      // All readers of a tied weight read the clipped one.
-      for (const NodeId reader : model.graph->tensor(layer.weight).consumers)
-        edit.replace_initializer(*model.graph->find(reader), layer.weight, data->type, data->shape, values);
+      edit.overwrite_initializer(id, values);  // of a tied weight for all that read it
       ctx.layers.push_back({node.name, largest, after, std::to_string(count) + " of " + std::to_string(w.size()) + " weights"});
       clipped += count;
+      }
     }
     ctx.measure = "largest magnitude of its weights";
     if (clipped > 0) {

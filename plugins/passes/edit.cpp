@@ -83,7 +83,7 @@ std::string ModelEdit::new_initializer(const std::string& wish, DataType type, c
 void ModelEdit::replace_initializer(const Node& node, TensorId id, DataType type, const Shape& shape,
                                     const std::vector<double>& values) {
   const TensorInfo& info = base_.graph->tensor(id);
-  if (info.consumers.size() == 1) {
+  if (info.consumers.size() == 1 && !is_graph_output(*base_.graph, id)) {
     TensorData data = make_data(type, shape, values);
     builder_.initializer(info.name, data.type, shape);
     weights_.set(info.name, std::move(data));
@@ -92,6 +92,17 @@ void ModelEdit::replace_initializer(const Node& node, TensorId id, DataType type
   const std::string name = new_initializer(info.name + "." + node.name, type, shape, values);
   for (std::size_t i = 0; i < node.inputs.size(); ++i)
     if (node.inputs[i] == id) builder_.replace_input_at(node.id, i, name);
+}
+
+void ModelEdit::overwrite_initializer(TensorId id, const std::vector<double>& values) {
+  const TensorInfo& info = base_.graph->tensor(id);
+  const TensorData& data = *base_.weights->find(info.name);
+  if (!is_graph_output(*base_.graph, id)) {
+    weights_.set(info.name, make_data(data.type, data.shape, values));
+    return;
+  }
+  const std::string name = new_initializer(info.name + ".changed", data.type, data.shape, values);
+  for (const NodeId reader : info.consumers) builder_.replace_input(reader, info.name, name);
 }
 
 Result<ModelPtr> ModelEdit::finish() {

@@ -38,6 +38,8 @@ class ModelEdit {
   // New values for what `node` reads as `id`. Other readers of the same initializer keep theirs.
   void replace_initializer(const Node& node, TensorId id, DataType type, const Shape& shape,
                            const std::vector<double>& values);
+  // New values of the same shape for all that read it; an output of the network stays as it is.
+  void overwrite_initializer(TensorId id, const std::vector<double>& values);
   // Builds the graph and drops data that nothing reads any more.
   Result<ModelPtr> finish();
 

@@ -22,6 +22,7 @@ class Gpfq final : public Pass {
   std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
     return rounding::check(question, "GPFQ", true, rounding::accumulator_options(options));
   }
+  int accumulator_bits(const json& options) const override { return rounding::accumulator_options(options).bits; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const bool act_order = options["act_order"];
     return rounding::run(ctx, options, job,

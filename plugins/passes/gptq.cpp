@@ -24,6 +24,7 @@ class Gptq final : public Pass {
   std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
     return rounding::check(question, "GPTQ", true, rounding::accumulator_options(options));
   }
+  int accumulator_bits(const json& options) const override { return rounding::accumulator_options(options).bits; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const algorithms::FactorOptions factor{options["damping"], false, options["act_order"]};
     const std::int64_t block = options["block"];

@@ -9,6 +9,7 @@
 #include "core/exec/rebuild.h"
 #include "core/graph/layers.h"
 #include "core/plugin/registry.h"
+#include "plugins/passes/rounding.h"
 
 namespace quanvas {
 namespace {
@@ -51,7 +52,7 @@ class Hqq final : public Pass {
   }
 
   std::vector<Issue> check(const PassQuestion& question, const json&) const override {
-    std::vector<Issue> out;
+    std::vector<Issue> out = rounding::broken_bound(question);
     int left = 0;
     for_each_weight(*question.model.graph, question.nodes, [&](const Layer& layer, const Site& site) {
       const SitePlan* plan = question.plan.find(site);

@@ -74,6 +74,8 @@ class LowRank final : public Pass {
     const std::vector<Target> targets = find(*model, plan, rank, options.at("layers").get<std::string>(), left);
     std::string what = options.dump();
     for (const Target& t : targets) what += "\n" + t.node->name + (t.spec ? to_json_text(*t.spec) : "");
+    std::size_t expected = 0, added = 0;
+    for (const Target& t : targets) expected += static_cast<std::size_t>(t.rank * (t.n + t.m)) * 4;
     std::string bytes;
     if (!targets.empty()) {
       QUANVAS_TRY(bytes, ctx.computed(what, [&](JobContext& job) -> Result<std::string> {
@@ -88,10 +90,8 @@ class LowRank final : public Pass {
           }
         }
         return out;
-      }));
+      }, [&](const std::string& known) { return known.size() == expected; }));
     }
-    std::size_t expected = 0, added = 0;
-    for (const Target& t : targets) expected += static_cast<std::size_t>(t.rank * (t.n + t.m)) * 4;
     if (bytes.size() != expected) return damaged();
     ModelEdit edit(*model);
     const char* at = bytes.data();

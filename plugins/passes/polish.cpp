@@ -23,6 +23,7 @@ class Polish final : public Pass {
   std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
     return rounding::check(question, "Coordinate descent", true, rounding::accumulator_options(options));
   }
+  int accumulator_bits(const json& options) const override { return rounding::accumulator_options(options).bits; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const int sweeps = options["sweeps"];
     return rounding::run(ctx, options, job,

@@ -4,6 +4,7 @@
 #include "core/exec/pass_context.h"
 #include "core/exec/train.h"
 #include "core/plugin/registry.h"
+#include "plugins/passes/rounding.h"
 
 namespace quanvas {
 namespace {
@@ -33,6 +34,7 @@ class Qat final : public Pass {
             "bias correction run first, or the network starts with nothing to learn from."};
   }
   PassStage stage() const override { return PassStage::kTraining; }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::broken_bound(question); }
 
   Schema schema() const override {
     return {{

@@ -312,6 +312,8 @@ class Rotator {
         h.size = algorithms::next_hadamard_size(h.size);
         for (std::int64_t i = 0; i < options_.step && h.size > 0; ++i) h.size = algorithms::next_hadamard_size(h.size + 1);
       }
+    } else if (h.size > 2 * w.inputs && h.size > algorithms::next_hadamard_size(w.inputs)) {
+      return no("blocks of " + std::to_string(h.size) + " are far larger than its " + std::to_string(w.inputs) + " inputs");
     } else if (w.inputs % h.size != 0 && !options_.expand) {
       return no("blocks of " + std::to_string(h.size) + " do not divide its " + std::to_string(w.inputs) + " inputs");
     }
@@ -358,7 +360,11 @@ class Rotator {
   }
   bool is_behind_activation(const Node& layer) const {
     const Node* before = graph_.find(graph_.tensor(layer.input(0)).producer);
-    while (before && (before->op == "Identity" || before->op == "Dropout" || before->op == "Cast") && before->domain.empty())
+    // A product with a constant, as SmoothQuant puts it there, is not what makes a gate.
+    const auto is_passed = [&](const Node& n) {
+      return n.domain.empty() && (n.op == "Identity" || n.op == "Dropout" || n.op == "Cast" || (n.op == "Mul" && n.input(1) != kNoTensor && graph_.tensor(n.input(1)).is_initializer));
+    };
+    while (before && is_passed(*before))
       before = before->input(0) == kNoTensor ? nullptr : graph_.find(graph_.tensor(before->input(0)).producer);
     const Layer* facts = before ? find_layer(layers_, before->id) : nullptr;
     return facts && (facts->kind == LayerKind::kActivation || (before->op == "Mul" && facts->inputs.size() == 2));

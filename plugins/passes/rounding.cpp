@@ -429,6 +429,13 @@ std::string tile_problem(const QuantSpec& weight, const Target& target, std::int
 
 }  // namespace
 
+std::vector<Issue> broken_bound(const PassQuestion& question, int own_bits) {
+  const int bits = question.accumulator_bits;
+  if (bits == 0 || (own_bits > 0 && own_bits <= bits)) return {};
+  return {{Severity::kWarning, "", "It moves weights that a pass before it keeps within accumulators of " + std::to_string(bits) + " bits: that bound no longer holds.",
+           "Put it before that pass, or give it the same accumulator where it has one."}};
+}
+
 std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid, const algorithms::AccumulatorOptions& accumulator) {
   const auto has_format = [&](const Site& site) {
     const SitePlan* plan = question.plan.find(site);
@@ -436,6 +443,7 @@ std::vector<Issue> check(const PassQuestion& question, const std::string& title,
   };
   const Targets found = find_targets(question.model, question.nodes, has_format);
   std::vector<Issue> out = problems(*question.model.graph, question.calibration_data, found, title);
+  for (Issue& issue : broken_bound(question, accumulator.bits)) out.push_back(std::move(issue));
   if (accumulator.bits == 1) out.push_back({Severity::kError, "", "accumulator_bits is 1; no sum fits one bit.", "Choose 2 to 32, or 0 for no bound."});
   for (const Target& target : found.targets) {
     const QuantSpec& weight = *question.plan.find(target.weight_site())->spec;

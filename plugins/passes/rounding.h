@@ -46,6 +46,9 @@ algorithms::AccumulatorOptions accumulator_options(const json& options);
 // layer's input, and of its weights. Layers that are left as they are get a note.
 std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid = true,
                          const algorithms::AccumulatorOptions& accumulator = {});
+// That weights which this pass moves may no longer keep to the accumulator that a pass before it has kept; own_bits: that
+// it keeps to itself. Empty: they do.
+std::vector<Issue> broken_bound(const PassQuestion& question, int own_bits = 0);
 // The rest of a pass: layers in topological order; each sees the samples as the network before it, with its new weights,
 // gives them ("inputs": quantized) or as the float network does. Boundary activations are kept, so every node runs once
 // per network. Layers that read the same tensor in the same way share one Gram.

@@ -78,25 +78,26 @@ class SmoothQuant final : public Pass {
         }
         if (search) QUANVAS_CHECK(this->search(ctx, regions, *plan, inputs, powers_of_two, job, found));
         return scaling::to_bytes(found);
-      }));
+      }, [&](const std::string& known) { return scaling::from_bytes(known, regions).has_value(); }));
       auto read = scaling::from_bytes(bytes, regions);
-      if (!read) return fail(ErrorCode::kCorrupt, "What SmoothQuant has measured is damaged.", "Change an option of the pass and run the recipe again.");
+      if (!read) return fail(ErrorCode::kCorrupt, "What SmoothQuant has measured is damaged.", "Run the recipe again.");
       choices = std::move(*read);
+    }
+    if (std::any_of(choices.begin(), choices.end(), [](const auto& c) { return !c.factors.empty(); })) {
+      QUANVAS_TRY(ctx.model, scaling::apply(*ctx.model, regions, choices));
     }
     std::size_t channels = 0, changed = 0;
     for (std::size_t r = 0; r < choices.size(); ++r) {
       const scaling::Choice& c = choices[r];
       if (!c.factors.empty()) ++changed, channels += c.factors.size();
       std::string note = regions.regions[r].input == kNoTensor ? "into the layers before" : "a multiplication in front";
-      if (search && !formats->knows(regions.regions[r])) note = "left as it is: " + formats->why_not(regions.regions[r]);
+      if (c.overflows) note = "left as it is: its weights would be too large for their type in the file";
+      else if (search && !formats->knows(regions.regions[r])) note = "left as it is: " + formats->why_not(regions.regions[r]);
       else if (c.factors.empty()) note = "left as it is: nothing is better in these formats";
       else if (search) note += ", alpha " + short_number(c.parameter);
-      ctx.layers.push_back({scaling::name_of(regions, regions.regions[r]), c.before, c.after, note});
+      ctx.layers.push_back({scaling::name_of(regions, regions.regions[r]), c.before, c.overflows ? c.before : c.after, note});
     }
     ctx.measure = search ? "estimated error / output, both squared" : "largest / mean channel maximum of its input";
-    if (changed > 0) {
-      QUANVAS_TRY(ctx.model, scaling::apply(*ctx.model, regions, choices));
-    }
     std::string text = "Smoothed " + std::to_string(channels) + " channels of " + std::to_string(changed) + (changed == 1 ? " region" : " regions");
     if (!regions.left.empty()) text += "; left: " + join_some(regions.left);
     return text + ".";

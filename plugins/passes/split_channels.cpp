@@ -102,13 +102,18 @@ class Splitter {
     if (spec.source != ScaleSource::kStatistics) spec.source = ScaleSource::kStatistics;
     std::vector<float> values(weight.values().begin(), weight.values().end());
     const TensorData* data = initializer_data(*model_, layer.weight);
-    QUANVAS_TRY(const auto params, quant::find_params(spec, data->shape, values.data(), exec::site_axis(layer, node, spec, SiteKind::kWeight)));
-    const quant::BlockLayout& l = params.layout;
+    const auto params = quant::find_params(spec, data->shape, values.data(), exec::site_axis(layer, node, spec, SiteKind::kWeight));
+    if (!params) {
+      Error e = params.error();
+      e.context = node.name;
+      return Failure(std::move(e));
+    }
+    const quant::BlockLayout& l = params->layout;
     if (l.granularity != Granularity::kTensor && l.granularity != Granularity::kChannel) return std::vector<double>();
     std::vector<double> out;
     for (std::size_t e = 0; e < values.size(); ++e) {
-      const std::size_t set = params.scale.size() == 1 ? 0 : (e / static_cast<std::size_t>(l.inner)) % static_cast<std::size_t>(l.dim);
-      out.push_back(set < params.scale.size() ? params.scale[set] / 2.0 : 0.0);
+      const std::size_t set = params->scale.size() == 1 ? 0 : (e / static_cast<std::size_t>(l.inner)) % static_cast<std::size_t>(l.dim);
+      out.push_back(set < params->scale.size() ? params->scale[set] / 2.0 : 0.0);
     }
     return out;
   }
@@ -199,11 +204,8 @@ class Splitter {
     }
     const TensorData* old = initializer_data(*model_, node.input(2));
     Shape bias_shape = old->shape;
-    for (auto& d : bias_shape)
-      if (d == static_cast<std::int64_t>(weight.bias().size())) {
-        d = static_cast<std::int64_t>(bias.size());
-        break;
-      }
+    if (bias_shape.empty()) bias_shape.push_back(0);
+    bias_shape.back() = static_cast<std::int64_t>(bias.size());  // the channels are its last axis
     edit.replace_initializer(node, node.input(2), old->type, bias_shape, bias);
     return {};
   }

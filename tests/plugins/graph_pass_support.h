@@ -41,6 +41,7 @@ struct Scaled {
 struct Kept {
   std::map<std::string, std::string> bytes;
   bool may_compute = true;
+  bool keeps_damaged = false;  // as nothing that keeps measurements should
   int computed = 0;
   std::stop_token stop;
 };
@@ -54,8 +55,8 @@ inline Result<Scaled> run_pass(const std::string& id, const ModelPtr& model, con
   ctx.calibration_data = std::make_shared<Samples>(samples);
   for (std::int64_t i = 0; i < samples.size(0); ++i) ctx.calibration_samples.push_back(i);
   JobContext job(k.stop);
-  ctx.measured = [&](const std::string& what, const PassContext::Compute& compute) -> Result<std::string> {
-    if (const auto it = k.bytes.find(what); it != k.bytes.end()) return it->second;
+  ctx.measured = [&](const std::string& what, const PassContext::Compute& compute, const PassContext::IsGood& is_good) -> Result<std::string> {
+    if (const auto it = k.bytes.find(what); it != k.bytes.end() && (is_good(it->second) || k.keeps_damaged)) return it->second;
     if (!k.may_compute) return fail(ErrorCode::kUnsupported, "not measured");
     ++k.computed;
     QUANVAS_TRY(k.bytes[what], compute(job));

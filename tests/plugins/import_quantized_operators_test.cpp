@@ -125,6 +125,50 @@ TEST(DynamicQuantization, ProductsOfTheDomainOfOnnxruntime) {
     }
 }
 
+// Scales that ONNX spreads along another axis than that of the output channels.
+TEST(DynamicQuantization, ScalesOfRowsAndColumnsAreNotThoseOfChannels) {
+  using D = DataType;
+  struct Row {
+    const char* what;
+    Shape x;
+    std::function<void(QuantizedProto&)> build;
+  };
+  const Row rows[] = {
+      {"rows of a product", {5, 10}, [](QuantizedProto& p) {
+         p.node("DynamicQuantizeLinear", {"x"}, {"xq", "xs", "xz"});
+         p.codes("w", D::kInt8, {10, 5}, -120, 120), p.reals("ws", {5, 1}, {0.1f, 0.02f, 0.03f, 0.04f, 0.05f});
+         p.node("MatMulInteger", {"xq", "w", "xz"}, {"i"});
+         sums_to_real(p, "i", "ws", "y");
+       }},
+      {"columns of a picture", {1, 2, 5, 5}, [](QuantizedProto& p) {
+         p.node("DynamicQuantizeLinear", {"x"}, {"xq", "xs", "xz"});
+         p.codes("w", D::kInt8, {3, 2, 3, 3}, -120, 120), p.reals("ws", {3}, {0.1f, 0.02f, 0.03f});
+         p.node("ConvInteger", {"xq", "w", "xz"}, {"i"}, {attribute("kernel_shape", std::vector<std::int64_t>{3, 3})});
+         sums_to_real(p, "i", "ws", "y");
+       }},
+      {"an axis more", {3, 10}, [](QuantizedProto& p) {
+         p.node("DynamicQuantizeLinear", {"x"}, {"xq", "xs", "xz"});
+         p.codes("w", D::kInt8, {10, 5}, -120, 120), p.reals("ws", {1, 1, 1, 5}, {0.1f, 0.02f, 0.03f, 0.04f, 0.05f});
+         p.node("MatMulInteger", {"xq", "w", "xz"}, {"i"});
+         sums_to_real(p, "i", "ws", "y");
+       }},
+  };
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.what);
+    QuantizedProto p(17, row.x);
+    p.model.set_ir_version(8);
+    row.build(p);
+    p.output("y");
+    const Opened rules = open_bytes(p.bytes(), FileQuantizers::kRules), nodes = open_bytes(p.bytes(), FileQuantizers::kNodes);
+    ASSERT_TRUE(rules.file) << rules.file.error().text();
+    const auto got = run(rules, {input_of(row.x)}), want = run(nodes, {input_of(row.x)});
+    ASSERT_TRUE(got) << got.error().text();
+    ASSERT_TRUE(want) << want.error().text();
+    EXPECT_EQ((*got)[0].sizes(), (*want)[0].sizes());
+    EXPECT_EQ(difference((*got)[0], (*want)[0]), 0);
+  }
+}
+
 // Nodes that look alike and are none of these stay and run as they stand.
 TEST(DynamicQuantization, OtherUsesStayNodes) {
   using D = DataType;
@@ -145,6 +189,11 @@ TEST(DynamicQuantization, OtherUsesStayNodes) {
       {"a computed weight scale", [=](QuantizedProto& p) {
          begin(p), p.node("Exp", {"ws"}, {"e0"}), p.node("Mul", {"e0", "xs"}, {"e"}), p.node("MatMulInteger", {"xq", "w", "xz"}, {"i"});
          p.node("Cast", {"i"}, {"f"}, {attribute("to", std::int64_t{1})}), p.node("Mul", {"xs", "xs"}, {"ss"}), p.node("Mul", {"f", "ss"}, {"y"});
+       }},
+      {"a scale for each row", [=](QuantizedProto& p) {
+         p.node("DynamicQuantizeLinear", {"x"}, {"xq", "xs", "xz"});
+         p.codes("w", D::kInt8, {10, 1}, -120, 120), p.reals("rs", {1, 1, 1, 1}, {0.03f}), p.node("MatMulInteger", {"xq", "w", "xz"}, {"i"});
+         sums_to_real(p, "i", "rs", "y");
        }},
       {"as many scales as inputs", [=](QuantizedProto& p) {
          begin(p), p.reals("vs", {1, 1}, {0.5f}), p.reals("us", {10}, std::vector<float>(10, 0.1f)), p.node("MatMulInteger", {"xq", "w", "xz"}, {"i"});

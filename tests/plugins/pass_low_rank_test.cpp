@@ -107,6 +107,7 @@ TEST(LowRank, DamagedBytesAndOddWeightsAreSentences) {
   const at::Tensor w = noise({6, 5}, 5);
   Kept kept;
   ASSERT_TRUE(run_pass("low-rank", one_layer(w, false), {{"rank", 2}}, noise({2, 6}, 1), &kept));
+  kept.keeps_damaged = true;
   for (auto& [what, bytes] : kept.bytes)
     for (const std::string& bad : {std::string(), bytes.substr(1), bytes + "x", std::string(bytes.size(), '\xff')}) {
       bytes = bad;

@@ -163,7 +163,15 @@ TEST(Scaling, WhatWasMeasuredIsEnoughToDoItAgain) {
     ASSERT_TRUE(again) << again.error().text();
     EXPECT_EQ(again->model->weights->hash(), first->model->weights->hash());
     EXPECT_EQ(again->text, first->text);
-    // A file from elsewhere may hold anything.
+    // A file from elsewhere may hold anything: then it is measured again.
+    for (auto& [what, bytes] : kept.bytes) bytes = "[{\"factors\":[1e30],\"parameter\":1,\"before\":1,\"after\":1}]";
+    EXPECT_FALSE(run_pass(pass, model, {}, samples_of(net), &kept, recipe_of(4, 8)));
+    kept.may_compute = true;
+    const auto anew = run_pass(pass, model, {}, samples_of(net), &kept, recipe_of(4, 8));
+    ASSERT_TRUE(anew) << anew.error().text();
+    EXPECT_EQ(anew->text, first->text);
+    kept.may_compute = false;
+    kept.keeps_damaged = true;
     for (auto& [what, bytes] : kept.bytes)
       for (const char* bad : {"", "[]", "{}", "[{\"factors\":[0],\"parameter\":1,\"before\":1,\"after\":1}]", "[{\"factors\":[1,2],\"parameter\":1,\"before\":1,\"after\":1}]", "[7]"}) {
         bytes = bad;
@@ -198,6 +206,66 @@ TEST(Scaling, SamplesThatAreNotFiniteAreRefused) {
     const auto result = run_pass(pass, made(net), {{"method", "both"}}, x, nullptr, recipe_of(4, 8));
     ASSERT_FALSE(result);
     EXPECT_NE(result.error().message.find("not finite"), std::string::npos) << result.error().text();
+  }
+}
+
+// Factors that the type of a weight in the file cannot hold are not taken.
+TEST(Scaling, SmallFloatsAreNotScaledToInfinity) {
+  for (const char* method : {"fused", "layerwise"}) {
+    SCOPED_TRACE(method);
+    ModelMaker m(17);
+    m.input("x", {-1, 6}, DataType::kFloat16);
+    m.weight("a.w", (noise({6, 8}, 1) * 2000).to(at::kHalf)).weight("b.w", (noise({8, 5}, 3) * 100).to(at::kHalf));
+    m.node("a", "MatMul", {"x", "a.w"}, {"a"}).shape("a", {-1, 8}).node("r", "Relu", {"a"}, {"r"}).shape("r", {-1, 8});
+    m.node("b", "MatMul", {"r", "b.w"}, {"b"}).shape("b", {-1, 5}).output("b");
+    const ModelPtr model = m.build();
+    at::Tensor x = noise({9, 6}, 4);
+    x.select(1, 0).mul_(1e-4);
+    const auto result = run_pass("smoothquant", model, {{"method", method}, {"alpha", 1}}, x);
+    ASSERT_TRUE(result) << result.error().text();
+    for (const auto& [name, data] : result->model->weights->all())
+      for (const float v : data.to_floats()) EXPECT_TRUE(std::isfinite(v)) << name;
+    bool told = false;
+    for (const PassLayer& l : result->layers) told |= l.note.find("too large for their type") != std::string::npos;
+    EXPECT_TRUE(told) << result->text;
+  }
+}
+
+// An output of the network is what it was, also where it is the weight of a layer.
+TEST(Scaling, AWeightThatIsAnOutputStays) {
+  ModelMaker m(17);
+  m.input("x", {-1, 6}).weight("a.w", testing::uneven({8, 6}, 1)).weight("b.w", testing::uneven({5, 8}, 3));
+  m.node("a", "Gemm", {"x", "a.w"}, {"a"}, {{"transB", std::int64_t{1}}}).node("r", "Relu", {"a"}, {"r"});
+  m.node("b", "Gemm", {"r", "b.w"}, {"b"}, {{"transB", std::int64_t{1}}}).output("b").output("b.w");
+  const ModelPtr model = m.build();
+  const at::Tensor x = noise({9, 6}, 4);
+  for (const char* pass : {"smoothquant", "equalize", "split-channels", "clip-weights"}) {
+    SCOPED_TRACE(pass);
+    const json options = std::string(pass) == "clip-weights" ? json{{"magnitude", 0.2}} : json::object();
+    const auto result = run_pass(pass, model, options, x);
+    ASSERT_TRUE(result) << result.error().text();
+    EXPECT_NE(result->model, model);
+    const auto runner = exec::Runner::create(result->model, nullptr);
+    ASSERT_TRUE(runner) << runner.error().text();
+    const auto outputs = (*runner)->run({x});
+    ASSERT_TRUE(outputs) << outputs.error().text();
+    EXPECT_TRUE(at::equal((*outputs)[1], weight(model, "b.w")));
+  }
+}
+
+TEST(Scaling, AWeightThatIsNotFiniteIsNamed) {
+  ModelMaker m(17);
+  at::Tensor w = noise({5, 8}, 3);
+  w[1][2] = std::numeric_limits<float>::quiet_NaN();
+  m.input("x", {-1, 6}).weight("a.w", noise({8, 6}, 1)).weight("b.w", w);
+  m.node("a", "Gemm", {"x", "a.w"}, {"a"}, {{"transB", std::int64_t{1}}}).node("r", "Relu", {"a"}, {"r"});
+  m.node("the layer", "Gemm", {"r", "b.w"}, {"b"}, {{"transB", std::int64_t{1}}}).output("b");
+  const ModelPtr model = m.build();
+  const std::pair<const char*, json> rows[] = {{"awq", json::object()}, {"smoothquant", {{"search", true}}}, {"split-channels", {{"aware", true}}}};
+  for (const auto& [pass, options] : rows) {
+    const auto result = run_pass(pass, model, options, noise({9, 6}, 4), nullptr, recipe_of(4, 8));
+    ASSERT_FALSE(result) << pass;
+    EXPECT_NE(result.error().text().find("the layer"), std::string::npos) << pass << ": " << result.error().text();
   }
 }
 

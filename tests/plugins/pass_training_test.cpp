@@ -237,6 +237,22 @@ TEST(BnStatistics, AreThoseOfTheQuantizedNetwork) {
   EXPECT_LT(ctx.layers.back().before, 1e-5);
 }
 
+TEST(BnStatistics, SeveralMayReadOneTensor) {
+  ModelMaker m(17);
+  m.input("x", {-1, 1, 8, 8}).weight("c.w", noise({6, 1, 3, 3}, 1)).node("c", "Conv", {"x", "c.w"}, {"c"}).node("r", "Relu", {"c"}, {"r"});
+  for (const std::string n : {"n1", "n2"}) {
+    m.weight(n + ".g", at::ones({6})).weight(n + ".b", at::zeros({6})).weight(n + ".m", at::full({6}, 9.0f)).weight(n + ".v", at::full({6}, 4.0f));
+    m.node(n, "BatchNormalization", {"r", n + ".g", n + ".b", n + ".m", n + ".v"}, {n});
+  }
+  m.node("s", "Add", {"n1", "n2"}, {"y"}).output("y");
+  PassContext ctx = context(m.build(), 4, 8, {1, 8, 8});
+  JobContext job;
+  const auto text = apply("bn-statistics", ctx, json::object(), job);
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_NE(text->find("Measured 2 batch normalizations"), std::string::npos) << *text;
+  for (const char* name : {"n1.m", "n2.m"}) EXPECT_LT(at::tensor(ctx.quantized.model->weights->find(name)->to_floats()).max().item<float>(), 5);
+}
+
 TEST(BnStatistics, SayWhatIsMissing) {
   JobContext job;
   PassContext folded = context(testing::small_cnn(4), 4, 8, {1, 8, 8});

@@ -68,6 +68,39 @@ TEST_F(GraphPassTest, ARunIsOpenedOnTheNetworkThatItWasMadeFrom) {
   EXPECT_TRUE(bench_->evaluate_run(anew.id, 0, job_));
 }
 
+// The order of the passes is known before the run, and that a later one undoes what an earlier one has proven.
+TEST_F(GraphPassTest, APassThatBreaksABoundSaysSo) {
+  open();
+  const auto warnings = [&](std::vector<std::pair<std::string, json>> passes) {
+    Recipe r = recipe();
+    r.passes.clear();
+    for (auto& [id, options] : passes) {
+      PassEntry entry;
+      entry.id = id;
+      entry.options = std::move(options);
+      r.passes.push_back(entry);
+    }
+    for (const SiteKind kind : {SiteKind::kInput}) {
+      Rule rule;
+      rule.select.sites = {kind};
+      r.rules.push_back(rule);
+    }
+    int count = 0;
+    JobContext job({}, {}, [&](const Issue& issue) { count += issue.message.find("that bound no longer holds") != std::string::npos; });
+    RunRequest request;
+    request.recipe = r;
+    const auto done = bench_->run_recipe(request, job);
+    EXPECT_TRUE(done) << done.error().text();
+    return count;
+  };
+  const json twenty = {{"accumulator_bits", 20}};
+  EXPECT_EQ(warnings({{"gptq", twenty}}), 0);
+  EXPECT_EQ(warnings({{"gptq", twenty}, {"bias-correction", json::object()}}), 0);
+  EXPECT_EQ(warnings({{"gptq", twenty}, {"polish", twenty}}), 0);
+  EXPECT_EQ(warnings({{"gptq", twenty}, {"polish", json::object()}}), 1);
+  EXPECT_EQ(warnings({{"gptq", twenty}, {"adaround", {{"iterations", 5}}}}), 1);
+}
+
 TEST_F(GraphPassTest, WithoutDataARunSaysWhatItNeeds) {
   open();
   DataSettings none = data_settings();
