@@ -35,17 +35,13 @@ class Awq final : public Pass {
             "the layers' outputs in the recipe's formats (Lin et al. 2024, AWQ, section 3.2). For weights of few bits, of transformers above all."};
   }
   Schema schema() const override {
-    return {{choice_field("method", "Where", "The division goes into the layers before, or a multiplication is put in front of the layer.", "fused",
-                          {{"fused", "Into the layers before", "Only where that is exact; costs nothing at run time."},
-                           {"layerwise", "A multiplication in front of each layer", "Everywhere; one more operation per input."},
-                           {"both", "Into the layers before, else a multiplication", ""}}),
+    return {{scaling::method_field(),
              integer_field("candidates", "Candidates", "Exponents that are tried, evenly from 0 to 1; no scaling at all is always among them.", 20, 1, 200)}};
   }
   PassStage stage() const override { return PassStage::kGraph; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext&) const override {
-    const std::string method = options.at("method").get<std::string>();
     const int candidates = options.at("candidates").get<int>();
-    scaling::Regions regions = scaling::find_regions(*ctx.model, method != "layerwise", method != "fused");
+    scaling::Regions regions = scaling::find_regions(*ctx.model, options.at("method").get<std::string>());
     QUANVAS_TRY(const Plan plan, ctx.plan());
     scaling::Objective objective(ctx, regions, plan, nullptr);
     std::vector<scaling::Choice> choices;

@@ -77,7 +77,15 @@ Result<Sums> sums_of(const at::Tensor& value, int axis, const std::string& name)
 
 }  // namespace
 
-Regions find_regions(const Model& model, bool fused, bool layerwise) {
+Field method_field() {
+  return choice_field("method", "Where", "The division goes into the layers before, or a multiplication is put in front of the layer.", "fused",
+                      {{"fused", "Into the layers before", "Only where that is exact; costs nothing at run time."},
+                       {"layerwise", "A multiplication in front of each layer", "Everywhere; one more operation per input."},
+                       {"both", "Into the layers before, else a multiplication", ""}});
+}
+
+Regions find_regions(const Model& model, const std::string& method) {
+  const bool fused = method != "layerwise", layerwise = method != "fused";
   Regions out;
   ChannelRegions found = find_channel_regions(model);
   out.layers = std::move(found.layers);

@@ -35,8 +35,10 @@ struct Regions {
   std::vector<std::string> left;  // layers in no region and why; only without multiplications
   const ChannelWeight& sink(const ChannelUse& use) const { return layers[use.layer]; }
 };
-// fused: regions whose sources can be divided. layerwise: the inputs of all other layers with a weight.
-Regions find_regions(const Model& model, bool fused, bool layerwise);
+// The option that says where the division goes: fused, into the sources where these can be divided; layerwise, a
+// multiplication in front of each layer with a weight; both, the second where the first is not possible.
+Field method_field();
+Regions find_regions(const Model& model, const std::string& method);
 
 // Of tensors with their channels' axes (below 0: the last). Runs the network over the calibration samples.
 Result<std::map<TensorId, ChannelMoments>> measure_channels(const PassContext& ctx, const std::map<TensorId, int>& axes, JobContext& job);

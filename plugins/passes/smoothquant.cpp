@@ -40,10 +40,7 @@ class SmoothQuant final : public Pass {
             "al. 2023, SmoothQuant, eq. 4). For activations with one scale, of transformers above all."};
   }
   Schema schema() const override {
-    return {{choice_field("method", "Where", "The division goes into the layers before, or a multiplication is put in front of the layer.", "fused",
-                          {{"fused", "Into the layers before", "Only where that is exact; costs nothing at run time."},
-                           {"layerwise", "A multiplication in front of each layer", "Everywhere; one more operation per input."},
-                           {"both", "Into the layers before, else a multiplication", ""}}),
+    return {{scaling::method_field(),
              real_field("alpha", "Alpha", "How much of the range goes into the weights: factors are (range of the activation)^alpha / (range of the weights)^(1 - alpha). "
                                           "0.5 for most networks, 0.8 to 0.9 for language models with large outliers.", 0.5, 0, 1),
              bool_field("search", "Search alpha", "Tries 21 values for each region and none at all, and takes the one with the least error of weights and activations in the recipe's formats; Alpha is not used then.", false),
@@ -51,10 +48,9 @@ class SmoothQuant final : public Pass {
   }
   PassStage stage() const override { return PassStage::kGraph; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext&) const override {
-    const std::string method = options.at("method").get<std::string>();
     const double alpha = options.at("alpha").get<double>();
     const bool search = options.at("search").get<bool>(), powers_of_two = options.at("powers_of_two").get<bool>();
-    scaling::Regions regions = scaling::find_regions(*ctx.model, method != "layerwise", method != "fused");
+    scaling::Regions regions = scaling::find_regions(*ctx.model, options.at("method").get<std::string>());
     std::optional<Plan> plan;
     std::optional<scaling::Objective> formats;  // of the search
     std::string what = options.dump();
