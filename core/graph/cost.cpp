@@ -66,6 +66,9 @@ double macs_of(const Graph& g, const Node& n) {
   std::int64_t depth = 0;
   if (is_recurrent(n)) return recurrent_macs(g, n);
   if (n.op == "MatMul") depth = a->back();
+  // A product with a constant matrix, as branches of low rank are.
+  if (n.op == "Einsum" && n.inputs.size() == 2 && g.tensor(n.input(1)).is_initializer)
+    if (const Shape* b = shape_of(g, n.input(1)); b && b->size() == 2 && (*b)[0] == a->back()) depth = a->back();
   if (n.op == "Gemm" && a->size() == 2) depth = (*a)[n.integer("transA", 0) ? 0 : 1];
   return depth > 0 ? static_cast<double>(depth) * sample_elements(g, y) : 0;
 }

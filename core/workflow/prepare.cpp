@@ -427,6 +427,18 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
       weight_bits += bits_of({layer.node, SiteKind::kWeight, static_cast<int>(i)}) / static_cast<double>(layer.weights());
     size.bops += node_cost(graph, node).macs * weight_bits * bits_of({layer.node, SiteKind::kInput, 0});
   }
+  // Branches in float that passes put beside layers: stored and computed, too, though no format is given to them.
+  for (const Node& node : graph.nodes()) {
+    if (node.op != "Einsum" || !node.domain.empty()) continue;
+    for (const TensorId id : node.inputs) {
+      if (id == kNoTensor || !graph.tensor(id).is_initializer) continue;
+      const double bytes = 4.0 * static_cast<double>(element_count(graph.tensor(id).shape.value_or(Shape{})));
+      size.bytes += bytes;
+      size.bytes_float += bytes;
+    }
+    constexpr double kFloatBits = 32;
+    size.bops += node_cost(graph, node).macs * kFloatBits * kFloatBits;
+  }
   return size;
 }
 

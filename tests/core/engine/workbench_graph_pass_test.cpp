@@ -51,6 +51,18 @@ TEST_F(GraphPassTest, AQuickQuestionLeavesOutWhatWasNotMeasured) {
   EXPECT_EQ(weight_error(recipe()), with);
 }
 
+// fc1 reads 64 values and gives 3: a branch of rank 2 has 2 * (64 + 3) numbers of 4 bytes.
+TEST_F(GraphPassTest, ABranchBesideALayerCountsInTheSize) {
+  open();
+  Recipe branch = recipe(), plain = recipe();
+  plain.passes.clear();
+  branch.passes[0].id = "low-rank";
+  branch.passes[0].options = {{"rank", 2}};
+  const quanvas::Run with = run(branch), without = run(plain);
+  EXPECT_EQ(with.bytes - without.bytes, 4 * 2 * (64 + 3));
+  EXPECT_EQ(with.bops - without.bops, 2 * (64 + 3) * 32 * 32);
+}
+
 TEST_F(GraphPassTest, ARunIsOpenedOnTheNetworkThatItWasMadeFrom) {
   open();
   const quanvas::Run made = run(recipe());
