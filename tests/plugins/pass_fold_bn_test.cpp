@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "core/exec/pass_context.h"
 #include "tests/core/engine/exec_support.h"
 
@@ -169,6 +171,28 @@ TEST(FoldBn, WhatIsLeftIsNamedWithItsReason) {
   EXPECT_EQ(result->first, model);
   EXPECT_NE(result->second.find("Folded 0 of 1"), std::string::npos) << result->second;
   EXPECT_NE(result->second.find("'broken' (its parameters are not finite"), std::string::npos) << result->second;
+}
+
+TEST(FoldBn, AgreesWithTheReference) {
+  std::ifstream file(std::string(QUANVAS_TEST_DATA) + "/golden/alg_merge_bn.json");
+  const json golden = json::parse(file);
+  const auto value = [&](const char* group, const std::string& name) {
+    const json& t = golden.at(group).at(name);
+    return testing::tensor(t.at("shape").get<Shape>(), t.at("data").get<std::vector<float>>());
+  };
+  ModelMaker m(17);
+  m.input("x", {-1, 4, 8, 8}).weight("conv.weight", value("weights_before", "conv.weight"));
+  m.weight("g", value("weights_before", "bn.weight")).weight("beta", value("weights_before", "bn.bias"));
+  m.weight("mean", value("bn_buffers", "bn.running_mean")).weight("var", value("bn_buffers", "bn.running_var"));
+  m.node("conv", "Conv", {"x", "conv.weight"}, {"c"});
+  m.node("bn", "BatchNormalization", {"c", "g", "beta", "mean", "var"}, {"y"}, {{"epsilon", golden.at("bn_eps").get<float>()}}).output("y");
+  const auto result = folded(m.build());
+  ASSERT_TRUE(result) << result.error().text();
+  for (const char* name : {"conv.weight", "conv.bias"}) {
+    const TensorData* data = result->first->weights->find(name);
+    ASSERT_NE(data, nullptr) << name;
+    EXPECT_LT(testing::relative_difference(at::tensor(data->to_floats()), value("weights_after", name).flatten()), 1e-5) << name;
+  }
 }
 
 }  // namespace
