@@ -43,28 +43,24 @@ bool Screenshot::select() {
   return true;
 }
 
-bool Screenshot::show() {
-  if (shown_ || options_.show.empty()) return true;
+void Screenshot::show() {
   shown_ = true;
-  const QString id = QString::fromStdString(options_.show);
-  if (auto* panel = window_->findChild<Panel*>(id)) {
-    window_->docks()->show_panel(panel);
-    return true;
-  }
+  QString id = QString::fromStdString(options_.show);
+  // A panel and an action may have one name.
+  const bool is_action = id.startsWith(QStringLiteral("action:"));
+  if (is_action) id = id.mid(7);
+  if (auto* panel = is_action ? nullptr : window_->findChild<Panel*>(id)) return window_->docks()->show_panel(panel);
+  // Those of runs are about the newest one.
+  if (const auto runs = session_->runs(); !runs.empty()) window_->panels().runs->select({runs.back().id});
   auto* action = window_->findChild<QAction*>(id);
   if (!action) {
     QStringList known;
     for (const auto* a : window_->findChildren<QAction*>())
       if (!a->objectName().isEmpty()) known << a->objectName();
-    fail(tr("There is no panel or action '%1'. Actions: %2.").arg(id, known.join(QStringLiteral(", "))));
-    return false;
+    return fail(tr("There is no panel or action '%1'. Actions: %2.").arg(id, known.join(QStringLiteral(", "))));
   }
-  if (!action->isEnabled()) {
-    fail(tr("The action '%1' is not possible now.").arg(id));
-    return false;
-  }
+  if (!action->isEnabled()) return fail(tr("The action '%1' is not possible now.").arg(id));
   QTimer::singleShot(0, action, &QAction::trigger);  // a dialog runs a loop of its own
-  return true;
 }
 
 void Screenshot::look() {
@@ -78,7 +74,7 @@ void Screenshot::look() {
   if (wants_project && !selected_ && !select()) return;
   if (wants_project && !wiring_->settled() && !late) return;
   if (!shown_ && !options_.show.empty()) {
-    (void)show();
+    show();
     return;  // what it asks is waited for, too
   }
   poll_.stop();

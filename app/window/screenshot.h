@@ -22,7 +22,7 @@ class Screenshot : public QObject {
  private:
   void look();
   bool select();
-  bool show();
+  void show();
   void write();
   void fail(const QString& sentence);
 

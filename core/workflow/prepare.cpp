@@ -431,7 +431,7 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
   for (const Node& node : graph.nodes()) {
     if (node.op != "Einsum" || !node.domain.empty()) continue;
     for (const TensorId id : node.inputs) {
-      if (id == kNoTensor || !graph.tensor(id).is_initializer) continue;
+      if (id == kNoTensor || !graph.tensor(id).is_initializer || stored.count(id)) continue;
       const double bytes = 4.0 * static_cast<double>(element_count(graph.tensor(id).shape.value_or(Shape{})));
       size.bytes += bytes;
       size.bytes_float += bytes;

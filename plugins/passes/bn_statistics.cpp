@@ -106,7 +106,9 @@ class BnStatistics final : public Pass {
         std::clamp<std::int64_t>(kBytes / live_bytes(graph), 2, exec::kChunkSize)));
     auto weights = std::make_shared<WeightStore>(*before->weights);
     double sum = 0, channels = 0;
-    for (const auto& [tensor, nodes] : wanted) for (const Node* node : nodes) {
+    std::vector<const Node*> measured;
+    for (const auto& [tensor, nodes] : wanted) measured.insert(measured.end(), nodes.begin(), nodes.end());
+    for (const Node* node : measured) {
       const auto it = total.find(node->id);
       const TensorData *mean = initializer_data(*before, node->input(3)), *variance = initializer_data(*before, node->input(4));
       if (it == total.end() || it->second.sum.numel() != mean->count()) continue;

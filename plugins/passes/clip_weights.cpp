@@ -1,6 +1,7 @@
 // Clips outlier weights before ranges are found, so that a few of them do not make the step of all others large. The float
 // network changes; errors are measured against the clipped one. The limit is a magnitude, as Brevitas' ClipFloatWeights has it,
 // or so many deviations.
+#include <algorithm>
 #include <cmath>
 
 #include "core/exec/pass_context.h"
@@ -9,6 +10,35 @@
 
 namespace quanvas {
 namespace {
+
+struct Clipped {
+  std::vector<double> values;
+  std::size_t count = 0;
+  double before = 0, after = 0;  // largest magnitudes
+};
+
+// limit: a magnitude, or a number of deviations from the mean. None clipped: not stored, or not finite as a whole, which the
+// layer's own check names.
+Clipped clip(const Model& model, TensorId id, bool by_deviations, double limit) {
+  Clipped out;
+  const TensorData* data = initializer_data(model, id);
+  if (!data || data->count() == 0) return out;
+  const std::vector<float> w = data->to_floats();
+  double mean = 0, squares = 0;
+  for (const float v : w) mean += v;
+  mean /= static_cast<double>(w.size());
+  for (const float v : w) squares += (v - mean) * (v - mean);
+  const double width = by_deviations ? limit * std::sqrt(squares / static_cast<double>(w.size())) : limit, middle = by_deviations ? mean : 0;
+  if (!std::isfinite(width)) return out;
+  for (const float v : w) {
+    out.values.push_back(std::isfinite(v) ? std::clamp(static_cast<double>(v), middle - width, middle + width) : static_cast<double>(v));
+    if (!std::isfinite(v)) continue;
+    out.count += out.values.back() != static_cast<double>(v);
+    out.before = std::max(out.before, std::fabs(static_cast<double>(v)));
+    out.after = std::max(out.after, std::fabs(out.values.back()));
+  }
+  return out;
+}
 
 class ClipWeights final : public Pass {
  public:
@@ -34,30 +64,15 @@ class ClipWeights final : public Pass {
     for (const Layer& layer : find_layers(*model.graph)) {
       QUANVAS_CHECK(job.check());
       if (layer.kind != LayerKind::kCompute) continue;
-      for (std::size_t index = 0; index < layer.weights(); ++index) {
-      const TensorId id = site_tensor(layer, {layer.node, SiteKind::kWeight, static_cast<int>(index)});
-      const TensorData* data = id == kNoTensor ? nullptr : initializer_data(model, id);
-      if (!data || data->count() == 0 || !done.insert(id).second) continue;
-      const std::vector<float> w = data->to_floats();
-      double mean = 0, squares = 0, largest = 0;
-      for (const float v : w) mean += v;
-      mean /= static_cast<double>(w.size());
-      for (const float v : w) squares += (v - mean) * (v - mean), largest = std::max(largest, std::fabs(static_cast<double>(v)));
-      const double width = by_deviations ? limit * std::sqrt(squares / static_cast<double>(w.size())) : limit, middle = by_deviations ? mean : 0;
-      if (!std::isfinite(width)) continue;  // the layer's own check names such weights
-      std::vector<double> values;
-      std::size_t count = 0;
-      double after = 0;
-      for (const float v : w) {
-        values.push_back(std::isfinite(v) ? std::clamp(static_cast<double>(v), middle - width, middle + width) : static_cast<double>(v));
-        count += values.back() != static_cast<double>(v);
-        after = std::max(after, std::fabs(values.back()));
-      }
-      if (count == 0) continue;
-      const Node& node = *model.graph->find(layer.node);
-      edit.overwrite_initializer(id, values);  // of a tied weight for all that read it
-      ctx.layers.push_back({node.name, largest, after, std::to_string(count) + " of " + std::to_string(w.size()) + " weights"});
-      clipped += count;
+      for (std::size_t i = 0; i < layer.weights(); ++i) {
+        const TensorId id = site_tensor(layer, {layer.node, SiteKind::kWeight, static_cast<int>(i)});
+        if (id == kNoTensor || !done.insert(id).second) continue;
+        const Clipped found = clip(model, id, by_deviations, limit);
+        if (found.count == 0) continue;
+        edit.overwrite_initializer(id, found.values);  // of a tied weight for all that read it
+        ctx.layers.push_back({model.graph->find(layer.node)->name, found.before, found.after,
+                              std::to_string(found.count) + " of " + std::to_string(found.values.size()) + " weights"});
+        clipped += found.count;
       }
     }
     ctx.measure = "largest magnitude of its weights";

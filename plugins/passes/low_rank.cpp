@@ -90,7 +90,7 @@ class LowRank final : public Pass {
           }
         }
         return out;
-      }, [&](const std::string& known) { return known.size() == expected; }));
+      }, [&](const std::string& known) { return known.size() == expected && all_finite(known); }));
     }
     if (bytes.size() != expected) return damaged();
     ModelEdit edit(*model);
@@ -118,6 +118,14 @@ class LowRank final : public Pass {
   }
 
  private:
+  static bool all_finite(const std::string& bytes) {
+    for (std::size_t i = 0; i + 4 <= bytes.size(); i += 4) {
+      float v = 0;
+      std::memcpy(&v, bytes.data() + i, 4);
+      if (!std::isfinite(v)) return false;
+    }
+    return true;
+  }
   static Failure damaged() { return fail(ErrorCode::kCorrupt, "What the low-rank pass has computed is damaged.", "Change an option of the pass and run the recipe again."); }
 
   static std::vector<Target> find(const Model& model, const Plan& plan, std::int64_t rank, const std::string& names, std::vector<std::string>& left) {

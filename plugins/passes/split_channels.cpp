@@ -38,14 +38,14 @@ class Splitter {
     // Ids stay, the model is another one after each split.
     std::vector<NodeId> ids;
     for (const Node& node : model_->graph->nodes()) ids.push_back(node.id);
+    layers_ = find_layers(*model_->graph);
     for (const NodeId id : ids) {
       QUANVAS_CHECK(job.check());
-      layers_ = find_layers(*model_->graph);
       const Node& node = *model_->graph->find(id);
       const auto weight = weight_of(node);
       if (!weight || weight->inputs() == 0) continue;
       Region region{&node, {}, {}};
-      std::string why = is_group_free(node) ? walk(node.outputs[0], node, region) : "it is divided into groups";
+      std::string why = is_group_free(node) ? walk(node.outputs[0], region) : "it is divided into groups";
       if (why.empty() && region.sinks.empty()) why = "no layer with a weight reads it";
       if (!why.empty()) {
         left_.push_back("'" + node.name + "': " + why);
@@ -67,7 +67,7 @@ class Splitter {
   std::optional<ChannelWeight> weight_of(const Node& node) const { return ChannelWeight::of(*model_, node, find_layer(layers_, node.id)); }
 
   // Follows the tensor to its readers; why the source cannot be split, or nothing.
-  std::string walk(TensorId id, const Node& from, Region& region) const {
+  std::string walk(TensorId id, Region& region) const {
     const Graph& graph = *model_->graph;
     const TensorInfo& tensor = graph.tensor(id);
     if (is_graph_output(graph, id)) return "it is an output of the network";
@@ -87,7 +87,7 @@ class Splitter {
       if (halve_source_ && !kHomogeneous.count(node.op)) return "'" + node.name + "' (" + node.op + ") of a half is not the half of it";
       for (std::size_t i = 1; i < node.inputs.size(); ++i)
         if (node.inputs[i] != kNoTensor && !graph.tensor(node.inputs[i]).is_initializer) return refusal;
-      if (std::string why = walk(node.outputs[0], from, region); !why.empty()) return why;
+      if (std::string why = walk(node.outputs[0], region); !why.empty()) return why;
     }
     return {};
   }
@@ -158,6 +158,7 @@ class Splitter {
     report_.push_back({halve_source_ ? region.source->name : join_some(names, 3), before, after, std::to_string(count) + " of " + std::to_string(channels) + " channels"});
     channels_ += count, ++regions_;
     QUANVAS_TRY(model_, edit.finish());
+    layers_ = find_layers(*model_->graph);
     return {};
   }
 

@@ -92,11 +92,9 @@ TEST_F(GraphPassTest, APassThatBreaksABoundSaysSo) {
       entry.options = std::move(options);
       r.passes.push_back(entry);
     }
-    for (const SiteKind kind : {SiteKind::kInput}) {
-      Rule rule;
-      rule.select.sites = {kind};
-      r.rules.push_back(rule);
-    }
+    Rule rule;
+    rule.select.sites = {SiteKind::kInput};
+    r.rules.push_back(rule);
     int count = 0;
     JobContext job({}, {}, [&](const Issue& issue) { count += issue.message.find("that bound no longer holds") != std::string::npos; });
     RunRequest request;
