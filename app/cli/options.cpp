@@ -118,6 +118,9 @@ void add_sweep(CLI::App& app, Options& o) {
   sub->add_option("--layers", o.layers, "Names; * and ? are wildcards; default: all compute layers")->delimiter(',');
   sub->add_flag("--weights,!--no-weights", o.sweep_weights, "Quantize the layer's weight (default)");
   sub->add_flag("--activations,!--no-activations", o.sweep_activations, "Quantize the layer's input");
+  sub->add_option("--pass", o.passes, "Pass that rounds the weights at each width, repeatable; default: to nearest")
+      ->type_name("ID[:KEY=VALUE,...]")
+      ->allow_extra_args(false);
   sub->add_option("--resume", o.resume, "Run number of an unfinished sweep")->check(at_least(1));
 }
 
@@ -209,6 +212,9 @@ void add_verbs(CLI::App& app, Options& o) {
   auto* recipe = project_verb(app, o, "recipe", "Print the project's recipe as YAML, or set it");
   recipe->add_option("--set", o.set_recipe, "Recipe file, or id of a built-in one")->type_name("FILE|ID");
   recipe->add_option("--out", o.out, "Write the recipe to this file")->type_name("FILE");
+
+  auto* check = project_verb(app, o, "check", "Say what keeps a recipe's passes from running and what they will take");
+  add_recipe(check, o);
 
   add_tensor(app, o);
 

@@ -22,7 +22,8 @@ constexpr VerbRow kVerbs[] = {
     {"calibrate", calibrate, true}, {"quantize", quantize, true}, {"run", quantize, true},
     {"evaluate", evaluate, true}, {"train", train, true},      {"sweep", sweep, true},
     {"compare", compare_runs, true}, {"export", export_model, true}, {"runs", runs, true},
-    {"dump", dump, true},         {"recipe", recipe, true},         {"catalog", catalog, false},
+    {"dump", dump, true},         {"recipe", recipe, true},         {"check", check, true},
+    {"catalog", catalog, false},
 };
 
 // Ctrl-C asks the verb to stop, so that what was measured is stored; the second one ends the process.

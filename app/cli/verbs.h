@@ -35,6 +35,9 @@ Status data(Work&);
 Result<DataSettings> read_data_file(const std::string& path);
 // verbs_recipe.cpp
 Status recipe(Work&);
+Status check(Work&);
+// Of --pass.
+Result<std::vector<PassEntry>> passes_from(const std::vector<std::string>& texts);
 Result<Recipe> named_recipe(const std::string& file_or_id);
 Result<Recipe> chosen_recipe(const Options& options, const Recipe& current);
 // "key=value" by the schema's types; kInvalidArgument names key and what is legal, and the flag that they came with.

@@ -1,4 +1,5 @@
 // recipe, and how the other verbs choose one.
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -72,6 +73,14 @@ Result<json> options_from(const std::vector<std::string>& given, const Schema& s
   return out;
 }
 
+Result<std::vector<PassEntry>> passes_from(const std::vector<std::string>& texts) {
+  std::vector<PassEntry> out;
+  for (const std::string& text : texts) {
+    QUANVAS_TRY(out.emplace_back(), pass_from(text));
+  }
+  return out;
+}
+
 Result<Recipe> named_recipe(const std::string& file_or_id) {
   std::error_code ec;
   if (!std::filesystem::exists(file_or_id, ec)) {
@@ -94,9 +103,8 @@ Result<Recipe> chosen_recipe(const Options& options, const Recipe& current) {
     recipe = uniform_recipe(options.weight_bits.value_or(0), options.activation_bits.value_or(0));
     recipe.calibration = current.calibration;
   }
-  for (const std::string& text : options.passes) {
-    QUANVAS_TRY(recipe.passes.emplace_back(), pass_from(text));
-  }
+  QUANVAS_TRY(const auto added, passes_from(options.passes));
+  recipe.passes.insert(recipe.passes.end(), added.begin(), added.end());
   if (!options.name.empty()) recipe.name = options.name;
   if (options.calibration_samples) recipe.calibration.samples = *options.calibration_samples;
   if (options.seed) recipe.calibration.seed = *options.seed;
@@ -120,6 +128,26 @@ Status recipe(Work& work) {
     print(recipe_to_yaml(current));
   }
   return {};
+}
+
+Status check(Work& work) {
+  QUANVAS_TRY(const Recipe asked, chosen_recipe(work.options, work.bench->state().recipe));
+  QUANVAS_TRY(const Plan plan, resolve(*work.bench->graph(), asked, PresetLibrary::builtin()));
+  QUANVAS_TRY(auto issues, work.bench->check_recipe(asked));
+  for (const auto& warning : plan.warnings) issues.push_back({-1, {Severity::kWarning, "", warning, ""}});
+  const auto errors = std::count_if(issues.begin(), issues.end(), [](const RecipeIssue& i) { return i.issue.severity == Severity::kError; });
+  if (work.options.json) {
+    print_json(to_json_value(issues));
+  } else {
+    for (const auto& [index, issue, is_pending] : issues) {
+      const bool known = index >= 0 && index < static_cast<int>(asked.passes.size());
+      print(std::string(enum_text(issue.severity)) + ": " + (known ? asked.passes[static_cast<std::size_t>(index)].id : "recipe") +
+            (issue.where.empty() ? "" : ", " + issue.where) + ": " + issue.message + (issue.hint.empty() ? "" : " " + issue.hint) + "\n");
+    }
+    if (issues.empty()) print("Nothing is in the way.\n");
+  }
+  if (errors == 0) return {};
+  return fail(ErrorCode::kInvalidArgument, "The recipe '" + asked.name + "' cannot run on this network as it is.", "The list above says why, pass by pass.");
 }
 
 }  // namespace quanvas::cli

@@ -129,6 +129,7 @@ Status sweep(Work& work) {
   if (!settings.weights && !settings.activations)
     return fail(ErrorCode::kInvalidArgument, "--no-weights leaves nothing to quantize.", "Add --activations.");
   settings.samples = o.samples.value_or(settings.samples);
+  QUANVAS_TRY(settings.passes, passes_from(o.passes));
   QUANVAS_TRY(const Run run, work.bench->sweep(settings, o.resume, work.job));
   print_run(run, o.json);
   return {};

@@ -213,6 +213,18 @@ grpc::Status ServiceCalls::CheckExport(Context*, const protocol::CheckExportRequ
   });
 }
 
+grpc::Status ServiceCalls::CheckRecipe(Context*, const Json* text, Json* reply) {
+  return answer("CheckRecipe", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto recipe, from_json_text<Recipe>(text->text(), "recipe"));
+    QUANVAS_TRY(const auto issues, quick_.ask([&] {
+      return guarded("recipe check", [&] { return bench->check_recipe(recipe); });
+    }));
+    reply->set_text(to_json_text(issues));
+    return {};
+  });
+}
+
 grpc::Status ServiceCalls::stream(Context* context, const std::string& id, JobWork work,
                                   grpc::ServerWriter<JobEvent>* out) {
   auto job = heavy_.start(id, std::move(work));

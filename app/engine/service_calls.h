@@ -41,6 +41,7 @@ class ServiceCalls final : public protocol::Engine::Service {
   grpc::Status GetLayerFacts(Context*, const protocol::LayerFactsRequest*, grpc::ServerWriter<Json>*) override;
   grpc::Status GetHistogram(Context*, const protocol::HistogramRequest*, Json*) override;
   grpc::Status CheckExport(Context*, const protocol::CheckExportRequest*, Json*) override;
+  grpc::Status CheckRecipe(Context*, const Json* recipe, Json* reply) override;
   grpc::Status RunJob(Context*, const protocol::JobRequest*, grpc::ServerWriter<protocol::JobEvent>*) override;
   grpc::Status CancelJob(Context*, const protocol::JobId*, Empty*) override;
   grpc::Status Upload(Context*, grpc::ServerReader<protocol::FileChunk>*, protocol::PathRequest*) override;

@@ -258,6 +258,14 @@ Result<std::vector<Refusal>> EngineClient::check_export(const Recipe& recipe, co
   return from_json_text<std::vector<Refusal>>(reply.text());
 }
 
+Result<std::vector<RecipeIssue>> EngineClient::check_recipe(const Recipe& recipe) {
+  Call call(*this);
+  protocol::Json request, reply;
+  request.set_text(to_json_text(recipe));
+  QUANVAS_CHECK(finish(stub_->CheckRecipe(&call.context, request, &reply), "the check of the recipe"));
+  return from_json_text<std::vector<RecipeIssue>>(reply.text());
+}
+
 Result<std::string> EngineClient::run_job(const std::string& id, const std::string& verb, const json& argument,
                                           const JobEvents& events) {
   Call call(*this);

@@ -48,6 +48,7 @@ const std::vector<Run>& Session::runs() const { return impl_->runs; }
 const std::map<NodeId, LayerFacts>& Session::facts() const { return impl_->facts; }
 const json& Session::catalog() const { return impl_->catalog; }
 const std::vector<Issue>& Session::issues() const { return impl_->issues; }
+const std::vector<RecipeIssue>& Session::recipe_issues() const { return impl_->recipe_issues; }
 const std::vector<JobStatus>& Session::jobs() const { return impl_->jobs; }
 std::map<std::string, std::string> Session::engine_versions() const { return impl_->versions; }
 QUndoStack* Session::undo_stack() { return &impl_->undo; }
@@ -133,6 +134,7 @@ void Session::set_data(const DataSettings& data) {
         impl->set_state(*state);
         impl->mark_changed(impl->all_layers());
         impl->ask_facts(impl->all_layers());
+        impl->ask_recipe_check();
       });
     });
   });

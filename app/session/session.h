@@ -63,6 +63,7 @@ class Session : public QObject {
   bool run_is_stale(const Run& run) const;     // model, data, statistics or recipe differ from the current ones
   const json& catalog() const;                 // plug-ins, presets, recipes
   const std::vector<Issue>& issues() const;
+  const std::vector<RecipeIssue>& recipe_issues() const;  // of the recipe's passes, as the engine said last
   const std::vector<JobStatus>& jobs() const;  // newest last
   std::map<std::string, std::string> engine_versions() const;
   QUndoStack* undo_stack();
@@ -117,6 +118,7 @@ class Session : public QObject {
   void project_opened(bool reopened);
   void state_changed();                        // data, calibration, read-only ...
   void recipe_changed();                       // recipe() and plan() are new
+  void recipe_checked();                       // recipe_issues() are new
   void unstored_changed();
   void copy_failed(const QString& sentence);
   void facts_changed(const std::vector<quanvas::NodeId>& nodes);

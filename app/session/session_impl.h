@@ -79,6 +79,9 @@ struct Session::Impl {
   void ask_trust(const std::optional<std::vector<std::string>>& revoke);
   void ask_histogram(const Site& site, int bins);
   void send_histogram();
+  void ask_recipe_check();
+  void send_recipe_check();
+  void take_recipe_check(std::vector<RecipeIssue> issues);
   void mark_changed(const std::vector<NodeId>& nodes);
   std::vector<NodeId> all_layers() const;
 
@@ -168,6 +171,10 @@ struct Session::Impl {
   bool asking_histogram = false;
   int check_serial = 0;           // newest export check
 
+  // what the engine says of the recipe's passes
+  std::vector<RecipeIssue> recipe_issues;
+  bool wants_recipe_check = false, asking_recipe_check = false;
+
   // jobs
   std::vector<JobStatus> jobs;
   std::map<QString, std::jthread> job_threads;
@@ -186,7 +193,7 @@ struct Session::Impl {
   // Last: their threads end before the members above.
   Lane link_lane;                 // connect, open
   Lane edit_lane;                 // everything that changes the project, in order
-  Lane facts_lane, histogram_lane, check_lane, control_lane;
+  Lane facts_lane, histogram_lane, check_lane, recipe_lane, control_lane;
 };
 
 }  // namespace quanvas

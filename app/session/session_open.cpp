@@ -176,6 +176,8 @@ void Session::Impl::adopt_project(const QString& path, Opened& ready, bool again
   wanted_facts.clear();
   send_edits();
   ask_facts(all_layers());
+  recipe_issues.clear();
+  ask_recipe_check();
   send_histogram();
   if (!wanted_path.isEmpty()) after_edits([this] { open_wanted(); });
 }

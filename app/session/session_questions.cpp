@@ -134,4 +134,42 @@ void Session::Impl::send_histogram() {
   });
 }
 
+// A recipe without passes has nothing to ask about.
+void Session::Impl::ask_recipe_check() {
+  if (!has_project) return;
+  wants_recipe_check = true;
+  send_recipe_check();
+}
+
+void Session::Impl::send_recipe_check() {
+  if (!client || asking_recipe_check || !wants_recipe_check || !opening_path.isEmpty()) return;
+  wants_recipe_check = false;
+  if (recipe.passes.empty()) return take_recipe_check({});
+  asking_recipe_check = true;
+  recipe_lane.post([this, asked = client, recipe = recipe] {
+    const auto answer = asked->check_recipe(recipe);
+    on_gui([this, asked, recipe, answer] {
+      asking_recipe_check = false;
+      if (asked != client || (!answer && is_loss(asked, answer.error()))) {
+        wants_recipe_check = true;  // of the engine that comes
+      } else if (recipe == this->recipe) {
+        take_recipe_check(answer ? *answer
+                                 : std::vector<RecipeIssue>{{-1, {Severity::kWarning, "", "The passes could not be checked: " + answer.error().message, answer.error().hint}}});
+      }
+      send_recipe_check();
+    });
+  });
+}
+
+void Session::Impl::take_recipe_check(std::vector<RecipeIssue> issues) {
+  const auto pending = [](const std::vector<RecipeIssue>& list) { return std::count_if(list.begin(), list.end(), [](const RecipeIssue& i) { return i.is_pending; }); };
+  // A pass that has measured meanwhile changes what every layer sees.
+  if (pending(issues) < pending(recipe_issues)) {
+    mark_changed(all_layers());
+    ask_facts(all_layers());
+  }
+  recipe_issues = std::move(issues);
+  Q_EMIT q->recipe_checked();
+}
+
 }  // namespace quanvas

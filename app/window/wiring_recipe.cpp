@@ -32,6 +32,7 @@ void Wiring::wire_recipe_views() {
     update_actions();  // formats of weights need no data
     request_histogram();
   });
+  connect(session_, &Session::recipe_checked, this, [this] { panels_.recipe->set_issues(session_->recipe_issues()); });
   connect(session_, &Session::facts_changed, this, [this](const std::vector<NodeId>& nodes) {
     fresh_facts_.insert(nodes.begin(), nodes.end());
     schedule_facts();

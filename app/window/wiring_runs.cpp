@@ -160,7 +160,7 @@ void Wiring::start_sweep() {
   const auto rows = views::sweep_layers(*session_);
   for (const auto& l : rows)
     if (std::find(selected_.begin(), selected_.end(), l.node) != selected_.end()) chosen.push_back(l.node);
-  auto* dialog = new SweepDialog(last, chosen, static_cast<int>(rows.size()), window_);
+  auto* dialog = new SweepDialog(last, chosen, static_cast<int>(rows.size()), plugin_entries(session_->catalog(), "passes"), window_);
   dialog->setAttribute(Qt::WA_DeleteOnClose);
   connect(dialog, &QDialog::accepted, this, [this, dialog] {
     const auto settings = dialog->settings();

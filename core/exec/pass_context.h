@@ -2,8 +2,11 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 
+#include "core/exec/kept_values.h"
 #include "core/exec/runner.h"
 #include "core/quant/statistics.h"
 
@@ -35,6 +38,15 @@ struct PassContext {
   Remember measured, computed;
   // The recipe's formats on `model`, for graph passes.
   std::function<Result<Plan>()> plan;
+
+  // For weight passes. Values that follow from the float network and the calibration samples alone, kept between runs
+  // and the cells of a sweep under kept_key + what they are of. Null: nothing is kept.
+  std::shared_ptr<KeptValues> kept;
+  std::string kept_key;
+  // For passes that take long. Finished parts of this pass with the same network, formats, samples and options: kept when
+  // the run is stopped, found by the one that begins again. Empty functions: nothing is kept.
+  std::function<std::optional<std::string>(const std::string& part)> finished_part;
+  std::function<void(const std::string& part, const std::string& bytes)> finish_part;
 };
 
 }  // namespace quanvas

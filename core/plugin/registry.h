@@ -82,6 +82,7 @@ struct PassQuestion {
   const std::set<NodeId>& nodes;  // the layers that the pass may change
   bool calibration_data = false, training_data = false;
   int accumulator_bits = 0;       // that a pass before this one has kept the sums of codes within; 0: none has
+  std::int64_t samples = 0;       // of the calibration data, as the recipe chooses them; 0: unknown
 };
 
 enum class PassStage { kGraph, kWeights, kTraining };  // before calibration, after it, gradient based
@@ -90,7 +91,7 @@ class Pass : public Plugin {
  public:
   virtual PassStage stage() const = 0;
   // Why it cannot do what is asked, layer by layer: an error stops the run before it begins, a warning says what is left
-  // as it is. Not asked of graph passes.
+  // as it is, an info what it will take. Not asked of graph passes.
   virtual std::vector<Issue> check(const PassQuestion& /*question*/, const json& /*options*/) const { return {}; }
   // The accumulator that no sums of the codes it leaves overflow, whatever comes in; 0: it proves nothing.
   virtual int accumulator_bits(const json& /*options*/) const { return 0; }

@@ -62,6 +62,8 @@ class Project {
   // Content-addressed blobs; put returns the key (hash of the bytes). Written atomically, never changed.
   Result<std::string> put_artifact(const std::string& bytes);
   Result<std::string> artifact(const std::string& key) const;
+  // One that nothing needs any more. kInvalidArgument: a run names it. Whoever stored its key elsewhere has removed that.
+  Status remove_artifact(const std::string& key);
 
   // A consistent copy elsewhere, artifacts included; the model path stays valid.
   Status save_copy(const std::string& path) const;

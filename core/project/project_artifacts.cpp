@@ -132,6 +132,21 @@ Result<std::string> Project::artifact(const std::string& key) const {
   return bytes;
 }
 
+Status Project::remove_artifact(const std::string& key) {
+  const std::lock_guard guard(impl_->mutex);
+  QUANVAS_CHECK(impl_->writable());
+  if (!is_key(key)) return fail(ErrorCode::kInvalidArgument, "'" + key + "' is no artifact.");
+  QUANVAS_TRY(auto used, impl_->db->prepare("SELECT 1 FROM runs WHERE artifact = ?"));
+  QUANVAS_TRY(const bool is_used, used.bind(key).step());
+  if (is_used) return fail(ErrorCode::kInvalidArgument, "The artifact '" + key + "' is the network of a run.");
+  // The database first: a file that it does not know is only lost space.
+  QUANVAS_TRY(auto statement, impl_->db->prepare("DELETE FROM artifacts WHERE key = ?"));
+  QUANVAS_CHECK(statement.bind(key).run());
+  std::error_code ec;
+  fs::remove(impl_->artifact_folder() / key, ec);
+  return {};
+}
+
 Status Project::save_copy(const std::string& path) const {
   std::error_code ec;
   const fs::path target = fs::weakly_canonical(fs::absolute(path), ec);

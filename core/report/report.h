@@ -30,6 +30,19 @@ void visit_fields(V& v, TensorError& e) {
   v("elements", e.elements);
 }
 
+// What is known of a recipe's passes before it runs.
+struct RecipeIssue {
+  int pass = -1;  // index into Recipe::passes; -1: of the recipe as a whole
+  Issue issue;
+  bool is_pending = false;  // the pass has yet to measure; figures are without it
+};
+template <class V>
+void visit_fields(V& v, RecipeIssue& r) {
+  v("pass", r.pass);
+  v("issue", r.issue);
+  v("is_pending", r.is_pending);
+}
+
 // Live facts of one quantizer on its tensor (weight: exact; activation: on the kept calibration sample).
 struct SiteFacts {
   Site site;
@@ -218,6 +231,7 @@ struct SweepSettings {
   std::vector<int> bits = {8, 7, 6, 5, 4, 3, 2};
   bool weights = true, activations = false;
   int samples = 1000;                       // of the evaluation split
+  std::vector<PassEntry> passes;            // what rounds the weights at each width; empty: to nearest
 };
 template <class V>
 void visit_fields(V& v, SweepSettings& s) {
@@ -226,6 +240,7 @@ void visit_fields(V& v, SweepSettings& s) {
   v("weights", s.weights);
   v("activations", s.activations);
   v("samples", s.samples);
+  v("passes", s.passes);
 }
 struct SweepCell {
   NodeId node = kNoNode;

@@ -290,7 +290,19 @@ Result<Run> WorkbenchState::evaluate_run(std::int64_t id, int samples, JobContex
   });
 }
 
+// What a stopped run has finished is there for the next one, also when it is the measuring that was stopped.
 Result<Run> WorkbenchState::run_recipe(const RunRequest& request, JobContext& job) {
+  Result<Run> run = quantize_and_measure(request, job);
+  const Status kept = guarded("run", [&]() -> Status {
+    if (run) drop_parts(job);
+    else keep_parts(job);
+    return {};
+  });
+  if (!kept) job.issue({Severity::kWarning, project_->path(), kept.error().message, kept.error().hint});
+  return run;
+}
+
+Result<Run> WorkbenchState::quantize_and_measure(const RunRequest& request, JobContext& job) {
   return guarded("run", [&]() -> Result<Run> {
     const auto start = std::chrono::steady_clock::now();
     Recipe recipe;

@@ -167,7 +167,8 @@ WorkbenchState::WorkbenchState(std::unique_ptr<Project> project, Model model, En
     : project_(std::move(project)),
       model_(std::make_shared<const Model>(std::move(model))),
       options_(std::move(options)),
-      issues_(std::move(issues)) {
+      issues_(std::move(issues)),
+      kept_values_(std::make_shared<KeptValues>(std::int64_t{1} << 30)) {
   model_hash_ = Hasher().text(model_->graph->hash()).text(model_->weights->hash()).hex();
   for (const Node& node : model_->graph->nodes()) {
     if (!node.opaque_reason.empty()) continue;  // the importer has said it

@@ -177,8 +177,10 @@ void WorkbenchState::keep_measurement(const std::string& key, const std::string&
 
 Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recipe& recipe, bool may_measure, JobContext& job) {
   auto prepared = std::make_shared<Prepared>();
+  int number = -1;  // of the pass among those of its kind
+  bool is_pending = false;
   JobContext passes(job.stop_token(), [&](const Progress& p) { job.progress(p.phase, p.fraction, p.detail); },
-                    [&](const Issue& issue) { prepared->issues.push_back(issue); });
+                    [&](const Issue& issue) { prepared->issues.push_back({number, issue, is_pending}); });
   const Data d = data();
   // Bytes of another version of a pass are not its own.
   constexpr const char* kMeasurements = "1";
@@ -192,16 +194,19 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
     prepared->uses_plan = true;
     return resolve(*context.model->graph, recipe, PresetLibrary::builtin());
   };
-  for (const auto& entry : recipe.passes) {
-    if (!entry.enabled) continue;
-    QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get(entry.id, "pass"));
-    if (pass->stage() != PassStage::kGraph) continue;
+  QUANVAS_TRY(const auto chosen, chosen_passes(recipe, /*before_calibration=*/true));
+  for (const auto& [index, entry_of, pass, options] : chosen) {
+    const PassEntry& entry = *entry_of;
     const std::string title = pass->info().title;
+    const auto failed = [&title = title](Error e) {
+      e.context = title;
+      return Failure(std::move(e));
+    };
+    ++number;
+    is_pending = false;
     if (!(entry.select == Selector{}))
-      return fail(ErrorCode::kInvalidArgument, title + ": it changes the network as a whole and cannot be limited to layers.",
-                  "Remove 'select' from the pass.");
-    QUANVAS_TRY(const json options, pass->schema().complete(entry.options, "pass '" + entry.id + "'"));
-    bool is_pending = false;
+      return failed({ErrorCode::kInvalidArgument, title + ": it changes the network as a whole and cannot be limited to layers.",
+                     "Remove 'select' from the pass.", {}});
     const auto remember = [&](const std::string& what, const PassContext::Compute& compute, const PassContext::IsGood& is_good, bool with_data) -> Result<std::string> {
       Hasher hasher;
       hasher.text(kMeasurements).text(entry.id).text(context.model->graph->hash()).text(context.model->weights->hash()).text(what);
@@ -230,7 +235,7 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
       passes.issue({Severity::kInfo, title, "It takes a while, so it is done when the recipe runs; until then figures are without it.", ""});
       continue;
     }
-    if (!summary) return Failure(summary.error());
+    if (!summary) return failed(summary.error());
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     prepared->reports.push_back({entry.id, title, std::move(*summary), took.count(), std::exchange(context.measure, {}),
                                  std::exchange(context.layers, {})});
@@ -242,7 +247,7 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
 // Whoever asks hears the issues, not only the one who came first.
 Result<PreparedPtr> WorkbenchState::known_prepared(const Recipe& recipe, JobContext& job) {
   if (!prepared_ || prepared_key_ != passes_key(recipe, *prepared_, prepared_->uses_data ? calibration_hash() : "")) return PreparedPtr();
-  for (const Issue& issue : prepared_->issues) job.issue(issue);
+  for (const RecipeIssue& issue : prepared_->issues) job.issue(issue.issue);
   return prepared_;
 }
 
@@ -255,7 +260,7 @@ Result<PreparedPtr> WorkbenchState::keep_prepared(const Recipe& recipe, std::sha
   // Under the data that it was made with, which may have been replaced meanwhile.
   prepared_key_ = passes_key(recipe, *prepared, prepared->data_hash);
   prepared_ = std::move(prepared);
-  for (const Issue& issue : prepared_->issues) job.issue(issue);
+  for (const RecipeIssue& issue : prepared_->issues) job.issue(issue.issue);
   return prepared_;
 }
 

@@ -26,7 +26,16 @@
 
 namespace quanvas {
 
-// The imported model after the graph passes of a recipe, and everything that follows from it alone.
+// A pass of a recipe that is switched on, with its options completed.
+struct ChosenPass {
+  int index = 0;  // in Recipe::passes
+  const PassEntry* entry = nullptr;
+  const Pass* pass = nullptr;
+  json options;
+};
+// Those before calibration, or those behind it. Errors: no such pass, no such option.
+Result<std::vector<ChosenPass>> chosen_passes(const Recipe& recipe, bool before_calibration);
+
 // The float network's executor, made when it is first used where making it may copy gigabytes of weights. Throws what
 // create() fails with, as a std::runtime_error. Thread-safe.
 class FloatRunner {
@@ -43,13 +52,14 @@ class FloatRunner {
   mutable std::shared_ptr<const exec::Runner> runner_;
 };
 
+// The imported model after the graph passes of a recipe, and everything that follows from it alone.
 struct Prepared {
   ModelPtr model;
   std::vector<Layer> layers;
   std::string hash;                        // of graph and weights
   FloatRunner runner;
   std::vector<PassReport> reports;
-  std::vector<Issue> issues;               // of the graph passes
+  std::vector<RecipeIssue> issues;         // of the graph passes; pass: the how manieth of them
   bool uses_data = false, uses_plan = false;  // a pass looked at the calibration data, at the recipe's formats
   std::string data_hash;                   // of the calibration data that they looked at
   bool is_pending = false;                 // a pass was left out: what it needs was not measured yet
@@ -93,6 +103,7 @@ class WorkbenchState final : public Workbench {
   Result<Histogram> histogram(const Recipe& recipe, const Site& site, int bins) override;
   Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target,
                                             const json& options) override;
+  Result<std::vector<RecipeIssue>> check_recipe(const Recipe& recipe) override;
 
   Result<ProjectState> calibrate(JobContext& job) override;
   Result<Run> evaluate_float(int samples, JobContext& job) override;
@@ -144,11 +155,24 @@ class WorkbenchState final : public Workbench {
     quant::StatisticsPtr statistics;
     bool stopped_early = false;
   };
-  static Status check_passes(const std::vector<const PassEntry*>& passes, const Prepared& prepared, const Plan& plan,
-                             const Data& data, JobContext& job);
+  // Of the passes behind calibration. Errors: a pass that does not exist, options that it does not have.
+  static Result<std::vector<RecipeIssue>> check_passes(const Recipe& recipe, const Prepared& prepared, const Plan& plan,
+                                                       const Data& data);
+  static Status report_checks(const std::vector<RecipeIssue>& checks, const Recipe& recipe, JobContext& job);
+  // What all of these look at, and what is kept between runs.
+  PassContext pass_context(QuantizedModel network, const Recipe& recipe, const Prepared& prepared, const Data& data);
+  // One of them; its report.
+  static Result<PassReport> apply_pass(PassContext& context, const ChosenPass& chosen, JobContext& job);
+  // Parts of passes that this run has finished, for the run that begins again after a stop. `key`: all that they depend on.
+  void begin_parts(PassContext& context, const std::string& key);
+  void keep_parts(JobContext& job);  // the run was stopped, or has failed
+  void drop_parts(JobContext& job);  // it has succeeded
   Result<Quantized> quantize(const Recipe& recipe, JobContext& job);
+  Result<QuantizedModel> rounded_cell(QuantizedModel network, const std::vector<ChosenPass>& passes, const Recipe& recipe,
+                                      const Prepared& prepared, NodeId layer, JobContext& job);
   Result<Quantized> load_run(const Run& run, JobContext& job);
   // evaluate.cpp
+  Result<Run> quantize_and_measure(const RunRequest& request, JobContext& job);
   Result<Accuracy> measure_accuracy(const Prepared& prepared, const exec::Runner* quantized, int samples,
                                     JobContext& job);
   Result<Accuracy> measure_tokens(const Prepared& prepared, const exec::Runner* quantized, const DatasetPtr& data,
@@ -190,6 +214,11 @@ class WorkbenchState final : public Workbench {
   Data data_;
   DataSettings data_settings_;
 
+  const std::shared_ptr<KeptValues> kept_values_;
+  using Parts = std::map<std::string, std::map<std::string, std::string>>;  // by key, by part
+  std::mutex parts_mutex_;
+  Parts parts_;                        // of the run that goes on
+  std::optional<Parts> stopped_parts_;  // of the one that was stopped last; none: not read from the project yet
   std::mutex measurements_mutex_;
   std::map<std::string, std::string> measurements_;  // what graph passes have measured
   std::mutex cache_mutex_;

@@ -112,12 +112,58 @@ Plan cell_plan(const Plan& current, const Plan& uniform, const SweepSettings& se
   return out;
 }
 
+// What rounds the weights of a cell. Everything else is float, so the inputs are the float network's: what depends on them
+// alone is computed once for all widths. Errors: passes that work on more than weights, or without weights to work on.
+Result<std::vector<ChosenPass>> rounding_passes(const SweepSettings& settings) {
+  Recipe recipe;
+  recipe.passes = settings.passes;
+  for (const bool before : {true, false}) {
+    QUANVAS_TRY(const auto chosen, chosen_passes(recipe, before));
+    for (const ChosenPass& c : chosen)
+      if (c.pass->stage() != PassStage::kWeights)
+        return fail(ErrorCode::kInvalidArgument, "A sweep cannot use the pass '" + c.entry->id + "': it does not work on the weights of single layers.",
+                    "Choose one that rounds weights (gptq, qronos, adaround ...); passes before calibration belong to the recipe, and every cell has them.");
+  }
+  QUANVAS_TRY(auto out, chosen_passes(recipe, /*before_calibration=*/false));
+  if (!out.empty() && !settings.weights)
+    return fail(ErrorCode::kInvalidArgument, "The sweep leaves the weights in float, so that '" + out.front().entry->id + "' has nothing to round.",
+                "Sweep weights, too, or leave the pass out.");
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    out[i].entry = &settings.passes[static_cast<std::size_t>(out[i].index)];  // the recipe ends here
+    if (out[i].pass->schema().find("inputs")) out[i].options["inputs"] = "float";
+  }
+  return out;
+}
+
 bool have_cell(const SweepResult& sweep, NodeId node, int bits) {
   return std::any_of(sweep.cells.begin(), sweep.cells.end(),
                      [&](const SweepCell& c) { return c.node == node && c.bits == bits; });
 }
 
 }  // namespace
+
+// A cell's network after these passes, which may change its layer alone.
+Result<QuantizedModel> WorkbenchState::rounded_cell(QuantizedModel network, const std::vector<ChosenPass>& passes, const Recipe& recipe,
+                                                    const Prepared& prepared, NodeId layer, JobContext& job) {
+  const ModelPtr before = network.model;
+  PassContext context = pass_context(std::move(network), recipe, prepared, data());
+  JobContext quiet(job.stop_token(), {}, [&](const Issue& issue) { job.issue(issue); });
+  for (const ChosenPass& chosen : passes) {
+    context.nodes = {layer};
+    const auto issues = chosen.pass->check({*before, context.quantized.plan, context.nodes, context.calibration_data != nullptr}, chosen.options);
+    const auto error = std::find_if(issues.begin(), issues.end(), [](const Issue& i) { return i.severity == Severity::kError; });
+    if (error == issues.end()) {
+      QUANVAS_CHECK(chosen.pass->apply(context, chosen.options, quiet));
+      continue;
+    }
+    const std::string title = chosen.pass->info().title;
+    if (!context.calibration_data) return fail(ErrorCode::kInvalidArgument, title + ": " + error->message, error->hint);
+    job.issue({Severity::kWarning, before->graph->find(layer)->name, title + " left it rounded to nearest: " + error->message, ""});
+  }
+  if (context.quantized.model->graph != before->graph)
+    return fail(ErrorCode::kUnsupported, "A sweep cannot use passes that change the graph.", "Choose passes that only round weights.");
+  return std::move(context.quantized);
+}
 
 Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t resume, JobContext& job) {
   return guarded("sweep", [&]() -> Result<Run> {
@@ -147,6 +193,7 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
       if (b < 1 || b > 16)
         return fail(ErrorCode::kInvalidArgument, "A sweep width of " + std::to_string(b) + " bits is not possible.",
                     "Widths lie between 1 and 16.");
+    QUANVAS_TRY(const auto rounding, rounding_passes(s));
     QUANVAS_TRY(const PreparedPtr prepared, prepare_whole(recipe, job));
     QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
     const Graph& graph = *prepared->model->graph;
@@ -154,8 +201,9 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
     if (layers.empty())
       for (const Layer& l : prepared->layers)
         if (l.kind == LayerKind::kCompute && l.weight != kNoTensor) layers.push_back(l.node);
-    run.name = std::string("Sweep of ") + (s.weights && s.activations ? "weights and activations" : s.weights ? "weights" : "activations") +
-               ", " + std::to_string(layers.size()) + " layers";
+    run.name = std::string("Sweep of ") + (s.weights && s.activations ? "weights and activations" : s.weights ? "weights" : "activations");
+    for (const ChosenPass& chosen : rounding) run.name += ", " + chosen.pass->info().title;
+    run.name += ", " + std::to_string(layers.size()) + " layers";
 
     run.layers.clear();  // names for tables; a sweep has no errors of its own per layer
     for (const NodeId id : layers)
@@ -245,8 +293,12 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
         }
         const Plan cell = cell_plan(*plan, uniform_plan, s, id, bits);
         QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, cell, statistics.get(), job));
+        QuantizedModel network{prepared->model, cell, quantizers};
+        if (!rounding.empty()) {
+          QUANVAS_TRY(network, rounded_cell(std::move(network), rounding, recipe, *prepared, id, job));
+        }
         // A runner of its own: other layers that read the same weight keep it in float.
-        QUANVAS_TRY(const auto runner, exec::Runner::create(prepared->model, &quantizers, options_.device));
+        QUANVAS_TRY(const auto runner, exec::Runner::create(network.model, &network.quantizers, options_.device));
         const auto affected = graph.downstream(id);
         const auto layer_output = static_cast<std::size_t>(layer->output);
         CellSums sums;

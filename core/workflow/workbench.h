@@ -153,6 +153,9 @@ class Workbench {
   virtual Result<Histogram> histogram(const Recipe& recipe, const Site& site, int bins) = 0;
   virtual Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target,
                                                     const json& options) = 0;
+  // What keeps the passes from running (errors), what they leave as it is, what they will take, and which of them have
+  // yet to measure.
+  virtual Result<std::vector<RecipeIssue>> check_recipe(const Recipe& recipe) = 0;
 
   // Long verbs. Runs are stored before they are returned; one that cannot be has the id 0, and an issue says why.
   virtual Result<ProjectState> calibrate(JobContext& job) = 0;

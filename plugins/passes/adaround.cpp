@@ -34,7 +34,7 @@ class AdaRound final : public Pass {
     schema.fields.push_back(real_field("warm_up", "Warm-up", "Part of the iterations before that term begins (AdaRound).", defaults.warm_up, 0, 1));
     return schema;
   }
-  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "Learned rounding"); }
+  std::vector<Issue> check(const PassQuestion& question, const json& options) const override { return rounding::check(question, "Learned rounding", rounding::wants_quantized(options)); }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     algorithms::LearnedOptions learned;
     const bool signs = options["method"] == "autoround";

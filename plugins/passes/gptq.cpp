@@ -22,7 +22,7 @@ class Gptq final : public Pass {
     return schema;
   }
   std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
-    return rounding::check(question, "GPTQ", true, rounding::accumulator_options(options));
+    return rounding::check(question, "GPTQ", false, true, rounding::accumulator_options(options));
   }
   int accumulator_bits(const json& options) const override { return rounding::accumulator_options(options).bits; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
@@ -39,7 +39,7 @@ class Gptq final : public Pass {
                             const auto& shared = *std::any_cast<std::shared_ptr<const algorithms::Factor>&>(*g.shared);
                             return algorithms::gptq(g.m, g.n, g.w, shared, *g.quantizer, {block, true, g.stop, g.accumulator});
                           },
-                          rounding::accumulator_options(options)});
+                          rounding::accumulator_options(options), rounding::factor_key(factor)});
   }
 };
 

@@ -21,7 +21,7 @@ class Qronos final : public Pass {
     return schema;
   }
   std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
-    return rounding::check(question, "Qronos", true, rounding::accumulator_options(options));
+    return rounding::check(question, "Qronos", rounding::wants_quantized(options), true, rounding::accumulator_options(options));
   }
   int accumulator_bits(const json& options) const override { return rounding::accumulator_options(options).bits; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
@@ -37,7 +37,7 @@ class Qronos final : public Pass {
                             const auto& shared = *std::any_cast<std::shared_ptr<const algorithms::Factor>&>(*g.shared);
                             return algorithms::qronos(g.m, g.n, g.w, shared, *g.quantizer, {128, true, g.stop, g.accumulator});
                           },
-                          rounding::accumulator_options(options)});
+                          rounding::accumulator_options(options), rounding::factor_key(factor)});
   }
 };
 

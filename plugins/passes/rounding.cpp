@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <optional>
 
 #include <ATen/ATen.h>
 
 #include "core/base/guarded.h"
+#include "core/base/hash.h"
 #include "core/exec/chunks.h"
 #include "core/exec/rebuild.h"
 #include "core/graph/memory.h"
@@ -91,7 +93,7 @@ class Front {
 class Walk {
  public:
   Walk(PassContext& ctx, const json& options, JobContext& job, const Method& method)
-      : ctx_(ctx), job_(job), method_(method), quantized_inputs_(options.value("inputs", "float") == "quantized"),
+      : ctx_(ctx), job_(job), method_(method), quantized_inputs_(wants_quantized(options)),
         both_(method.both_inputs && quantized_inputs_) {}
 
   Result<std::string> run(const json& options) {
@@ -116,7 +118,7 @@ class Walk {
       std::vector<const Target*> together;
       for (std::size_t k = i; k < targets_.size(); ++k)
         if (!done[k] && same_columns(ctx_, targets_[i], targets_[k])) together.push_back(&targets_[k]), done[k] = 1;
-      QUANVAS_CHECK(round(together));
+      if (!take_finished(together)) QUANVAS_CHECK(round(together));
       count += together.size();
       job_.progress(method_.title, static_cast<double>(count) / static_cast<double>(targets_.size()), targets_[i].name);
     }
@@ -145,8 +147,33 @@ class Walk {
     return q == ctx_.quantized.quantizers.end() ? x : exec::fake_quantize(x, q->second);
   }
 
-  // None: no column came.
-  Result<std::vector<Gram>> grams_of(const Target& target) {
+  using Grams = std::shared_ptr<const std::vector<Gram>>;  // of each group; empty: no column came
+  using Shared = std::vector<std::any>;                     // likewise
+
+  // Under which what follows from the float network's inputs of this layer is kept; empty: it is not.
+  std::string kept_key(const Target& target) const {
+    if (!ctx_.kept || quantized_inputs_ || original_->graph != ctx_.model->graph) return {};
+    const Graph& graph = *original_->graph;
+    Hasher hasher;
+    hasher.text(ctx_.kept_key).text(graph.tensor(target.input).name).number(static_cast<std::int64_t>(samples_.size()));
+    hasher.number(target.n).number(target.groups).number(target.convolution);
+    if (target.convolution) {
+      const Node& node = *graph.find(target.layer.node);
+      const auto list = [&](const Shape& values) {
+        hasher.number(static_cast<std::int64_t>(values.size()));
+        for (const std::int64_t v : values) hasher.number(v);
+      };
+      list(Shape(target.shape.begin() + 1, target.shape.end()));
+      for (const char* name : {"strides", "pads", "dilations"}) list(node.integers(name));
+      hasher.text(node.text("auto_pad", "NOTSET"));
+    }
+    return hasher.hex();
+  }
+
+  Result<Grams> grams_of(const Target& target) {
+    const std::string key = kept_key(target);
+    if (!key.empty())
+      if (Grams known = ctx_.kept->find<std::vector<Gram>>(key)) return known;
     const std::size_t end = ctx_.quantized.model->graph->position(target.layer.node);
     if (quantized_) QUANVAS_CHECK(quantized_->advance(end, overrides_, job_));
     if (float_) QUANVAS_CHECK(float_->advance(end, none_, job_));
@@ -157,23 +184,31 @@ class Walk {
       const at::Tensor x = quantized_ ? seen(target, quantized_->tensor(c, target.input)) : float_->tensor(c, target.input);
       QUANVAS_CHECK(sums.add(x, both_ ? float_->tensor(c, target.input) : at::Tensor(), job_.stop_token()));
     }
-    if (sums.is_empty()) return std::vector<Gram>();
-    return sums.finish(job_.stop_token());
+    if (sums.is_empty()) return std::make_shared<const std::vector<Gram>>();
+    QUANVAS_TRY(auto made, sums.finish(job_.stop_token()));
+    Grams grams = std::make_shared<const std::vector<Gram>>(std::move(made));
+    if (!key.empty()) ctx_.kept->keep(key, grams, target.groups * target.n * target.n * static_cast<std::int64_t>(sizeof(double)));
+    return grams;
   }
 
   // Layers that multiply the same columns.
   Status round(const std::vector<const Target*>& targets) {
-    QUANVAS_TRY(const std::vector<Gram> grams, grams_of(*targets[0]));
-    if (grams.empty()) {
+    QUANVAS_TRY(const Grams grams, grams_of(*targets[0]));
+    if (grams->empty()) {
       for (const Target* target : targets) ctx_.layers.push_back({target->name, std::nan(""), std::nan(""), "left as it is: it reads nothing on these samples"});
       return {};
     }
-    std::vector<std::any> shared(grams.size());
+    std::string key = method_.shared_key.empty() ? std::string() : kept_key(*targets[0]);
+    if (!key.empty()) key += "/" + method_.shared_key;
+    const auto known = key.empty() ? nullptr : ctx_.kept->find<Shared>(key);
+    Shared shared = known ? *known : Shared(grams->size());
     for (const Target* target : targets)
-      if (auto done = round(*target, grams, shared); !done) {
+      if (auto done = round(*target, *grams, shared); !done) {
         if (done.error().code != ErrorCode::kCancelled && done.error().context.empty()) done.error().context = target->name;
         return done;
       }
+    // A factor and its moments, each of 4 bytes.
+    if (!key.empty() && !known) ctx_.kept->keep(key, std::make_shared<const Shared>(std::move(shared)), 8 * targets[0]->groups * targets[0]->n * targets[0]->n);
     return {};
   }
 
@@ -196,7 +231,7 @@ class Walk {
     return std::optional<algorithms::Accumulator>(std::move(*made));
   }
 
-  Status round(const Target& target, const std::vector<Gram>& grams, std::vector<std::any>& shared) {
+  Status round(const Target& target, const std::vector<Gram>& grams, Shared& shared) {
     const std::string& name = ctx_.quantized.model->graph->tensor(target.layer.weight).name;
     const quant::QuantParams& params = ctx_.quantized.quantizers.at(target.weight_site());
     std::vector<float> now = ctx_.quantized.model->weights->find(name)->to_floats();
@@ -229,11 +264,53 @@ class Walk {
           now[static_cast<std::size_t>(view.element(r, c))] = w[static_cast<std::size_t>(r * view.columns + c)];
     }
     if (method_.on_grid) QUANVAS_CHECK(check_kept(target, params, now));
-    reports_.push_back({target.name, total});
-    const at::Tensor values = at::tensor(now, at::kFloat).reshape(target.shape);
+    if (ctx_.finish_part) ctx_.finish_part(target.name, pack(total, now));
+    take(target, total, now);
+    return {};
+  }
+
+  void take(const Target& target, const RoundingReport& report, const std::vector<float>& weights) {
+    reports_.push_back({target.name, report});
+    const at::Tensor values = at::tensor(weights, at::kFloat).reshape(target.shape);
     overrides_[static_cast<std::size_t>(target.layer.weight)] = values.to(ctx_.device);
     results_[target.layer.weight] = values;
-    return {};
+  }
+
+  // A layer's report and weights, in this machine's byte order: a part of a run is for the run after it.
+  static constexpr std::size_t kReportNumbers = 7;
+  std::string pack(const RoundingReport& r, const std::vector<float>& weights) const {
+    const double numbers[kReportNumbers] = {r.before, r.after, static_cast<double>(r.retries), static_cast<double>(r.dead),
+                                            r.used, static_cast<double>(r.bounded), static_cast<double>(outer_bits_)};
+    std::string bytes(sizeof numbers + weights.size() * sizeof(float), '\0');
+    std::memcpy(bytes.data(), numbers, sizeof numbers);
+    std::memcpy(bytes.data() + sizeof numbers, weights.data(), weights.size() * sizeof(float));
+    return bytes;
+  }
+
+  // Whether a run that was stopped has finished all of these, with values that their quantizers keep. Then they are taken.
+  bool take_finished(const std::vector<const Target*>& targets) {
+    if (!ctx_.finished_part) return false;
+    std::vector<std::pair<RoundingReport, std::vector<float>>> found;
+    int outer_bits = 0;
+    for (const Target* target : targets) {
+      const auto bytes = ctx_.finished_part(target->name);
+      double numbers[kReportNumbers] = {};
+      std::vector<float> weights(static_cast<std::size_t>(element_count(target->shape)));
+      if (!bytes || bytes->size() != sizeof numbers + weights.size() * sizeof(float)) return false;
+      std::memcpy(numbers, bytes->data(), sizeof numbers);
+      std::memcpy(weights.data(), bytes->data() + sizeof numbers, weights.size() * sizeof(float));
+      const auto is_number = [](double v) { return std::abs(v) < 1e15; };
+      if (!std::all_of(weights.begin(), weights.end(), is_number) || !std::all_of(numbers, numbers + kReportNumbers, is_number)) return false;
+      if (method_.on_grid && !check_kept(*target, ctx_.quantized.quantizers.at(target->weight_site()), weights)) return false;
+      RoundingReport r;
+      r.before = numbers[0], r.after = numbers[1], r.retries = static_cast<int>(numbers[2]), r.dead = static_cast<std::int64_t>(numbers[3]);
+      r.used = numbers[4], r.bounded = static_cast<std::int64_t>(numbers[5]), outer_bits = std::max(outer_bits, static_cast<int>(numbers[6]));
+      found.emplace_back(r, std::move(weights));
+    }
+    for (std::size_t i = 0; i < targets.size(); ++i) take(*targets[i], found[i].first, found[i].second);
+    outer_bits_ = std::max(outer_bits_, outer_bits);
+    resumed_ += targets.size();
+    return true;
   }
 
   static std::vector<float> matrix(const std::vector<float>& tensor, const quant::MatrixView& view) {
@@ -306,6 +383,7 @@ class Walk {
     }
     std::string text = std::to_string(reports_.size()) + (reports_.size() == 1 ? " layer" : " layers") + " on " +
                        std::to_string(samples_.size()) + " samples";
+    if (resumed_ > 0) text += ", " + std::to_string(resumed_) + " of them finished before a stop";
     if (samples_.size() < wanted) text += " (of " + std::to_string(wanted) + ", to bound the memory)";
     if (measured > 0) {
       char numbers[64];
@@ -338,6 +416,7 @@ class Walk {
   Environment overrides_, none_;
   std::map<TensorId, at::Tensor> results_;
   int outer_bits_ = 0;  // of the sums of tiles, the most of all layers
+  std::size_t resumed_ = 0;  // layers that a stopped run had finished
   std::vector<std::pair<std::string, RoundingReport>> reports_;
 };
 
@@ -429,6 +508,12 @@ std::string tile_problem(const QuantSpec& weight, const Target& target, std::int
 
 }  // namespace
 
+std::string factor_key(const algorithms::FactorOptions& options) {
+  char damping[32];
+  std::snprintf(damping, sizeof damping, "%.17g", options.damping);
+  return std::string("factor ") + damping + (options.spectral ? " spectral" : " mean") + (options.act_order ? " large first" : "");
+}
+
 std::vector<Issue> broken_bound(const PassQuestion& question, int own_bits) {
   const int bits = question.accumulator_bits;
   if (bits == 0 || (own_bits > 0 && own_bits <= bits)) return {};
@@ -436,7 +521,38 @@ std::vector<Issue> broken_bound(const PassQuestion& question, int own_bits) {
            "Put it before that pass, or give it the same accumulator where it has one."}};
 }
 
-std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid, const algorithms::AccumulatorOptions& accumulator) {
+bool wants_quantized(const json& options) { return options.value("inputs", "float") == "quantized"; }
+
+namespace {
+
+// What the walk will keep at once: activations between two layers, the moments of the layer with the most inputs and what is
+// made of them. Empty: unknown.
+std::vector<Issue> memory_note(const PassQuestion& question, const std::vector<Target>& targets, bool both) {
+  if (question.samples <= 0) return {};
+  const Target* largest = nullptr;
+  std::int64_t moments = 0;
+  for (const Target& target : targets) {
+    const std::int64_t bytes = target.groups * target.n * target.n * (both ? 24 + 16 : 8 + 8);
+    if (bytes > moments) moments = bytes, largest = &target;
+  }
+  if (!largest) return {};
+  const std::int64_t networks = both ? 2 : 1, one = std::max<std::int64_t>(1, networks * live_bytes(*question.model.graph));
+  const std::int64_t samples = std::min(question.samples, std::max<std::int64_t>(exec::kChunkSize, kMemory / one));
+  const auto mega = [](std::int64_t bytes) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.3g MB", static_cast<double>(bytes) / 1e6);
+    return std::string(text);
+  };
+  return {{Severity::kInfo, "",
+           "It will keep up to " + mega(samples * one) + " of activations (" + std::to_string(samples) + " samples) and " + mega(moments) +
+               " of second moments ('" + largest->name + "', " + std::to_string(largest->n) + " inputs" +
+               (largest->groups > 1 ? " in each of " + std::to_string(largest->groups) + " groups" : "") + ") in memory.",
+           ""}};
+}
+
+}  // namespace
+
+std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool both, bool on_grid, const algorithms::AccumulatorOptions& accumulator) {
   const auto has_format = [&](const Site& site) {
     const SitePlan* plan = question.plan.find(site);
     return plan && plan->spec;
@@ -444,6 +560,7 @@ std::vector<Issue> check(const PassQuestion& question, const std::string& title,
   const Targets found = find_targets(question.model, question.nodes, has_format);
   std::vector<Issue> out = problems(*question.model.graph, question.calibration_data, found, title);
   for (Issue& issue : broken_bound(question, accumulator.bits)) out.push_back(std::move(issue));
+  for (Issue& issue : memory_note(question, found.targets, both)) out.push_back(std::move(issue));
   if (accumulator.bits == 1) out.push_back({Severity::kError, "", "accumulator_bits is 1; no sum fits one bit.", "Choose 2 to 32, or 0 for no bound."});
   for (const Target& target : found.targets) {
     const QuantSpec& weight = *question.plan.find(target.weight_site())->spec;

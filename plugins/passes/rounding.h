@@ -33,6 +33,9 @@ struct Method {
   std::function<Result<algorithms::RoundingReport>(Group&)> round;
   // bits 0: none. Its input codes are filled in layer by layer.
   algorithms::AccumulatorOptions accumulator = {};
+  // The options that Group::shared depends on beside the Gram: of the float network both are kept for other bit widths.
+  // Empty: only the Gram is.
+  std::string shared_key = {};
 };
 
 // Options of all these passes: inputs, samples.
@@ -43,15 +46,21 @@ void add_accumulator_fields(Schema& schema, bool with_spread = true);
 algorithms::AccumulatorOptions accumulator_options(const json& options);
 // Their preconditions: calibration data, one graph input, a layer to round, and for passes whose result lies on the grid
 // formats that keep their own values and bound no sums; with accumulator bits an integer format of one scale at each
-// layer's input, and of its weights. Layers that are left as they are get a note.
-std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid = true,
+// layer's input, and of its weights. Layers that are left as they are get a note. An info states the memory it will take;
+// both: of two networks (Method::both_inputs with the quantized one's inputs).
+std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool both, bool on_grid = true,
                          const algorithms::AccumulatorOptions& accumulator = {});
+// Whether common_fields() ask for the inputs of the quantized network.
+bool wants_quantized(const json& options);
 // That weights which this pass moves may no longer keep to the accumulator that a pass before it has kept; own_bits: that
 // it keeps to itself. Empty: they do.
 std::vector<Issue> broken_bound(const PassQuestion& question, int own_bits = 0);
+// Method::shared_key of a factor.
+std::string factor_key(const algorithms::FactorOptions& options);
 // The rest of a pass: layers in topological order; each sees the samples as the network before it, with its new weights,
 // gives them ("inputs": quantized) or as the float network does. Boundary activations are kept, so every node runs once
-// per network. Layers that read the same tensor in the same way share one Gram.
+// per network. Layers that read the same tensor in the same way share one Gram, and those of the float network are kept
+// between runs. Layers that a stopped run has finished are taken from it.
 // Reports each layer in ctx.layers. Errors: those of check(), kCancelled.
 Result<std::string> run(PassContext& ctx, const json& options, JobContext& job, const Method& method);
 

@@ -138,6 +138,41 @@ TEST_F(RecipePanelTest, AWeightPassCanBeLimitedToTheSelectedLayers) {
   EXPECT_EQ(labels_, (QStringList{QStringLiteral("Correct biases: these layers only"), QStringLiteral("Correct biases: all layers")}));
 }
 
+TEST_F(RecipePanelTest, SaysWhatKeepsAPassFromRunning) {
+  Recipe r = recipe_;
+  r.passes = {{"fold-bn"}, {"bias-correction"}, {"qat"}};
+  show(r);
+  const auto lines = [&] {
+    QStringList out;
+    for (const auto* label : panel_.findChild<QWidget*>("pass-issues")->findChildren<QLabel*>())
+      if (!label->text().isEmpty()) out << label->text();
+    return out;
+  };
+  const auto mark = [&](int i) { return !panel_.passes()->topLevelItem(i)->icon(0).isNull(); };
+  panel_.set_issues({{0, {Severity::kInfo, "", "It takes a while.", ""}, true},
+                     {1, {Severity::kInfo, "", "It will keep 3 MB in memory.", ""}},
+                     {2, {Severity::kError, "conv1", "Its weights are float.", "Give them a format."}}});
+  EXPECT_TRUE(mark(0)) << "it has yet to measure";
+  EXPECT_FALSE(mark(1));
+  EXPECT_TRUE(mark(2));
+  panel_.passes()->setCurrentItem(panel_.passes()->topLevelItem(2));
+  EXPECT_EQ(lines(), QStringList{"conv1: Its weights are float. Give them a format."});
+  EXPECT_THAT(panel_.passes()->topLevelItem(2)->toolTip(0).toStdString(), HasSubstr("Its weights are float."));
+  panel_.passes()->setCurrentItem(panel_.passes()->topLevelItem(1));
+  EXPECT_EQ(lines(), QStringList{"It will keep 3 MB in memory."});
+  std::vector<RecipeIssue> many;
+  for (int i = 0; i < 9; ++i) many.push_back({1, {Severity::kInfo, "layer " + std::to_string(i), "No.", ""}});
+  many.push_back({-1, {Severity::kError, "", "Nothing runs.", ""}});
+  panel_.set_issues(many);
+  ASSERT_EQ(lines().size(), 7);
+  EXPECT_EQ(lines().front(), QString("Nothing runs."));
+  EXPECT_EQ(lines().back(), QString("And 4 more."));
+  panel_.set_issues({});
+  EXPECT_TRUE(lines().isEmpty());
+  EXPECT_FALSE(mark(2));
+  EXPECT_TRUE(labels_.isEmpty()) << "marks are no edits";
+}
+
 TEST_F(RecipePanelTest, CalibrationSettings) {
   panel_.calibration_form()->editor("samples")->findChild<QSpinBox*>()->setValue(64);
   EXPECT_EQ(recipe_.calibration.samples, 64);

@@ -10,6 +10,7 @@
 #include "tests/widgets/panel_sample.h"
 #include "widgets/charts/heat_map.h"
 #include "widgets/panels/error_panel.h"
+#include "widgets/forms/schema_form.h"
 #include "widgets/panels/sweep_dialog.h"
 #include "widgets/panels/sweep_panel.h"
 
@@ -143,6 +144,29 @@ TEST(SweepDialogTest, ReadsWidths) {
     SCOPED_TRACE(row.text);
     EXPECT_EQ(parse_bits(QString::fromUtf8(row.text)).value_or(std::vector<int>{}), row.bits);
   }
+}
+
+TEST(SweepDialogTest, OffersThePassesThatRoundByTheirInputs) {
+  const auto entry = [](const char* id, const char* stage, std::vector<Field> fields) {
+    return PluginEntry{id, id, "", Schema{std::move(fields)}, {{"stage", stage}}};
+  };
+  const auto inputs = text_field("inputs", "Inputs", "", "float");
+  SweepSettings last;
+  last.passes = {{"gptq"}};
+  SweepDialog dialog(last, {}, 5, {entry("gptq", "weights", {inputs}), entry("equalize", "graph", {}), entry("bias-correction", "weights", {})});
+  const Field* field = dialog.form()->schema().find("rounding");
+  ASSERT_TRUE(field);
+  ASSERT_EQ(field->choices.size(), 2u);
+  EXPECT_EQ(field->choices[1].value, "gptq");
+  ASSERT_EQ(dialog.settings().passes.size(), 1u);
+  EXPECT_EQ(dialog.settings().passes[0].id, "gptq");
+  last.passes.clear();
+  SweepDialog plain(last, {}, 5, {entry("gptq", "weights", {inputs})});
+  EXPECT_TRUE(plain.settings().passes.empty());
+  last.passes = {{"gptq"}};
+  last.weights = false, last.activations = true;
+  SweepDialog activations(last, {}, 5, {entry("gptq", "weights", {inputs})});
+  EXPECT_TRUE(activations.settings().passes.empty()) << "there are no weights to round";
 }
 
 TEST(ErrorPanelTest, ShowsLiveFactsARunAndItsMatrix) {

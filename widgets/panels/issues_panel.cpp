@@ -14,7 +14,6 @@
 #include "widgets/models/counted.h"
 
 namespace quanvas {
-namespace {
 
 QIcon severity_icon(Severity s) {
   switch (s) {
@@ -24,6 +23,8 @@ QIcon severity_icon(Severity s) {
   }
   return {};
 }
+
+namespace {
 
 // Qt's trees ask for the height of a row without saying how wide its columns are; wrapped text needs both.
 class WrappingDelegate : public QStyledItemDelegate {

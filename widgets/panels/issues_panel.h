@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include <QIcon>
+
 #include "core/base/job.h"
 #include "core/report/report.h"
 #include "widgets/panels/panel.h"
@@ -14,6 +16,8 @@ class QTreeWidget;
 namespace quanvas {
 
 class EmptyState;
+
+QIcon severity_icon(Severity severity);
 
 class IssuesPanel : public Panel {
   Q_OBJECT

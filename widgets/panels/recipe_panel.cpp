@@ -1,7 +1,9 @@
 #include "widgets/panels/recipe_panel.h"
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
+#include <utility>
 
 #include <QAction>
 #include <QHBoxLayout>
@@ -19,12 +21,19 @@
 #include "widgets/models/chip_delegate.h"
 #include "widgets/models/recipe_edits.h"
 #include "widgets/models/counted.h"
+#include "widgets/panels/issues_panel.h"
 
 namespace quanvas {
 namespace {
 
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 constexpr int kBitsRole = Qt::UserRole;
+// "conv1: the sentence. What to do."
+QString issue_line(const Issue& issue) {
+  QString line = issue.where.empty() ? qs(issue.message) : qs(issue.where) + QStringLiteral(": ") + qs(issue.message);
+  if (!issue.hint.empty()) line += u' ' + qs(issue.hint);
+  return line;
+}
 constexpr int kNumberWidth = 36, kChipColumn = 84;
 
 struct RuleFormat {
@@ -218,6 +227,11 @@ QWidget* RecipePanel::build_passes() {
   pass_doc_->setProperty("role", "muted");
   pass_doc_->setWordWrap(true);
   pass_form_ = new SchemaForm(box);
+  pass_issues_ = new QWidget(box);
+  pass_issues_->setObjectName(QStringLiteral("pass-issues"));
+  auto* issues = new QVBoxLayout(pass_issues_);
+  issues->setContentsMargins(0, 2, 0, 2);
+  issues->setSpacing(4);
   pass_scope_ = new QWidget(box);
   auto* scope = new QHBoxLayout(pass_scope_);
   scope->setContentsMargins(0, 0, 0, 0);
@@ -236,7 +250,7 @@ QWidget* RecipePanel::build_passes() {
   pass_all_ = button("pass-all", tr("All"));
   connect(pass_selected_, &QToolButton::clicked, this, [this] { limit_pass(selected_, tr("%1: these layers only")); });
   connect(pass_all_, &QToolButton::clicked, this, [this] { limit_pass({}, tr("%1: all layers")); });
-  for (QWidget* w : {static_cast<QWidget*>(passes_), static_cast<QWidget*>(pass_doc_), pass_scope_, static_cast<QWidget*>(pass_form_)}) s.layout->addWidget(w);
+  for (QWidget* w : {static_cast<QWidget*>(passes_), static_cast<QWidget*>(pass_doc_), pass_issues_, pass_scope_, static_cast<QWidget*>(pass_form_)}) s.layout->addWidget(w);
   connect(passes_, &QTreeWidget::currentItemChanged, this, [this] { show_pass_form(); });
   connect(passes_, &QTreeWidget::itemChanged, this, [this](QTreeWidgetItem* item) {
     const int i = passes_->indexOfTopLevelItem(item);
@@ -386,6 +400,7 @@ void RecipePanel::show_pass_form() {
   pass_form_->setVisible(entry && !entry->schema.fields.empty());
   pass_doc_->setVisible(entry != nullptr);
   show_pass_layers();
+  show_pass_issues();
   if (!entry) return;
   pass_doc_->setText(qs(entry->doc));
   if (to_json_value(pass_form_->schema()) != to_json_value(entry->schema)) pass_form_->set_schema(entry->schema);
@@ -405,6 +420,69 @@ void RecipePanel::show_pass_layers() {
   pass_all_->setEnabled(!all);
   pass_selected_->setEnabled(!selected_.empty());
   pass_selected_->setToolTip(selected_.empty() ? tr("Select layers in the graph or the list first.") : tr("Only the selected layers: %n", nullptr, static_cast<int>(selected_.size())));
+}
+
+void RecipePanel::set_issues(const std::vector<RecipeIssue>& issues) {
+  issues_ = issues;
+  const bool outer = std::exchange(filling_, true);
+  for (int i = 0; i < passes_->topLevelItemCount(); ++i) {
+    std::optional<Severity> worst;
+    bool pending = false;
+    QStringList lines;
+    for (const RecipeIssue& known : issues_) {
+      if (known.pass != i) continue;
+      pending |= known.is_pending;
+      worst = std::max(worst.value_or(Severity::kInfo), known.issue.severity);
+      lines << issue_line(known.issue);
+    }
+    QTreeWidgetItem* item = passes_->topLevelItem(i);
+    // What only says what it takes needs no mark in the list.
+    const bool marked = worst && *worst != Severity::kInfo;
+    item->setIcon(0, marked ? severity_icon(*worst) : pending ? icon(QStringLiteral("stale"), IconRole::kMuted) : QIcon());
+    const auto* entry = find_entry(entries_, recipe_.passes[static_cast<std::size_t>(i)].id);
+    if (entry) lines.prepend(qs(entry->doc));
+    if (!lines.isEmpty()) item->setToolTip(0, lines.mid(0, 8).join(u'\n'));
+  }
+  filling_ = outer;
+  show_pass_issues();
+}
+
+// The current pass's, those that concern the whole recipe first.
+void RecipePanel::show_pass_issues() {
+  constexpr std::size_t kShown = 6;
+  QLayout* layout = pass_issues_->layout();
+  while (QLayoutItem* item = layout->takeAt(0)) {
+    delete item->widget();
+    delete item;
+  }
+  const int current_pass = current(passes_);
+  std::vector<const RecipeIssue*> shown;
+  for (const RecipeIssue& known : issues_)
+    if (known.pass == -1 || known.pass == current_pass) shown.push_back(&known);
+  std::stable_sort(shown.begin(), shown.end(), [](const RecipeIssue* a, const RecipeIssue* b) { return a->issue.severity > b->issue.severity; });
+  for (std::size_t i = 0; i < std::min(kShown, shown.size()); ++i) {
+    const RecipeIssue& known = *shown[i];
+    add_issue_line(known.is_pending ? icon(QStringLiteral("stale"), IconRole::kMuted) : severity_icon(known.issue.severity), issue_line(known.issue));
+  }
+  if (shown.size() > kShown) add_issue_line({}, tr("And %n more.", nullptr, static_cast<int>(shown.size() - kShown)));
+  pass_issues_->setVisible(!shown.empty());
+}
+
+void RecipePanel::add_issue_line(const QIcon& icon, const QString& text) {
+  auto* line = new QWidget(pass_issues_);
+  auto* row = new QHBoxLayout(line);
+  row->setContentsMargins(0, 0, 0, 0);
+  row->setSpacing(6);
+  constexpr int kIcon = 14;
+  auto* mark = new QLabel(line);
+  mark->setFixedWidth(kIcon);
+  mark->setPixmap(icon.pixmap(QSize(kIcon, kIcon), devicePixelRatioF()));
+  row->addWidget(mark, 0, Qt::AlignTop);
+  auto* words = new QLabel(text, line);
+  words->setWordWrap(true);
+  words->setTextInteractionFlags(Qt::TextSelectableByMouse);
+  row->addWidget(words, 1);
+  pass_issues_->layout()->addWidget(line);
 }
 
 void RecipePanel::set_selected_layers(std::vector<std::string> names) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/recipe/recipe.h"
+#include "core/report/report.h"
 #include "widgets/models/catalog.h"
 #include "widgets/panels/panel.h"
 
@@ -30,6 +31,8 @@ class RecipePanel : public Panel {
   // matches: per rule the number of sites that it decides (that it wins).
   void set_recipe(const Recipe& recipe, const std::vector<int>& matches, const std::vector<std::string>& warnings);
   void set_passes(const std::vector<PluginEntry>& passes);
+  // What the engine says of the passes of the recipe that is shown.
+  void set_issues(const std::vector<RecipeIssue>& issues);
   void set_enabled(bool enabled);
   QMenu* builtin_menu() const { return builtin_; }
   QTreeWidget* rules() const { return rules_; }
@@ -69,6 +72,8 @@ class RecipePanel : public Panel {
   void fill_passes();
   void show_pass_form();
   void show_pass_layers();
+  void show_pass_issues();
+  void add_issue_line(const QIcon& icon, const QString& text);
   void limit_pass(std::vector<std::string> names, const QString& label);
   void add_rule_item(int index, int matches);
   void edit(const Recipe& recipe, const QString& label, const QString& merge_key = {});
@@ -86,9 +91,10 @@ class RecipePanel : public Panel {
   QTreeWidget *rules_, *passes_;
   SchemaForm *pass_form_, *calibration_;
   QLabel *pass_doc_, *warnings_, *pass_layers_;
-  QWidget* pass_scope_;  // which layers the pass may change
+  QWidget *pass_scope_, *pass_issues_;  // which layers the pass may change; what keeps it from running
   QToolButton *pass_all_, *pass_selected_;
   std::vector<std::string> selected_;
+  std::vector<RecipeIssue> issues_;
   bool filling_ = false;
 };
 

@@ -15,12 +15,28 @@ namespace {
 
 constexpr int kMinBits = 1, kMaxBits = 16;
 
-Schema sweep_schema(bool some_selected) {
+constexpr const char* kNearest = "nearest";
+
+std::vector<Choice> rounding_choices(const std::vector<PluginEntry>& passes) {
+  std::vector<Choice> out = {{kNearest, SweepDialog::tr("To nearest").toStdString(), {}}};
+  for (const PluginEntry& pass : passes)
+    if (pass.more.value("stage", "") == "weights" && pass.schema.find("inputs")) out.push_back({pass.id, pass.title, pass.doc});
+  return out;
+}
+
+Schema sweep_schema(bool some_selected, const std::vector<PluginEntry>& passes) {
   const auto t = [](const char* text) { return SweepDialog::tr(text).toStdString(); };
   Schema s{{text_field("bits", t("Widths"), t("Bits to try, separated by commas; ranges as 8-2."), "8, 7, 6, 5, 4, 3, 2"),
             choice_field("what", t("Of"), t("What is quantized at each width."), "weights",
                          {{"weights", t("Weights"), {}}, {"activations", t("Activations"), {}}, {"both", t("Weights and activations"), {}}}),
             integer_field("samples", t("Samples"), t("Of the evaluation split; 0: all. The standard error of a loss is about √(p(1−p)/n)."), 1000, 0, 1e9)}};
+  auto choices = rounding_choices(passes);
+  if (choices.size() > 1) {
+    s.fields.push_back(choice_field("rounding", t("Rounding"),
+                                    t("How each layer's weights are rounded at each width. What that needs of the data is measured once for all widths."),
+                                    kNearest, std::move(choices)));
+    s.fields.back().enabled_if = EnabledIf{"what", {"weights", "both"}};
+  }
   if (some_selected) s.fields.push_back(bool_field("selected", t("Selected only"), t("Only the layers that are selected now."), false));
   return s;
 }
@@ -50,14 +66,16 @@ std::optional<std::vector<int>> parse_bits(const QString& text) {
   return out;
 }
 
-SweepDialog::SweepDialog(const SweepSettings& settings, const std::vector<NodeId>& selected, int layer_count, QWidget* parent)
+SweepDialog::SweepDialog(const SweepSettings& settings, const std::vector<NodeId>& selected, int layer_count,
+                         const std::vector<PluginEntry>& passes, QWidget* parent)
     : QDialog(parent), selected_(selected), layer_count_(layer_count), form_(new SchemaForm(this)), cost_(new QLabel(this)) {
   setWindowTitle(tr("Sweep"));
   setMinimumWidth(400);
-  form_->set_schema(sweep_schema(!selected.empty()));
+  form_->set_schema(sweep_schema(!selected.empty(), passes));
   form_->set_values({{"bits", bits_text_of(settings.bits).toStdString()},
                      {"what", settings.weights && settings.activations ? "both" : settings.activations ? "activations" : "weights"},
-                     {"samples", settings.samples}});
+                     {"samples", settings.samples},
+                     {"rounding", settings.passes.empty() ? kNearest : settings.passes.front().id}});
   cost_->setProperty("role", "muted");
   cost_->setWordWrap(true);
   auto* buttons = new QDialogButtonBox(QDialogButtonBox::Ok | QDialogButtonBox::Cancel, this);
@@ -82,6 +100,7 @@ SweepSettings SweepDialog::settings() const {
   s.weights = what != "activations";
   s.activations = what != "weights";
   s.samples = v.value("samples", 1000);
+  if (const std::string rounding = v.value("rounding", kNearest); s.weights && rounding != kNearest) s.passes = {{rounding}};
   if (v.value("selected", false)) s.layers = selected_;
   return s;
 }

@@ -4,6 +4,7 @@
 #include <QDialog>
 
 #include "core/report/report.h"
+#include "widgets/models/catalog.h"
 
 class QLabel;
 class QPushButton;
@@ -19,8 +20,10 @@ class SweepDialog : public QDialog {
   Q_OBJECT
 
  public:
-  // selected: layers chosen in the window; a box offers to sweep only these.
-  SweepDialog(const SweepSettings& settings, const std::vector<NodeId>& selected, int layer_count, QWidget* parent = nullptr);
+  // selected: layers chosen in the window; a box offers to sweep only these. passes: those of the engine; the ones that
+  // round a layer's weights by its inputs are offered in the place of rounding to nearest.
+  SweepDialog(const SweepSettings& settings, const std::vector<NodeId>& selected, int layer_count,
+              const std::vector<PluginEntry>& passes = {}, QWidget* parent = nullptr);
   SweepSettings settings() const;
   SchemaForm* form() const { return form_; }
 

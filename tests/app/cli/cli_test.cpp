@@ -21,7 +21,7 @@ TEST_F(Program, HelpAndVersionAnswerWithoutLoadingTheEngine) {
 
 TEST_F(Program, EverySubcommandHasHelp) {
   for (const char* verb : {"info", "open", "new", "data", "calibrate", "quantize", "run", "evaluate", "train", "sweep",
-                           "compare", "export", "runs", "recipe", "tensor", "presets", "trust", "catalog"})
+                           "compare", "export", "runs", "recipe", "check", "tensor", "presets", "trust", "catalog"})
     EXPECT_EQ(run({verb, "--help"}).code, 0) << verb;
 }
 
@@ -195,6 +195,16 @@ TEST_F(Workflow, FromModelToExport) {
   const json swept = run_json({"sweep", "p.quanvas", "--bits", "8,2", "--layers", "fc"});
   EXPECT_EQ(swept["sweep"]["cells"].size(), 2u);
   EXPECT_EQ(run({"sweep", "p.quanvas", "--layers", "nothing*"}).code, 3);
+  const json rounded = run_json({"sweep", "p.quanvas", "--bits", "2", "--layers", "fc", "--pass", "gptq:act_order=true"});
+  EXPECT_EQ(rounded["sweep"]["settings"]["passes"][0]["id"], "gptq");
+  EXPECT_GT(rounded["sweep"]["cells"][0]["layer_sqnr_db"].get<double>(), swept["sweep"]["cells"][1]["layer_sqnr_db"].get<double>());
+  EXPECT_EQ(run({"sweep", "p.quanvas", "--pass", "equalize"}).code, 2);
+
+  const json checked = run_json({"check", "p.quanvas", "--weights", "4", "--activations", "8", "--pass", "gptq"});
+  EXPECT_NE(checked[0]["issue"]["message"].get<std::string>().find("second moments"), std::string::npos);
+  const Answer refused = run({"check", "p.quanvas", "--weights", "0", "--activations", "8", "--pass", "gptq"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.out.find("error: gptq: No layer has a quantized weight"), std::string::npos) << refused.out;
 
   const json report = run_json({"export", "p.quanvas", "--target", "onnx-qdq", "--out", "q.onnx"});
   EXPECT_GT(fs::file_size(folder_ / "q.onnx"), 100u);

@@ -50,7 +50,8 @@ struct FakeWorld {
   std::atomic<bool> disk_full = false;
   std::atomic<bool> hang_in_edits = false, hang_in_data = false;
   std::atomic<int> data_set = 0;         // how often SetData came
-  std::atomic<int> opened = 0, facts_asked = 0, histograms_asked = 0;
+  std::atomic<int> opened = 0, facts_asked = 0, histograms_asked = 0, recipes_checked = 0;
+  std::atomic<bool> passes_pending = false;  // they have yet to measure
   std::atomic<int> runs_asked = 0, late_runs = 0;  // the question for runs with this number is answered late
   std::atomic<int> open_ms = 0;          // how long an opening takes
   std::atomic<int> job_ms = 0;           // how long a job runs
@@ -138,6 +139,13 @@ class FakeWorkbench final : public Workbench {
   }
   Result<std::vector<Refusal>> check_export(const Recipe&, const std::string& target, const json&) override {
     return std::vector<Refusal>{{"fc1", "weight", "bits", target, "8", "use 8 bits"}};
+  }
+  Result<std::vector<RecipeIssue>> check_recipe(const Recipe& recipe) override {
+    ++world_.recipes_checked;
+    std::vector<RecipeIssue> out;
+    for (std::size_t i = 0; i < recipe.passes.size(); ++i)
+      out.push_back({static_cast<int>(i), {Severity::kError, "fc1", recipe.passes[i].id + " is not possible.", "Remove it."}, world_.passes_pending.load()});
+    return out;
   }
   Result<ProjectState> calibrate(JobContext& job) override {
     QUANVAS_CHECK(work(job));

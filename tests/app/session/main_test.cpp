@@ -47,6 +47,7 @@ class StoringWorkbench final : public Workbench {
   Result<std::vector<Refusal>> check_export(const Recipe& r, const std::string& t, const json& o) override {
     return inner_.check_export(r, t, o);
   }
+  Result<std::vector<RecipeIssue>> check_recipe(const Recipe& r) override { return inner_.check_recipe(r); }
   Result<ProjectState> calibrate(JobContext& job) override { return inner_.calibrate(job); }
   Result<Run> evaluate_float(int n, JobContext& job) override { return inner_.evaluate_float(n, job); }
   Result<Run> run_recipe(const RunRequest& r, JobContext& job) override { return inner_.run_recipe(r, job); }

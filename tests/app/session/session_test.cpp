@@ -302,6 +302,40 @@ TEST_F(SessionTest, FactsThatFailAreAnIssueOnce) {
   EXPECT_EQ(session_->issues().size(), 1u);
 }
 
+TEST_F(SessionTest, ChecksThePassesOfTheRecipeThatIsShown) {
+  open();
+  EXPECT_EQ(world_.recipes_checked, 0) << "without passes there is nothing to ask";
+  QSignalSpy checked(session_.get(), &Session::recipe_checked);
+  Recipe recipe = session_->recipe();
+  for (const char* id : {"gptq", "polish"}) {
+    recipe.passes.push_back({id});
+    session_->edit_recipe(recipe, "add");
+  }
+  ASSERT_TRUE(wait_for([&] { return session_->recipe_issues().size() == 2; })) << "of the newest recipe";
+  EXPECT_EQ(session_->recipe_issues()[1].pass, 1);
+  EXPECT_EQ(session_->recipe_issues()[1].issue.message, "polish is not possible.");
+  session_->undo_stack()->undo();
+  ASSERT_TRUE(wait_for([&] { return session_->recipe_issues().size() == 1; }));
+  recipe.passes.clear();
+  session_->edit_recipe(recipe, "none");
+  EXPECT_TRUE(wait_for([&] { return session_->recipe_issues().empty(); }));
+}
+
+TEST_F(SessionTest, FactsAreAskedAgainWhenAPassHasMeasured) {
+  open();
+  world_.passes_pending = true;
+  Recipe recipe = session_->recipe();
+  recipe.passes.push_back({"smoothquant"});
+  session_->edit_recipe(recipe, "add");
+  ASSERT_TRUE(wait_for([&] { return session_->recipe_issues().size() == 1 && session_->recipe_issues()[0].is_pending; }));
+  world_.passes_pending = false;
+  QSignalSpy finished(session_.get(), &Session::job_finished);
+  QSignalSpy facts(session_.get(), &Session::facts_changed);
+  session_->start_run();
+  ASSERT_TRUE(wait_for([&] { return finished.count() == 1 && !session_->recipe_issues()[0].is_pending; }));
+  EXPECT_TRUE(wait_for([&] { return facts.count() > 0; }));
+}
+
 TEST_F(SessionTest, ChecksAnExport) {
   open();
   QSignalSpy checked(session_.get(), &Session::export_checked);
