@@ -148,7 +148,7 @@ TEST_F(RecipePanelTest, SaysWhatKeepsAPassFromRunning) {
       if (!label->text().isEmpty()) out << label->text();
     return out;
   };
-  const auto mark = [&](int i) { return !panel_.passes()->topLevelItem(i)->icon(0).isNull(); };
+  const auto mark = [&](int i) { return !panel_.passes()->topLevelItem(i)->icon(1).isNull(); };
   panel_.set_issues({{0, {Severity::kInfo, "", "It takes a while.", ""}, true},
                      {1, {Severity::kInfo, "", "It will keep 3 MB in memory.", ""}},
                      {2, {Severity::kError, "conv1", "Its weights are float.", "Give them a format."}}});

@@ -34,7 +34,7 @@ QString issue_line(const Issue& issue) {
   if (!issue.hint.empty()) line += u' ' + qs(issue.hint);
   return line;
 }
-constexpr int kNumberWidth = 36, kChipColumn = 84;
+constexpr int kNumberWidth = 36, kMarkWidth = 28, kChipColumn = 84;
 
 struct RuleFormat {
   QString chip, tooltip;
@@ -213,9 +213,12 @@ QWidget* RecipePanel::build_passes() {
   add_pass_->setToolTipsVisible(true);
   add->setMenu(add_pass_);
   s.head->addWidget(add);
-  passes_ = make_tree(box, {tr("Pass")}, tr("Passes"));
+  passes_ = make_tree(box, {tr("Pass"), tr("Problems")}, tr("Passes"));
   passes_->header()->hide();
-  passes_->header()->setStretchLastSection(true);
+  passes_->header()->setMinimumSectionSize(kMarkWidth);
+  passes_->header()->setSectionResizeMode(0, QHeaderView::Stretch);
+  passes_->header()->setSectionResizeMode(1, QHeaderView::Fixed);
+  passes_->header()->resizeSection(1, kMarkWidth);
   add_list_buttons(
       s, passes_, {tr("Move the pass up"), tr("Move the pass down"), tr("Remove the pass")}, [this](int by) { move_pass(by); },
       [this](int i) {
@@ -438,10 +441,10 @@ void RecipePanel::set_issues(const std::vector<RecipeIssue>& issues) {
     QTreeWidgetItem* item = passes_->topLevelItem(i);
     // What only says what it takes needs no mark in the list.
     const bool marked = worst && *worst != Severity::kInfo;
-    item->setIcon(0, marked ? severity_icon(*worst) : pending ? icon(QStringLiteral("stale"), IconRole::kMuted) : QIcon());
+    item->setIcon(1, marked ? severity_icon(*worst) : pending ? icon(QStringLiteral("stale"), IconRole::kMuted) : QIcon());
     const auto* entry = find_entry(entries_, recipe_.passes[static_cast<std::size_t>(i)].id);
     if (entry) lines.prepend(qs(entry->doc));
-    if (!lines.isEmpty()) item->setToolTip(0, lines.mid(0, 8).join(u'\n'));
+    for (const int column : {0, 1}) item->setToolTip(column, lines.mid(0, 8).join(u'\n'));
   }
   filling_ = outer;
   show_pass_issues();
