@@ -8,6 +8,7 @@
 #include "core/exec/ops.h"
 #include "core/exec/runner_parts.h"
 #include "core/exec/tensors.h"
+#include "core/exec/worker.h"
 #include "core/graph/canonical.h"
 #include "core/graph/layers.h"
 #include "core/quant/params.h"
@@ -202,6 +203,8 @@ Status Runner::gather(std::size_t index, const Environment& env, const RunHooks&
 
 Status Runner::run_node(std::size_t index, Environment& env, const RunHooks& hooks) const {
   const Node& node = graph().nodes()[index];
+  // A chunk through a large network takes seconds; one operator seldom does.
+  if (stop_requested()) return fail(ErrorCode::kCancelled, "Stopped on request.");
   if (const std::string& reason = refusals_[index]; !reason.empty())
     return fail(ErrorCode::kUnsupported, label(node) + " cannot be executed: " + reason + ".");
   const OpRow* row = find_op(node);

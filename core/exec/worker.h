@@ -14,7 +14,7 @@ namespace quanvas::exec {
 // To be called first in a thread of ours: from then on LibTorch, OpenMP and our kernels use one thread in it.
 void enter_worker();
 
-// Whether the job that this thread works for has been stopped: for operators that may run for ever (Loop). Threads
+// Whether the job that this thread works for has been stopped: asked between operators, and by those that may run for ever (Loop). Threads
 // that were given no token are never stopped.
 void set_stop_token(std::stop_token token);
 bool stop_requested();

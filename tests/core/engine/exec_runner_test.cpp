@@ -56,6 +56,30 @@ TEST(ExecRunner, MemoryIsFreedAfterTheLastUse) {
   EXPECT_TRUE(freed_before_the_end);
 }
 
+// Of a chunk, too: it may take seconds.
+TEST(ExecRunner, AStoppedJobEndsBehindTheOperatorThatRuns) {
+  const auto runner = runner_of(small_cnn());
+  std::stop_source stop;
+  JobContext job(stop.get_token());
+  int seen = 0;
+  exec::RunHooks hooks;
+  hooks.tap = [&](TensorId, const at::Tensor&) {
+    if (++seen == 2) stop.request_stop();  // the input, the first operator
+  };
+  const Status status = exec::parallel_ordered(
+      1, job, true,
+      [&](std::int64_t) -> Result<std::shared_ptr<void>> {
+        const auto done = runner->run({noise({2, 1, 8, 8}, 1)}, hooks);
+        EXPECT_FALSE(done);
+        EXPECT_EQ(done.error().code, ErrorCode::kCancelled);
+        return std::shared_ptr<void>();
+      },
+      [](std::int64_t, void*) -> Status { return {}; });
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kCancelled);
+  EXPECT_EQ(seen, 2);
+}
+
 TEST(ExecRunner, PartialRunsTakeTheRestFromTheEnvironment) {
   const ModelPtr model = small_cnn();
   const auto runner = runner_of(model);
