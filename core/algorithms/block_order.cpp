@@ -11,7 +11,9 @@ namespace {
 
 using Order = std::vector<std::int64_t>;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+std::size_t at(std::int64_t i) {
+  return static_cast<std::size_t>(i);
+}
 
 Order unchanged(std::size_t n) {
   Order p(n);
@@ -80,18 +82,26 @@ std::vector<double> finite(std::vector<double> v) {
 
 }  // namespace
 
-std::vector<std::int64_t> block_order(BlockOrder order, const std::vector<double>& mean, const std::vector<double>& absmax, std::int64_t block,
-                                      std::uint64_t seed) {
+std::vector<std::int64_t> block_order(BlockOrder order, const std::vector<double>& mean, const std::vector<double>& absmax,
+                                      std::int64_t block, std::uint64_t seed) {
   const std::size_t n = mean.size();
   const auto count = static_cast<std::int64_t>(n);
   if (absmax.size() != n || block < 1 || count <= block) return unchanged(n);
   const std::vector<std::size_t> rooms = rooms_of(count, block);
   std::vector<Order> parts;
   switch (order) {
-    case BlockOrder::kMassDiff: parts = greedy(finite(mean), rooms); break;
-    case BlockOrder::kAbsmax: parts = greedy(finite(absmax), rooms); break;
-    case BlockOrder::kZigzag: parts = dealt(finite(absmax), rooms); break;
-    case BlockOrder::kRandom: parts = shuffled(n, rooms, seed); break;
+    case BlockOrder::kMassDiff:
+      parts = greedy(finite(mean), rooms);
+      break;
+    case BlockOrder::kAbsmax:
+      parts = greedy(finite(absmax), rooms);
+      break;
+    case BlockOrder::kZigzag:
+      parts = dealt(finite(absmax), rooms);
+      break;
+    case BlockOrder::kRandom:
+      parts = shuffled(n, rooms, seed);
+      break;
   }
   Order out;
   out.reserve(n);
@@ -99,7 +109,8 @@ std::vector<std::int64_t> block_order(BlockOrder order, const std::vector<double
     std::sort(part.begin(), part.end());
     out.insert(out.end(), part.begin(), part.end());
   }
-  if (order == BlockOrder::kMassDiff && largest_block(finite(mean), {}, block) <= largest_block(finite(mean), out, block)) return unchanged(n);
+  if (order == BlockOrder::kMassDiff && largest_block(finite(mean), {}, block) <= largest_block(finite(mean), out, block))
+    return unchanged(n);
   return out;
 }
 
@@ -107,7 +118,8 @@ double largest_block(const std::vector<double>& mean, const std::vector<std::int
   double most = 0;
   for (std::size_t begin = 0; begin < mean.size() && block > 0; begin += at(block)) {
     double sum = 0;
-    for (std::size_t j = begin; j < std::min(mean.size(), begin + at(block)); ++j) sum += order.empty() ? mean[j] : mean[at(order[j])];
+    for (std::size_t j = begin; j < std::min(mean.size(), begin + at(block)); ++j)
+      sum += order.empty() ? mean[j] : mean[at(order[j])];
     most = std::max(most, sum);
   }
   return most;

@@ -11,17 +11,17 @@ namespace quanvas::algorithms {
 
 enum class BlockOrder {
   kMassDiff,  // by mean magnitude, largest first, each into the block with room whose sum of means is the least
-  kZigzag,    // by largest magnitude, dealt to the blocks to and fro (Lin et al. 2024, "DuQuant", section 3.3, arXiv 2406.01721)
-  kAbsmax,    // as kMassDiff with largest in place of mean magnitudes
-  kRandom,    // every order is equally likely
+  kZigzag,  // by largest magnitude, dealt to the blocks to and fro (Lin et al. 2024, "DuQuant", section 3.3, arXiv 2406.01721)
+  kAbsmax,  // as kMassDiff with largest in place of mean magnitudes
+  kRandom,  // every order is equally likely
 };
 
 // A permutation p of the channels: place j, which belongs to block j / block, gets channel p[j]; within a block channels keep
 // their order. mean, absmax: magnitudes of each channel, as many, not negative; those that are not finite count as 0.
 // block: 1 or more; the last block holds what is left (zeros fill it up). Where there is one block alone p[j] = j; kMassDiff
 // gives that also where it shares out the means at least as evenly. Ties go to the lower channel and block. seed: of kRandom.
-std::vector<std::int64_t> block_order(BlockOrder order, const std::vector<double>& mean, const std::vector<double>& absmax, std::int64_t block,
-                                      std::uint64_t seed = 0);
+std::vector<std::int64_t> block_order(BlockOrder order, const std::vector<double>& mean, const std::vector<double>& absmax,
+                                      std::int64_t block, std::uint64_t seed = 0);
 
 // The largest sum of `mean` over the channels of a block; order: as block_order() gives it, empty: p[j] = j. Of the last block
 // what is there.

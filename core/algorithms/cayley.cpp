@@ -12,14 +12,18 @@ namespace {
 
 constexpr std::int64_t kRows = 64;  // of a product that one task makes
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+std::size_t at(std::int64_t i) {
+  return static_cast<std::size_t>(i);
+}
 
 // c := op(a) op(b) for matrices [n, n].
 Status product(bool ta, bool tb, std::int64_t n, const double* a, const double* b, double* c, const std::stop_token& stop) {
-  return for_each_task((n + kRows - 1) / kRows, stop, [&](std::int64_t task) {
-    const std::int64_t first = task * kRows, count = std::min(kRows, n - first);
-    gemm(ta, tb, count, n, n, 1.0, ta ? a + first : a + first * n, n, b, n, 0.0, c + first * n, n);
-  }, n * n);
+  return for_each_task((n + kRows - 1) / kRows, stop,
+                       [&](std::int64_t task) {
+                         const std::int64_t first = task * kRows, count = std::min(kRows, n - first);
+                         gemm(ta, tb, count, n, n, 1.0, ta ? a + first : a + first * n, n, b, n, 0.0, c + first * n, n);
+                       },
+                       n * n);
 }
 
 double largest_column_sum(std::int64_t n, const std::vector<double>& a) {
@@ -92,11 +96,13 @@ double orthogonality_error(std::int64_t n, const std::vector<double>& r) {
 }
 
 Status add_outer_products(const double* a, const double* b, std::int64_t rows, std::int64_t n, std::vector<double>& out,
-                    const std::stop_token& stop) {
-  return for_each_task((n + kRows - 1) / kRows, stop, [&](std::int64_t task) {
-    const std::int64_t first = task * kRows, count = std::min(kRows, n - first);
-    gemm(true, false, count, n, rows, 1.0, a + first, n, b, n, 1.0, out.data() + first * n, n);
-  }, rows * n);
+                          const std::stop_token& stop) {
+  return for_each_task((n + kRows - 1) / kRows, stop,
+                       [&](std::int64_t task) {
+                         const std::int64_t first = task * kRows, count = std::min(kRows, n - first);
+                         gemm(true, false, count, n, rows, 1.0, a + first, n, b, n, 1.0, out.data() + first * n, n);
+                       },
+                       rows * n);
 }
 
 }  // namespace quanvas::algorithms

@@ -26,7 +26,8 @@ class Batches {
     const std::size_t n = std::min(samples_.size(), static_cast<std::size_t>(count));
     while (out.size() < n) {
       if (at_ == 0)
-        for (std::size_t i = samples_.size(); i > 1; --i) std::swap(samples_[i - 1], samples_[static_cast<std::size_t>(random_.bits() % i)]);
+        for (std::size_t i = samples_.size(); i > 1; --i)
+          std::swap(samples_[i - 1], samples_[static_cast<std::size_t>(random_.bits() % i)]);
       out.push_back(samples_[at_]);
       at_ = (at_ + 1) % samples_.size();
     }
@@ -73,7 +74,8 @@ Result<LearnedRotations> learn_rotations(RotationLoss& loss, const LearnOptions&
   QUANVAS_CHECK(loss.calibrate(job));
   QUANVAS_TRY(out.before, loss.loss(loss.kept_samples(), job));
   if (!std::isfinite(out.before))
-    return fail(ErrorCode::kInvalidArgument, "The loss of the rotated network in the recipe's formats is not finite on the calibration samples.",
+    return fail(ErrorCode::kInvalidArgument,
+                "The loss of the rotated network in the recipe's formats is not finite on the calibration samples.",
                 "Look for NaN in weights and samples, or switch the learning off.");
   out.after = out.before;
   std::vector<std::vector<double>> matrices, gradients, velocities;
@@ -90,7 +92,8 @@ Result<LearnedRotations> learn_rotations(RotationLoss& loss, const LearnOptions&
     std::vector<Rotation> next;
     for (std::size_t i = 0; i < matrices.size(); ++i) {
       QUANVAS_CHECK(job.check());
-      QUANVAS_CHECK(algorithms::cayley_step(start[i].size(), matrices[i], gradients[i], rate, job.stop_token(), &velocities[i], options.momentum));
+      QUANVAS_CHECK(algorithms::cayley_step(start[i].size(), matrices[i], gradients[i], rate, job.stop_token(), &velocities[i],
+                                            options.momentum));
       next.push_back(Rotation::of(start[i].size(), matrices[i]));
     }
     QUANVAS_CHECK(loss.set(std::move(next), job));
@@ -130,7 +133,8 @@ bool from_bytes(const std::string& bytes, const std::vector<Rotation>& rotations
   std::int64_t step = 0;
   if (!take(magic, sizeof magic) || std::memcmp(magic, kMagic, sizeof magic) != 0) return false;
   if (!take(&out.before, sizeof(double)) || !take(&out.after, sizeof(double)) || !take(&step, sizeof step)) return false;
-  if (!std::isfinite(out.before) || !std::isfinite(out.after) || out.after > out.before || step < 0 || step > 1000000) return false;
+  if (!std::isfinite(out.before) || !std::isfinite(out.after) || out.after > out.before || step < 0 || step > 1000000)
+    return false;
   out.step = static_cast<int>(step);
   for (std::size_t i = 0; i < rotations.size() && step > 0; ++i) {
     const std::int64_t n = rotations[i].size();

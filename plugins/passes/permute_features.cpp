@@ -34,7 +34,8 @@ std::optional<Moments> from_bytes(const std::string& bytes, const std::vector<Ro
       values->resize(n);
       std::memcpy(values->data(), bytes.data() + at, n * sizeof(double));
       at += n * sizeof(double);
-      if (!std::all_of(values->begin(), values->end(), [](double v) { return v >= 0 && std::isfinite(v); })) return std::nullopt;
+      if (!std::all_of(values->begin(), values->end(), [](double v) { return v >= 0 && std::isfinite(v); }))
+        return std::nullopt;
     }
   }
   return at == bytes.size() ? std::optional(std::move(out)) : std::nullopt;
@@ -55,7 +56,8 @@ std::vector<double> reordered(const std::vector<double>& rows, std::int64_t widt
   const auto granule = static_cast<std::int64_t>(order.size());
   for (std::size_t row = 0; row < rows.size(); row += static_cast<std::size_t>(width))
     for (std::int64_t j = 0; j < width; ++j)
-      out[row + static_cast<std::size_t>(j)] = rows[row + static_cast<std::size_t>(j / granule * granule + order[static_cast<std::size_t>(j % granule)])];
+      out[row + static_cast<std::size_t>(j)] =
+          rows[row + static_cast<std::size_t>(j / granule * granule + order[static_cast<std::size_t>(j % granule)])];
   return out;
 }
 
@@ -80,7 +82,8 @@ std::string short_number(double v) {
 
 }  // namespace
 
-Result<ModelPtr> reorder_features(const ModelPtr& model, const std::map<TensorId, Order>& orders, std::vector<std::string>& left) {
+Result<ModelPtr> reorder_features(const ModelPtr& model, const std::map<TensorId, Order>& orders,
+                                  std::vector<std::string>& left) {
   const Graph& graph = *model->graph;
   const FeatureRegions found = find_permuted_regions(*model);
   ModelEdit edit(*model);
@@ -94,7 +97,8 @@ Result<ModelPtr> reorder_features(const ModelPtr& model, const std::map<TensorId
     if (is_unchanged(order)) continue;
     const FeatureRegion* region = found.find(tensor);
     std::string why = why_not(region);
-    if (why.empty() && (order.empty() || region->granule % static_cast<std::int64_t>(order.size()) != 0)) why = "its features are regrouped";
+    if (why.empty() && (order.empty() || region->granule % static_cast<std::int64_t>(order.size()) != 0))
+      why = "its features are regrouped";
     if (!why.empty()) {
       left.push_back("'" + graph.tensor(tensor).name + "': " + why);
       continue;
@@ -132,17 +136,26 @@ Result<Permuted> permute_features(const PassContext& ctx, const ModelPtr& model,
     what += ";" + graph.tensor(b.tensor).name;
     axes[b.tensor] = -1;
   }
-  QUANVAS_TRY(const std::string bytes, ctx.measured(what, [&](JobContext& job) -> Result<std::string> {
-    PassContext own = ctx;
-    own.model = model;
-    QUANVAS_TRY(const Moments moments, scaling::measure_channels(own, axes, job));
-    for (const auto& b : blocks)
-      if (const auto it = moments.find(b.tensor); it == moments.end() || static_cast<std::int64_t>(it->second.mean.size()) != graph.tensor(b.tensor).shape->back())
-        return fail(ErrorCode::kInvalidArgument, "The calibration samples give no features at '" + graph.tensor(b.tensor).name + "'.", "Look at the calibration data.");
-    return to_bytes(blocks, moments);
-  }, [&](const std::string& known) { return from_bytes(known, blocks, graph).has_value(); }));
+  QUANVAS_TRY(const std::string bytes,
+              ctx.measured(
+                  what,
+                  [&](JobContext& job) -> Result<std::string> {
+                    PassContext own = ctx;
+                    own.model = model;
+                    QUANVAS_TRY(const Moments moments, scaling::measure_channels(own, axes, job));
+                    for (const auto& b : blocks)
+                      if (const auto it = moments.find(b.tensor);
+                          it == moments.end() ||
+                          static_cast<std::int64_t>(it->second.mean.size()) != graph.tensor(b.tensor).shape->back())
+                        return fail(ErrorCode::kInvalidArgument,
+                                    "The calibration samples give no features at '" + graph.tensor(b.tensor).name + "'.",
+                                    "Look at the calibration data.");
+                    return to_bytes(blocks, moments);
+                  },
+                  [&](const std::string& known) { return from_bytes(known, blocks, graph).has_value(); }));
   const auto moments = from_bytes(bytes, blocks, graph);
-  if (!moments) return fail(ErrorCode::kCorrupt, "The magnitudes of features that were measured are damaged.", "Run the recipe again.");
+  if (!moments)
+    return fail(ErrorCode::kCorrupt, "The magnitudes of features that were measured are damaged.", "Run the recipe again.");
 
   const FeatureRegions found = find_permuted_regions(*model);
   struct Group {
@@ -156,8 +169,11 @@ Result<Permuted> permute_features(const PassContext& ctx, const ModelPtr& model,
     const FeatureRegion* region = found.find(b.tensor);
     std::string why = why_not(region);
     if (why.empty() && region->granule <= b.size) why = "its features are regrouped in runs that are no larger than a block";
-    const bool is_whole = region && region->granule == graph.tensor(b.tensor).shape->back();  // else zeros would fill each run up
-    if (why.empty() && !is_whole && region->granule % b.size != 0) why = "blocks of " + std::to_string(b.size) + " do not divide its runs of " + std::to_string(region->granule) + " features";
+    const bool is_whole =
+        region && region->granule == graph.tensor(b.tensor).shape->back();  // else zeros would fill each run up
+    if (why.empty() && !is_whole && region->granule % b.size != 0)
+      why =
+          "blocks of " + std::to_string(b.size) + " do not divide its runs of " + std::to_string(region->granule) + " features";
     if (!why.empty()) {
       left.push_back("'" + graph.tensor(b.tensor).name + "': " + why);
       continue;
@@ -175,7 +191,8 @@ Result<Permuted> permute_features(const PassContext& ctx, const ModelPtr& model,
   std::map<TensorId, Order> orders;
   double before = 0, after = 0;
   for (const auto& [region, group] : groups) {
-    Order p = algorithms::block_order(order, group.mean, group.absmax, group.block, seed + static_cast<std::uint64_t>(group.tensor));
+    Order p =
+        algorithms::block_order(order, group.mean, group.absmax, group.block, seed + static_cast<std::uint64_t>(group.tensor));
     double sum = 0;
     for (const double v : group.mean) sum += v;
     const double even = sum * static_cast<double>(group.block) / static_cast<double>(group.mean.size());
@@ -185,8 +202,10 @@ Result<Permuted> permute_features(const PassContext& ctx, const ModelPtr& model,
   }
   QUANVAS_TRY(ModelPtr changed, reorder_features(model, orders, left));
   const auto n = static_cast<double>(groups.size());
-  std::string text = "reordered " + std::to_string(groups.size()) + (groups.size() == 1 ? " group" : " groups") + " of features";
-  if (n > 0) text += " (l1 norm of the largest block over the mean " + short_number(before / n) + " → " + short_number(after / n) + ")";
+  std::string text =
+      "reordered " + std::to_string(groups.size()) + (groups.size() == 1 ? " group" : " groups") + " of features";
+  if (n > 0)
+    text += " (l1 norm of the largest block over the mean " + short_number(before / n) + " → " + short_number(after / n) + ")";
   if (!left.empty()) text += ", not " + join_some(left);
   return Permuted{std::move(changed), std::move(text)};
 }

@@ -23,8 +23,9 @@ Result<Permuted> permute_features(const PassContext& ctx, const ModelPtr& model,
                                   algorithms::BlockOrder order, std::uint64_t seed, const std::string& key);
 
 // The model whose features behind `tensor` stand in another order: place j of every run of order.size() features gets feature
-// order[j]. Tensors of one permuted region (feature_regions.h) are named once. Not possible where a region is blocked, or where its
-// granule is another one: `left` says why.
-Result<ModelPtr> reorder_features(const ModelPtr& model, const std::map<TensorId, std::vector<std::int64_t>>& orders, std::vector<std::string>& left);
+// order[j]. Tensors of one permuted region (feature_regions.h) are named once. Not possible where a region is blocked, or where
+// its granule is another one: `left` says why.
+Result<ModelPtr> reorder_features(const ModelPtr& model, const std::map<TensorId, std::vector<std::int64_t>>& orders,
+                                  std::vector<std::string>& left);
 
 }  // namespace quanvas

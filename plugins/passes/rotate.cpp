@@ -34,8 +34,8 @@ class Rotate final : public Pass {
              bool_field("heads", "Within heads",
                         "Rotates values within each attention head, up to the output projection: R2 of SpinQuant (section 3.1).", true),
              choice_field("permute", "Order of features",
-                          "Features are put into another order before rotations in blocks (Block above 0), so that the blocks have as much of them as "
-                          "each other; folded into the weights (PeRQ/MixQuant, arXiv 2601.22347). Looks at the calibration data.", "none",
+                          "Features are put into another order before rotations in blocks (Block above 0), so that no block has more of them "
+                          "than the others; folded into the weights (PeRQ/MixQuant, arXiv 2601.22347). Looks at the calibration data.", "none",
                           {{"none", "As it is", ""},
                            {"massdiff", "MassDiff", "By mean magnitude, the largest first, each into the block with the least sum so far."},
                            {"zigzag", "Zigzag", "By largest magnitude, dealt to the blocks to and fro (DuQuant, Lin et al. 2024, arXiv 2406.01721)."},
@@ -44,14 +44,18 @@ class Rotate final : public Pass {
              choice_field("learn", "Learning", "What becomes of the matrices that are folded into weights.", "none",
                           {{"none", "None", "They stay as they are."},
                            {"spinquant", "Cayley descent (SpinQuant)",
-                            "They are learned for the loss of the network in the recipe's formats, from these on (SpinQuant, Liu et al. 2024, section 3.2)."}}),
+                            "They are learned for the loss of the network in the recipe's formats, from these on "
+                            "(SpinQuant, Liu et al. 2024, section 3.2)."}}),
              when(integer_field("learn_steps", "Steps", "Of the descent; 0: none.", 100, 0, 100000), "learn", {"spinquant"}),
              when(integer_field("learn_batch", "Batch", "Calibration samples per step.", 8, 1, 4096, "samples"), "learn", {"spinquant"}),
-             when(real_field("learn_rate", "Learning rate", "Of the first step; falls to 0 along half a cosine. No step is longer than 1 / |A|_1 (SpinQuant, section 3.2).", 1.5, 1e-6, 1000),
+             when(real_field("learn_rate", "Learning rate",
+                             "Of the first step; falls to 0 along half a cosine. No step is longer than 1 / |A|_1 (SpinQuant, section 3.2).", 1.5,
+                             1e-6, 1000),
                   "learn", {"spinquant"}),
-             when(real_field("learn_momentum", "Momentum", "Of the descent's direction: what each step adds to the ones before (Li et al. 2020, Cayley SGD).", 0, 0, 0.99), "learn", {"spinquant"}),
+             when(real_field("learn_momentum", "Momentum", "What is kept of the directions of earlier steps (Li et al. 2020, Cayley SGD).", 0, 0, 0.99),
+                  "learn", {"spinquant"}),
              when(bool_field("learn_weights", "Weights in their formats",
-                             "Off: only activations are quantized while rotations are learned, as for weights that GPTQ rounds afterwards (SpinQuant, section 4.3).", true),
+                             "Off: only activations are quantized while rotations are learned, as for weights that GPTQ rounds afterwards.", true),
                   "learn", {"spinquant"}),
              choice_field("online", "Online", "Layers whose input is rotated while the network runs, the inverse in their weights.", "none",
                           {{"none", "None", "Only weights change."},
@@ -90,7 +94,7 @@ class Rotate final : public Pass {
       model = std::move(permuted.model);
       more += "; " + permuted.text;
     }
-    std::optional<std::vector<Rotation>> learned;
+    Learned learned;
     if (options.at("learn").get<std::string>() != "none") {
       QUANVAS_TRY(learned, learn(ctx, model, o, options, more, job));
     }
@@ -124,13 +128,14 @@ class Rotate final : public Pass {
   }
   static algorithms::BlockOrder block_order_of(const std::string& name) {
     using algorithms::BlockOrder;
-    return name == "massdiff" ? BlockOrder::kMassDiff : name == "zigzag" ? BlockOrder::kZigzag : name == "absmax" ? BlockOrder::kAbsmax : BlockOrder::kRandom;
+    if (name == "massdiff") return BlockOrder::kMassDiff;
+    return name == "zigzag" ? BlockOrder::kZigzag : name == "absmax" ? BlockOrder::kAbsmax : BlockOrder::kRandom;
   }
 
   // None: what `rotate` takes without learning is what it should take. `model` has its normalizations merged and its features
   // in their order.
-  static Result<std::optional<std::vector<Rotation>>> learn(PassContext& ctx, const ModelPtr& model, const RotateOptions& o, const json& options,
-                                                            std::string& text, JobContext& job) {
+  using Learned = std::optional<std::vector<Rotation>>;
+  static Result<Learned> learn(PassContext& ctx, const ModelPtr& model, const RotateOptions& o, const json& options, std::string& text, JobContext& job) {
     LearnOptions l;
     l.steps = options.at("learn_steps").get<int>();
     l.batch = options.at("learn_batch").get<int>();
@@ -138,13 +143,13 @@ class Rotate final : public Pass {
     l.momentum = options.at("learn_momentum").get<double>();
     l.weights = options.at("learn_weights").get<bool>();
     l.seed = o.seed;
-    if (l.steps == 0) return std::optional<std::vector<Rotation>>();
+    if (l.steps == 0) return Learned();
     Rotator rotator(model, o);
     QUANVAS_CHECK(rotator.plan(job));
     std::vector<Rotation> start = rotator.rotations();
     if (start.empty()) {
       text += "; learned nothing, as no rotation is folded into weights";
-      return std::optional<std::vector<Rotation>>();
+      return Learned();
     }
     std::vector<TurnedTensor> turned;
     QUANVAS_CHECK(rotator.apply(job, &turned));
@@ -166,11 +171,12 @@ class Rotate final : public Pass {
     if (!from_bytes(bytes, start, found)) return fail(ErrorCode::kCorrupt, "The learned rotations are damaged.", "Run the recipe again.");
     char numbers[96];
     std::snprintf(numbers, sizeof numbers, "loss on calibration samples kept for it %.4f → %.4f", found.before, found.after);
-    text += found.step == 0 ? "; learning found no better rotations (" : "; learned in " + std::to_string(found.step) + " of " + std::to_string(l.steps) + " steps (";
+    text += found.step == 0 ? "; learning found no better rotations ("
+                            : "; learned in " + std::to_string(found.step) + " of " + std::to_string(l.steps) + " steps (";
     text += std::string(numbers) + ")";
-    if (found.step == 0) return std::optional<std::vector<Rotation>>();
+    if (found.step == 0) return Learned();
     for (std::size_t i = 0; i < start.size(); ++i) start[i] = Rotation::of(start[i].size(), std::move(found.matrices[i]));
-    return std::optional(std::move(start));
+    return Learned(std::move(start));
   }
 };
 

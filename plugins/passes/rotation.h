@@ -15,7 +15,8 @@ namespace quanvas {
 // An orthogonal matrix R [size, size]; rows of a multiple of `size` values are rotated block by block. Immutable.
 class Rotation {
  public:
-  // kind: "hadamard", "signs" (the same behind random signs), "orthogonal" (random). kInvalidArgument: no such size; kCancelled.
+  // kind: "hadamard", "signs" (the same behind random signs), "orthogonal" (random). kInvalidArgument: no such size;
+  // kCancelled.
   static Result<Rotation> create(const std::string& kind, std::int64_t size, std::uint64_t seed, const std::stop_token& stop);
   // Row-major [size, size].
   static Rotation of(std::int64_t size, std::vector<double> matrix);

@@ -30,7 +30,11 @@ struct Piece {
 class Loss final : public RotationLoss {
  public:
   Loss(const PassContext& ctx, ModelPtr model, std::vector<TurnedTensor> turned, std::vector<Rotation> rotations)
-      : ctx_(ctx), model_(std::move(model)), data_(*ctx.calibration_data), turned_(std::move(turned)), rotations_(std::move(rotations)) {}
+      : ctx_(ctx),
+        model_(std::move(model)),
+        data_(*ctx.calibration_data),
+        turned_(std::move(turned)),
+        rotations_(std::move(rotations)) {}
 
   Status prepare(const Plan& plan, const LearnOptions& options);
 
@@ -70,7 +74,7 @@ class Loss final : public RotationLoss {
   Result<at::Tensor> piece_loss(const Samples& samples, double scale, const exec::Environment& env, bool with_gradient) const;
   Result<at::Tensor> token_loss(const at::Tensor& logits, const exec::Chunk& chunk) const;
   Result<at::Tensor> label_loss(const at::Tensor& logits, const exec::Chunk& chunk) const;
-  exec::Environment environment(at::Tensor Weight::* which) const;
+  exec::Environment environment(at::Tensor Weight::*which) const;
 
   const PassContext& ctx_;
   const ModelPtr model_;
@@ -96,8 +100,10 @@ class Loss final : public RotationLoss {
 
 Status Loss::prepare(const Plan& plan, const LearnOptions& options) {
   if (graph().inputs().size() != 1)
-    return fail(ErrorCode::kInvalidArgument, "The network has several inputs, and the calibration data gives one.", "Switch the learning of rotations off.");
-  if (graph().outputs().empty()) return fail(ErrorCode::kInvalidArgument, "The network has no output that a loss could be taken of.");
+    return fail(ErrorCode::kInvalidArgument, "The network has several inputs, and the calibration data gives one.",
+                "Switch the learning of rotations off.");
+  if (graph().outputs().empty())
+    return fail(ErrorCode::kInvalidArgument, "The network has no output that a loss could be taken of.");
   logits_ = exec::logits_of(graph());
   kind_ = data_.has_tokens() ? Kind::kTokens : data_.has_labels() ? Kind::kLabels : Kind::kOutputs;
   split_samples();
@@ -126,7 +132,8 @@ Status Loss::add_weights(const std::vector<Layer>& layers, const Plan& plan, con
     const Node* node = graph().find(turned_[i].node);
     const TensorId id = node ? node->input(turned_[i].input) : kNoTensor;
     const TensorData* data = initializer_data(*model_, id);
-    if (!data || data->count() != turned_[i].rows * turned_[i].columns) return fail(ErrorCode::kInternal, "A rotated weight is not where it was put.");
+    if (!data || data->count() != turned_[i].rows * turned_[i].columns)
+      return fail(ErrorCode::kInternal, "A rotated weight is not where it was put.");
     of_tensor[id] = i;
     weights_.push_back({id, std::nullopt, 0, data->type, data->shape, {}, {}});
   }
@@ -227,7 +234,7 @@ Status Loss::make_weights(JobContext& job) {
   return {};
 }
 
-exec::Environment Loss::environment(at::Tensor Weight::* which) const {
+exec::Environment Loss::environment(at::Tensor Weight::*which) const {
   exec::Environment env(graph().tensors().size());
   for (const Weight& w : weights_) env[static_cast<std::size_t>(w.id)] = w.*which;
   return env;
@@ -239,7 +246,8 @@ std::vector<Samples> Loss::pieces(const Samples& samples) const {
   const auto size = static_cast<std::size_t>(kind_ == Kind::kTokens ? 1 : kPiece);
   std::vector<Samples> out;
   for (std::size_t i = 0; i < samples.size(); i += size)
-    out.emplace_back(samples.begin() + static_cast<std::ptrdiff_t>(i), samples.begin() + static_cast<std::ptrdiff_t>(std::min(samples.size(), i + size)));
+    out.emplace_back(samples.begin() + static_cast<std::ptrdiff_t>(i),
+                     samples.begin() + static_cast<std::ptrdiff_t>(std::min(samples.size(), i + size)));
   return out;
 }
 
@@ -247,7 +255,8 @@ Result<exec::Chunk> Loss::read(const Samples& samples) const {
   QUANVAS_TRY(exec::Chunk chunk, exec::read_chunk(data_, samples, 0, ctx_.device));
   const auto& shape = graph().tensor(graph().inputs()[0]).shape;
   const bool is_open = !shape || shape->empty() || shape->back() < 0;
-  if (kind_ == Kind::kTokens && is_open) chunk.input = chunk.input.narrow(1, 0, data_.token_window(samples[0]).length).contiguous();
+  if (kind_ == Kind::kTokens && is_open)
+    chunk.input = chunk.input.narrow(1, 0, data_.token_window(samples[0]).length).contiguous();
   return chunk;
 }
 
@@ -305,24 +314,28 @@ Status Loss::calibrate(JobContext& job) {
 Result<at::Tensor> Loss::token_loss(const at::Tensor& logits, const exec::Chunk& chunk) const {
   const TokenWindow w = data_.token_window(chunk.samples[0]);
   if (!logits.defined() || logits.dim() < 2 || logits.numel() / logits.size(-1) < w.length)
-    return fail(ErrorCode::kUnsupported, "The network gives no scores for every token of a window.", "Learned rotations of a language model need scores [windows, tokens, vocabulary].");
+    return fail(ErrorCode::kUnsupported, "The network gives no scores for every token of a window.",
+                "Learned rotations of a language model need scores [windows, tokens, vocabulary].");
   const at::Tensor rows = logits.reshape({-1, logits.size(-1)}).narrow(0, w.first - 1, w.length - w.first);
   const at::Tensor targets = chunk.input.flatten().narrow(0, w.first, w.length - w.first).to(at::kLong);
   if (targets.numel() > 0 && targets.max().item<std::int64_t>() >= rows.size(1))
-    return fail(ErrorCode::kInvalidArgument, "The text holds tokens that the network has no score for.", "Choose the tokenizer that belongs to this network.");
+    return fail(ErrorCode::kInvalidArgument, "The text holds tokens that the network has no score for.",
+                "Choose the tokenizer that belongs to this network.");
   return at::cross_entropy_loss(rows, targets, {}, at::Reduction::Sum);
 }
 
 Result<at::Tensor> Loss::label_loss(const at::Tensor& logits, const exec::Chunk& chunk) const {
   if (!logits.defined() || logits.dim() < 2 || logits.size(0) != chunk.labels.size(0))
-    return fail(ErrorCode::kUnsupported, "Learned rotations of labelled data need one row of class scores per sample at the first output.");
+    return fail(ErrorCode::kUnsupported,
+                "Learned rotations of labelled data need one row of class scores per sample at the first output.");
   const at::Tensor scores = logits.flatten(1);
   if (chunk.labels.min().item<std::int64_t>() < 0 || chunk.labels.max().item<std::int64_t>() >= scores.size(1))
     return fail(ErrorCode::kInvalidArgument, "A label of the calibration data has no class score in the network.");
   return at::cross_entropy_loss(scores, chunk.labels, {}, at::Reduction::Sum);
 }
 
-Result<at::Tensor> Loss::piece_loss(const Samples& samples, double scale, const exec::Environment& env, bool with_gradient) const {
+Result<at::Tensor> Loss::piece_loss(const Samples& samples, double scale, const exec::Environment& env,
+                                    bool with_gradient) const {
   QUANVAS_TRY(const exec::Chunk chunk, read(samples));
   std::vector<at::Tensor> references;
   if (kind_ == Kind::kOutputs) {
@@ -335,7 +348,8 @@ Result<at::Tensor> Loss::piece_loss(const Samples& samples, double scale, const 
   hooks.quantize = [&](const Site& site, const at::Tensor& x) {
     const auto it = activations_.find(site);
     if (it == activations_.end()) return x;
-    return with_gradient ? exec::fake_quantize_ste(x, exec::LearnedParams{}, it->second, it->second.spec.clip_gradient ? !*it->second.spec.clip_gradient : false)
+    return with_gradient ? exec::fake_quantize_ste(x, exec::LearnedParams{}, it->second,
+                                                   it->second.spec.clip_gradient ? !*it->second.spec.clip_gradient : false)
                          : exec::fake_quantize(x, it->second);
   };
   if (kind_ != Kind::kOutputs)
@@ -354,7 +368,9 @@ Result<at::Tensor> Loss::piece_loss(const Samples& samples, double scale, const 
       const at::Tensor d = at::square(outputs[i] - references[i]).sum();
       sum = sum.defined() ? sum + d : d;
     }
-    if (!sum.defined()) return fail(ErrorCode::kUnsupported, "No output of the network is a tensor of real numbers that a loss could be taken of.");
+    if (!sum.defined())
+      return fail(ErrorCode::kUnsupported,
+                  "No output of the network is a tensor of real numbers that a loss could be taken of.");
   }
   return sum * scale;
 }
@@ -380,7 +396,8 @@ Status Loss::find_power(JobContext& job) {
       }));
   power_ = sum / static_cast<double>(kept_.size());
   if (!std::isfinite(power_))
-    return fail(ErrorCode::kInvalidArgument, "The outputs of the float network are not finite on the calibration samples.", "Look at the samples and the weights.");
+    return fail(ErrorCode::kInvalidArgument, "The outputs of the float network are not finite on the calibration samples.",
+                "Look at the samples and the weights.");
   if (power_ == 0) power_ = 1;
   return {};
 }
@@ -391,9 +408,11 @@ Result<double> Loss::walk(const Samples& samples, std::vector<at::Tensor>* gradi
   double count = kind_ == Kind::kOutputs ? static_cast<double>(samples.size()) * power_ : static_cast<double>(samples.size());
   if (kind_ == Kind::kTokens) {
     count = 0;
-    for (const std::int64_t s : samples) count += static_cast<double>(data_.token_window(s).length - data_.token_window(s).first);
+    for (const std::int64_t s : samples)
+      count += static_cast<double>(data_.token_window(s).length - data_.token_window(s).first);
   }
-  if (!(count > 0)) return fail(ErrorCode::kInvalidArgument, "The calibration samples hold nothing that a loss could be taken of.");
+  if (!(count > 0))
+    return fail(ErrorCode::kInvalidArgument, "The calibration samples hold nothing that a loss could be taken of.");
   const std::vector<Samples> parts = pieces(samples);
   double loss = 0;
   if (gradients) gradients->assign(weights_.size(), at::Tensor());
@@ -408,10 +427,12 @@ Result<double> Loss::walk(const Samples& samples, std::vector<at::Tensor>* gradi
           leaves.push_back(w.value.detach().requires_grad_(true));
           env[static_cast<std::size_t>(w.id)] = leaves.back();
         }
-        QUANVAS_TRY(const at::Tensor value, piece_loss(parts[static_cast<std::size_t>(i)], 1 / count, env, gradients != nullptr));
+        QUANVAS_TRY(const at::Tensor value,
+                    piece_loss(parts[static_cast<std::size_t>(i)], 1 / count, env, gradients != nullptr));
         piece->loss = value.item<double>();
         if (gradients && !value.requires_grad())
-          return fail(ErrorCode::kUnsupported, "No gradient reaches the rotated weights of this network.", "Switch the learning of rotations off.");
+          return fail(ErrorCode::kUnsupported, "No gradient reaches the rotated weights of this network.",
+                      "Switch the learning of rotations off.");
         if (gradients && std::isfinite(piece->loss)) value.backward();
         for (const at::Tensor& leaf : leaves) piece->gradients.push_back(leaf.grad().defined() ? leaf.grad() : at::Tensor());
         return std::shared_ptr<void>(piece);
@@ -444,7 +465,8 @@ Result<double> Loss::gradient(const Samples& samples, Matrices& gradients, JobCo
     if (t.is_flipped) g = transposed(g, t.columns, t.rows);
     const auto add = [&](int index, const std::vector<double>& a, const std::vector<double>& b) {
       const std::int64_t n = rotations_[static_cast<std::size_t>(index)].size();
-      return algorithms::add_outer_products(a.data(), b.data(), t.rows * t.columns / n, n, gradients[static_cast<std::size_t>(index)], job.stop_token());
+      return algorithms::add_outer_products(a.data(), b.data(), t.rows * t.columns / n, n,
+                                            gradients[static_cast<std::size_t>(index)], job.stop_token());
     };
     if (t.out >= 0) {
       QUANVAS_TRY(const std::vector<double> made, turn(t, true, false, job.stop_token()));
@@ -460,10 +482,12 @@ Result<double> Loss::gradient(const Samples& samples, Matrices& gradients, JobCo
 
 }  // namespace
 
-Result<std::unique_ptr<RotationLoss>> RotationLoss::create(const PassContext& ctx, ModelPtr model, const Plan& plan, std::vector<TurnedTensor> turned,
-                                                           std::vector<Rotation> rotations, const LearnOptions& options) {
+Result<std::unique_ptr<RotationLoss>> RotationLoss::create(const PassContext& ctx, ModelPtr model, const Plan& plan,
+                                                           std::vector<TurnedTensor> turned, std::vector<Rotation> rotations,
+                                                           const LearnOptions& options) {
   if (!ctx.calibration_data || ctx.calibration_data->size() < 1)
-    return fail(ErrorCode::kInvalidArgument, "Learning rotations needs calibration data, and none are declared.", "Declare a data set for calibration.");
+    return fail(ErrorCode::kInvalidArgument, "Learning rotations needs calibration data, and none are declared.",
+                "Declare a data set for calibration.");
   auto loss = std::make_unique<Loss>(ctx, std::move(model), std::move(turned), std::move(rotations));
   QUANVAS_CHECK(loss->prepare(plan, options));
   return std::unique_ptr<RotationLoss>(std::move(loss));

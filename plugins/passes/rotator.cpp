@@ -8,7 +8,9 @@
 namespace quanvas {
 namespace {
 
-std::string counted(std::size_t n, const std::string& what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+std::string counted(std::size_t n, const std::string& what) {
+  return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+}
 
 std::string without_stop(std::string text) {
   if (text.ends_with('.')) text.pop_back();
@@ -18,7 +20,11 @@ std::string without_stop(std::string text) {
 }  // namespace
 
 Rotator::Rotator(ModelPtr model, const RotateOptions& options)
-    : model_(std::move(model)), graph_(*model_->graph), options_(options), edit_(*model_), layers_(find_layers(graph_)),
+    : model_(std::move(model)),
+      graph_(*model_->graph),
+      options_(options),
+      edit_(*model_),
+      layers_(find_layers(graph_)),
       found_(find_feature_regions(*model_, [this](const Node& n) {
         const auto scale = n.op == "RMSNormalization" ? norm_scale(*model_, n) : std::nullopt;
         return scale && scale->is_uniform();
@@ -58,7 +64,9 @@ std::vector<Rotator::Blocks> Rotator::blocks() const {
     } else if (const Online online = online_of(layer, inputs); online.node && online.node->blocks() > 1) {
       size = online.node->size;
     }
-    if (size > 1 && seen.insert(in).second) out.push_back({in, size});
+    const auto& shape = graph_.tensor(in).shape;
+    const bool is_known = shape && !shape->empty() && shape->back() == inputs;
+    if (size > 1 && is_known && seen.insert(in).second) out.push_back({in, size});
   }
   return out;
 }
@@ -76,14 +84,16 @@ Status Rotator::apply(JobContext& job, std::vector<TurnedTensor>* turned) {
 
 std::string Rotator::text() const {
   std::string text = "Rotated " + counted(whole_, "stream") + " of features and " + counted(heads_, "group") + " of heads (";
-  text += counted(fused_layers_.size(), "layer") + ", " + counted(constants_, "table") + " or constant" + (constants_ == 1 ? "" : "s") + ")";
+  text += counted(fused_layers_.size(), "layer") + ", " + counted(constants_, "table") + " or constant" +
+          (constants_ == 1 ? "" : "s") + ")";
   if (options_.kind == "none") text = "Rotated nothing (kind is none)";
   if (options_.online != "none") {
     text += ", put " + counted(nodes_.size(), "online rotation") + " in front of " + counted(online_layers_, "layer");
     if (padded_ > 0) text += " (" + std::to_string(padded_) + " padded with zeros)";
   }
   std::vector<std::string> left;
-  for (const Left& l : left_) left.push_back("'" + l.layer + "': " + l.why + (l.more > 0 ? " (" + std::to_string(l.more) + " more like it)" : ""));
+  for (const Left& l : left_)
+    left.push_back("'" + l.layer + "': " + l.why + (l.more > 0 ? " (" + std::to_string(l.more) + " more like it)" : ""));
   if (!left.empty()) text += "; left: " + join_some(left);
   return text;
 }
@@ -145,7 +155,8 @@ Status Rotator::rotate_constants() {
       std::vector<double> values = doubles_of(*data);
       if (turned_) {
         const std::int64_t columns = data->shape.back();
-        turned_->push_back({s.node, input, static_cast<std::int64_t>(values.size()) / columns, columns, values, false, -1, number});
+        turned_->push_back(
+            {s.node, input, static_cast<std::int64_t>(values.size()) / columns, columns, values, false, -1, number});
       }
       QUANVAS_CHECK(rotation.apply(values, stop_));
       edit_.replace_initializer(node(s.node), id, data->type, data->shape, values);
@@ -212,7 +223,8 @@ std::string Rotator::reason_of(TensorId id) const {
   if (own != reasons_.end()) return own->second;
   if (!r.norms_from.empty() || !r.norms_to.empty()) {
     const Node& norm = node(r.norms_from.empty() ? r.norms_to[0] : r.norms_from[0]);
-    return "'" + norm.name + "' (" + norm.op + ") " + (norm.op == "RMSNormalization" ? "has a scale for each feature" : "takes off the mean");
+    return "'" + norm.name + "' (" + norm.op + ") " +
+           (norm.op == "RMSNormalization" ? "has a scale for each feature" : "takes off the mean");
   }
   return r.sources.empty() ? "no layer makes them" : r.sinks.empty() ? "no layer reads them" : "";
 }
@@ -269,7 +281,8 @@ void Rotator::note_left(const std::string& side, TensorId id, PassLayer& row, co
 // --- online rotations ---
 
 Rotator::Online Rotator::online_of(const Node& layer, std::int64_t inputs) const {
-  if (options_.online == "none" || !is_named(layer.name) || (options_.online == "products" && !is_behind_activation(layer))) return {};
+  if (options_.online == "none" || !is_named(layer.name) || (options_.online == "products" && !is_behind_activation(layer)))
+    return {};
   const auto no = [](std::string why) { return Online{std::nullopt, without_stop(std::move(why))}; };
   if (std::string why = unfit(layer, inputs); !why.empty()) return no(why);
   const DataType type = graph_.tensor(layer.input(0)).type;
@@ -323,7 +336,8 @@ std::string Rotator::rotated(const Node& layer, const HadamardNode& h) {
   if (!made.empty()) return made;
   const TensorInfo& info = graph_.tensor(in);
   made = info.name + "_rotated";
-  for (int i = 2; graph_.tensor(made) != kNoTensor || names_.count(made); ++i) made = info.name + "_rotated_" + std::to_string(i);
+  for (int i = 2; graph_.tensor(made) != kNoTensor || names_.count(made); ++i)
+    made = info.name + "_rotated_" + std::to_string(i);
   names_.insert(made);
   std::optional<Shape> shape = info.shape;
   if (shape && !shape->empty()) shape->back() = h.outputs();
@@ -346,7 +360,8 @@ bool Rotator::is_behind_activation(const Node& layer) const {
   const Node* before = graph_.find(graph_.tensor(layer.input(0)).producer);
   // A product with a constant, as SmoothQuant puts it there, is not what makes a gate.
   const auto is_passed = [&](const Node& n) {
-    return n.domain.empty() && (n.op == "Identity" || n.op == "Dropout" || n.op == "Cast" || (n.op == "Mul" && n.input(1) != kNoTensor && graph_.tensor(n.input(1)).is_initializer));
+    return n.domain.empty() && (n.op == "Identity" || n.op == "Dropout" || n.op == "Cast" ||
+                                (n.op == "Mul" && n.input(1) != kNoTensor && graph_.tensor(n.input(1)).is_initializer));
   };
   while (before && is_passed(*before))
     before = before->input(0) == kNoTensor ? nullptr : graph_.find(graph_.tensor(before->input(0)).producer);

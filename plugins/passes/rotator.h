@@ -26,12 +26,12 @@ struct RotateOptions {
 
 // A tensor that fused rotations change, as it is before them: [rows, columns] becomes blocks(in)' values blocks(out).
 struct TurnedTensor {
-  NodeId node = kNoNode;            // that reads it, as input number `input`; in the model that Rotator::finish() gives, too
+  NodeId node = kNoNode;  // that reads it, as input number `input`; in the model that Rotator::finish() gives, too
   std::size_t input = 0;
   std::int64_t rows = 0, columns = 0;
-  std::vector<double> values;       // row-major, with what a Gemm multiplies it by and after an online rotation of its inputs
-  bool is_flipped = false;          // stored as [columns, rows]
-  int in = -1, out = -1;            // indexes into Rotator::rotations(); -1: none
+  std::vector<double> values;  // row-major, with what a Gemm multiplies it by and after an online rotation of its inputs
+  bool is_flipped = false;     // stored as [columns, rows]
+  int in = -1, out = -1;       // indexes into Rotator::rotations(); -1: none
 };
 
 class Rotator {
@@ -44,7 +44,7 @@ class Rotator {
   std::vector<Rotation> rotations() const;
   void replace(const std::vector<Rotation>& rotations);
   // Where features are rotated in blocks that are smaller than they are, after plan(): the tensor and the block's size. Each
-  // tensor once, in graph order.
+  // tensor of a known shape once, in graph order.
   struct Blocks {
     TensorId tensor = kNoTensor;
     std::int64_t size = 0;
@@ -93,9 +93,9 @@ class Rotator {
   ModelEdit edit_;
   std::vector<Layer> layers_;
   FeatureRegions found_;
-  std::map<std::size_t, Rotation> rotations_;    // by region
-  std::map<std::size_t, std::string> reasons_;   // why a region that could be rotated was not
-  std::map<TensorId, std::string> nodes_;        // tensors with an online rotation, and what it gives
+  std::map<std::size_t, Rotation> rotations_;   // by region
+  std::map<std::size_t, std::string> reasons_;  // why a region that could be rotated was not
+  std::map<TensorId, std::string> nodes_;       // tensors with an online rotation, and what it gives
   std::set<std::string> names_;
   std::set<NodeId> fused_layers_;
   std::size_t whole_ = 0, heads_ = 0, constants_ = 0, online_layers_ = 0, padded_ = 0;

@@ -1,5 +1,5 @@
-// Rotations that are learned: the gradient is that of the loss, the loss never ends above its start, and the float network stays the
-// same.
+// Rotations that are learned: the gradient is that of the loss, the loss never ends above its start, and the float network
+// stays the same.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -20,8 +20,12 @@ using testing::OpenData;
 using testing::relative_difference;
 using Kind = OpenData::Kind;
 
-DatasetPtr data_of(Kind kind, std::int64_t n = 12) { return std::make_shared<OpenData>(kind, n); }
-ModelPtr net_of(Kind kind) { return kind == Kind::kWindows ? testing::open_llama() : testing::open_classifier(); }
+DatasetPtr data_of(Kind kind, std::int64_t n = 12) {
+  return std::make_shared<OpenData>(kind, n);
+}
+ModelPtr net_of(Kind kind) {
+  return kind == Kind::kWindows ? testing::open_llama() : testing::open_classifier();
+}
 
 // 4 bits for layers' weights and inputs; inputs with a scale for each row at run time, or one that is calibrated.
 Recipe formats(bool dynamic) {
@@ -36,13 +40,17 @@ Recipe formats(bool dynamic) {
   return recipe;
 }
 
-json learning(int steps = 20) { return {{"learn", "spinquant"}, {"learn_steps", steps}, {"learn_rate", 0.3}, {"online", "products"}, {"expand", true}}; }
+json learning(int steps = 20) {
+  return {{"learn", "spinquant"}, {"learn_steps", steps}, {"learn_rate", 0.3}, {"online", "products"}, {"expand", true}};
+}
 
-Result<testing::Scaled> rotated(const ModelPtr& model, const json& options, const DatasetPtr& data, Kept* kept = nullptr, bool dynamic = true) {
+Result<testing::Scaled> rotated(const ModelPtr& model, const json& options, const DatasetPtr& data, Kept* kept = nullptr,
+                                bool dynamic = true) {
   return testing::run_pass("rotate", model, options, {}, kept, formats(dynamic), data);
 }
 at::Tensor outputs(const ModelPtr& model, Kind kind) {
-  return testing::all_outputs_of(model, kind == Kind::kWindows ? testing::tokens({3, testing::kWindow}, testing::kTokens) : testing::noise({7, 6}, 2));
+  return testing::all_outputs_of(
+      model, kind == Kind::kWindows ? testing::tokens({3, testing::kWindow}, testing::kTokens) : testing::noise({7, 6}, 2));
 }
 
 // "(loss on calibration samples kept for it A → B)"
@@ -59,7 +67,8 @@ struct Bench {
   std::vector<Rotation> start;
   std::unique_ptr<RotationLoss> loss;
 
-  Bench(const ModelPtr& model, const DatasetPtr& data, const Recipe& recipe, const LearnOptions& options = {}, std::int64_t block = 0) {
+  Bench(const ModelPtr& model, const DatasetPtr& data, const Recipe& recipe, const LearnOptions& options = {},
+        std::int64_t block = 0) {
     const auto merged = merge_norms(model, true, job);
     RotateOptions o;
     o.online = "products";
@@ -110,8 +119,10 @@ TEST(LearnedRotations, TheGradientIsThatOfTheLoss) {
           std::vector<double> direction(gradients[i].size());
           double slope = 0, norm = 0;
           // One of the directions is the gradient's own, along which it counts most.
-          for (std::size_t k = 0; k < direction.size(); ++k) direction[k] = seed == 0 ? gradients[i][k] : random.normal(), norm += direction[k] * direction[k];
-          for (std::size_t k = 0; k < direction.size(); ++k) direction[k] /= std::sqrt(norm), slope += direction[k] * gradients[i][k];
+          for (std::size_t k = 0; k < direction.size(); ++k)
+            direction[k] = seed == 0 ? gradients[i][k] : random.normal(), norm += direction[k] * direction[k];
+          for (std::size_t k = 0; k < direction.size(); ++k)
+            direction[k] /= std::sqrt(norm), slope += direction[k] * gradients[i][k];
           const auto loss_at = [&](double along) {
             std::vector<Rotation> moved = place;
             std::vector<double> m = place[i].matrix();
@@ -187,7 +198,8 @@ TEST(LearnedRotations, WhatIsFoundIsWhatWasMeasured) {
 TEST(LearnedRotations, NoStepsAreNoLearning) {
   const ModelPtr model = testing::open_llama();
   const DatasetPtr data = data_of(Kind::kWindows);
-  for (const json& options : {json{{"kind", "signs"}}, json{{"kind", "orthogonal"}, {"seed", 3}}, json{{"kind", "hadamard"}, {"online", "rest"}, {"expand", true}}}) {
+  for (const json& options : {json{{"kind", "signs"}}, json{{"kind", "orthogonal"}, {"seed", 3}},
+                              json{{"kind", "hadamard"}, {"online", "rest"}, {"expand", true}}}) {
     json own = options;
     const auto still = rotated(model, own, data);
     own["learn"] = "spinquant";
@@ -247,7 +259,8 @@ TEST(LearnedRotations, WhatIsLearnedIsKeptAndLookedAt) {
   const std::string good = kept.bytes.begin()->second;
   std::string turned = good;  // one number of a matrix
   turned[turned.size() - 1] = static_cast<char>(turned.back() ^ 0x40);
-  for (const std::string& bytes : {std::string(), std::string("rotate01"), good.substr(0, good.size() - 1), good + "x", std::string(good.size(), '\xff'), turned}) {
+  for (const std::string& bytes : {std::string(), std::string("rotate01"), good.substr(0, good.size() - 1), good + "x",
+                                   std::string(good.size(), '\xff'), turned}) {
     kept.bytes.begin()->second = bytes;
     kept.computed = 0;
     const auto again = rotated(model, options, data, &kept);
@@ -307,7 +320,12 @@ TEST(LearnedRotations, OddInputIsRefusedByNameOrLearnedFrom) {
   foreign->values()[3][2] = 23.0f;
   EXPECT_TRUE(rotated(model, learning(1), foreign));
   testing::NetMaker n;
-  n.in({-1, 6}).weight("a.w", {6, 8}).weight("b.w", {8, 2}).op("a", "MatMul", {"x", "a.w"}, {-1, 8}).op("b", "MatMul", {"a", "b.w"}, {-1, 2}).out("b");
+  n.in({-1, 6})
+      .weight("a.w", {6, 8})
+      .weight("b.w", {8, 2})
+      .op("a", "MatMul", {"x", "a.w"}, {-1, 8})
+      .op("b", "MatMul", {"a", "b.w"}, {-1, 2})
+      .out("b");
   const auto few = rotated(n.m.build(), learning(1), data_of(Kind::kLabels));
   ASSERT_FALSE(few);
   EXPECT_NE(few.error().message.find("no class score"), std::string::npos) << few.error().text();
@@ -316,7 +334,8 @@ TEST(LearnedRotations, OddInputIsRefusedByNameOrLearnedFrom) {
   at::Tensor emb = testing::weight_of(model, "emb.w").clone();
   emb.select(1, 2).zero_();
   weights->set("emb.w", exec::to_data(emb));
-  EXPECT_TRUE(rotated(std::make_shared<const Model>(Model{model->graph, weights, "test"}), learning(2), data_of(Kind::kWindows)));
+  EXPECT_TRUE(
+      rotated(std::make_shared<const Model>(Model{model->graph, weights, "test"}), learning(2), data_of(Kind::kWindows)));
 }
 
 }  // namespace

@@ -21,16 +21,22 @@ using testing::run_pass;
 
 using Order = std::vector<std::int64_t>;
 
-DatasetPtr windows(std::int64_t n = 6) { return std::make_shared<OpenData>(OpenData::Kind::kWindows, n); }
-Result<testing::Scaled> rotated(const ModelPtr& model, const json& options, Kept* kept = nullptr, const DatasetPtr& data = windows()) {
+DatasetPtr windows(std::int64_t n = 6) {
+  return std::make_shared<OpenData>(OpenData::Kind::kWindows, n);
+}
+Result<testing::Scaled> rotated(const ModelPtr& model, const json& options, Kept* kept = nullptr,
+                                const DatasetPtr& data = windows()) {
   return run_pass("rotate", model, options, {}, kept, {}, data);
 }
-at::Tensor outputs(const ModelPtr& model) { return testing::all_outputs_of(model, testing::tokens({3, testing::kWindow}, testing::kTokens)); }
+at::Tensor outputs(const ModelPtr& model) {
+  return testing::all_outputs_of(model, testing::tokens({3, testing::kWindow}, testing::kTokens));
+}
 
 Order shuffled(std::int64_t n, std::int64_t seed) {
   Order p(static_cast<std::size_t>(n));
   std::iota(p.begin(), p.end(), std::int64_t{0});
-  for (std::int64_t i = 0; i < n; ++i) std::swap(p[static_cast<std::size_t>(i)], p[static_cast<std::size_t>((i * 5 + seed) % n)]);
+  for (std::int64_t i = 0; i < n; ++i)
+    std::swap(p[static_cast<std::size_t>(i)], p[static_cast<std::size_t>((i * 5 + seed) % n)]);
   return p;
 }
 
@@ -46,24 +52,52 @@ std::vector<Net> nets() {
   const auto end = [](NetMaker& n, const std::string& from) { n.linear("b", from, 16, {2, 5, 3}, true).out("b"); };
   return {
       {"relu", "r", [=](NetMaker& n) { begin(n).op("r", "Relu", {"a"}, kS), end(n, "r"); }, ""},
-      {"gelu_before_a_norm", "n", [=](NetMaker& n) { begin(n).op("g", "Gelu", {"a"}, kS).layer_norm("n", "g", kS), end(n, "n"); }, ""},
-      {"gate", "f.mul", [=](NetMaker& n) { begin(n).gated("f.", "a", 16, 24).linear("b", "f.down", 16, {2, 5, 3}).out("b"); }, ""},
+      {"gelu_before_a_norm", "n",
+       [=](NetMaker& n) { begin(n).op("g", "Gelu", {"a"}, kS).layer_norm("n", "g", kS), end(n, "n"); }, ""},
+      {"gate", "f.mul",
+       [=](NetMaker& n) {
+         begin(n).gated("f.", "a", 16, 24).linear("b", "f.down", 16, {2, 5, 3}).out("b");
+       },
+       ""},
       {"rms_with_scales", "n", [=](NetMaker& n) { begin(n).rms("n", "a", kS).op("t", "Tanh", {"n"}, kS), end(n, "t"); }, ""},
-      {"slopes_and_factors", "m", [=](NetMaker& n) {
-         begin(n).weight("s", {16}).op("p", "PRelu", {"a", "s"}, kS).weight("f", {1, 1, 16}).op("m", "Mul", {"p", "f"}, kS), end(n, "m");
-       }, ""},
-      {"numbers_for_all", "c", [=](NetMaker& n) {
+      {"slopes_and_factors", "m",
+       [=](NetMaker& n) {
+         begin(n).weight("s", {16}).op("p", "PRelu", {"a", "s"}, kS).weight("f", {1, 1, 16}).op("m", "Mul", {"p", "f"}, kS),
+             end(n, "m");
+       },
+       ""},
+      {"numbers_for_all", "c",
+       [=](NetMaker& n) {
          n.m.weight("two", at::full({1}, 2.0)).weight("lo", at::full({}, -0.5)).weight("hi", at::full({}, 0.4));
          begin(n).op("m", "Pow", {"a", "two"}, kS).op("c", "Clip", {"m", "lo", "hi"}, kS), end(n, "c");
-       }, ""},
-      {"residual", "r", [=](NetMaker& n) { begin(n).rms("n", "a", kS).gated("f.", "n", 16, 24).add("r", "a", "f.down", kS).rms("m", "r", kS), end(n, "m"); }, ""},
-      {"positions", "s", [=](NetMaker& n) { begin(n).weight("pos", {5, 16}).add("s", "a", "pos", kS).op("t", "Sigmoid", {"s"}, kS), end(n, "t"); }, ""},
-      {"softmax", "p", [=](NetMaker& n) { begin(n).op("p", "Softmax", {"a"}, kS, {{"axis", std::int64_t{1}}}), end(n, "p"); }, "'p' (Softmax)"},
-      {"split", "s1", [=](NetMaker& n) {
-         begin(n).m.node("split", "Split", {"a"}, {"s1", "s2"}, {{"axis", std::int64_t{2}}}).shape("s1", {2, 5, 8}).shape("s2", {2, 5, 8});
+       },
+       ""},
+      {"residual", "r",
+       [=](NetMaker& n) {
+         begin(n).rms("n", "a", kS).gated("f.", "n", 16, 24).add("r", "a", "f.down", kS).rms("m", "r", kS), end(n, "m");
+       },
+       ""},
+      {"positions", "s",
+       [=](NetMaker& n) {
+         begin(n).weight("pos", {5, 16}).add("s", "a", "pos", kS).op("t", "Sigmoid", {"s"}, kS), end(n, "t");
+       },
+       ""},
+      {"softmax", "p",
+       [=](NetMaker& n) {
+         begin(n).op("p", "Softmax", {"a"}, kS, {{"axis", std::int64_t{1}}}), end(n, "p");
+       },
+       "'p' (Softmax)"},
+      {"split", "s1",
+       [=](NetMaker& n) {
+         begin(n)
+             .m.node("split", "Split", {"a"}, {"s1", "s2"}, {{"axis", std::int64_t{2}}})
+             .shape("s1", {2, 5, 8})
+             .shape("s2", {2, 5, 8});
          n.linear("b", "s1", 8, {2, 5, 3}).linear("c", "s2", 8, {2, 5, 3}).out("b").out("c");
-       }, "'split' (Split)"},
-      {"output", "r", [=](NetMaker& n) { begin(n).op("r", "Relu", {"a"}, kS), end(n, "r"), n.out("r"); }, "output of the network"},
+       },
+       "'split' (Split)"},
+      {"output", "r", [=](NetMaker& n) { begin(n).op("r", "Relu", {"a"}, kS), end(n, "r"), n.out("r"); },
+       "output of the network"},
       {"input", "r", [=](NetMaker& n) { n.in(kS).op("r", "Relu", {"x"}, kS), end(n, "r"); }, "input of the network"},
   };
 }
@@ -107,8 +141,10 @@ TEST(Permute, HeadsKeepTheirPlaces) {
   EXPECT_LT(relative_difference(outputs(*changed), outputs(model)), 3e-6);
   const at::Tensor v = testing::weight_of(model, "v.w"), w = testing::weight_of(*changed, "v.w");
   for (const std::int64_t head : {0, 4})
-    for (const auto& [to, from] : {std::pair{0, 3}, {1, 1}, {2, 0}, {3, 2}}) EXPECT_TRUE(w.select(1, head + to).equal(v.select(1, head + from)));
-  EXPECT_FALSE(reorder_features(model, {{model->graph->tensor("att"), Order{1, 0, 2}}}, left).error().code == ErrorCode::kInternal);
+    for (const auto& [to, from] : {std::pair{0, 3}, {1, 1}, {2, 0}, {3, 2}})
+      EXPECT_TRUE(w.select(1, head + to).equal(v.select(1, head + from)));
+  EXPECT_FALSE(reorder_features(model, {{model->graph->tensor("att"), Order{1, 0, 2}}}, left).error().code ==
+               ErrorCode::kInternal);
   EXPECT_EQ(left.size(), 1u);
 }
 
@@ -154,7 +190,9 @@ TEST(Permute, MassDiffMakesBlocksEven) {
   json own = options;
   own["permute"] = "massdiff";
   const auto moved = rotated(model, own);
-  const auto columns_of = [](const ModelPtr& m, const std::string& name) { return std::get<0>(testing::weight_of(m, name).square().sum(0).sort()); };
+  const auto columns_of = [](const ModelPtr& m, const std::string& name) {
+    return std::get<0>(testing::weight_of(m, name).square().sum(0).sort());
+  };
   own["permute"] = "none";
   const auto still = rotated(model, own);
   for (const char* name : {"gate.w", "up.w"}) {
@@ -165,7 +203,8 @@ TEST(Permute, MassDiffMakesBlocksEven) {
 
 TEST(Permute, WholeRotationsAreLeftAlone) {
   const ModelPtr model = testing::open_llama();
-  for (const json& options : {json{{"online", "products"}}, json{{"online", "rest"}, {"expand", true}}, json{{"block", 16}, {"heads", false}}}) {
+  for (const json& options :
+       {json{{"online", "products"}}, json{{"online", "rest"}, {"expand", true}}, json{{"block", 16}, {"heads", false}}}) {
     SCOPED_TRACE(options.dump());
     json own = options;
     own["permute"] = "massdiff";
@@ -184,7 +223,10 @@ TEST(Permute, RoundingInBlocksLosesLess) {
   at::Tensor make = noise({16, 32}, 1);
   make.narrow(1, 0, 4).mul_(20);
   n.in({64, 16}).m.weight("a.w", make).weight("b.w", noise({32, 8}, 2));
-  n.op("a", "MatMul", {"x", "a.w"}, {64, 32}).op("r", "Relu", {"a"}, {64, 32}).op("b", "MatMul", {"r", "b.w"}, {64, 8}).out("b");
+  n.op("a", "MatMul", {"x", "a.w"}, {64, 32})
+      .op("r", "Relu", {"a"}, {64, 32})
+      .op("b", "MatMul", {"r", "b.w"}, {64, 8})
+      .out("b");
   const ModelPtr model = n.m.build();
   const at::Tensor x = noise({64, 16}, 9);
   const auto peak = [&](const std::string& order) {
@@ -212,7 +254,8 @@ TEST(Permute, WhatIsMeasuredIsKeptAndLookedAt) {
   EXPECT_EQ(kept.computed, 1);
   kept.may_compute = true;
   const std::string good = kept.bytes.begin()->second;
-  for (const std::string& bytes : {std::string(), std::string("x"), good.substr(8), good + "12345678", std::string(good.size(), '\xff')}) {
+  for (const std::string& bytes :
+       {std::string(), std::string("x"), good.substr(8), good + "12345678", std::string(good.size(), '\xff')}) {
     kept.bytes.begin()->second = bytes;
     kept.computed = 0;
     const auto again = rotated(model, options, &kept);

@@ -8,8 +8,8 @@ namespace quanvas::testing {
 
 inline const std::int64_t kTokens = 24, kWidth = 16, kHidden = 24, kWindow = 8;
 
-// A block of a language model with grouped queries: ids [windows, tokens] to scores [windows, tokens, 24]. A few features of the stream
-// and of the gates stand out.
+// A block of a language model with grouped queries: ids [windows, tokens] to scores [windows, tokens, 24]. A few features of
+// the stream and of the gates stand out.
 inline ModelPtr open_llama() {
   NetMaker n;
   const Shape s = {-1, -1, kWidth}, h = {-1, -1, kHidden};
@@ -19,7 +19,8 @@ inline ModelPtr open_llama() {
     for (const std::int64_t c : large) w.select(1, c).mul_(8);
     n.m.weight(name + ".w", w);
   };
-  const auto linear = [&](const std::string& name, const std::string& from, std::int64_t in, const Shape& shape, const std::vector<std::int64_t>& large = {}) {
+  const auto linear = [&](const std::string& name, const std::string& from, std::int64_t in, const Shape& shape,
+                          const std::vector<std::int64_t>& large = {}) {
     weight(name, in, shape.back(), large);
     n.op(name, "MatMul", {from, name + ".w"}, shape);
   };
@@ -28,7 +29,8 @@ inline ModelPtr open_llama() {
   linear("q", "an", kWidth, {-1, -1, 16});
   linear("k", "an", kWidth, {-1, -1, 8});
   linear("v", "an", kWidth, {-1, -1, 8}, {1});
-  n.op("att", "Attention", {"q", "k", "v"}, {-1, -1, 16}, {{"q_num_heads", std::int64_t{4}}, {"kv_num_heads", std::int64_t{2}}, {"is_causal", std::int64_t{1}}});
+  n.op("att", "Attention", {"q", "k", "v"}, {-1, -1, 16},
+       {{"q_num_heads", std::int64_t{4}}, {"kv_num_heads", std::int64_t{2}}, {"is_causal", std::int64_t{1}}});
   linear("o", "att", 16, s);
   n.add("r1", "tok", "o", s).rms("fn", "r1", s);
   linear("gate", "fn", kWidth, h, {0, 2, 5});
@@ -47,9 +49,15 @@ inline ModelPtr open_classifier() {
   at::Tensor a = noise({6, 12}, 1);
   a.select(1, 3).mul_(12);
   a.select(1, 7).mul_(9);
-  n.in({-1, 6}).m.weight("a.w", a).weight("a.b", noise({12}, 2)).weight("b.w", noise({12, 5}, 3) * 0.5).weight("r.w", noise({12, 12}, 4) * 0.3);
+  n.in({-1, 6})
+      .m.weight("a.w", a)
+      .weight("a.b", noise({12}, 2))
+      .weight("b.w", noise({5, 12}, 3))
+      .weight("b.b", noise({5}, 5))
+      .weight("r.w", noise({12, 12}, 4) * 0.3);
   n.op("a", "MatMul", {"x", "a.w", "a.b"}, s).op("r", "MatMul", {"a", "r.w"}, s).op("sum", "Add", {"a", "r"}, s);
-  return n.op("b", "MatMul", {"sum", "b.w"}, {-1, 5}).m.output("b").build();
+  // Stored as [outputs, inputs], and halved on the way.
+  return n.op("b", "Gemm", {"sum", "b.w", "b.b"}, {-1, 5}, {{"transB", std::int64_t{1}}, {"alpha", 0.5f}}).m.output("b").build();
 }
 
 // Windows of tokens of two lengths, filled up; labelled rows; or rows alone.

@@ -17,7 +17,9 @@ namespace {
 using Doubles = std::vector<double>;
 using Order = std::vector<std::int64_t>;
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+std::size_t at(std::int64_t i) {
+  return static_cast<std::size_t>(i);
+}
 
 Doubles normal(std::int64_t count, std::uint64_t seed) {
   SeededRandom random(seed);
@@ -35,17 +37,21 @@ Doubles product(std::int64_t n, const Doubles& a, const Doubles& b, bool ta = fa
   Doubles c(at(n * n), 0.0);
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t j = 0; j < n; ++j)
-      for (std::int64_t k = 0; k < n; ++k) c[at(i * n + j)] += a[at(ta ? k * n + i : i * n + k)] * b[at(tb ? j * n + k : k * n + j)];
+      for (std::int64_t k = 0; k < n; ++k)
+        c[at(i * n + j)] += a[at(ta ? k * n + i : i * n + k)] * b[at(tb ? j * n + k : k * n + j)];
   return c;
 }
-double inner(const Doubles& a, const Doubles& b) { return std::inner_product(a.begin(), a.end(), b.begin(), 0.0); }
+double inner(const Doubles& a, const Doubles& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
 
 TEST(Cayley, AHundredStepsStayOrthogonal) {
   for (const std::int64_t n : {1, 2, 3, 8, 33, 96}) {
     SCOPED_TRACE(n);
     Doubles r = orthogonal(n, 5);
     EXPECT_LT(orthogonality_error(n, r), 1e-12);
-    for (int step = 0; step < 100; ++step) ASSERT_TRUE(cayley_step(n, r, normal(n * n, 100 + static_cast<std::uint64_t>(step)), 1.5));
+    for (int step = 0; step < 100; ++step)
+      ASSERT_TRUE(cayley_step(n, r, normal(n * n, 100 + static_cast<std::uint64_t>(step)), 1.5));
     EXPECT_LT(orthogonality_error(n, r), 1e-11);
     if (n > 1) {
       EXPECT_GT(std::fabs(r[0] - orthogonal(n, 5)[0]), 1e-6);  // it has moved
@@ -91,7 +97,8 @@ TEST(Cayley, ItFindsTheOrthogonalMatrixNextToAnother) {
     }
     const Doubles b = product(n, us, v, false, true);
     Doubles r = best;  // turned away by large rotations
-    for (int time = 0; time < 5; ++time) ASSERT_TRUE(cayley_step(n, r, normal(n * n, 20 + static_cast<std::uint64_t>(time)), 1e9));
+    for (int time = 0; time < 5; ++time)
+      ASSERT_TRUE(cayley_step(n, r, normal(n * n, 20 + static_cast<std::uint64_t>(time)), 1e9));
     EXPECT_GT(inner(r, b), least + 0.05);
     for (int step = 0; step < 2000; ++step) {
       const double before = inner(r, b);
@@ -119,7 +126,8 @@ TEST(Cayley, MomentumAddsTheDirectionsOfEarlierSteps) {
   Doubles second = first;
   ASSERT_TRUE(cayley_step(n, second, none, 1e-2, {}, &velocity, 0.5));
   const Doubles left = product(n, a, second), right = product(n, a, first);
-  for (std::size_t i = 0; i < second.size(); ++i) EXPECT_NEAR(second[i] + 2.5e-3 * left[i], first[i] - 2.5e-3 * right[i], 1e-14);
+  for (std::size_t i = 0; i < second.size(); ++i)
+    EXPECT_NEAR(second[i] + 2.5e-3 * left[i], first[i] - 2.5e-3 * right[i], 1e-14);
   EXPECT_LT(orthogonality_error(n, second), 1e-13);
 }
 
@@ -210,7 +218,9 @@ TEST(BlockOrder, MassDiffSharesOutBestAndAllArePermutations) {
         EXPECT_LE(most, largest_block(mean, block_order(BlockOrder::kRandom, mean, absmax, block, seed), block));
         // No block can have less than the largest channel, nor the largest one less than the mean.
         const auto blocks = static_cast<double>((n + block - 1) / block);
-        EXPECT_GE(most, std::max(*std::max_element(mean.begin(), mean.end()), std::accumulate(mean.begin(), mean.end(), 0.0) / blocks) - 1e-9);
+        EXPECT_GE(most, std::max(*std::max_element(mean.begin(), mean.end()),
+                                 std::accumulate(mean.begin(), mean.end(), 0.0) / blocks) -
+                            1e-9);
       }
 }
 
@@ -239,7 +249,8 @@ TEST(BlockOrder, OddInputLeavesTheOrder) {
     EXPECT_TRUE(block_order(order, {}, {}, 2, 3).empty());
     // Dead and broken channels count as nothing.
     const double nan = std::numeric_limits<double>::quiet_NaN();
-    EXPECT_TRUE(is_permutation(block_order(order, {nan, 1, 0, 0, std::numeric_limits<double>::infinity(), 2}, {nan, 1, 0, 0, 3, 2}, 2, 3)));
+    EXPECT_TRUE(is_permutation(
+        block_order(order, {nan, 1, 0, 0, std::numeric_limits<double>::infinity(), 2}, {nan, 1, 0, 0, 3, 2}, 2, 3)));
   }
   EXPECT_EQ(block_order(BlockOrder::kMassDiff, Doubles(6, 1.0), Doubles(6, 1.0), 2), unchanged);  // even already
 }
