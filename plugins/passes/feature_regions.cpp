@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <variant>
 
 namespace quanvas {
@@ -193,7 +194,8 @@ namespace {
 
 class Finder {
  public:
-  Finder(const Model& model, const std::function<bool(const Node&)>& passes) : model_(model), graph_(*model.graph), passes_(passes) {}
+  Finder(const Model& model, const std::function<bool(const Node&)>& passes, bool permutes = false)
+      : model_(model), graph_(*model.graph), passes_(passes), permutes_(permutes) {}
 
   FeatureRegions run() {
     for (const TensorId id : graph_.inputs()) block(id, "it is an input of the network");
@@ -284,7 +286,8 @@ class Finder {
       if (std::holds_alternative<GraphPtr>(attribute)) return false;
     if (LinearWeight::fits(model_, node)) return linear(node);
     if (node.op == "MatMul") return product(node);
-    if (node.op == "LayerNormalization" || node.op == "RMSNormalization") return norm(node);
+    if (permutes_ && works_on_each(node)) return each(node);
+    if (node.op == "LayerNormalization" || node.op == "RMSNormalization") return permutes_ ? permuted_norm(node) : norm(node);
     if (node.op == "Attention") return attention(node);
     if (node.op == "Add" || node.op == "Sub" || node.op == "Sum") return sum(node);
     if (node.op == "Mul" || node.op == "Div") return scaled(node);
@@ -328,6 +331,32 @@ class Finder {
     const TensorId in = node.input(0), out = node.outputs[0];
     if (!passes_(node)) return use(in, Role::kTo, {node.id, -1}) && use(out, Role::kFrom, {node.id, -1});
     return join(in, out) && use(in, Role::kInside, {node.id, -1});
+  }
+  bool permuted_norm(const Node& node) {
+    if (!is_last_axis_norm(graph_, node) || !norm_scale(model_, node) || !join(node.input(0), node.outputs[0])) return false;
+    for (std::size_t i = 1; i < std::min<std::size_t>(3, node.inputs.size()); ++i) {
+      const TensorData* data = initializer_data(model_, node.input(i));
+      if (data && data->count() > 1 && !carry(node, i, node.outputs[0])) return false;
+    }
+    return use(node.input(0), Role::kInside, {node.id, -1});
+  }
+  // Operators whose result at a place depends on their operands at that place alone.
+  static bool works_on_each(const Node& node) {
+    static const std::set<std::string> ops = {
+        "Abs", "Add", "Celu", "Clip", "Cos", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mish",
+        "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh"};
+    return ops.count(node.op) > 0;
+  }
+  // Operands have the features of the result, or one number for all of them.
+  bool each(const Node& node) {
+    const TensorId out = node.outputs[0];
+    if (has_more_outputs(graph_, node) || last(out) < 2) return false;
+    for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+      const TensorId id = node.input(i);
+      if (id == kNoTensor || (shape(id) && (rank(id) == 0 || last(id) == 1))) continue;
+      if (last(id) != last(out) || !carry(node, i, out)) return false;
+    }
+    return true;
   }
 
   // Stretched along other axes at most.
@@ -441,6 +470,7 @@ class Finder {
   const Model& model_;
   const Graph& graph_;
   const std::function<bool(const Node&)>& passes_;
+  const bool permutes_;
   std::map<TensorId, std::size_t> slots_;
   std::vector<std::size_t> parent_;
   std::vector<std::string> reason_;
@@ -452,5 +482,9 @@ class Finder {
 }  // namespace
 
 FeatureRegions find_feature_regions(const Model& model, const std::function<bool(const Node&)>& passes) { return Finder(model, passes).run(); }
+FeatureRegions find_permuted_regions(const Model& model) {
+  const std::function<bool(const Node&)> none = [](const Node&) { return true; };
+  return Finder(model, none, true).run();
+}
 
 }  // namespace quanvas

@@ -74,6 +74,9 @@ struct FeatureRegions {
 // passes: whether a normalization over the last axis gives the same features as it gets, rotated alike; else its two sides
 // are regions of their own.
 FeatureRegions find_feature_regions(const Model& model, const std::function<bool(const Node&)>& passes);
+// The same for permutations of the features, which change nothing behind operators that treat each value for itself either,
+// nor behind normalizations over the last axis, whatever their scales, which are sources like other constants.
+FeatureRegions find_permuted_regions(const Model& model);
 
 // LayerNormalization or RMSNormalization over the last axis alone.
 bool is_last_axis_norm(const Graph& graph, const Node& node);

@@ -2,398 +2,25 @@
 // no feature stands out any more (Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", arXiv
 // 2404.00456; Liu et al. 2024, "SpinQuant", arXiv 2405.16406, whose R1, R2 and R4 these are). Fused ones only change weights;
 // an online one is an operator in front of a layer (core/graph/rotation_node.h), whose inverse is in the layer's weight.
-#include <algorithm>
-#include <cmath>
-#include <map>
+#include <cstdio>
 #include <optional>
-#include <set>
-#include <stop_token>
+#include <utility>
 
-#include "core/algorithms/hadamard.h"
-#include "core/algorithms/orthogonal.h"
 #include "core/exec/pass_context.h"
-#include "core/graph/rotation_node.h"
 #include "core/plugin/registry.h"
 #include "core/recipe/recipe.h"
-#include "plugins/passes/feature_regions.h"
+#include "plugins/passes/learn_rotations.h"
+#include "plugins/passes/permute_features.h"
 
 namespace quanvas {
 namespace {
-
-using algorithms::HadamardTransform;
-
-struct Options {
-  std::string kind = "signs", online = "none", layers = "*";
-  std::uint64_t seed = 0;
-  std::int64_t block = 0, step = 0;
-  bool residual = true, heads = true, merge = true, rms = true, expand = false;
-};
-
-// An orthogonal matrix R [size, size]; rows of a multiple of `size` values are rotated block by block.
-class Rotation {
- public:
-  static Result<Rotation> create(const std::string& kind, std::int64_t size, std::uint64_t seed, const std::stop_token& stop) {
-    Rotation r;
-    r.size_ = size;
-    if (kind == "orthogonal") {
-      QUANVAS_TRY(r.dense_, algorithms::random_orthogonal(size, seed, stop));
-      return r;
-    }
-    QUANVAS_TRY(HadamardTransform t, HadamardTransform::create(size));
-    r.hadamard_ = std::move(t);
-    if (kind == "signs") r.signs_ = algorithms::random_signs(size, seed);
-    return r;
-  }
-  std::int64_t size() const { return size_; }
-  // x := x R
-  Status apply(std::vector<double>& x, const std::stop_token& stop) const {
-    for (std::size_t i = 0; i < x.size() && !signs_.empty(); ++i) x[i] *= signs_[i % signs_.size()];
-    const auto rows = static_cast<std::int64_t>(x.size()) / size_;
-    if (hadamard_) {
-      hadamard_->apply(x.data(), x.data(), rows);
-      return {};
-    }
-    std::vector<double> out(x.size());
-    QUANVAS_CHECK(algorithms::multiply_rows(x.data(), out.data(), rows, dense_, size_, stop));
-    x = std::move(out);
-    return {};
-  }
-
- private:
-  std::int64_t size_ = 1;
-  std::optional<HadamardTransform> hadamard_;
-  std::vector<double> signs_, dense_;
-};
-
-std::vector<double> transposed(const std::vector<double>& x, std::int64_t rows, std::int64_t columns) {
-  std::vector<double> out(x.size());
-  constexpr std::int64_t kTile = 32;  // stays in the first-level cache
-  for (std::int64_t top = 0; top < rows; top += kTile)
-    for (std::int64_t left = 0; left < columns; left += kTile)
-      for (std::int64_t r = top; r < std::min(rows, top + kTile); ++r)
-        for (std::int64_t c = left; c < std::min(columns, left + kTile); ++c)
-          out[static_cast<std::size_t>(c * rows + r)] = x[static_cast<std::size_t>(r * columns + c)];
-  return out;
-}
-
-Status rotate_outputs(LinearWeight& w, const Rotation& r, const std::stop_token& stop) {
-  QUANVAS_CHECK(r.apply(w.w, stop));
-  return w.b.empty() ? Status() : r.apply(w.b, stop);
-}
-// w := R' [w; 0], for an input [x, 0] R.
-Status rotate_inputs(LinearWeight& w, const Rotation& r, std::int64_t inputs, const std::stop_token& stop) {
-  w.w.resize(static_cast<std::size_t>(inputs * w.outputs), 0.0);
-  std::vector<double> turned = transposed(w.w, inputs, w.outputs);
-  QUANVAS_CHECK(r.apply(turned, stop));
-  w.w = transposed(turned, w.outputs, inputs);
-  w.inputs = inputs;
-  return {};
-}
-
-std::string counted(std::size_t n, const std::string& what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
-
-class Rotator {
- public:
-  Rotator(ModelPtr model, const Options& options)
-      : model_(std::move(model)), graph_(*model_->graph), options_(options), edit_(*model_), layers_(find_layers(graph_)),
-        found_(find_feature_regions(*model_, [this](const Node& n) {
-          const auto scale = n.op == "RMSNormalization" ? norm_scale(*model_, n) : std::nullopt;
-          return scale && scale->is_uniform();
-        })) {}
-
-  Status run(JobContext& job) {
-    stop_ = job.stop_token();
-    if (options_.kind != "none") {
-      for (std::size_t i = 0; i < found_.regions.size(); ++i) {
-        QUANVAS_CHECK(job.check());
-        QUANVAS_CHECK(plan(i));
-      }
-    }
-    for (const Node& node : graph_.nodes()) {
-      QUANVAS_CHECK(job.check());
-      if (LinearWeight::fits(*model_, node)) QUANVAS_CHECK(change(node));
-    }
-    return {};
-  }
-  bool changed() const { return changed_; }
-  Result<ModelPtr> finish() { return edit_.finish(); }
-  std::vector<PassLayer> rows() && { return std::move(rows_); }
-
-  std::string text() const {
-    std::string text = "Rotated " + counted(whole_, "stream") + " of features and " + counted(heads_, "group") + " of heads (";
-    text += counted(fused_layers_.size(), "layer") + ", " + counted(constants_, "table") + " or constant" + (constants_ == 1 ? "" : "s") + ")";
-    if (options_.kind == "none") text = "Rotated nothing (kind is none)";
-    if (options_.online != "none") {
-      text += ", put " + counted(nodes_.size(), "online rotation") + " in front of " + counted(online_layers_, "layer");
-      if (padded_ > 0) text += " (" + std::to_string(padded_) + " padded with zeros)";
-    }
-    std::vector<std::string> left;
-    for (const Left& l : left_) left.push_back("'" + l.layer + "': " + l.why + (l.more > 0 ? " (" + std::to_string(l.more) + " more like it)" : ""));
-    if (!left.empty()) text += "; left: " + join_some(left);
-    return text;
-  }
-
- private:
-  // What stands alike in every block of a network is told once: `alike` is the kind of operator, or the sentence.
-  struct Left {
-    std::string layer, why, alike;
-    std::size_t more = 0;
-  };
-  void leave(const Node& layer, const std::string& why) {
-    const std::size_t open = why.find("' ("), close = why.find(')', open == std::string::npos ? 0 : open);
-    const std::string alike = open == std::string::npos || close == std::string::npos ? why : why.substr(open + 2);
-    for (Left& l : left_)
-      if (l.alike == alike) {
-        ++l.more;
-        return;
-      }
-    left_.push_back({layer.name, why, alike});
-  }
-
-  const Node& node(NodeId id) const { return *graph_.find(id); }
-  std::string name(NodeId id) const { return "'" + node(id).name + "'"; }
-
-  // Decides about a region of fused rotation, and rotates its constants.
-  Status plan(std::size_t index) {
-    const FeatureRegion& region = found_.regions[index];
-    if (region.sources.empty() || region.sinks.empty() || !region.blocked.empty()) return {};
-    if (!region.norms_from.empty() || !region.norms_to.empty()) return {};
-    const auto makes_whole = [&](const FeatureSource& s) { return width(s) == region.granule; };
-    const auto reads_whole = [&](NodeId id) { return LinearWeight::inputs_of(graph_, node(id)) == region.granule; };
-    const bool is_whole = std::all_of(region.sources.begin(), region.sources.end(), makes_whole) &&
-                          std::all_of(region.sinks.begin(), region.sinks.end(), reads_whole);
-    if (is_whole ? !options_.residual : !options_.heads) return {};
-    const std::int64_t size = options_.block > 0 ? std::min(options_.block, region.granule) : region.granule;
-    if (region.granule < 2 || size < 2) {
-      reasons_[index] = region.granule < 2 ? "its features are regrouped one by one" : "blocks of one feature";
-      return {};
-    }
-    if (region.granule % size != 0) {
-      reasons_[index] = "blocks of " + std::to_string(size) + " do not divide " + std::to_string(region.granule) + " features";
-      return {};
-    }
-    if (std::string why = not_finite(region); !why.empty()) {
-      reasons_[index] = why;
-      return {};
-    }
-    auto rotation = Rotation::create(options_.kind, size, options_.seed + 0x9e3779b97f4a7c15ull * (rotations_.size() + 1), stop_);
-    if (!rotation) {
-      if (rotation.error().code == ErrorCode::kCancelled) return Failure(rotation.error());
-      reasons_[index] = rotation.error().message;
-      if (reasons_[index].ends_with('.')) reasons_[index].pop_back();
-      return {};
-    }
-    ++(is_whole ? whole_ : heads_);
-    for (const FeatureSource& s : region.sources) {
-      if (s.constant < 0) continue;
-      const TensorId id = node(s.node).input(static_cast<std::size_t>(s.constant));
-      const TensorData* data = initializer_data(*model_, id);
-      std::vector<double> values = doubles_of(*data);
-      QUANVAS_CHECK(rotation->apply(values, stop_));
-      edit_.replace_initializer(node(s.node), id, data->type, data->shape, values);
-      ++constants_;
-      changed_ = true;
-    }
-    rotations_.emplace(index, std::move(*rotation));
-    return {};
-  }
-
-  std::int64_t width(const FeatureSource& s) const {
-    if (s.constant < 0) return LinearWeight::outputs_of(graph_, node(s.node));
-    return initializer_data(*model_, node(s.node).input(static_cast<std::size_t>(s.constant)))->shape.back();
-  }
-
-  std::string not_finite(const FeatureRegion& region) const {
-    for (const FeatureSource& s : region.sources) {
-      const Node& n = node(s.node);
-      if (s.constant < 0) {
-        if (std::string why = unfit(n, region.granule); !why.empty()) return why;
-        continue;
-      }
-      const TensorData& data = *initializer_data(*model_, n.input(static_cast<std::size_t>(s.constant)));
-      const std::vector<double> values = doubles_of(data);
-      if (!all_finite(values)) return "a value that '" + n.name + "' reads is not finite";
-      const double most = largest_of(data.type) / static_cast<double>(region.granule);
-      if (std::any_of(values.begin(), values.end(), [most](double v) { return std::fabs(v) > most; }))
-        return "what '" + n.name + "' reads is too large to be rotated as " + type_name(data.type);
-    }
-    for (const NodeId id : region.sinks)
-      if (std::string why = unfit(node(id), region.granule); !why.empty()) return why;
-    return {};
-  }
-  // A rotation of both sides makes nothing larger than that many times.
-  std::string unfit(const Node& layer, std::int64_t features) const {
-    const LinearWeight w = LinearWeight::of(*model_, layer);
-    if (!w.is_finite()) return "a weight of '" + layer.name + "' is not finite";
-    const DataType type = initializer_data(*model_, layer.input(1))->type;
-    if (w.largest() * static_cast<double>(features) > largest_of(type))
-      return "the weights of '" + layer.name + "' are too large to be rotated as " + type_name(type);
-    return {};
-  }
-
-  const Rotation* rotation_of(TensorId id) const {
-    const auto region = found_.region_of.find(id);
-    const auto it = region == found_.region_of.end() ? rotations_.end() : rotations_.find(region->second);
-    return it == rotations_.end() ? nullptr : &it->second;
-  }
-  std::string reason_of(TensorId id) const {
-    const auto region = found_.region_of.find(id);
-    if (region == found_.region_of.end()) return "the size of its features is not known";
-    const FeatureRegion& r = found_.regions[region->second];
-    if (!r.blocked.empty()) return r.blocked;
-    const auto own = reasons_.find(region->second);
-    if (own != reasons_.end()) return own->second;
-    if (!r.norms_from.empty() || !r.norms_to.empty()) {
-      const Node& norm = node(r.norms_from.empty() ? r.norms_to[0] : r.norms_from[0]);
-      return "'" + norm.name + "' (" + norm.op + ") " + (norm.op == "RMSNormalization" ? "has a scale for each feature" : "takes off the mean");
-    }
-    return r.sources.empty() ? "no layer makes them" : r.sinks.empty() ? "no layer reads them" : "";
-  }
-
-  Status change(const Node& layer) {
-    LinearWeight w = LinearWeight::of(*model_, layer);
-    PassLayer row{layer.name, w.spread(), std::nan(""), {}};
-    const auto note = [&](const std::string& text) { row.note += (row.note.empty() ? "" : "; ") + text; };
-    bool touched = false;
-    if (const Rotation* in = rotation_of(layer.input(0))) {
-      QUANVAS_CHECK(rotate_inputs(w, *in, w.inputs, stop_));
-      note("input in blocks of " + std::to_string(in->size()));
-      touched = true;
-    } else {
-      QUANVAS_TRY(const std::string done, online(layer, w));
-      if (!done.empty()) note(done);
-      touched = done.starts_with("online");
-      if (!touched) note_left("its input", layer.input(0), row, layer);
-    }
-    const bool is_online = row.note.starts_with("online");
-    if (const Rotation* out = rotation_of(layer.outputs[0])) {
-      QUANVAS_CHECK(rotate_outputs(w, *out, stop_));
-      note("output in blocks of " + std::to_string(out->size()));
-      touched = true;
-      fused_layers_.insert(layer.id);
-    } else {
-      note_left("its output", layer.outputs[0], row, layer);
-    }
-    if (touched && !is_online) fused_layers_.insert(layer.id);
-    if (touched) {
-      w.write(*model_, layer, edit_);
-      row.after = w.spread();
-      changed_ = true;
-    }
-    rows_.push_back(std::move(row));
-    return {};
-  }
-
-  void note_left(const std::string& side, TensorId id, PassLayer& row, const Node& layer) {
-    const std::string why = options_.kind == "none" ? "" : reason_of(id);
-    if (why.empty()) return;
-    row.note += (row.note.empty() ? "" : "; ") + side + " is left: " + why;
-    // What the network is given and gives is nobody's loss.
-    if (side == "its output" && why != "it is an output of the network") leave(layer, why);
-  }
-
-  // "online, ..." when a rotation stands in front of the layer, else why not; empty: it was not asked for.
-  Result<std::string> online(const Node& layer, LinearWeight& w) {
-    if (options_.online == "none" || !is_named(layer.name) || (options_.online == "products" && !is_behind_activation(layer))) return std::string();
-    const auto no = [&](std::string why) {
-      if (why.ends_with('.')) why.pop_back();
-      leave(layer, why);
-      return "no online rotation: " + why;
-    };
-    if (std::string why = unfit(layer, w.inputs); !why.empty()) return no(why);
-    const DataType type = graph_.tensor(layer.input(0)).type;
-    if (type != DataType::kFloat && type != DataType::kDouble && type != DataType::kUndefined)
-      return no("its input is " + std::string(type_name(type)));
-    HadamardNode h{w.inputs, options_.block > 0 ? options_.block : w.inputs, 1};
-    if (options_.block == 0) {
-      auto size = algorithms::hadamard_size(h.size);
-      if (!size && !options_.expand) return no(size.error().message);
-      if (options_.expand) {
-        h.size = algorithms::next_hadamard_size(h.size);
-        for (std::int64_t i = 0; i < options_.step && h.size > 0; ++i) h.size = algorithms::next_hadamard_size(h.size + 1);
-      }
-    } else if (h.size > 2 * w.inputs && h.size > algorithms::next_hadamard_size(w.inputs)) {
-      return no("blocks of " + std::to_string(h.size) + " are far larger than its " + std::to_string(w.inputs) + " inputs");
-    } else if (w.inputs % h.size != 0 && !options_.expand) {
-      return no("blocks of " + std::to_string(h.size) + " do not divide its " + std::to_string(w.inputs) + " inputs");
-    }
-    const auto size = algorithms::hadamard_size(h.size);
-    if (!size) return no(size.error().message);
-    h.core = size->core;
-    QUANVAS_TRY(const Rotation rotation, Rotation::create("hadamard", h.size, 0, stop_));
-    QUANVAS_CHECK(rotate_inputs(w, rotation, h.outputs(), stop_));
-    edit_.builder().replace_input_at(layer.id, 0, rotated(layer, h));
-    ++online_layers_;
-    std::string text = "online";
-    if (h.blocks() > 1) text += " in blocks of " + std::to_string(h.size);
-    if (h.outputs() != h.width) {
-      text += ", input padded from " + std::to_string(h.width) + " to " + std::to_string(h.outputs());
-      ++padded_;
-    }
-    return text;
-  }
-
-  // The tensor behind the rotation of the layer's input: one for all layers that read it.
-  std::string rotated(const Node& layer, const HadamardNode& h) {
-    const TensorId in = layer.input(0);
-    auto& made = nodes_[in];
-    if (!made.empty()) return made;
-    const TensorInfo& info = graph_.tensor(in);
-    made = info.name + "_rotated";
-    for (int i = 2; graph_.tensor(made) != kNoTensor || names_.count(made); ++i) made = info.name + "_rotated_" + std::to_string(i);
-    names_.insert(made);
-    std::optional<Shape> shape = info.shape;
-    if (shape && !shape->empty()) shape->back() = h.outputs();
-    edit_.builder().tensor(made, info.type, shape);
-    edit_.builder().node(layer.name + "_rotation", kHadamardOp, {info.name}, {made}, hadamard_attributes(h), kOwnDomain);
-    return made;
-  }
-
-  bool is_named(const std::string& layer) const {
-    std::size_t begin = 0;
-    while (begin < options_.layers.size()) {
-      const std::size_t end = std::min(options_.layers.find_first_of(", ;", begin), options_.layers.size());
-      if (end > begin && matches_pattern(options_.layers.substr(begin, end - begin), layer)) return true;
-      begin = end + 1;
-    }
-    return false;
-  }
-  bool is_behind_activation(const Node& layer) const {
-    const Node* before = graph_.find(graph_.tensor(layer.input(0)).producer);
-    // A product with a constant, as SmoothQuant puts it there, is not what makes a gate.
-    const auto is_passed = [&](const Node& n) {
-      return n.domain.empty() && (n.op == "Identity" || n.op == "Dropout" || n.op == "Cast" || (n.op == "Mul" && n.input(1) != kNoTensor && graph_.tensor(n.input(1)).is_initializer));
-    };
-    while (before && is_passed(*before))
-      before = before->input(0) == kNoTensor ? nullptr : graph_.find(graph_.tensor(before->input(0)).producer);
-    const Layer* facts = before ? find_layer(layers_, before->id) : nullptr;
-    return facts && (facts->kind == LayerKind::kActivation || (before->op == "Mul" && facts->inputs.size() == 2));
-  }
-
-  const ModelPtr model_;
-  const Graph& graph_;
-  Options options_;
-  std::stop_token stop_;
-  ModelEdit edit_;
-  std::vector<Layer> layers_;
-  FeatureRegions found_;
-  std::map<std::size_t, Rotation> rotations_;    // by region
-  std::map<std::size_t, std::string> reasons_;   // why a region that could be rotated was not
-  std::map<TensorId, std::string> nodes_;        // tensors with an online rotation, and what it gives
-  std::set<std::string> names_;
-  std::set<NodeId> fused_layers_;
-  std::size_t whole_ = 0, heads_ = 0, constants_ = 0, online_layers_ = 0, padded_ = 0;
-  std::vector<Left> left_;
-  std::vector<PassLayer> rows_;
-  bool changed_ = false;
-};
 
 class Rotate final : public Pass {
  public:
   PluginInfo info() const override {
     return {"rotate", "Rotate features",
             "Rotates the features between layers so that none stands out, and the weights back: the float network computes the same "
-            "(QuaRot, Ashkboos et al. 2024, arXiv 2404.00456; SpinQuant, Liu et al. 2024, arXiv 2405.16406, without learning)."};
+            "(QuaRot, Ashkboos et al. 2024, arXiv 2404.00456; SpinQuant, Liu et al. 2024, arXiv 2405.16406)."};
   }
   Schema schema() const override {
     return {{choice_field("kind", "Rotation", "The matrix of the rotations that are folded into weights.", "signs",
@@ -406,6 +33,30 @@ class Rotate final : public Pass {
              bool_field("residual", "Whole features", "Rotates tensors between layers over all their features: R1 of SpinQuant (section 3.1).", true),
              bool_field("heads", "Within heads",
                         "Rotates values within each attention head, up to the output projection: R2 of SpinQuant (section 3.1).", true),
+             choice_field("permute", "Order of features",
+                          "Features are put into another order before rotations in blocks (Block above 0), so that no block has more of them "
+                          "than the others; folded into the weights (PeRQ/MixQuant, arXiv 2601.22347). Looks at the calibration data.", "none",
+                          {{"none", "As it is", ""},
+                           {"massdiff", "MassDiff", "By mean magnitude, the largest first, each into the block with the least sum so far."},
+                           {"zigzag", "Zigzag", "By largest magnitude, dealt to the blocks to and fro (DuQuant, Lin et al. 2024, arXiv 2406.01721)."},
+                           {"absmax", "Largest magnitude", "As MassDiff, by largest in place of mean magnitudes."},
+                           {"random", "Random", "From the seed."}}),
+             choice_field("learn", "Learning", "What becomes of the matrices that are folded into weights.", "none",
+                          {{"none", "None", "They stay as they are."},
+                           {"spinquant", "Cayley descent (SpinQuant)",
+                            "They are learned for the loss of the network in the recipe's formats, from these on "
+                            "(SpinQuant, Liu et al. 2024, section 3.2)."}}),
+             when(integer_field("learn_steps", "Steps", "Of the descent; 0: none.", 100, 0, 100000), "learn", {"spinquant"}),
+             when(integer_field("learn_batch", "Batch", "Calibration samples per step.", 8, 1, 4096, "samples"), "learn", {"spinquant"}),
+             when(real_field("learn_rate", "Learning rate",
+                             "Of the first step; falls to 0 along half a cosine. No step is longer than 1 / |A|_1 (SpinQuant, section 3.2).", 1.5,
+                             1e-6, 1000),
+                  "learn", {"spinquant"}),
+             when(real_field("learn_momentum", "Momentum", "What is kept of the directions of earlier steps (Li et al. 2020, Cayley SGD).", 0, 0, 0.99),
+                  "learn", {"spinquant"}),
+             when(bool_field("learn_weights", "Weights in their formats",
+                             "Off: only activations are quantized while rotations are learned, as for weights that GPTQ rounds afterwards.", true),
+                  "learn", {"spinquant"}),
              choice_field("online", "Online", "Layers whose input is rotated while the network runs, the inverse in their weights.", "none",
                           {{"none", "None", "Only weights change."},
                            {"products", "Behind activations",
@@ -426,7 +77,44 @@ class Rotate final : public Pass {
   }
   PassStage stage() const override { return PassStage::kGraph; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
-    Options o;
+    const RotateOptions o = rotate_options(options);
+    const bool merge = options.at("merge").get<bool>(), rms = options.at("rms").get<bool>();
+    ModelPtr model = ctx.model;
+    std::string more;  // for the summary
+    if (merge) {
+      QUANVAS_TRY(const MergedNorms merged, merge_norms(model, rms, job));
+      model = merged.model;
+      if (merged.norms > 0) more = "; " + merged.text();
+    }
+    const std::string made_by = std::string("merge ") + (merge ? rms ? "rms" : "scales" : "nothing");
+    if (const std::string order = options.at("permute").get<std::string>(); order != "none") {
+      Rotator rotator(model, o);
+      QUANVAS_CHECK(rotator.plan(job));
+      QUANVAS_TRY(Permuted permuted, permute_features(ctx, model, rotator.blocks(), block_order_of(order), o.seed, made_by));
+      model = std::move(permuted.model);
+      more += "; " + permuted.text;
+    }
+    Learned learned;
+    if (options.at("learn").get<std::string>() != "none") {
+      QUANVAS_TRY(learned, learn(ctx, model, o, options, more, job));
+    }
+    Rotator rotator(model, o);
+    QUANVAS_CHECK(rotator.plan(job));
+    if (learned) rotator.replace(*learned);
+    QUANVAS_CHECK(rotator.apply(job));
+    if (rotator.changed()) {
+      QUANVAS_TRY(model, rotator.finish());
+    }
+    const std::string text = rotator.text() + more + ".";
+    ctx.model = std::move(model);
+    ctx.measure = "largest weight of an output over their root mean square, mean over outputs";
+    ctx.layers = std::move(rotator).rows();
+    return text;
+  }
+
+ private:
+  static RotateOptions rotate_options(const json& options) {
+    RotateOptions o;
     o.kind = options.at("kind").get<std::string>();
     o.seed = options.at("seed").get<std::uint64_t>();
     o.block = options.at("block").get<std::int64_t>();
@@ -436,25 +124,59 @@ class Rotate final : public Pass {
     o.layers = options.at("layers").get<std::string>();
     o.expand = options.at("expand").get<bool>();
     o.step = options.at("expand_step").get<std::int64_t>();
-    o.merge = options.at("merge").get<bool>();
-    o.rms = options.at("rms").get<bool>();
-    ModelPtr model = ctx.model;
-    std::string merged_text;
-    if (o.merge) {
-      QUANVAS_TRY(const MergedNorms merged, merge_norms(model, o.rms, job));
-      model = merged.model;
-      if (merged.norms > 0) merged_text = "; " + merged.text();
-    }
+    return o;
+  }
+  static algorithms::BlockOrder block_order_of(const std::string& name) {
+    using algorithms::BlockOrder;
+    if (name == "massdiff") return BlockOrder::kMassDiff;
+    return name == "zigzag" ? BlockOrder::kZigzag : name == "absmax" ? BlockOrder::kAbsmax : BlockOrder::kRandom;
+  }
+
+  // None: what `rotate` takes without learning is what it should take. `model` has its normalizations merged and its features
+  // in their order.
+  using Learned = std::optional<std::vector<Rotation>>;
+  static Result<Learned> learn(PassContext& ctx, const ModelPtr& model, const RotateOptions& o, const json& options, std::string& text, JobContext& job) {
+    LearnOptions l;
+    l.steps = options.at("learn_steps").get<int>();
+    l.batch = options.at("learn_batch").get<int>();
+    l.rate = options.at("learn_rate").get<double>();
+    l.momentum = options.at("learn_momentum").get<double>();
+    l.weights = options.at("learn_weights").get<bool>();
+    l.seed = o.seed;
+    if (l.steps == 0) return Learned();
     Rotator rotator(model, o);
-    QUANVAS_CHECK(rotator.run(job));
-    if (rotator.changed()) {
-      QUANVAS_TRY(model, rotator.finish());
+    QUANVAS_CHECK(rotator.plan(job));
+    std::vector<Rotation> start = rotator.rotations();
+    if (start.empty()) {
+      text += "; learned nothing, as no rotation is folded into weights";
+      return Learned();
     }
-    const std::string text = rotator.text() + merged_text + ".";
-    ctx.model = std::move(model);
-    ctx.measure = "largest weight of an output over their root mean square, mean over outputs";
-    ctx.layers = std::move(rotator).rows();
-    return text;
+    std::vector<TurnedTensor> turned;
+    QUANVAS_CHECK(rotator.apply(job, &turned));
+    QUANVAS_TRY(const ModelPtr fused, rotator.finish());
+    // The recipe's formats on the network that will have them.
+    const ModelPtr before = std::exchange(ctx.model, fused);
+    auto plan = ctx.plan();
+    ctx.model = before;
+    if (!plan) return Failure(plan.error());
+    std::string what = "learned;" + options.dump();
+    for (const SitePlan& s : plan->sites)
+      if (s.spec) what += ";" + to_json_text(s.site) + to_json_text(*s.spec);
+    LearnedRotations found;
+    QUANVAS_TRY(const std::string bytes, ctx.measured(what, [&](JobContext& own) -> Result<std::string> {
+      QUANVAS_TRY(const auto loss, RotationLoss::create(ctx, fused, *plan, turned, start, l));
+      QUANVAS_TRY(const LearnedRotations done, learn_rotations(*loss, l, own));
+      return to_bytes(done);
+    }, [&](const std::string& known) { return from_bytes(known, start, found); }));
+    if (!from_bytes(bytes, start, found)) return fail(ErrorCode::kCorrupt, "The learned rotations are damaged.", "Run the recipe again.");
+    char numbers[96];
+    std::snprintf(numbers, sizeof numbers, "loss on calibration samples kept for it %.4f → %.4f", found.before, found.after);
+    text += found.step == 0 ? "; learning found no better rotations ("
+                            : "; learned in " + std::to_string(found.step) + " of " + std::to_string(l.steps) + " steps (";
+    text += std::string(numbers) + ")";
+    if (found.step == 0) return Learned();
+    for (std::size_t i = 0; i < start.size(); ++i) start[i] = Rotation::of(start[i].size(), std::move(found.matrices[i]));
+    return Learned(std::move(start));
   }
 };
 

@@ -47,13 +47,13 @@ struct Kept {
 };
 
 inline Result<Scaled> run_pass(const std::string& id, const ModelPtr& model, const json& options, const at::Tensor& samples, Kept* kept = nullptr,
-                        const Recipe& recipe = {}) {
+                        const Recipe& recipe = {}, const DatasetPtr& data = nullptr) {
   Kept own;
   Kept& k = kept ? *kept : own;
   PassContext ctx;
   ctx.model = model;
-  ctx.calibration_data = std::make_shared<Samples>(samples);
-  for (std::int64_t i = 0; i < samples.size(0); ++i) ctx.calibration_samples.push_back(i);
+  ctx.calibration_data = data ? data : std::make_shared<Samples>(samples);
+  for (std::int64_t i = 0; i < ctx.calibration_data->size(); ++i) ctx.calibration_samples.push_back(i);
   JobContext job(k.stop);
   ctx.measured = [&](const std::string& what, const PassContext::Compute& compute, const PassContext::IsGood& is_good) -> Result<std::string> {
     if (const auto it = k.bytes.find(what); it != k.bytes.end() && (is_good(it->second) || k.keeps_damaged)) return it->second;
