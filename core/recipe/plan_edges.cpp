@@ -17,8 +17,11 @@ bool one_of(const std::string& op, const char* const (&names)[N]) {
   return std::any_of(std::begin(names), std::end(names), [&](const char* name) { return op == name; });
 }
 
-// Clamps that an integer kernel applies to its sums before it rounds them.
-bool is_clamp(const Node& node) { return node.domain.empty() && (node.op == "Relu" || node.op == "Clip"); }
+// Clamps, and factors and offsets that are constants: an integer kernel applies them to its sums before it rounds them.
+bool takes_sums(const Layer& layer, const Node& node) {
+  static constexpr const char* kByConstants[] = {"Add", "Sub", "Mul", "Div", "Max", "Min"};
+  return node.op == "Relu" || node.op == "Clip" || node.op == "BatchNormalization" || (layer.inputs.size() == 1 && one_of(node.op, kByConstants));
+}
 
 bool needs_inputs_on_one_scale(const Node& node) {
   static constexpr const char* kOps[] = {"Add", "Sub", "Sum", "Mean", "Max", "Min", "Concat"};
@@ -31,9 +34,9 @@ bool keeps_scale(const Node& node) {
   return one_of(node.op, kOps);
 }
 
-// Layers whose result is summed up in wide integers, so that a clamp can come before the rounding.
+// Layers whose result is a sum or product in wide integers that is yet to be rounded.
 bool has_wide_sums(const Layer& layer, const Node& node) {
-  static constexpr const char* kOps[] = {"Add", "Sub", "Sum", "Mul", "BatchNormalization"};
+  static constexpr const char* kOps[] = {"Add", "Sub", "Sum", "Mul", "Div", "BatchNormalization"};
   if (layer.kind == LayerKind::kCompute) return !is_recurrent(node) && node.op != "Attention";
   return one_of(node.op, kOps);
 }
@@ -67,7 +70,7 @@ struct Edge {
   std::vector<SitePlan*> readers;      // input sites
   std::vector<const Node*> consumers;  // all operators that do not only move values, those of `readers` among them
   bool leaves = false;                 // an output of the network
-  bool clamped = false;                // a clamp reads the sums before they are rounded
+  bool wide = false;                   // sums that are not rounded yet
 };
 
 class EdgeSettler {
@@ -80,7 +83,7 @@ class EdgeSettler {
   void run() {
     join_moved();
     collect();
-    for (auto& [id, edge] : by_root_) edge.clamped = is_clamped(edge);
+    for (auto& [id, edge] : by_root_) edge.wide = is_wide(edge);
     tie_scales();
     const std::vector<std::vector<SitePlan*>> groups = group();
     for (auto& [id, edge] : by_root_) choose(edge);
@@ -107,8 +110,11 @@ class EdgeSettler {
   void collect() {
     for (const Node& node : graph_.nodes()) {
       if (is_moved(node) || node.op == "Shape" || node.op == "Size") continue;
-      for (const TensorId t : std::set<TensorId>(node.inputs.begin(), node.inputs.end()))
-        if (t != kNoTensor && !graph_.tensor(t).is_initializer) edge_at(t).consumers.push_back(&node);
+      for (const TensorId t : node.inputs) {
+        if (t == kNoTensor || graph_.tensor(t).is_initializer) continue;
+        std::vector<const Node*>& consumers = edge_at(t).consumers;
+        if (consumers.empty() || consumers.back() != &node) consumers.push_back(&node);  // each once
+      }
     }
     for (const TensorId t : graph_.outputs()) edge_at(t).leaves = true;
     for (const Layer& layer : layers_)
@@ -123,13 +129,13 @@ class EdgeSettler {
     }
   }
 
-  bool is_clamped(const Edge& edge) const {
-    return edge.maker && !edge.leaves && edge.consumers.size() == 1 && edge.readers.size() == 1 && is_clamp(*edge.consumers[0]) &&
-           has_wide_sums(*edge.maker, *graph_.find(edge.maker->node));
+  bool is_wide(const Edge& edge) const {
+    if (!edge.maker || edge.leaves || edge.consumers.size() != 1 || edge.readers.size() != 1) return false;
+    return has_wide_sums(*edge.maker, *graph_.find(edge.maker->node)) && takes_sums(*layer_of_.at(edge.readers[0]->site.node), *edge.consumers[0]);
   }
 
   void tie(TensorId& first, TensorId tensor) {
-    if (tensor == kNoTensor || edge_at(tensor).clamped) return;
+    if (tensor == kNoTensor || edge_at(tensor).wide) return;
     if (first == kNoTensor) first = tensor;
     scales_.join(edges_.root(first), edges_.root(tensor));
   }
@@ -150,19 +156,21 @@ class EdgeSettler {
     }
   }
 
-  // plan_.find() is slow until resolve() has sorted.
-  SitePlan* find(const Site& site) {
-    if (by_site_.empty())
-      for (SitePlan& s : plan_.sites) by_site_[s.site] = &s;
-    const auto it = by_site_.find(site);
-    return it == by_site_.end() ? nullptr : it->second;
+  // plan_.find() is slow until resolve() has sorted. A layer's sites stand together.
+  const SitePlan* find(const Site& site) {
+    if (first_site_.empty())
+      for (std::size_t i = 0; i < plan_.sites.size(); ++i) first_site_.emplace(plan_.sites[i].site.node, i);
+    const auto it = first_site_.find(site.node);
+    for (std::size_t i = it == first_site_.end() ? plan_.sites.size() : it->second; i < plan_.sites.size() && plan_.sites[i].site.node == site.node; ++i)
+      if (plan_.sites[i].site == site) return &plan_.sites[i];
+    return nullptr;
   }
 
   // Sites of one scale and one format, in graph order of the scale's first tensor.
   std::vector<std::vector<SitePlan*>> group() {
     std::map<TensorId, std::vector<SitePlan*>> scales;
     for (auto& [id, edge] : by_root_) {
-      if (edge.clamped) continue;
+      if (edge.wide) continue;
       std::vector<SitePlan*>& sites = scales[scales_.root(id)];
       for (SitePlan* s : edge.readers)
         if (is_edge_site(*s)) sites.push_back(s);
@@ -192,11 +200,11 @@ class EdgeSettler {
   }
 
   void choose(Edge& edge) {
-    if (edge.clamped) {
-      const std::string clamp = "'" + edge.consumers[0]->name + "' limits the sums of '" + graph_.find(edge.maker->node)->name + "' before they are rounded";
-      if (edge.giver && is_edge_site(*edge.giver)) drop(*edge.giver, clamp);
+    if (edge.wide) {
+      const std::string sums = "'" + edge.consumers[0]->name + "' takes the sums of '" + graph_.find(edge.maker->node)->name + "' before they are rounded";
+      if (edge.giver && is_edge_site(*edge.giver)) drop(*edge.giver, sums);
       for (SitePlan* s : edge.readers)
-        if (is_edge_site(*s)) drop(*s, clamp);
+        if (is_edge_site(*s)) drop(*s, sums);
       return;
     }
     if (!edge.giver || !is_edge_site(*edge.giver)) return;
@@ -275,7 +283,7 @@ class EdgeSettler {
   std::unordered_map<NodeId, const Layer*> layer_of_;
   Sets edges_, scales_;            // over tensors; of scales_ only roots of edges_ are used
   std::map<TensorId, Edge> by_root_;
-  std::map<Site, SitePlan*> by_site_;
+  std::unordered_map<NodeId, std::size_t> first_site_;
   std::vector<std::string> keys_;  // of the groups
   std::size_t named_ = 0;
 };

@@ -91,6 +91,16 @@ GraphPtr chain() {
   return n.out("c3").build();
 }
 
+// Factors, offsets and a normalization by constants, behind sums and behind rounded values.
+GraphPtr affine() {
+  Net n;
+  n.b.initializer("c", DataType::kFloat, {4, 1, 1});
+  n.conv("c1", "x").op("m1", "Mul", {"c1", "c"}).op("a1", "Add", {"m1", "c"}).op("bn1", "BatchNormalization", {"a1", "c", "c", "c", "c"}).op("r1", "Relu", {"bn1"});
+  n.op("sig", "Sigmoid", {"r1"}).op("m2", "Mul", {"sig", "c"}).conv("c2", "m2").op("bn2", "BatchNormalization", {"c2", "c", "c", "c", "c"});
+  pool(n, "p", "bn2").op("bn3", "BatchNormalization", {"p", "c", "c", "c", "c"}).op("r3", "Relu", {"bn3"}).op("soft", "Softmax", {"r3"});
+  return n.conv("c3", "soft").out("c3").build();
+}
+
 const std::string kRules = R"(
   - {select: {sites: [weight], kinds: [compute]}, preset: int8-weight-per-channel}
   - {select: {sites: [input, output]}, preset: uint8-activation, share: edge}
@@ -123,18 +133,20 @@ std::vector<const SitePlan*> quantizers_of(const GraphPtr& graph, const Plan& pl
     t = maker->inputs[0];
   }
 }
-bool is_sum_before_clamp(const GraphPtr& graph, const Node& reader) {
-  static const std::set<std::string> sums = {"Conv", "Gemm", "MatMul", "Add"};
+// An operator that works on sums which are not rounded yet: a clamp, or one with constants.
+bool takes_sums(const GraphPtr& graph, const Node& reader) {
+  static const std::set<std::string> sums = {"Conv", "Gemm", "MatMul", "Add", "Mul", "BatchNormalization"};
   const TensorInfo& t = graph->tensor(reader.inputs[0]);
   const Node* maker = graph->find(t.producer);
-  return (reader.op == "Relu" || reader.op == "Clip") && maker && sums.count(maker->op) > 0 && t.consumers.size() == 1;
+  const bool by_constant = (reader.op == "Add" || reader.op == "Mul" || reader.op == "BatchNormalization") && graph->tensor(reader.inputs[1]).is_initializer;
+  return (reader.op == "Relu" || reader.op == "Clip" || by_constant) && maker && sums.count(maker->op) > 0 && t.consumers.size() == 1;
 }
 
 struct Row {
   const char* name;
   GraphPtr (*graph)();
 };
-const Row kNets[] = {{"residual", residual}, {"concat", joined}, {"depthwise", depthwise}, {"transformer", transformer}, {"chain", chain}};
+const Row kNets[] = {{"residual", residual}, {"concat", joined}, {"depthwise", depthwise}, {"transformer", transformer}, {"chain", chain}, {"affine", affine}};
 
 TEST(RecipeEdges, EveryEdgeBetweenTwoLayersHasOneQuantizer) {
   for (const Row& row : kNets) {
@@ -147,7 +159,7 @@ TEST(RecipeEdges, EveryEdgeBetweenTwoLayersHasOneQuantizer) {
       const Node& node = *graph->find(layer.node);
       for (std::size_t i = 0; i < layer.inputs.size(); ++i, ++edges) {
         const auto found = quantizers_of(graph, plan, node.name, static_cast<int>(i));
-        EXPECT_EQ(found.size(), is_sum_before_clamp(graph, node) ? 0u : 1u) << node.name << " input " << i + 1;
+        EXPECT_EQ(found.size(), takes_sums(graph, node) ? 0u : 1u) << node.name << " input " << i + 1;
       }
     }
     EXPECT_GT(edges, 5);
