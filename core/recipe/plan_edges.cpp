@@ -71,6 +71,7 @@ struct Edge {
   std::vector<const Node*> consumers;  // all operators that do not only move values, those of `readers` among them
   bool leaves = false;                 // an output of the network
   bool wide = false;                   // sums that are not rounded yet
+  bool masked = false;                 // scores of attention behind their mask
 };
 
 class EdgeSettler {
@@ -84,6 +85,7 @@ class EdgeSettler {
     join_moved();
     collect();
     for (auto& [id, edge] : by_root_) edge.wide = is_wide(edge);
+    find_masks();
     tie_scales();
     const std::vector<std::vector<SitePlan*>> groups = group();
     for (auto& [id, edge] : by_root_) choose(edge);
@@ -134,8 +136,53 @@ class EdgeSettler {
     return has_wide_sums(*edge.maker, *graph_.find(edge.maker->node)) && takes_sums(*layer_of_.at(edge.readers[0]->site.node), *edge.consumers[0]);
   }
 
+  // The numbers that shut scores out of a softmax would stretch their scale until nothing is left of them: scores are
+  // rounded in front of the mask.
+  void find_masks() {
+    std::vector<char> computed(graph_.nodes().size(), 0);  // by a layer with weights, or from what one gives
+    for (std::size_t i = 0; i < computed.size(); ++i) {
+      const Node& node = graph_.nodes()[i];
+      const auto layer = layer_of_.find(node.id);
+      computed[i] = layer != layer_of_.end() && layer->second->kind == LayerKind::kCompute;
+      for (const TensorId t : node.inputs)
+        if (const NodeId from = t == kNoTensor ? kNoNode : graph_.tensor(t).producer; from != kNoNode) computed[i] |= computed[graph_.position(from)];
+    }
+    const auto is_computed = [&](TensorId t) {
+      const NodeId from = graph_.tensor(t).producer;
+      return from != kNoNode && computed[graph_.position(from)];
+    };
+    for (auto& [id, edge] : by_root_) {
+      const Node* mask = graph_.find(graph_.tensor(id).producer);
+      const bool into_softmax = edge.consumers.size() == 1 && (edge.consumers[0]->op == "Softmax" || edge.consumers[0]->op == "LogSoftmax");
+      if (!mask || !into_softmax || edge.leaves || edge.readers.size() != 1) continue;
+      if (mask->op == "Where") {
+        edge.masked = true;
+        masks_.insert(mask->id);
+      }
+      const auto layer = layer_of_.find(mask->id);
+      if (mask->op != "Add" || layer == layer_of_.end()) continue;
+      const std::vector<TensorId>& inputs = layer->second->inputs;
+      if (inputs.size() == 2 && is_computed(inputs[0]) != is_computed(inputs[1])) {
+        edge.masked = true;
+        masked_by_.push_back({mask->id, is_computed(inputs[0]) ? 1 : 0});
+      }
+    }
+    for (const auto& [node, operand] : masked_by_) {
+      const TensorId mask = layer_of_.at(node)->inputs[static_cast<std::size_t>(operand)];
+      Edge& edge = edge_at(mask);
+      const std::string why = "it is a mask in front of a softmax";
+      const auto is_it = [&](const SitePlan* s) { return s->site.node == node && s->site.operand == operand; };
+      for (SitePlan* s : edge.readers)
+        if (is_it(s) && is_edge_site(*s)) drop(*s, why);
+      const bool only_masks = std::all_of(edge.consumers.begin(), edge.consumers.end(), [&](const Node* n) {
+        return std::any_of(masked_by_.begin(), masked_by_.end(), [&](const auto& m) { return m.first == n->id; });
+      });
+      if (only_masks && edge.giver && is_edge_site(*edge.giver)) drop(*edge.giver, why);
+    }
+  }
+
   void tie(TensorId& first, TensorId tensor) {
-    if (tensor == kNoTensor || edge_at(tensor).wide) return;
+    if (tensor == kNoTensor || edge_at(tensor).wide || edge_at(tensor).masked) return;
     if (first == kNoTensor) first = tensor;
     scales_.join(edges_.root(first), edges_.root(tensor));
   }
@@ -170,7 +217,7 @@ class EdgeSettler {
   std::vector<std::vector<SitePlan*>> group() {
     std::map<TensorId, std::vector<SitePlan*>> scales;
     for (auto& [id, edge] : by_root_) {
-      if (edge.wide) continue;
+      if (edge.wide || edge.masked) continue;
       std::vector<SitePlan*>& sites = scales[scales_.root(id)];
       for (SitePlan* s : edge.readers)
         if (is_edge_site(*s)) sites.push_back(s);
@@ -200,11 +247,13 @@ class EdgeSettler {
   }
 
   void choose(Edge& edge) {
-    if (edge.wide) {
-      const std::string sums = "'" + edge.consumers[0]->name + "' takes the sums of '" + graph_.find(edge.maker->node)->name + "' before they are rounded";
-      if (edge.giver && is_edge_site(*edge.giver)) drop(*edge.giver, sums);
+    if (edge.wide || edge.masked) {
+      const std::string& reader = edge.consumers[0]->name;
+      const std::string why = edge.masked ? "'" + reader + "' reads codes behind a mask"
+                                          : "'" + reader + "' takes the sums of '" + graph_.find(edge.maker->node)->name + "' before they are rounded";
+      if (edge.giver && is_edge_site(*edge.giver)) drop(*edge.giver, why);
       for (SitePlan* s : edge.readers)
-        if (is_edge_site(*s)) drop(*s, sums);
+        if (is_edge_site(*s)) drop(*s, why);
       return;
     }
     if (!edge.giver || !is_edge_site(*edge.giver)) return;
@@ -261,7 +310,7 @@ class EdgeSettler {
   void warn_of_float() {
     std::vector<std::string> names;
     for (const Node& node : graph_.nodes()) {
-      if (layer_of_.count(node.id) || is_moved(node) || node.outputs.empty() || node.outputs[0] == kNoTensor || !is_real(graph_.tensor(node.outputs[0]).type)) continue;
+      if (layer_of_.count(node.id) || is_moved(node) || masks_.count(node.id) || node.outputs.empty() || node.outputs[0] == kNoTensor || !is_real(graph_.tensor(node.outputs[0]).type)) continue;
       if (!constant_parts(graph_, node.outputs[0]).empty()) continue;
       const bool beside = std::any_of(node.inputs.begin(), node.inputs.end(), [&](TensorId t) {
         return t != kNoTensor && !graph_.tensor(t).is_initializer && is_quantized(edge_at(t));
@@ -284,6 +333,8 @@ class EdgeSettler {
   Sets edges_, scales_;            // over tensors; of scales_ only roots of edges_ are used
   std::map<TensorId, Edge> by_root_;
   std::unordered_map<NodeId, std::size_t> first_site_;
+  std::vector<std::pair<NodeId, int>> masked_by_;  // additions of a mask, and which operand it is
+  std::set<NodeId> masks_;                         // selections by one
   std::vector<std::string> keys_;  // of the groups
   std::size_t named_ = 0;
 };

@@ -22,6 +22,20 @@ Result<testing::Scaled> pass(const std::string& id, const ModelPtr& model, const
   return testing::run_pass(id, model, options, at::zeros({1, 1}));
 }
 
+TEST(GraphPreparation, StopsWhenAsked) {
+  for (const char* id : {"pool-to-conv", "merge-concats", "relu6-to-relu", "fold-bn"}) {
+    ModelMaker m(13);
+    m.input("x", {-1, 3, 7, 7}).node("pool", "GlobalAveragePool", {"x"}, {"y"}).output("y");
+    std::stop_source source;
+    source.request_stop();
+    testing::Kept kept;
+    kept.stop = source.get_token();
+    const auto done = testing::run_pass(id, m.build(), json::object(), at::zeros({1, 1}), &kept);
+    ASSERT_FALSE(done) << id;
+    EXPECT_EQ(done.error().code, ErrorCode::kCancelled) << id;
+  }
+}
+
 struct PoolRow {
   std::string name, op;
   Attributes attributes;

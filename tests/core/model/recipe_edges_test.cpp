@@ -282,6 +282,38 @@ TEST(RecipeEdges, OperatorsThatComputeInFloatAreNamed) {
   EXPECT_TRUE(site(graph, plan, "c2", SiteKind::kInput).spec) << "and what it gives becomes integers again";
 }
 
+// Scores are rounded in front of a mask, whose numbers no scale of theirs could hold.
+TEST(RecipeEdges, MasksOfAttentionAreNoValues) {
+  for (const char* kind : {"Add", "Where"}) {
+    SCOPED_TRACE(kind);
+    Net n;
+    n.b.tensor("mask", DataType::kFloat, kPicture);
+    n.b.input("mask");
+    n.b.initializer("large", DataType::kFloat, {1});
+    n.linear("q", "x").linear("k", "x").linear("v", "x").op("scores", "MatMul", {"q", "k"}).op("scaled", "Mul", {"scores", "large"}).op("m", "Mul", {"mask", "large"});
+    if (*kind == 'A') n.op("masked", "Add", {"scaled", "m"});
+    else n.op("masked", "Where", {"mask", "scaled", "large"});
+    n.op("soft", "Softmax", {"masked"}).op("heads", "MatMul", {"soft", "v"}).linear("o", "heads");
+    if (*kind == 'W') n.op("unused", "Relu", {"m"}).out("unused");
+    const GraphPtr graph = n.out("o").build();
+    const Plan plan = plan_of(graph);
+    EXPECT_THAT(plan.warnings, ::testing::IsEmpty());
+    EXPECT_FALSE(site(graph, plan, "soft", SiteKind::kInput).spec);
+    EXPECT_THAT(site(graph, plan, "soft", SiteKind::kInput).why, HasSubstr("behind a mask"));
+    EXPECT_TRUE(site(graph, plan, "heads", SiteKind::kInput).spec);
+    if (*kind == 'W') {
+      EXPECT_TRUE(site(graph, plan, "scaled", SiteKind::kOutput).spec);
+      continue;
+    }
+    EXPECT_TRUE(site(graph, plan, "masked", SiteKind::kInput, 0).spec);
+    EXPECT_NE(site(graph, plan, "masked", SiteKind::kInput, 0).share, site(graph, plan, "m", SiteKind::kInput).share) << "on no scale with the mask";
+    EXPECT_FALSE(site(graph, plan, "masked", SiteKind::kInput, 1).spec);
+    EXPECT_FALSE(site(graph, plan, "masked", SiteKind::kOutput).spec);
+    EXPECT_FALSE(site(graph, plan, "m", SiteKind::kOutput).spec);
+    EXPECT_TRUE(site(graph, plan, "m", SiteKind::kInput).spec);
+  }
+}
+
 TEST(RecipeEdges, AnAssignmentChangesTheWholeEdge) {
   const GraphPtr graph = residual();
   auto recipe = parse_recipe("rules:\n" + kRules, "r.yaml");
