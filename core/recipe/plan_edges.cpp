@@ -20,7 +20,8 @@ bool one_of(const std::string& op, const char* const (&names)[N]) {
 // Clamps, and factors and offsets that are constants: an integer kernel applies them to its sums before it rounds them.
 bool takes_sums(const Layer& layer, const Node& node) {
   static constexpr const char* kByConstants[] = {"Add", "Sub", "Mul", "Div", "Max", "Min"};
-  return node.op == "Relu" || node.op == "Clip" || node.op == "BatchNormalization" || (layer.inputs.size() == 1 && one_of(node.op, kByConstants));
+  return node.op == "Relu" || node.op == "Clip" || node.op == "BatchNormalization" ||
+         (layer.inputs.size() == 1 && one_of(node.op, kByConstants));
 }
 
 bool needs_inputs_on_one_scale(const Node& node) {
@@ -42,7 +43,8 @@ bool has_wide_sums(const Layer& layer, const Node& node) {
 }
 
 bool is_real(DataType t) {
-  return t == DataType::kUndefined || t == DataType::kFloat || t == DataType::kFloat16 || t == DataType::kBfloat16 || t == DataType::kDouble;
+  return t == DataType::kUndefined || t == DataType::kFloat || t == DataType::kFloat16 || t == DataType::kBfloat16 ||
+         t == DataType::kDouble;
 }
 
 class Sets {
@@ -65,7 +67,7 @@ class Sets {
 
 // One edge: who gives it and who reads it.
 struct Edge {
-  SitePlan* giver = nullptr;           // the output site of the layer that makes it
+  SitePlan* giver = nullptr;  // the output site of the layer that makes it
   const Layer* maker = nullptr;
   std::vector<SitePlan*> readers;      // input sites
   std::vector<const Node*> consumers;  // all operators that do not only move values, those of `readers` among them
@@ -77,7 +79,12 @@ struct Edge {
 class EdgeSettler {
  public:
   EdgeSettler(const Graph& graph, const Recipe& recipe, Plan& plan)
-      : graph_(graph), recipe_(recipe), plan_(plan), layers_(find_layers(graph)), edges_(graph.tensors().size()), scales_(graph.tensors().size()) {
+      : graph_(graph),
+        recipe_(recipe),
+        plan_(plan),
+        layers_(find_layers(graph)),
+        edges_(graph.tensors().size()),
+        scales_(graph.tensors().size()) {
     for (const Layer& layer : layers_) layer_of_[layer.node] = &layer;
   }
 
@@ -133,7 +140,8 @@ class EdgeSettler {
 
   bool is_wide(const Edge& edge) const {
     if (!edge.maker || edge.leaves || edge.consumers.size() != 1 || edge.readers.size() != 1) return false;
-    return has_wide_sums(*edge.maker, *graph_.find(edge.maker->node)) && takes_sums(*layer_of_.at(edge.readers[0]->site.node), *edge.consumers[0]);
+    return has_wide_sums(*edge.maker, *graph_.find(edge.maker->node)) &&
+           takes_sums(*layer_of_.at(edge.readers[0]->site.node), *edge.consumers[0]);
   }
 
   // The numbers that shut scores out of a softmax would stretch their scale until nothing is left of them: scores are
@@ -145,7 +153,8 @@ class EdgeSettler {
       const auto layer = layer_of_.find(node.id);
       computed[i] = layer != layer_of_.end() && layer->second->kind == LayerKind::kCompute;
       for (const TensorId t : node.inputs)
-        if (const NodeId from = t == kNoTensor ? kNoNode : graph_.tensor(t).producer; from != kNoNode) computed[i] |= computed[graph_.position(from)];
+        if (const NodeId from = t == kNoTensor ? kNoNode : graph_.tensor(t).producer; from != kNoNode)
+          computed[i] |= computed[graph_.position(from)];
     }
     const auto is_computed = [&](TensorId t) {
       const NodeId from = graph_.tensor(t).producer;
@@ -153,7 +162,8 @@ class EdgeSettler {
     };
     for (auto& [id, edge] : by_root_) {
       const Node* mask = graph_.find(graph_.tensor(id).producer);
-      const bool into_softmax = edge.consumers.size() == 1 && (edge.consumers[0]->op == "Softmax" || edge.consumers[0]->op == "LogSoftmax");
+      const bool into_softmax =
+          edge.consumers.size() == 1 && (edge.consumers[0]->op == "Softmax" || edge.consumers[0]->op == "LogSoftmax");
       if (!mask || !into_softmax || edge.leaves || edge.readers.size() != 1) continue;
       if (mask->op == "Where") {
         edge.masked = true;
@@ -208,7 +218,8 @@ class EdgeSettler {
     if (first_site_.empty())
       for (std::size_t i = 0; i < plan_.sites.size(); ++i) first_site_.emplace(plan_.sites[i].site.node, i);
     const auto it = first_site_.find(site.node);
-    for (std::size_t i = it == first_site_.end() ? plan_.sites.size() : it->second; i < plan_.sites.size() && plan_.sites[i].site.node == site.node; ++i)
+    for (std::size_t i = it == first_site_.end() ? plan_.sites.size() : it->second;
+         i < plan_.sites.size() && plan_.sites[i].site.node == site.node; ++i)
       if (plan_.sites[i].site == site) return &plan_.sites[i];
     return nullptr;
   }
@@ -234,9 +245,11 @@ class EdgeSettler {
         if (same == out.end()) out.push_back({s});
         else same->push_back(s);
       }
-      for (std::size_t i = begin; i < out.size(); ++i) keys_.push_back("#e" + std::to_string(id) + (i > begin ? "." + std::to_string(i - begin) : ""));
+      for (std::size_t i = begin; i < out.size(); ++i)
+        keys_.push_back("#e" + std::to_string(id) + (i > begin ? "." + std::to_string(i - begin) : ""));
       if (out.size() - begin < 2) continue;
-      plan_.warnings.push_back(names(sites) + " are to have one scale, but their formats differ, so each format has its own. Give them one format.");
+      plan_.warnings.push_back(
+          names(sites) + " are to have one scale, but their formats differ, so each format has its own. Give them one format.");
     }
     return out;
   }
@@ -250,7 +263,8 @@ class EdgeSettler {
     if (edge.wide || edge.masked) {
       const std::string& reader = edge.consumers[0]->name;
       const std::string why = edge.masked ? "'" + reader + "' reads codes behind a mask"
-                                          : "'" + reader + "' takes the sums of '" + graph_.find(edge.maker->node)->name + "' before they are rounded";
+                                          : "'" + reader + "' takes the sums of '" + graph_.find(edge.maker->node)->name +
+                                                "' before they are rounded";
       if (edge.giver && is_edge_site(*edge.giver)) drop(*edge.giver, why);
       for (SitePlan* s : edge.readers)
         if (is_edge_site(*s)) drop(*s, why);
@@ -264,7 +278,9 @@ class EdgeSettler {
     // One that reads the edge twice, once in float, is among the readers twice.
     const bool all = std::all_of(edge.readers.begin(), edge.readers.end(), [](const SitePlan* s) { return s->spec.has_value(); });
     if (!edge.leaves && !consumers.empty() && all && quantizing == consumers) {
-      drop(*edge.giver, edge.readers.size() > 1 ? "those that read it have it" : "'" + graph_.find(edge.readers[0]->site.node)->name + "', which reads it, has it");
+      drop(*edge.giver, edge.readers.size() > 1
+                            ? "those that read it have it"
+                            : "'" + graph_.find(edge.readers[0]->site.node)->name + "', which reads it, has it");
       return;
     }
     const std::string giver = "'" + graph_.find(edge.giver->site.node)->name + "' gives these codes";
@@ -275,7 +291,8 @@ class EdgeSettler {
       else again.push_back(s);
     }
     if (again.empty()) return;
-    plan_.warnings.push_back("What '" + graph_.find(edge.giver->site.node)->name + "' gives is quantized there and once more at " + names(again) +
+    plan_.warnings.push_back("What '" + graph_.find(edge.giver->site.node)->name +
+                             "' gives is quantized there and once more at " + names(again) +
                              ", in another format. Give them one format, or leave the output float.");
   }
 
@@ -300,7 +317,8 @@ class EdgeSettler {
     if (problem.empty()) {
       for (SitePlan* s : sites) s->share = key;
       if (left.size() > 1)
-        for (SitePlan* s : left) s->why += "; one quantizer with " + std::to_string(left.size() - 1) + " other" + (left.size() > 2 ? "s" : "");
+        for (SitePlan* s : left)
+          s->why += "; one quantizer with " + std::to_string(left.size() - 1) + " other" + (left.size() > 2 ? "s" : "");
     } else if (tensors.size() > 1) {
       plan_.warnings.push_back(names(left) + " are to have one scale, but " + problem + ", so each has its own.");
     }
@@ -310,7 +328,9 @@ class EdgeSettler {
   void warn_of_float() {
     std::vector<std::string> names;
     for (const Node& node : graph_.nodes()) {
-      if (layer_of_.count(node.id) || is_moved(node) || masks_.count(node.id) || node.outputs.empty() || node.outputs[0] == kNoTensor || !is_real(graph_.tensor(node.outputs[0]).type)) continue;
+      if (layer_of_.count(node.id) || is_moved(node) || masks_.count(node.id) || node.outputs.empty() ||
+          node.outputs[0] == kNoTensor || !is_real(graph_.tensor(node.outputs[0]).type))
+        continue;
       if (!constant_parts(graph_, node.outputs[0]).empty()) continue;
       const bool beside = std::any_of(node.inputs.begin(), node.inputs.end(), [&](TensorId t) {
         return t != kNoTensor && !graph_.tensor(t).is_initializer && is_quantized(edge_at(t));
@@ -319,10 +339,12 @@ class EdgeSettler {
     }
     if (names.empty()) return;
     const std::string verb = names.size() > 1 ? " have" : " has";
-    plan_.warnings.push_back("Computed in float between integers, because the operator can have no format: " + list_text(names) + ".");
+    plan_.warnings.push_back("Computed in float between integers, because the operator can have no format: " + list_text(names) +
+                             ".");
   }
   static bool is_quantized(const Edge& edge) {
-    return (edge.giver && edge.giver->spec) || std::any_of(edge.readers.begin(), edge.readers.end(), [](const SitePlan* s) { return s->spec.has_value(); });
+    return (edge.giver && edge.giver->spec) ||
+           std::any_of(edge.readers.begin(), edge.readers.end(), [](const SitePlan* s) { return s->spec.has_value(); });
   }
 
   const Graph& graph_;
@@ -330,20 +352,21 @@ class EdgeSettler {
   Plan& plan_;
   std::vector<Layer> layers_;
   std::unordered_map<NodeId, const Layer*> layer_of_;
-  Sets edges_, scales_;            // over tensors; of scales_ only roots of edges_ are used
+  Sets edges_, scales_;  // over tensors; of scales_ only roots of edges_ are used
   std::map<TensorId, Edge> by_root_;
   std::unordered_map<NodeId, std::size_t> first_site_;
   std::vector<std::pair<NodeId, int>> masked_by_;  // additions of a mask, and which operand it is
   std::set<NodeId> masks_;                         // selections by one
-  std::vector<std::string> keys_;  // of the groups
+  std::vector<std::string> keys_;                  // of the groups
   std::size_t named_ = 0;
 };
 
 }  // namespace
 
 bool moves_values(const Node& node) {
-  static constexpr const char* kOps[] = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Slice", "Split", "Expand",
-                                         "Tile", "DepthToSpace", "SpaceToDepth", "Gather", "GatherElements", "GatherND", "Pad"};
+  static constexpr const char* kOps[] = {"Reshape",      "Flatten", "Squeeze",        "Unsqueeze", "Transpose", "Identity",
+                                         "Dropout",      "Slice",   "Split",          "Expand",    "Tile",      "DepthToSpace",
+                                         "SpaceToDepth", "Gather",  "GatherElements", "GatherND",  "Pad"};
   if (!node.domain.empty() || !node.opaque_reason.empty()) return false;
   if (node.op == "Resize" || node.op == "Upsample") return node.text("mode", "nearest") == "nearest";
   return one_of(node.op, kOps);

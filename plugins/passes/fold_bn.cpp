@@ -108,11 +108,14 @@ class Folder {
   std::string match_part(TensorId tensor, const Node& reader, const Affine& affine, std::size_t& first, std::vector<Match>& parts,
                          std::vector<const Node*>& joins) const {
     const Node* before = private_producer(tensor, reader);
-    if (!before) return joins.empty() ? "its input is not the private result of one layer" : "what '" + joins.back()->name + "' joins is not all from layers of its own";
+    if (!before)
+      return joins.empty() ? "its input is not the private result of one layer"
+                           : "what '" + joins.back()->name + "' joins is not all from layers of its own";
     if (before->op == "Concat" && before->domain.empty()) {
       const auto& shape = model_.graph->tensor(tensor).shape;
       const std::int64_t axis = before->integer("axis", 1);
-      if (axis != 1 && !(shape && axis + static_cast<std::int64_t>(shape->size()) == 1)) return "'" + before->name + "' does not join channels";
+      if (axis != 1 && !(shape && axis + static_cast<std::int64_t>(shape->size()) == 1))
+        return "'" + before->name + "' does not join channels";
       joins.push_back(before);
       for (const TensorId part : before->inputs)
         if (std::string reason = match_part(part, *before, affine, first, parts, joins); !reason.empty()) return reason;
@@ -131,7 +134,8 @@ class Folder {
     const std::size_t channels = output_channels(m);
     if (first + channels > affine.factor.size()) return "the channels of '" + before->name + "' do not match";
     const auto part = [&](const std::vector<double>& all) {
-      return std::vector<double>(all.begin() + static_cast<std::ptrdiff_t>(first), all.begin() + static_cast<std::ptrdiff_t>(first + channels));
+      return std::vector<double>(all.begin() + static_cast<std::ptrdiff_t>(first),
+                                 all.begin() + static_cast<std::ptrdiff_t>(first + channels));
     };
     if (std::string reason = scale_outputs(m, {part(affine.factor), part(affine.shift)}); !reason.empty()) return reason;
     first += channels;
@@ -142,9 +146,11 @@ class Folder {
   std::string match_layer(const Node& node, Match& m) const {
     m.layer = &node;
     const Layer* facts = find_layer(layers_, node.id);
-    if (!facts || facts->kind != LayerKind::kCompute || facts->weights() != 1 || is_recurrent(node) || !initializer_data(model_, facts->weight))
+    if (!facts || facts->kind != LayerKind::kCompute || facts->weights() != 1 || is_recurrent(node) ||
+        !initializer_data(model_, facts->weight))
       return "'" + node.op + "' before it has no weight to fold into";
     m.facts = *facts;
+    if (initializer_data(model_, facts->weight)->shape.size() < 2) return "the weight of '" + node.name + "' has too few axes";
     if (is_matrix(node)) {
       if (node.input(1) != facts->weight) return "the weight of '" + node.name + "' is its left operand";
       const auto& shape = model_.graph->tensor(facts->weight).shape;
@@ -152,8 +158,7 @@ class Folder {
       if (!shape || shape->size() != 2 || (node.op == "MatMul" && (!out || out->size() != 2)))
         return "'" + node.name + "' does not make a matrix";
     }
-    if (node.input(2) != kNoTensor && facts->bias == kNoTensor)
-      return "the bias of '" + node.name + "' is computed";
+    if (node.input(2) != kNoTensor && facts->bias == kNoTensor) return "the bias of '" + node.name + "' is computed";
     return {};
   }
 
@@ -220,7 +225,8 @@ class Folder {
       const Node& reader = *g.find(id);
       Match m;
       const Layer* facts = find_layer(layers_, id);
-      if (!facts || facts->kind != LayerKind::kCompute || facts->weights() != 1 || facts->inputs.size() != 1) return "; '" + reader.name + "' behind it is no layer with a weight";
+      if (!facts || facts->kind != LayerKind::kCompute || facts->weights() != 1 || facts->inputs.size() != 1)
+        return "; '" + reader.name + "' behind it is no layer with a weight";
       if (match_layer(reader, m).size() > 0 || touched_.count(id)) return "; '" + reader.name + "' behind it cannot take it";
       if (std::string reason = scale_inputs(m, bn, affine); !reason.empty()) return "; " + reason;
       parts.push_back(std::move(m));
@@ -239,25 +245,31 @@ class Folder {
     const std::vector<float> w = data->to_floats();
     const auto& shape = model_.graph->tensor(bn.input(0)).shape;
     if (is_matrix(node)) {
-      if (!shape || shape->size() != 2 || node.integer("transA", 0) != 0) return "'" + node.name + "' behind it does not read its channels";
+      if (!shape || shape->size() != 2 || node.integer("transA", 0) != 0)
+        return "'" + node.name + "' behind it does not read its channels";
     } else if (node.op != "Conv") {
       return "'" + node.name + "' behind it sums up fewer of its values at the borders";
-    } else if (const bool shifts = std::any_of(affine.shift.begin(), affine.shift.end(), [](double s) { return s != 0; }); shifts && may_pad(node)) {
+    } else if (const bool shifts = std::any_of(affine.shift.begin(), affine.shift.end(), [](double s) { return s != 0; });
+               shifts && may_pad(node)) {
       return "'" + node.name + "' behind it pads with zeros, which are no zeros before the normalization";
     }
     const std::size_t outputs = output_channels(m), group = is_matrix(node) ? 1 : static_cast<std::size_t>(m.facts.group);
     std::int64_t behind = 1;
-    for (std::size_t i = static_cast<std::size_t>(m.facts.reduction_axis) + 1; i < data->shape.size(); ++i) behind *= data->shape[i];
+    for (std::size_t i = static_cast<std::size_t>(m.facts.reduction_axis) + 1; i < data->shape.size(); ++i)
+      behind *= data->shape[i];
     const std::int64_t inputs = data->shape[static_cast<std::size_t>(m.facts.reduction_axis)];
-    if (static_cast<std::size_t>(inputs) * group != affine.factor.size() || outputs % group != 0) return "the channels of '" + node.name + "' behind it do not match";
+    if (static_cast<std::size_t>(inputs) * group != affine.factor.size() || outputs % group != 0)
+      return "the channels of '" + node.name + "' behind it do not match";
     const double alpha = node.op == "Gemm" ? node.real("alpha", 1) : 1.0;
     const auto channel_of = channel_map(*data, m.facts, false);
     m.bias.assign(outputs, 0.0);
-    if (std::string reason = own_bias(m, m.bias); !reason.empty()) return "the bias of '" + node.name + "' behind it is not one value per channel";
+    if (std::string reason = own_bias(m, m.bias); !reason.empty())
+      return "the bias of '" + node.name + "' behind it is not one value per channel";
     m.weight.resize(w.size());
     for (std::size_t i = 0; i < w.size(); ++i) {
       const auto out = static_cast<std::size_t>(channel_of(static_cast<std::int64_t>(i)));
-      const auto in = out / (outputs / group) * static_cast<std::size_t>(inputs) + static_cast<std::size_t>(static_cast<std::int64_t>(i) / behind % inputs);
+      const auto in = out / (outputs / group) * static_cast<std::size_t>(inputs) +
+                      static_cast<std::size_t>(static_cast<std::int64_t>(i) / behind % inputs);
       m.weight[i] = static_cast<double>(w[i]) * affine.factor[in];
       m.bias[out] += alpha * static_cast<double>(w[i]) * affine.shift[in];
     }
@@ -266,7 +278,8 @@ class Folder {
 
   static bool may_pad(const Node& conv) {
     const auto pads = conv.integers("pads");
-    return conv.text("auto_pad", "NOTSET").starts_with("SAME") || std::any_of(pads.begin(), pads.end(), [](std::int64_t p) { return p != 0; });
+    return conv.text("auto_pad", "NOTSET").starts_with("SAME") ||
+           std::any_of(pads.begin(), pads.end(), [](std::int64_t p) { return p != 0; });
   }
 
   void apply(const Match& m) {
@@ -274,7 +287,8 @@ class Folder {
     const TensorInfo& w = g.tensor(m.facts.weight);
     const TensorData* data = initializer_data(model_, m.facts.weight);
     edit_.replace_initializer(*m.layer, m.facts.weight, data->type, data->shape, m.weight);
-    const std::string name = edit_.new_initializer(m.layer->name + ".bias", w.type, {static_cast<std::int64_t>(m.bias.size())}, m.bias);
+    const std::string name =
+        edit_.new_initializer(m.layer->name + ".bias", w.type, {static_cast<std::int64_t>(m.bias.size())}, m.bias);
     edit_.builder().replace_input_at(m.layer->id, 2, name);
     if (m.layer->op == "Gemm") edit_.builder().set_attribute(m.layer->id, "beta", 1.0f);
     touched_.insert(m.layer->id);
@@ -294,9 +308,11 @@ class Folder {
 class FoldBatchNorm final : public Pass {
  public:
   PluginInfo info() const override {
-    return {"fold-bn", "Fold batch normalization",
-            "Multiplies the factors of a batch normalization into the convolution or matrix layer before it, into all layers whose "
-            "channels are joined before it, or into the layers that read it, as integer inference does (Jacob et al. 2018, section 3.2)."};
+    return {
+        "fold-bn", "Fold batch normalization",
+        "Multiplies the factors of a batch normalization into the convolution or matrix layer before it, into all layers whose "
+        "channels are joined before it, or into the layers that read it, as integer inference does (Jacob et al. 2018, section "
+        "3.2)."};
   }
   PassStage stage() const override { return PassStage::kGraph; }
   Result<std::string> apply(PassContext& ctx, const json&, JobContext& job) const override {
@@ -307,7 +323,8 @@ class FoldBatchNorm final : public Pass {
       folder.run();
       folded += folder.folded();
       if (folder.folded() == 0) {
-        std::string text = "Folded " + std::to_string(folded) + " of " + std::to_string(folded + folder.left().size()) + " batch normalizations";
+        std::string text =
+            "Folded " + std::to_string(folded) + " of " + std::to_string(folded + folder.left().size()) + " batch normalizations";
         if (!folder.left().empty()) text += "; left: " + join_some(folder.left());
         return text + ".";
       }

@@ -26,7 +26,10 @@ std::optional<std::int64_t> axis_of(const Graph& graph, const Node& node) {
   return axis + static_cast<std::int64_t>(*rank);
 }
 
-bool is_concat(const Node& node) { return node.op == "Concat" && node.domain.empty() && node.opaque_reason.empty() && node.outputs.size() == 1 && node.outputs[0] != kNoTensor; }
+bool is_concat(const Node& node) {
+  return node.op == "Concat" && node.domain.empty() && node.opaque_reason.empty() && node.outputs.size() == 1 &&
+         node.outputs[0] != kNoTensor;
+}
 
 class Merger {
  public:
@@ -38,8 +41,8 @@ class Merger {
       if (!is_concat(node) || !constant_parts(graph_, node.outputs[0]).empty() || is_merged_away(node)) continue;
       if (const auto axis = axis_of(graph_, node)) rewrite(node, *axis);
     }
-    return "Merged " + std::to_string(inner_) + (inner_ == 1 ? " concatenation" : " concatenations") + " into others and " + std::to_string(constants_) +
-           (constants_ == 1 ? " constant" : " constants") + " into the one beside it.";
+    return "Merged " + std::to_string(inner_) + (inner_ == 1 ? " concatenation" : " concatenations") + " into others and " +
+           std::to_string(constants_) + (constants_ == 1 ? " constant" : " constants") + " into the one beside it.";
   }
   bool changed() const { return inner_ + constants_ > 0; }
   Result<ModelPtr> finish() { return edit_.finish(); }
@@ -50,7 +53,9 @@ class Merger {
     if (tensor == kNoTensor || graph_.tensor(tensor).is_initializer || graph_.is_output(tensor)) return nullptr;
     const Node* node = graph_.find(graph_.tensor(tensor).producer);
     const auto& readers = graph_.tensor(tensor).consumers;
-    if (!node || !is_concat(*node) || readers.size() != 1 || readers[0] != reader.id || std::count(reader.inputs.begin(), reader.inputs.end(), tensor) != 1) return nullptr;
+    if (!node || !is_concat(*node) || readers.size() != 1 || readers[0] != reader.id ||
+        std::count(reader.inputs.begin(), reader.inputs.end(), tensor) != 1)
+      return nullptr;
     if (!constant_parts(graph_, tensor).empty()) return nullptr;
     return axis_of(graph_, *node) == axis ? node : nullptr;
   }
@@ -83,7 +88,10 @@ class Merger {
     for (std::size_t i = 0; i < parts.size();) {
       std::size_t end = i;
       while (end < parts.size() && initializer_data(model_, parts[end])) ++end;
-      const std::string joint = end - i > 1 ? join(node, axis, {parts.begin() + static_cast<std::ptrdiff_t>(i), parts.begin() + static_cast<std::ptrdiff_t>(end)}) : "";
+      const std::string joint =
+          end - i > 1 ? join(node, axis,
+                             {parts.begin() + static_cast<std::ptrdiff_t>(i), parts.begin() + static_cast<std::ptrdiff_t>(end)})
+                      : "";
       if (joint.empty()) {
         inputs.push_back(graph_.tensor(parts[i++]).name);
         continue;

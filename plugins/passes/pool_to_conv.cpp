@@ -38,7 +38,8 @@ class Converter {
       const std::string reason = convert(layer, node);
       if (!reason.empty()) left_.push_back("'" + node.name + "' (" + reason + ")");
     }
-    std::string text = "Made depthwise convolutions of " + std::to_string(found_ - left_.size()) + " of " + std::to_string(found_) + " average pools";
+    std::string text = "Made depthwise convolutions of " + std::to_string(found_ - left_.size()) + " of " +
+                       std::to_string(found_) + " average pools";
     if (!left_.empty()) text += "; left: " + join_some(left_);
     return text + ".";
   }
@@ -59,8 +60,10 @@ class Converter {
     if (window.kernel.size() + 2 != input.shape->size()) return "its window does not have the axes of its input";
     if (window.flat && !std::equal(window.kernel.begin(), window.kernel.end(), input.shape->begin() + 2))
       return "it leaves out only some axes of the picture";
-    const std::int64_t elements = std::accumulate(window.kernel.begin(), window.kernel.end(), std::int64_t{1}, std::multiplies<>());
-    if (elements > kMostWeights / channels) return "the convolution would have more than " + std::to_string(kMostWeights) + " weights";
+    const std::int64_t elements =
+        std::accumulate(window.kernel.begin(), window.kernel.end(), std::int64_t{1}, std::multiplies<>());
+    if (elements > kMostWeights / channels)
+      return "the convolution would have more than " + std::to_string(kMostWeights) + " weights";
     write(node, channels, elements, std::move(window));
     return {};
   }
@@ -70,7 +73,8 @@ class Converter {
     w.kernel = node.integers("kernel_shape");
     for (const char* key : {"strides", "pads", "dilations"})
       if (const Ints values = node.integers(key); !values.empty()) w.attributes[key] = values;
-    if (const std::string automatic = node.text("auto_pad", "NOTSET"); automatic != "NOTSET") w.attributes["auto_pad"] = automatic;
+    if (const std::string automatic = node.text("auto_pad", "NOTSET"); automatic != "NOTSET")
+      w.attributes["auto_pad"] = automatic;
     return w;
   }
 
@@ -128,9 +132,10 @@ class Converter {
 class PoolToConv final : public Pass {
  public:
   PluginInfo info() const override {
-    return {"pool-to-conv", "Average pools as convolutions",
-            "Average pools and means over the picture become depthwise convolutions with weights 1 / k, so that they get weight and "
-            "input formats like other layers. The float network computes the same."};
+    return {
+        "pool-to-conv", "Average pools as convolutions",
+        "Average pools and means over the picture become depthwise convolutions with weights 1 / k, so that they get weight and "
+        "input formats like other layers. The float network computes the same."};
   }
   PassStage stage() const override { return PassStage::kGraph; }
   Result<std::string> apply(PassContext& ctx, const json&, JobContext& job) const override {

@@ -26,7 +26,8 @@ class Relu6ToRelu final : public Pass {
  public:
   PluginInfo info() const override {
     return {"relu6-to-relu", "ReLU6 as ReLU",
-            "Clips from 0 to a limit, as ReLU6, become ReLU, so that equalization and absorbed biases can pass them (Nagel et al. 2019). "
+            "Clips from 0 to a limit, as ReLU6, become ReLU, so that equalization and absorbed biases can pass them (Nagel et "
+            "al. 2019). "
             "The float network changes where values go beyond the limit: measure it."};
   }
   Schema schema() const override {
@@ -44,16 +45,18 @@ class Relu6ToRelu final : public Pass {
       if (node.op != "Clip" || !node.domain.empty() || node.outputs.size() != 1 || node.input(0) == kNoTensor) continue;
       ++found;
       const auto low = limit_of(model, node, 1, "min", -kNone), high = limit_of(model, node, 2, "max", kNone);
-      const std::string why = !low || !high ? "its limits are computed"
-                              : *low != 0   ? "its lower limit is not 0"
-                              : !(*high >= smallest) ? "its limit is lower" : "";
+      const std::string why = !low || !high          ? "its limits are computed"
+                              : *low != 0            ? "its lower limit is not 0"
+                              : !(*high >= smallest) ? "its limit is lower"
+                                                     : "";
       if (!why.empty()) {
         left.push_back("'" + node.name + "' (" + why + ")");
         continue;
       }
       // Under the same name, so that rules still find it.
       edit.builder().remove_node(node.id);
-      edit.builder().node(node.name, "Relu", {model.graph->tensor(node.inputs[0]).name}, {model.graph->tensor(node.outputs[0]).name});
+      edit.builder().node(node.name, "Relu", {model.graph->tensor(node.inputs[0]).name},
+                          {model.graph->tensor(node.outputs[0]).name});
     }
     std::string text = "Made ReLUs of " + std::to_string(found - left.size()) + " of " + std::to_string(found) + " clips";
     if (!left.empty()) text += "; left: " + join_some(left);

@@ -50,8 +50,16 @@ std::vector<PoolRow> pools() {
       {"window", "AveragePool", {{"kernel_shape", L{2, 3}}, {"strides", L{2, 1}}}, {2, 5, 7, 8}, ""},
       {"overlapping", "AveragePool", {{"kernel_shape", L{3, 3}}, {"strides", L{2, 2}}}, {2, 3, 9, 8}, ""},
       {"defaults", "AveragePool", {{"kernel_shape", L{2, 2}}}, {2, 1, 4, 4}, ""},
-      {"counted_pads", "AveragePool", {{"kernel_shape", L{3, 3}}, {"pads", L{1, 0, 1, 2}}, {"count_include_pad", one}}, {2, 3, 6, 6}, ""},
-      {"same_counted", "AveragePool", {{"kernel_shape", L{3, 3}}, {"auto_pad", std::string("SAME_UPPER")}, {"strides", L{2, 2}}, {"count_include_pad", one}}, {2, 3, 7, 7}, ""},
+      {"counted_pads",
+       "AveragePool",
+       {{"kernel_shape", L{3, 3}}, {"pads", L{1, 0, 1, 2}}, {"count_include_pad", one}},
+       {2, 3, 6, 6},
+       ""},
+      {"same_counted",
+       "AveragePool",
+       {{"kernel_shape", L{3, 3}}, {"auto_pad", std::string("SAME_UPPER")}, {"strides", L{2, 2}}, {"count_include_pad", one}},
+       {2, 3, 7, 7},
+       ""},
       {"line", "AveragePool", {{"kernel_shape", L{4}}, {"strides", L{4}}}, {2, 3, 12}, ""},
       {"volume", "AveragePool", {{"kernel_shape", L{2, 2, 2}}}, {1, 2, 4, 5, 6}, ""},
       {"global", "GlobalAveragePool", {}, {2, 6, 7, 5}, ""},
@@ -60,7 +68,11 @@ std::vector<PoolRow> pools() {
       {"mean_of_rows", "ReduceMean", {{"axes", L{3}}, {"keepdims", one}}, {2, 4, 6, 5}, ""},
       // Not the same everywhere, or not known.
       {"pads", "AveragePool", {{"kernel_shape", L{3, 3}}, {"pads", L{1, 1, 1, 1}}}, {2, 3, 6, 6}, "reach into the padding"},
-      {"same", "AveragePool", {{"kernel_shape", L{3, 3}}, {"auto_pad", std::string("SAME_LOWER")}}, {2, 3, 6, 6}, "reach into the padding"},
+      {"same",
+       "AveragePool",
+       {{"kernel_shape", L{3, 3}}, {"auto_pad", std::string("SAME_LOWER")}},
+       {2, 3, 6, 6},
+       "reach into the padding"},
       {"ceil", "AveragePool", {{"kernel_shape", L{2, 2}}, {"strides", L{2, 2}}, {"ceil_mode", one}}, {2, 3, 7, 7}, "ceil_mode"},
       {"unknown_size", "GlobalAveragePool", {}, {2, 3, 6, 6}, "not known", false},
       {"mean_of_rows_flat", "ReduceMean", {{"axes", L{3}}, {"keepdims", none}}, {2, 4, 6, 5}, "leaves out only some axes"},
@@ -129,23 +141,85 @@ struct ConcatRow {
 };
 
 TEST(MergeConcats, TheNetworkStaysTheSameBitForBit) {
-  const auto cat = [](ModelMaker& m, const std::string& name, std::vector<std::string> from, std::int64_t axis = 1) -> ModelMaker& {
+  const auto cat = [](ModelMaker& m, const std::string& name, std::vector<std::string> from,
+                      std::int64_t axis = 1) -> ModelMaker& {
     return m.node(name, "Concat", std::move(from), {name}, {{"axis", axis}});
   };
   const ConcatRow rows[] = {
-      {"nested", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}); cat(m, "y", {"c", "b"}).output("y"); }, 1, 3},
-      {"order", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}); cat(m, "y", {"b", "c", "x"}).output("y"); }, 1, 4},
-      {"deep", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}); cat(m, "d", {"c", "b"}); cat(m, "y", {"b", "d"}).output("y"); }, 1, 4},
-      {"two_inside", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}); cat(m, "d", {"x", "b"}); cat(m, "y", {"c", "d"}).output("y"); }, 1, 4},
-      {"from_the_back", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}, -3).shape("c", {-1, 6, 4, 4}); cat(m, "y", {"c", "b"}).output("y"); }, 1, 3},
-      {"constants", [&](ModelMaker& m) { cat(m, "y", {"k1", "x", "k2", "k3"}).output("y"); }, 1, 3},
-      {"constants_of_both", [&](ModelMaker& m) { cat(m, "c", {"x", "k1"}); cat(m, "y", {"c", "k2"}).output("y"); }, 1, 2},
+      {"nested",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"});
+         cat(m, "y", {"c", "b"}).output("y");
+       },
+       1, 3},
+      {"order",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"});
+         cat(m, "y", {"b", "c", "x"}).output("y");
+       },
+       1, 4},
+      {"deep",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"});
+         cat(m, "d", {"c", "b"});
+         cat(m, "y", {"b", "d"}).output("y");
+       },
+       1, 4},
+      {"two_inside",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"});
+         cat(m, "d", {"x", "b"});
+         cat(m, "y", {"c", "d"}).output("y");
+       },
+       1, 4},
+      {"from_the_back",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"}, -3).shape("c", {-1, 6, 4, 4});
+         cat(m, "y", {"c", "b"}).output("y");
+       },
+       1, 3},
+      {"constants",
+       [&](ModelMaker& m) {
+         cat(m, "y", {"k1", "x", "k2", "k3"}).output("y");
+       },
+       1, 3},
+      {"constants_of_both",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"x", "k1"});
+         cat(m, "y", {"c", "k2"}).output("y");
+       },
+       1, 2},
       // Left as they are.
-      {"two_readers", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}).node("r", "Relu", {"c"}, {"r"}); cat(m, "y", {"c", "r"}).output("y"); }, 2, 2},
-      {"read_twice", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}); cat(m, "y", {"c", "c"}).output("y"); }, 2, 2},
-      {"an_output", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}); cat(m, "y", {"c", "b"}).output("y").output("c"); }, 2, 2},
-      {"other_axis", [&](ModelMaker& m) { cat(m, "c", {"a", "x"}, 2); cat(m, "d", {"b", "b"}, 2); cat(m, "y", {"c", "d"}).output("y"); }, 3, 2},
-      {"apart", [&](ModelMaker& m) { cat(m, "y", {"k1", "x", "k2"}).output("y"); }, 1, 3},
+      {"two_readers",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"}).node("r", "Relu", {"c"}, {"r"});
+         cat(m, "y", {"c", "r"}).output("y");
+       },
+       2, 2},
+      {"read_twice",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"});
+         cat(m, "y", {"c", "c"}).output("y");
+       },
+       2, 2},
+      {"an_output",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"});
+         cat(m, "y", {"c", "b"}).output("y").output("c");
+       },
+       2, 2},
+      {"other_axis",
+       [&](ModelMaker& m) {
+         cat(m, "c", {"a", "x"}, 2);
+         cat(m, "d", {"b", "b"}, 2);
+         cat(m, "y", {"c", "d"}).output("y");
+       },
+       3, 2},
+      {"apart",
+       [&](ModelMaker& m) {
+         cat(m, "y", {"k1", "x", "k2"}).output("y");
+       },
+       1, 3},
   };
   for (const ConcatRow& row : rows) {
     SCOPED_TRACE(row.name);
@@ -157,7 +231,8 @@ TEST(MergeConcats, TheNetworkStaysTheSameBitForBit) {
     EXPECT_EQ(g.find("y")->inputs.size(), static_cast<std::size_t>(row.inputs)) << done->text;
     const at::Tensor x = noise({2, 3, 4, 4}, 9);
     EXPECT_TRUE(testing::same_bits(testing::run_one(done->model, x), testing::run_one(model, x)));
-    const bool changes = count(model, "Concat") != row.concats || model->graph->find("y")->inputs.size() != static_cast<std::size_t>(row.inputs);
+    const bool changes =
+        count(model, "Concat") != row.concats || model->graph->find("y")->inputs.size() != static_cast<std::size_t>(row.inputs);
     EXPECT_EQ(done->model != model, changes);
     const auto again = pass("merge-concats", done->model);
     ASSERT_TRUE(again);
@@ -167,9 +242,13 @@ TEST(MergeConcats, TheNetworkStaysTheSameBitForBit) {
 
 TEST(Relu6ToRelu, OnlyClipsFromZeroUpwards) {
   ModelMaker m(13);
-  m.weight("zero", at::tensor({0.0f}).reshape({})).weight("six", at::tensor({6.0f}).reshape({})).weight("one", at::tensor({1.0f}).reshape({}));
+  m.weight("zero", at::tensor({0.0f}).reshape({}))
+      .weight("six", at::tensor({6.0f}).reshape({}))
+      .weight("one", at::tensor({1.0f}).reshape({}));
   m.weight("low", at::tensor({-1.0f}).reshape({})).input("x", {-1, 3, 4, 4});
-  m.node("relu6", "Clip", {"x", "zero", "six"}, {"a"}).node("unit", "Clip", {"x", "zero", "one"}, {"b"}).node("band", "Clip", {"x", "low", "six"}, {"c"});
+  m.node("relu6", "Clip", {"x", "zero", "six"}, {"a"})
+      .node("unit", "Clip", {"x", "zero", "one"}, {"b"})
+      .node("band", "Clip", {"x", "low", "six"}, {"c"});
   m.node("open", "Clip", {"x", "zero"}, {"d"}).node("sum", "Sum", {"a", "b", "c", "d"}, {"y"}).output("y");
   const ModelPtr model = m.build();
   const auto done = pass("relu6-to-relu", model);
@@ -184,7 +263,8 @@ TEST(Relu6ToRelu, OnlyClipsFromZeroUpwards) {
   EXPECT_THAT(done->text, HasSubstr("'band' (its lower limit is not 0)"));
   EXPECT_THAT(done->text, HasSubstr("the float network changes"));
   const at::Tensor small = noise({2, 3, 4, 4}, 3) * 5;
-  EXPECT_TRUE(testing::same_bits(testing::run_one(done->model, small), testing::run_one(model, small))) << "below the limits nothing changes";
+  EXPECT_TRUE(testing::same_bits(testing::run_one(done->model, small), testing::run_one(model, small)))
+      << "below the limits nothing changes";
   EXPECT_FALSE(testing::same_bits(testing::run_one(done->model, small * 3), testing::run_one(model, small * 3)));
   const auto all = pass("relu6-to-relu", model, {{"limit", 1.0}});
   ASSERT_TRUE(all);

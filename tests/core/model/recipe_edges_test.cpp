@@ -78,10 +78,15 @@ GraphPtr transformer() {
   n.b.initializer("g", DataType::kFloat, {8});
   n.b.initializer("s", DataType::kInt64, {3});
   n.op("ln", "LayerNormalization", {"x", "g", "g"}).linear("q", "ln").linear("k", "ln").linear("v", "ln");
-  for (const char* h : {"q", "k", "v"}) n.op(std::string(h) + "r", "Reshape", {h, "s"}).op(std::string(h) + "t", "Transpose", {std::string(h) + "r"});
+  for (const char* h : {"q", "k", "v"})
+    n.op(std::string(h) + "r", "Reshape", {h, "s"}).op(std::string(h) + "t", "Transpose", {std::string(h) + "r"});
   n.op("scores", "MatMul", {"qt", "kt"}).op("soft", "Softmax", {"scores"}).op("heads", "MatMul", {"soft", "vt"});
   n.op("ht", "Transpose", {"heads"}).linear("o", "ht").op("add", "Add", {"x", "o"});
-  n.op("ln2", "LayerNormalization", {"add", "g", "g"}).linear("up", "ln2").op("gelu", "Gelu", {"up"}).linear("down", "gelu").op("add2", "Add", {"add", "down"});
+  n.op("ln2", "LayerNormalization", {"add", "g", "g"})
+      .linear("up", "ln2")
+      .op("gelu", "Gelu", {"up"})
+      .linear("down", "gelu")
+      .op("add2", "Add", {"add", "down"});
   return n.op("ln3", "LayerNormalization", {"add2", "g", "g"}).linear("head", "ln3").out("head").build();
 }
 // Sums of sums: neither is the sum's scale that of its operands, nor are all sums on one.
@@ -95,9 +100,19 @@ GraphPtr chain() {
 GraphPtr affine() {
   Net n;
   n.b.initializer("c", DataType::kFloat, {4, 1, 1});
-  n.conv("c1", "x").op("m1", "Mul", {"c1", "c"}).op("a1", "Add", {"m1", "c"}).op("bn1", "BatchNormalization", {"a1", "c", "c", "c", "c"}).op("r1", "Relu", {"bn1"});
-  n.op("sig", "Sigmoid", {"r1"}).op("m2", "Mul", {"sig", "c"}).conv("c2", "m2").op("bn2", "BatchNormalization", {"c2", "c", "c", "c", "c"});
-  pool(n, "p", "bn2").op("bn3", "BatchNormalization", {"p", "c", "c", "c", "c"}).op("r3", "Relu", {"bn3"}).op("soft", "Softmax", {"r3"});
+  n.conv("c1", "x")
+      .op("m1", "Mul", {"c1", "c"})
+      .op("a1", "Add", {"m1", "c"})
+      .op("bn1", "BatchNormalization", {"a1", "c", "c", "c", "c"})
+      .op("r1", "Relu", {"bn1"});
+  n.op("sig", "Sigmoid", {"r1"})
+      .op("m2", "Mul", {"sig", "c"})
+      .conv("c2", "m2")
+      .op("bn2", "BatchNormalization", {"c2", "c", "c", "c", "c"});
+  pool(n, "p", "bn2")
+      .op("bn3", "BatchNormalization", {"p", "c", "c", "c", "c"})
+      .op("r3", "Relu", {"bn3"})
+      .op("soft", "Softmax", {"r3"});
   return n.conv("c3", "soft").out("c3").build();
 }
 
@@ -138,15 +153,18 @@ bool takes_sums(const GraphPtr& graph, const Node& reader) {
   static const std::set<std::string> sums = {"Conv", "Gemm", "MatMul", "Add", "Mul", "BatchNormalization"};
   const TensorInfo& t = graph->tensor(reader.inputs[0]);
   const Node* maker = graph->find(t.producer);
-  const bool by_constant = (reader.op == "Add" || reader.op == "Mul" || reader.op == "BatchNormalization") && graph->tensor(reader.inputs[1]).is_initializer;
-  return (reader.op == "Relu" || reader.op == "Clip" || by_constant) && maker && sums.count(maker->op) > 0 && t.consumers.size() == 1;
+  const bool by_constant = (reader.op == "Add" || reader.op == "Mul" || reader.op == "BatchNormalization") &&
+                           graph->tensor(reader.inputs[1]).is_initializer;
+  return (reader.op == "Relu" || reader.op == "Clip" || by_constant) && maker && sums.count(maker->op) > 0 &&
+         t.consumers.size() == 1;
 }
 
 struct Row {
   const char* name;
   GraphPtr (*graph)();
 };
-const Row kNets[] = {{"residual", residual}, {"concat", joined}, {"depthwise", depthwise}, {"transformer", transformer}, {"chain", chain}, {"affine", affine}};
+const Row kNets[] = {{"residual", residual},       {"concat", joined}, {"depthwise", depthwise},
+                     {"transformer", transformer}, {"chain", chain},   {"affine", affine}};
 
 TEST(RecipeEdges, EveryEdgeBetweenTwoLayersHasOneQuantizer) {
   for (const Row& row : kNets) {
@@ -175,7 +193,8 @@ TEST(RecipeEdges, EveryEdgeBetweenTwoLayersHasOneQuantizer) {
 TEST(RecipeEdges, ATensorThatSeveralReadHasOneQuantizerForAll) {
   const GraphPtr graph = joined();
   const Plan plan = plan_of(graph);
-  const auto &a = site(graph, plan, "c1", SiteKind::kInput), &b = site(graph, plan, "c2", SiteKind::kInput), &given = site(graph, plan, "r0", SiteKind::kOutput);
+  const auto &a = site(graph, plan, "c1", SiteKind::kInput), &b = site(graph, plan, "c2", SiteKind::kInput),
+             &given = site(graph, plan, "r0", SiteKind::kOutput);
   ASSERT_TRUE(a.spec && b.spec);
   EXPECT_FALSE(given.spec) << "it would be a second one";
   EXPECT_THAT(given.why, HasSubstr("those that read it have it"));
@@ -190,7 +209,8 @@ TEST(RecipeEdges, WhatIsAddedOrJoinedHasOneScale) {
     const char* node;
     bool with_output;
   };
-  for (const Tie& tie : {Tie{residual, "add", false}, Tie{joined, "cat", true}, Tie{joined, "p", true}, Tie{transformer, "add", false}, Tie{transformer, "add2", false}, Tie{chain, "a2", false}}) {
+  for (const Tie& tie : {Tie{residual, "add", false}, Tie{joined, "cat", true}, Tie{joined, "p", true},
+                         Tie{transformer, "add", false}, Tie{transformer, "add2", false}, Tie{chain, "a2", false}}) {
     SCOPED_TRACE(tie.node);
     const GraphPtr graph = tie.graph();
     const Plan plan = plan_of(graph);
@@ -219,7 +239,8 @@ TEST(RecipeEdges, ExemptLayersStayFloatWithTheirNeighboursQuantized) {
   for (const char* exempt : {"first", "last"}) {
     const Plan plan = plan_of(graph, kRules + "  - {select: {position: " + exempt + "}, float: true}\n");
     const std::string name = *exempt == 'f' ? "c1" : "fc";
-    for (const SiteKind kind : {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput, SiteKind::kOutput}) EXPECT_FALSE(site(graph, plan, name, kind).spec) << name;
+    for (const SiteKind kind : {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput, SiteKind::kOutput})
+      EXPECT_FALSE(site(graph, plan, name, kind).spec) << name;
     EXPECT_THAT(plan.warnings, ::testing::IsEmpty());
   }
   // The pool's result is integer whoever reads it.
@@ -238,7 +259,8 @@ TEST(RecipeEdges, ATensorThatLeavesTheNetworkIsQuantizedWhereItIsMade) {
   EXPECT_TRUE(site(graph, plan, "r1", SiteKind::kOutput).spec);
   EXPECT_FALSE(site(graph, plan, "c2", SiteKind::kInput).spec);
   EXPECT_THAT(site(graph, plan, "c2", SiteKind::kInput).why, HasSubstr("'r1' gives these codes"));
-  EXPECT_TRUE(site(graph, plan, "c2", SiteKind::kBias).spec) << "its scale is that of the codes it reads: " << site(graph, plan, "c2", SiteKind::kBias).why;
+  EXPECT_TRUE(site(graph, plan, "c2", SiteKind::kBias).spec)
+      << "its scale is that of the codes it reads: " << site(graph, plan, "c2", SiteKind::kBias).why;
 }
 
 TEST(RecipeEdges, OtherFormatsOnOneEdge) {
@@ -251,7 +273,8 @@ TEST(RecipeEdges, OtherFormatsOnOneEdge) {
   ASSERT_EQ(two.warnings.size(), 1u);
   EXPECT_THAT(two.warnings[0], HasSubstr("their formats differ"));
   // Both operands of the addition differ.
-  const Plan sum = plan_of(graph, kRules + "  - {select: {ops: [Add], sites: [input], operand: 0}, share: edge, set: {bits: 4}}\n");
+  const Plan sum =
+      plan_of(graph, kRules + "  - {select: {ops: [Add], sites: [input], operand: 0}, share: edge, set: {bits: 4}}\n");
   ASSERT_EQ(sum.warnings.size(), 1u);
   EXPECT_THAT(sum.warnings[0], HasSubstr("add input"));
   EXPECT_NE(site(graph, sum, "add", SiteKind::kInput, 0).share, site(graph, sum, "add", SiteKind::kInput, 1).share);
@@ -290,7 +313,12 @@ TEST(RecipeEdges, MasksOfAttentionAreNoValues) {
     n.b.tensor("mask", DataType::kFloat, kPicture);
     n.b.input("mask");
     n.b.initializer("large", DataType::kFloat, {1});
-    n.linear("q", "x").linear("k", "x").linear("v", "x").op("scores", "MatMul", {"q", "k"}).op("scaled", "Mul", {"scores", "large"}).op("m", "Mul", {"mask", "large"});
+    n.linear("q", "x")
+        .linear("k", "x")
+        .linear("v", "x")
+        .op("scores", "MatMul", {"q", "k"})
+        .op("scaled", "Mul", {"scores", "large"})
+        .op("m", "Mul", {"mask", "large"});
     if (*kind == 'A') n.op("masked", "Add", {"scaled", "m"});
     else n.op("masked", "Where", {"mask", "scaled", "large"});
     n.op("soft", "Softmax", {"masked"}).op("heads", "MatMul", {"soft", "v"}).linear("o", "heads");
@@ -306,7 +334,8 @@ TEST(RecipeEdges, MasksOfAttentionAreNoValues) {
       continue;
     }
     EXPECT_TRUE(site(graph, plan, "masked", SiteKind::kInput, 0).spec);
-    EXPECT_NE(site(graph, plan, "masked", SiteKind::kInput, 0).share, site(graph, plan, "m", SiteKind::kInput).share) << "on no scale with the mask";
+    EXPECT_NE(site(graph, plan, "masked", SiteKind::kInput, 0).share, site(graph, plan, "m", SiteKind::kInput).share)
+        << "on no scale with the mask";
     EXPECT_FALSE(site(graph, plan, "masked", SiteKind::kInput, 1).spec);
     EXPECT_FALSE(site(graph, plan, "masked", SiteKind::kOutput).spec);
     EXPECT_FALSE(site(graph, plan, "m", SiteKind::kOutput).spec);
