@@ -16,11 +16,11 @@ std::string format_of(const Plan& plan, NodeId node, SiteKind kind) {
   return "";
 }
 
-// The name that sites with one quantizer share; "node" for the inputs of a layer.
+// The name that sites with one quantizer share; "node" for the inputs of a layer, "edge" for edges on one scale.
 std::string share_of(const Plan& plan, NodeId node, SiteKind kind) {
   for (const auto& site : plan.sites)
     if (site.site.node == node && site.site.kind == kind && site.spec)
-      return site.share.starts_with("#") ? "node" : site.share;
+      return site.share.starts_with("#e") ? "edge" : site.share.starts_with("#") ? "node" : site.share;
   return "";
 }
 

@@ -68,11 +68,12 @@ int site_axis(const Layer& layer, const Node& node, const QuantSpec& spec, SiteK
 
 Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& layer, const QuantSpec& spec,
                                             const QuantizerMap& quantizers) {
-  const auto find = [&](SiteKind kind) {
-    const auto it = quantizers.find({layer.node, kind, 0});
+  const auto find = [&](const Site& site) {
+    const auto it = quantizers.find(site);
     return it == quantizers.end() ? nullptr : &it->second;
   };
-  const quant::QuantParams *input = find(SiteKind::kInput), *weight = find(SiteKind::kWeight);
+  const Site from = quantized_input(*model.graph, layer, [&](const Site& s) { return quantizers.count(s) > 0; });
+  const quant::QuantParams *input = find(from), *weight = find({layer.node, SiteKind::kWeight, 0});
   const std::string problem = layer.weights() > 1 ? kSeveralProducts
                                                   : accumulator_problem(input ? &input->spec : nullptr, weight ? &weight->spec : nullptr);
   if (!problem.empty())

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <set>
 
 #include "core/graph/canonical.h"
 
@@ -230,7 +231,11 @@ bool embedding_layer(const Graph& g, const Node& n, Layer& layer) {
 bool operand_layer(const Graph& g, const Node& n, Layer& layer) {
   if (n.op == "Concat" && !constant_parts(g, n.outputs[0]).empty()) return false;  // joins weights
   for (const TensorId t : n.inputs) add_activation(g, t, layer);
-  return layer.inputs.size() >= 2;
+  if (layer.inputs.size() >= 2) return true;
+  // Of an activation and a constant.
+  static const std::set<std::string> kAffine = {"Add", "Sub", "Mul", "Div", "Max", "Min"};
+  return layer.inputs.size() == 1 && n.inputs.size() == 2 && kAffine.count(n.op) > 0 &&
+         std::any_of(n.inputs.begin(), n.inputs.end(), [&](TensorId t) { return is_initializer(g, t) && is_real(g.tensor(t).type); });
 }
 
 bool unary_layer(const Graph& g, const Node& n, Layer& layer) {

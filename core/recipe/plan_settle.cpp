@@ -1,34 +1,14 @@
 #include "core/recipe/plan_settle.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 
+#include "core/recipe/plan_edges.h"
 #include "core/recipe/pool_sum.h"
 
 namespace quanvas {
-namespace {
 
-// A bias that takes its scale from the accumulator stays float where there is no such scale.
-void settle_bias(std::vector<SitePlan>& sites, std::size_t begin, std::size_t end) {
-  const QuantSpec *weight = nullptr, *input = nullptr;
-  bool several = false;
-  for (std::size_t i = begin; i < end; ++i) {
-    const QuantSpec* spec = sites[i].spec ? &*sites[i].spec : nullptr;
-    if (sites[i].site.kind == SiteKind::kWeight && sites[i].site.operand == 0) weight = spec;
-    several |= sites[i].site.kind == SiteKind::kWeight && sites[i].site.operand > 0;
-    if (sites[i].site.kind == SiteKind::kInput && sites[i].site.operand == 0) input = spec;
-  }
-  for (std::size_t i = begin; i < end; ++i) {
-    SitePlan& s = sites[i];
-    if (s.site.kind != SiteKind::kBias || !s.spec || !s.spec->scale_from_accumulator) continue;
-    const std::string problem = several ? kSeveralProducts : accumulator_problem(input, weight);
-    if (problem.empty()) continue;
-    s.spec.reset();
-    s.why += "; float, because its scale would be input scale × weight scale and " + problem;
-  }
-}
-
-// What a site's name in a sentence is: "conv1 input 2".
 std::string site_text(const Graph& graph, const Site& site) {
   const Node* node = graph.find(site.node);
   return (node ? node->name : std::to_string(site.node)) + " " + enum_text(site.kind) +
@@ -42,6 +22,29 @@ std::string list_text(std::vector<std::string> names) {
   std::string out;
   for (const auto& name : names) out += (out.empty() ? "" : ", ") + name;
   return out + (more ? " and " + std::to_string(more) + " more" : "");
+}
+
+namespace {
+
+// A bias that takes its scale from the accumulator stays float where there is no such scale.
+void settle_bias(std::vector<SitePlan>& sites, std::size_t begin, std::size_t end, const std::function<const QuantSpec*(NodeId)>& given) {
+  const QuantSpec *weight = nullptr, *input = nullptr;
+  bool several = false;
+  for (std::size_t i = begin; i < end; ++i) {
+    const QuantSpec* spec = sites[i].spec ? &*sites[i].spec : nullptr;
+    if (sites[i].site.kind == SiteKind::kWeight && sites[i].site.operand == 0) weight = spec;
+    several |= sites[i].site.kind == SiteKind::kWeight && sites[i].site.operand > 0;
+    if (sites[i].site.kind == SiteKind::kInput && sites[i].site.operand == 0) input = spec;
+  }
+  for (std::size_t i = begin; i < end; ++i) {
+    SitePlan& s = sites[i];
+    if (s.site.kind != SiteKind::kBias || !s.spec || !s.spec->scale_from_accumulator) continue;
+    if (!input) input = given(s.site.node);
+    const std::string problem = several ? kSeveralProducts : accumulator_problem(input, weight);
+    if (problem.empty()) continue;
+    s.spec.reset();
+    s.why += "; float, because its scale would be input scale × weight scale and " + problem;
+  }
 }
 
 // Why these sites cannot have one quantizer, as a clause; empty: they can.
@@ -59,7 +62,7 @@ std::string problem_between(const std::vector<const SitePlan*>& sites) {
 void settle_shares(const Graph& graph, const Recipe& recipe, Plan& plan) {
   std::map<std::string, std::vector<SitePlan*>> groups;
   for (SitePlan& s : plan.sites) {
-    if (!s.spec || s.rule < 0) continue;
+    if (!s.spec || s.rule < 0 || recipe.rules[static_cast<std::size_t>(s.rule)].share == kEdgeShare) continue;
     s.share = share_key(recipe, s);
     if (!s.share.empty()) groups[s.share].push_back(&s);
   }
@@ -113,11 +116,24 @@ void check_accumulators(const Graph& graph, Plan& plan) {
   }
 }
 
-void settle_biases(std::vector<SitePlan>& sites) {
+void settle_biases(const Graph& graph, Plan& plan) {
+  std::vector<SitePlan>& sites = plan.sites;
+  // The format that the layer before has given to what the layer reads.
+  std::vector<Layer> layers;
+  const auto given = [&](NodeId node) -> const QuantSpec* {
+    if (layers.empty()) layers = find_layers(graph);
+    const Layer* layer = find_layer(layers, node);
+    if (!layer) return nullptr;
+    const Site from = quantized_input(graph, *layer, [&](const Site& site) {
+      const SitePlan* found = plan.find(site);
+      return found && found->spec;
+    });
+    return from.node == kNoNode ? nullptr : &*plan.find(from)->spec;
+  };
   for (std::size_t begin = 0; begin < sites.size();) {
     std::size_t end = begin + 1;
     while (end < sites.size() && sites[end].site.node == sites[begin].site.node) ++end;
-    settle_bias(sites, begin, end);
+    settle_bias(sites, begin, end, given);
     begin = end;
   }
 }
@@ -167,6 +183,7 @@ void settle_truncations(const Graph& graph, Plan& plan) {
 std::string share_key(const Recipe& recipe, const SitePlan& site) {
   if (site.rule < 0 || recipe.rules[static_cast<std::size_t>(site.rule)].is_float) return {};
   const std::string& name = recipe.rules[static_cast<std::size_t>(site.rule)].share;
+  if (name == kEdgeShare) return site.share;  // a matter of the whole graph, see settle_edges()
   if (name != "node") return name;
   return site.site.kind == SiteKind::kInput ? "#" + std::to_string(site.site.node) : std::string();
 }
@@ -196,9 +213,10 @@ std::string sharing_problem(const QuantSpec& spec, SiteKind kind) {
 }
 
 void settle(const Graph& graph, const Recipe& recipe, Plan& plan) {
+  settle_edges(graph, recipe, plan);
   settle_shares(graph, recipe, plan);
   settle_truncations(graph, plan);
-  settle_biases(plan.sites);
+  settle_biases(graph, plan);
   check_accumulators(graph, plan);
 }
 

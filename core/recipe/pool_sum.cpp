@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "core/recipe/plan_edges.h"
+
 namespace quanvas {
 namespace {
 
@@ -67,10 +69,16 @@ Site quantized_input(const Graph& graph, const Layer& layer,
                      const std::function<bool(const Site&)>& has_quantizer) {
   if (const Site own{layer.node, SiteKind::kInput, 0}; has_quantizer(own)) return own;
   if (layer.inputs.empty()) return {};
-  const Node* producer = graph.find(graph.tensor(layer.inputs[0]).producer);
-  if (!producer || producer->outputs.empty() || producer->outputs[0] != layer.inputs[0]) return {};
-  const Site before{producer->id, SiteKind::kOutput, 0};
-  return has_quantizer(before) ? before : Site{};
+  // What only moves values gives integers of the scale that it was given.
+  TensorId tensor = layer.inputs[0];
+  for (;;) {
+    const Node* producer = graph.find(graph.tensor(tensor).producer);
+    if (!producer || producer->outputs.empty()) return {};
+    const Site before{producer->id, SiteKind::kOutput, 0};
+    if (producer->outputs[0] == tensor && has_quantizer(before)) return before;
+    if (!moves_values(*producer) || producer->input(0) == kNoTensor) return {};
+    tensor = producer->inputs[0];
+  }
 }
 
 std::string truncation_problem(const Graph& graph, const Layer& layer, const QuantSpec* input) {

@@ -11,6 +11,7 @@
 #include "core/quant/dynamic.h"
 #include "core/quant/shared.h"
 #include "core/quant/stored.h"
+#include "core/recipe/pool_sum.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
@@ -379,7 +380,8 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
   for (const SitePlan* site_plan : biases) {
     const Site& site = site_plan->site;
     const Layer* layer = find_layer(prepared.layers, site.node);
-    if (!statistics && !out.count({site.node, SiteKind::kInput, 0})) continue;  // not calibrated yet
+    const auto has = [&](const Site& s) { return out.count(s) > 0; };
+    if (!statistics && quantized_input(graph, *layer, has).node == kNoNode) continue;  // not calibrated yet
     const std::string where = graph.find(site.node)->name + " bias";
     auto params = exec::accumulator_bias(*prepared.model, *layer, *site_plan->spec, out);
     if (!params && params.error().code != ErrorCode::kUnsupported) return Failure(params.error());
@@ -404,6 +406,13 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
     const quant::QuantParams* q = find(site);
     return q ? static_cast<double>(code_bits(q->spec)) : 32.0;
   };
+  // Given to what the layer reads, there or by the layer before.
+  const auto input_bits = [&](const Layer& layer, std::size_t operand) {
+    if (const Site own{layer.node, SiteKind::kInput, static_cast<int>(operand)}; find(own)) return bits_of(own);
+    Layer reader;
+    if (operand < layer.inputs.size()) reader.inputs = {layer.inputs[operand]};
+    return bits_of(quantized_input(graph, reader, [&](const Site& s) { return find(s) != nullptr; }));
+  };
   // A tensor that several layers read is stored once, or once in each form that they give it.
   std::map<TensorId, std::vector<const quant::QuantParams*>> stored;
   const auto is_same = [](const quant::QuantParams* a, const quant::QuantParams* b) {
@@ -427,10 +436,10 @@ NetworkSize network_size(const Graph& graph, const std::vector<Layer>& layers, c
     if (layer.kind != LayerKind::kCompute) continue;
     double weight_bits = 0;  // of the mean weight
     // Of two activations the second stands where the weight would.
-    if (layer.weights() == 0) weight_bits = bits_of({layer.node, SiteKind::kInput, 1});
+    if (layer.weights() == 0) weight_bits = input_bits(layer, 1);
     for (std::size_t i = 0; i < layer.weights(); ++i)
       weight_bits += bits_of({layer.node, SiteKind::kWeight, static_cast<int>(i)}) / static_cast<double>(layer.weights());
-    size.bops += node_cost(graph, node).macs * weight_bits * bits_of({layer.node, SiteKind::kInput, 0});
+    size.bops += node_cost(graph, node).macs * weight_bits * input_bits(layer, 0);
   }
   // Branches in float that passes put beside layers: stored and computed, too, though no format is given to them.
   for (const Node& node : graph.nodes()) {

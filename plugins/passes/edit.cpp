@@ -71,11 +71,14 @@ ModelEdit::ModelEdit(const Model& model) : base_(model), builder_(*model.graph),
 
 std::string ModelEdit::new_initializer(const std::string& wish, DataType type, const Shape& shape,
                                        const std::vector<double>& values) {
+  return new_initializer(wish, make_data(type, shape, values));
+}
+
+std::string ModelEdit::new_initializer(const std::string& wish, TensorData data) {
   std::string name = wish;
   for (int i = 2; weights_.find(name) || base_.graph->tensor(name) != kNoTensor; ++i)
     name = wish + "_" + std::to_string(i);
-  TensorData data = make_data(type, shape, values);
-  builder_.initializer(name, data.type, shape);
+  builder_.initializer(name, data.type, data.shape);
   weights_.set(name, std::move(data));
   return name;
 }

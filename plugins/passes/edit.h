@@ -35,6 +35,7 @@ class ModelEdit {
   // A new initializer under `wish` or a name made from it; returns the name.
   std::string new_initializer(const std::string& wish, DataType type, const Shape& shape,
                               const std::vector<double>& values);
+  std::string new_initializer(const std::string& wish, TensorData data);
   // New values for what `node` reads as `id`. Other readers of the same initializer keep theirs.
   void replace_initializer(const Node& node, TensorId id, DataType type, const Shape& shape,
                            const std::vector<double>& values);

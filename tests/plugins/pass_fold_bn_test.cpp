@@ -124,6 +124,78 @@ std::vector<FoldCase> cases() {
          add_bn(m, 6, "c", "n").node("sum", "Add", {"n", "c"}, {"y"}).output("y");
        },
        {2, 4, 3, 3}, 1, 1},
+      // Behind concatenations: into each of the layers.
+      {"joined",
+       [](ModelMaker& m) {
+         m.weight("w1", noise({4, 4, 1, 1}, 1)).weight("b1", noise({4}, 2)).weight("w2", noise({4, 3, 1, 1}, 3)).weight("k", noise({2, 1, 1}, 4));
+         m.weight("w3", noise({2, 4, 1, 1}, 5));
+         m.node("one", "Conv", {"x", "w1", "b1"}, {"h1"}).node("two", "ConvTranspose", {"x", "w2"}, {"h2"});
+         m.node("three", "Conv", {"x", "w3"}, {"h3"}).node("add", "Add", {"h3", "k"}, {"h4"});
+         m.node("inner", "Concat", {"h2", "h4"}, {"i"}, {{"axis", std::int64_t{1}}}).node("cat", "Concat", {"h1", "i"}, {"c"}, {{"axis", std::int64_t{-3}}}).shape("c", {-1, 9, 3, 3});
+         add_bn(m, 9, "c", "n").node("relu", "Relu", {"n"}, {"y"}).output("y");
+       },
+       {2, 4, 3, 3}},
+      {"joined_matrices",
+       [](ModelMaker& m) {
+         m.weight("w1", noise({4, 3}, 1)).weight("w2", noise({5, 4}, 2)).weight("b2", noise({5}, 3));
+         m.node("one", "Gemm", {"x", "w1"}, {"h1"}).node("two", "Gemm", {"x", "w2", "b2"}, {"h2"}, {{"transB", std::int64_t{1}}});
+         m.node("cat", "Concat", {"h1", "h2"}, {"c"}, {{"axis", std::int64_t{1}}});
+         add_bn(m, 8, "c", "y").output("y");
+       },
+       {3, 4}},
+      {"joined_with_input",
+       [](ModelMaker& m) {
+         m.weight("w", noise({6, 4, 1, 1}, 1));
+         m.node("conv", "Conv", {"x", "w"}, {"h"}).node("cat", "Concat", {"h", "x"}, {"c"}, {{"axis", std::int64_t{1}}});
+         add_bn(m, 10, "c", "y").output("y");
+       },
+       {2, 4, 3, 3}, 1},
+      {"joined_rows",
+       [](ModelMaker& m) {
+         m.weight("w", noise({4, 4, 1, 1}, 1)).weight("v", noise({4, 4, 1, 1}, 2));
+         m.node("one", "Conv", {"x", "w"}, {"h"}).node("two", "Conv", {"x", "v"}, {"i"}).node("cat", "Concat", {"h", "i"}, {"c"}, {{"axis", std::int64_t{2}}});
+         add_bn(m, 4, "c", "y").output("y");
+       },
+       {2, 4, 3, 3}, 1},
+      // In front of layers: into all that read it.
+      {"in_front", [](ModelMaker& m) {
+         m.weight("w", noise({6, 4, 3, 3}, 1)).weight("v", noise({6, 2, 1, 1}, 2)).weight("b", noise({6}, 3)).weight("u", noise({6}, 6));
+         add_bn(m, 4, "x", "n").node("one", "Conv", {"n", "w", "b"}, {"h"}, {{"pads", L{0, 0, 0, 0}}});
+         m.node("two", "Conv", {"n", "v"}, {"i"}, {{"group", std::int64_t{2}}, {"strides", L{2, 2}}}).node("flat", "Flatten", {"h"}, {"f"}).node("flat2", "Flatten", {"i"}, {"g2"});
+         m.node("cat", "Concat", {"f", "g2"}, {"y"}, {{"axis", std::int64_t{1}}}).output("y");
+       }, {2, 4, 5, 5}},
+      {"in_front_of_matrix", [](ModelMaker& m) {
+         m.weight("w", noise({6, 4}, 1)).weight("b", noise({6}, 2)).shape("n", {-1, 4});
+         add_bn(m, 4, "x", "n").node("fc", "Gemm", {"n", "w", "b"}, {"y"}, {{"transB", std::int64_t{1}}, {"alpha", 0.5f}, {"beta", 0.25f}}).output("y");
+       }, {3, 4}},
+      {"in_front_of_product", [](ModelMaker& m) {
+         m.weight("w", noise({4, 6}, 1)).weight("v", noise({4, 6}, 2));
+         add_bn(m, 4, "x", "n").node("one", "MatMul", {"n", "w"}, {"h"}).node("two", "MatMul", {"n", "v"}, {"i"}).shape("h", {-1, 6}).shape("i", {-1, 6});
+         m.node("mul", "Mul", {"h", "i"}, {"y"}).output("y");
+       }, {3, 4}},
+      {"in_front_of_pads", [](ModelMaker& m) {
+         m.weight("w", noise({6, 4, 3, 3}, 1));
+         add_bn(m, 4, "x", "n").node("conv", "Conv", {"n", "w"}, {"y"}, {{"pads", L{1, 1, 1, 1}}}).output("y");
+       }, {2, 4, 5, 5}, 1},
+      // Without an offset zeros stay zeros.
+      {"in_front_of_pads_no_offset", [](ModelMaker& m) {
+         m.weight("w", noise({6, 4, 3, 3}, 1)).weight("g", noise({4}, 2)).weight("zero", at::zeros({4})).weight("var", noise({4}, 3).abs() + 0.1);
+         m.node("bn", "BatchNormalization", {"x", "g", "zero", "zero", "var"}, {"n"}).node("conv", "Conv", {"n", "w"}, {"y"}, {{"pads", L{1, 1, 1, 1}}}).output("y");
+       }, {2, 4, 5, 5}},
+      {"in_front_of_transposed", [](ModelMaker& m) {
+         m.weight("w", noise({4, 6, 3, 3}, 1));
+         add_bn(m, 4, "x", "n").node("conv", "ConvTranspose", {"n", "w"}, {"y"}).output("y");
+       }, {2, 4, 5, 5}, 1},
+      {"in_front_of_other_readers", [](ModelMaker& m) {
+         m.weight("w", noise({4, 4, 1, 1}, 1));
+         add_bn(m, 4, "x", "n").node("conv", "Conv", {"n", "w"}, {"h"}).node("add", "Sum", {"n", "h"}, {"y"}).output("y");
+       }, {2, 4, 5, 5}, 1},
+      // Before and behind one layer, and two in a row: one after the other.
+      {"on_both_sides", [](ModelMaker& m) {
+         m.weight("w", noise({4, 4, 3, 3}, 1)).weight("b", noise({4}, 2));
+         add_bn(m, 4, "x", "n").node("conv", "Conv", {"n", "w", "b"}, {"h"});
+         m.node("bn2", "BatchNormalization", {"h", "g", "beta", "mean", "var"}, {"i"}).node("bn3", "BatchNormalization", {"i", "g", "beta", "mean", "var"}, {"y"}).output("y");
+       }, {2, 4, 5, 5}},
       {"standalone", [](ModelMaker& m) { add_bn(m, 4, "x", "y").output("y"); }, {2, 4, 3, 3}, 1},
       {"shared_weight",
        [](ModelMaker& m) {
@@ -171,6 +243,26 @@ TEST(FoldBn, WhatIsLeftIsNamedWithItsReason) {
   EXPECT_EQ(result->first, model);
   EXPECT_NE(result->second.find("Folded 0 of 1"), std::string::npos) << result->second;
   EXPECT_NE(result->second.find("'broken' (its parameters are not finite"), std::string::npos) << result->second;
+  const std::pair<const char*, const char*> reasons[] = {
+      {"joined_with_input", "what 'cat' joins is not all from layers of its own"},
+      {"joined_rows", "'cat' does not join channels"},
+      {"in_front_of_pads", "'conv' behind it pads with zeros"},
+      {"in_front_of_transposed", "'conv' behind it sums up fewer"},
+      {"in_front_of_other_readers", "'add' behind it is no layer with a weight"},
+      {"standalone", "it is an output of the network"},
+  };
+  for (const auto& [name, reason] : reasons)
+    for (const FoldCase& c : cases()) {
+      if (c.name != name) continue;
+      Shape declared = c.input;
+      declared[0] = -1;
+      ModelMaker maker;
+      maker.input("x", declared);
+      c.build(maker);
+      const auto done = folded(maker.build());
+      ASSERT_TRUE(done) << name;
+      EXPECT_NE(done->second.find(reason), std::string::npos) << name << ": " << done->second;
+    }
 }
 
 TEST(FoldBn, AgreesWithTheReference) {

@@ -49,6 +49,7 @@ RuleFormat rule_format(const Rule& rule) {
 }
 
 QString share_words(const Rule& rule) {
+  if (rule.share == "edge") return RecipePanel::tr("One quantizer for each edge; edges that one addition or concatenation reads have one scale.");
   return rule.share == "node" ? RecipePanel::tr("The inputs of each layer share one quantizer.")
                               : RecipePanel::tr("Shares one quantizer with all sites named “%1”.").arg(qs(rule.share));
 }

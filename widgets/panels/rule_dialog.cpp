@@ -82,7 +82,7 @@ Schema rule_schema(const Graph& graph, const Rule& draft) {
                                    {"not-first", std_tr("Not first"), {}}, {"not-last", std_tr("Not last"), {}}, {"inner", std_tr("Neither first nor last"), {}}}));
   s.fields.push_back(bool_field("depthwise", std_tr("Depthwise only"), std_tr("Convolutions with as many groups as input channels."), false));
   s.fields.push_back(format_choices(draft));
-  s.fields.push_back(text_field("share", std_tr("Share as"), std_tr("Sites with the same name here share one scale and zero point, found on all their values together; they need one format, per tensor. node: the inputs of each layer share, so that adding or concatenating integers needs no rescaling. Empty: each has its own."), ""));
+  s.fields.push_back(text_field("share", std_tr("Share as"), std_tr("Sites with the same name here share one scale and zero point, found on all their values together; they need one format, per tensor. node: the inputs of each layer share, so that adding or concatenating integers needs no rescaling. edge: each tensor between operators has one quantizer whoever reads it, and edges that an addition, a concatenation or a maximum pooling needs on one scale share it. Empty: each has its own."), ""));
   s.fields.push_back(text_field("note", std_tr("Note"), std_tr("Shown in the list of rules."), ""));
   return s;
 }
@@ -167,6 +167,11 @@ QString RuleDialog::share_problem(const Rule& rule) const {
     if (!kinds.empty() && std::find(kinds.begin(), kinds.end(), SiteKind::kInput) == kinds.end())
       return tr("“node” joins the inputs of a layer; tick Input.");
     kinds = {SiteKind::kInput};
+  }
+  if (rule.share == "edge") {
+    std::erase_if(kinds, [](SiteKind k) { return k != SiteKind::kInput && k != SiteKind::kOutput; });
+    if (!rule.select.sites.empty() && kinds.empty()) return tr("“edge” joins tensors between operators; tick Input or Output.");
+    return {};
   }
   for (const SiteKind kind : kinds)
     if (const std::string problem = sharing_problem(*spec, kind); !problem.empty())

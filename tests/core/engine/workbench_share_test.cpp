@@ -49,6 +49,70 @@ TEST_F(WorkbenchTest, OperandsOfAnAdditionShareAScale) {
   EXPECT_EQ(input(*s, 0)->scale_max, std::max(input(*a, 0)->scale_max, input(*a, 1)->scale_max)) << "the wider range of both";
 }
 
+// conv1 -> Relu -> conv2 -> Concat of both -> MaxPool -> conv3, with biases; the Relu's tensor leaves the network, too.
+ModelPtr joined() {
+  testing::ModelMaker m;
+  m.input("x", {-1, 1, 8, 8});
+  m.weight("w1", noise({4, 1, 3, 3}, 1)).weight("b1", noise({4}, 5)).weight("w2", noise({4, 4, 3, 3}, 2) * 0.2).weight("b2", noise({4}, 6));
+  m.weight("w3", noise({3, 8, 4, 4}, 3) * 0.1).weight("b3", noise({3}, 7));
+  m.shape("c1", {-1, 4, 8, 8}).shape("r1", {-1, 4, 8, 8}).shape("c2", {-1, 4, 8, 8}).shape("cat", {-1, 8, 8, 8}).shape("p", {-1, 8, 4, 4}).shape("c3", {-1, 3, 1, 1});
+  using L = std::vector<std::int64_t>;
+  const Attributes pads = {{"pads", L{1, 1, 1, 1}}};
+  m.node("conv1", "Conv", {"x", "w1", "b1"}, {"c1"}, pads).node("relu", "Relu", {"c1"}, {"r1"}).node("conv2", "Conv", {"r1", "w2", "b2"}, {"c2"}, pads);
+  m.node("cat", "Concat", {"r1", "c2"}, {"cat"}, {{"axis", std::int64_t{1}}});
+  m.node("pool", "MaxPool", {"cat"}, {"p"}, {{"kernel_shape", L{2, 2}}, {"strides", L{2, 2}}}).node("conv3", "Conv", {"p", "w3", "b3"}, {"c3"});
+  m.node("flatten", "Flatten", {"c3"}, {"y"}).shape("y", {-1, 3}).output("y").output("r1");
+  return m.build();
+}
+
+TEST_F(WorkbenchTest, IntegersRunAlongEveryEdge) {
+  const auto recipe = builtin_recipe("w8a8-integer");
+  ASSERT_TRUE(recipe) << recipe.error().text();
+  ASSERT_NO_FATAL_FAILURE(open_model(joined(), "1x8x8"));
+  const auto before = bench_->evaluate_float(0, job_);
+  ASSERT_TRUE(before);
+  const quanvas::Run done = run(*recipe);
+  const auto after = bench_->evaluate_float(0, job_);
+  ASSERT_TRUE(done.accuracy && after && before->accuracy && after->accuracy);
+  EXPECT_EQ(before->accuracy->loss, after->accuracy->loss) << "the float network is what it was";
+  EXPECT_GT(done.accuracy->output_sqnr_db, 25);
+  const auto of = [&](const char* name, SiteKind kind, int operand = 0) -> SiteFacts {
+    const auto facts = bench_->layer_facts(*recipe, node(name));
+    EXPECT_TRUE(facts) << name;
+    if (facts)
+      for (const auto& s : facts->sites)
+        if (s.site.kind == kind && s.site.operand == operand) return s;
+    return {};
+  };
+  // The Relu's tensor is read by two and leaves the network: its own quantizer, on the scale of all that is joined.
+  const SiteFacts relu = of("relu", SiteKind::kOutput), other = of("cat", SiteKind::kInput, 1), joint = of("conv3", SiteKind::kInput);
+  ASSERT_GT(relu.scale_max, 0);
+  EXPECT_EQ(relu.scale_max, other.scale_max);
+  EXPECT_EQ(relu.zero_point_max, other.zero_point_max);
+  EXPECT_EQ(relu.scale_max, joint.scale_max) << "maximum pooling keeps the scale";
+  EXPECT_EQ(relu.zero_point_max, joint.zero_point_max);
+  EXPECT_EQ(of("conv2", SiteKind::kInput).scale_max, 0) << "it reads codes";
+  // Its bias has the scale of those codes times its weights'.
+  const SiteFacts bias = of("conv2", SiteKind::kBias), weight = of("conv2", SiteKind::kWeight);
+  EXPECT_NEAR(bias.scale_max, relu.scale_max * weight.scale_max, 1e-6 * bias.scale_max);
+
+  ExportRequest request;
+  request.target = "onnx-qdq";
+  request.path = (dir_ / "integer.onnx").string();
+  request.run = done.id;
+  const auto report = bench_->export_model(request, job_);
+  ASSERT_TRUE(report) << report.error().text();
+  EXPECT_TRUE(report->refusals.empty());
+  EXPECT_FALSE(report->audit.empty());
+  EXPECT_EQ(report->max_output_difference, 0);
+  // One quantizer for each tensor: x, the Relu's, conv2's, what is joined, what is pooled.
+  std::ifstream file(request.path, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}}, node = std::string("\x22\x0e") + "QuantizeLinear";
+  int quantizers = 0;
+  for (std::size_t at = bytes.find(node); at != std::string::npos; at = bytes.find(node, at + 1)) ++quantizers;
+  EXPECT_EQ(quantizers, 5);
+}
+
 TEST_F(WorkbenchTest, NamedSharesGoThroughTrainingAndStorage) {
   const std::string rules = R"(rules:
   - {select: {kinds: [compute], sites: [weight]}, share: w, set: {bits: 4}}

@@ -181,7 +181,13 @@ TEST(Layers, WhichNodesAreLayers) {
       {"ReduceMean", {"x"}, channels, 0, {}},
       {"BatchNormalization", {"x", "c", "c", "c", "c"}, {}, 1, LayerKind::kNormalization},
       {"Add", {"x", "x2"}, {}, 1, LayerKind::kElementwise},
-      {"Add", {"x", "c"}, {}, 0, {}},
+      {"Add", {"x", "c"}, {}, 1, LayerKind::kElementwise},
+      {"Sub", {"c", "x"}, {}, 1, LayerKind::kElementwise},
+      {"Mul", {"x", "c"}, {}, 1, LayerKind::kElementwise},
+      {"Div", {"x", "c"}, {}, 1, LayerKind::kElementwise},
+      {"Concat", {"x", "c"}, {}, 0, {}},
+      {"Mul", {"c", "c"}, {}, 0, {}},
+      {"Mul", {"ids", "c"}, {}, 0, {}},
       {"Concat", {"x", "x2"}, {}, 1, LayerKind::kElementwise},
       {"MatMul", {"x", "x2"}, {}, 1, LayerKind::kCompute},
       {"Gather", {"table", "ids"}, {}, 1, LayerKind::kEmbedding},
@@ -189,6 +195,10 @@ TEST(Layers, WhichNodesAreLayers) {
       {"Reshape", {"x", "c"}, {}, 0, {}},
       {"Add", {"ids", "ids2"}, {}, 0, {}},
       {"Conv", {"x", "x2"}, {}, 1, LayerKind::kCompute},
+      {"Conv", {"x", "x2", "c"}, {}, 1, LayerKind::kCompute},
+      {"ConvTranspose", {"x", "x2"}, {}, 1, LayerKind::kCompute},
+      {"Gemm", {"x", "x2", "c"}, {}, 1, LayerKind::kCompute},
+      {"MatMul", {"c", "x"}, {}, 1, LayerKind::kCompute},
   };
   for (const KindRow& row : rows) {
     Net n;

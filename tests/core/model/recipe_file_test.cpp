@@ -157,7 +157,7 @@ TEST(UniformRecipe, KeepsTheInputAtEightBits) {
 TEST(BuiltinRecipes, AllParseAndNameTheirPresets) {
   const auto ids = builtin_recipe_ids();
   EXPECT_THAT(ids, ::testing::IsSupersetOf({"w8a8", "w4a8", "w4a4", "w3a4", "w2a2", "w8a8-per-tensor", "w4-weight-only",
-                                            "w4a4-qat", "w2a2-qat", "w4a8-bias-correction", "w4a8-gptq", "cnn-w8a8", "cnn-w4a8", "cnn-w4a4",
+                                            "w4a4-qat", "w2a2-qat", "w4a8-bias-correction", "w4a8-gptq", "w8a8-integer", "w4a8-integer", "cnn-w8a8", "cnn-w4a8", "cnn-w4a4",
                                             "llm-w4", "llm-w4a4", "mxfp4"}));
   for (const auto& id : ids) {
     const auto recipe = builtin_recipe(id);

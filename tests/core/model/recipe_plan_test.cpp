@@ -266,6 +266,11 @@ TEST(Plan, TenThousandLayersAreCheap) {
   const double uniform = seconds_to_resolve(*graph, uniform_recipe(4, 4));
   RecordProperty("milliseconds_uniform", std::to_string(uniform * 1e3));
   EXPECT_LT(uniform, 0.3);
+  const auto integer = builtin_recipe("w8a8-integer");
+  ASSERT_TRUE(integer);
+  const double edges = seconds_to_resolve(*graph, *integer);
+  RecordProperty("milliseconds_edges", std::to_string(edges * 1e3));
+  EXPECT_LT(edges, 0.5);
   Recipe clicked = uniform_recipe(4, 4);
   for (const Node& node : graph->nodes()) {
     Rule rule;
