@@ -22,6 +22,22 @@ struct Group {
   std::any* shared = nullptr;        // of all layers with this Gram: what depends on it alone
   std::stop_token stop;
   const algorithms::Accumulator* accumulator = nullptr;  // null: codes are not bounded
+  // With Method::moves_scales: the layer's quantizer, whose scales and zero points of this group's weights may be replaced by those
+  // of the result, and where these lie; null where they have to stay. `quantizer` is made from it before.
+  quant::QuantParams* params = nullptr;
+  quant::MatrixView view;
+  std::string note = {};  // for the layer's row in the table
+};
+
+// A layer with all its groups, whose scales a method chooses.
+struct Whole {
+  std::vector<quant::MatrixView> views;       // of each group
+  std::vector<std::vector<float>> w;          // [m, n] of each group, row-major
+  const std::vector<algorithms::Gram>* grams = nullptr;
+  std::vector<std::any>* shared = nullptr;    // see Group
+  quant::QuantParams* params = nullptr;       // its scales are replaced
+  std::stop_token stop;
+  std::string note = {};
 };
 
 struct Method {
@@ -33,7 +49,13 @@ struct Method {
   std::function<Result<algorithms::RoundingReport>(Group&)> round;
   // bits 0: none. Its input codes are filled in layer by layer.
   algorithms::AccumulatorOptions accumulator = {};
+  bool moves_scales = false;    // `round` may replace scales, too
+  // Instead of `round`, `on_grid` false: chooses scales, weights stay float. Layers whose scales cannot move are left as they are.
+  std::function<Result<algorithms::RoundingReport>(Whole&)> tune = {};
 };
+
+// Why a pass may not choose the scales of such a weight, as a clause about "it"; empty: it may.
+std::string scale_problem(const QuantSpec& spec, const std::string& share);
 
 // Options of all these passes: inputs, samples.
 std::vector<Field> common_fields(bool with_inputs);
@@ -46,6 +68,8 @@ algorithms::AccumulatorOptions accumulator_options(const json& options);
 // layer's input, and of its weights. Layers that are left as they are get a note.
 std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool on_grid = true,
                          const algorithms::AccumulatorOptions& accumulator = {});
+// Of passes that choose scales (Method::tune): the same without the demands on formats; layers whose scales cannot move get a note.
+std::vector<Issue> check_scales(const PassQuestion& question, const std::string& title);
 // That weights which this pass moves may no longer keep to the accumulator that a pass before it has kept; own_bits: that
 // it keeps to itself. Empty: they do.
 std::vector<Issue> broken_bound(const PassQuestion& question, int own_bits = 0);
