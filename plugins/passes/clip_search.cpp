@@ -1,6 +1,8 @@
 // Shrinks the ranges of weights' quantizers as far as the layers' outputs gain from it (Lin et al. 2024).
 #include "core/algorithms/clip_search.h"
 
+#include <cmath>
+
 #include "core/plugin/registry.h"
 #include "plugins/passes/rounding.h"
 
@@ -48,11 +50,17 @@ class ClipSearch final : public Pass {
         matrices.push_back({layer.views[g], layer.w[g].data(), &moments});
         report.dead += moments.dead_count;
       }
-      QUANVAS_TRY(const auto done, algorithms::search_clip(matrices, *layer.params, o));
-      report.before = done.before;
-      report.after = done.after;
+      const auto done = algorithms::search_clip(matrices, *layer.params, o);
+      if (!done && done.error().code != ErrorCode::kUnsupported) return Failure(done.error());
+      if (!done) {
+        report.before = report.after = std::nan("");
+        layer.note = "left as it is: " + done.error().message;
+        return report;
+      }
+      report.before = done->before;
+      report.after = done->after;
       const auto count = static_cast<std::int64_t>(layer.params->scale.size());
-      layer.note = std::to_string(done.changed) + " of " + std::to_string(count) + (count == 1 ? " scale" : " scales") + " smaller";
+      layer.note = std::to_string(done->changed) + " of " + std::to_string(count) + (count == 1 ? " scale" : " scales") + " smaller";
       return report;
     };
     return rounding::run(ctx, options, job, method);

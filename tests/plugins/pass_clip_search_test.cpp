@@ -142,6 +142,54 @@ TEST(ClipSearchPass, LeavesAndNamesWhatCannotMove) {
   }
 }
 
+Result<std::string> learn(PassContext& ctx, const json& given) {
+  QUANVAS_TRY(const Pass* pass, Registry<Pass>::instance().get("adaround", "pass"));
+  QUANVAS_TRY(const json options, pass->schema().complete(given, "adaround"));
+  JobContext job;
+  return pass->apply(ctx, options, job);
+}
+
+// AutoRound's ranges through the same way: weights on the grids of the new scales, biases with them, and layers that keep theirs.
+TEST(LearnedRangesPass, MovesScalesWithTheWeights) {
+  PassContext with = context(), without = context();
+  const auto before = with.quantized.quantizers;
+  const Site d{with.model->graph->find("d")->id, SiteKind::kWeight, 0};
+  for (PassContext* ctx : {&with, &without}) ctx->quantized.quantizers.at(d).share = "both";
+  const json on{{"method", "autoround"}, {"learn_range", true}, {"inputs", "float"}}, off{{"method", "autoround"}, {"inputs", "float"}};
+  const auto text = learn(with, on);
+  ASSERT_TRUE(text) << text.error().text();
+  ASSERT_TRUE(learn(without, off));
+  EXPECT_EQ(with.quantized.quantizers.at(d).scale, before.at(d).scale);
+  ASSERT_EQ(with.layers.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_LE(with.layers[i].after, with.layers[i].before);
+    if (with.layers[i].layer == "d") EXPECT_NE(with.layers[i].note.find("together with others"), std::string::npos);
+    if (with.layers[i].layer == "f") EXPECT_LT(with.layers[i].after, without.layers[i].after);
+  }
+  for (const Layer& layer : find_layers(*with.model->graph)) {
+    const auto at = with.quantized.quantizers.find({layer.node, SiteKind::kWeight, 0});
+    if (at == with.quantized.quantizers.end()) continue;
+    const auto values = with.quantized.model->weights->find(with.model->graph->tensor(layer.weight).name)->to_floats();
+    std::vector<float> again(values.size());
+    quant::fake_quantize(at->second, at->second.layout, values.data(), again.data());
+    EXPECT_EQ(values, again);
+    const auto b = with.quantized.quantizers.find({layer.node, SiteKind::kBias, 0});
+    if (b == with.quantized.quantizers.end()) continue;
+    const float input = with.quantized.quantizers.at({layer.node, SiteKind::kInput, 0}).scale[0];
+    for (std::size_t c = 0; c < at->second.scale.size(); ++c) EXPECT_EQ(b->second.scale[c], input * at->second.scale[c]);
+  }
+  // With AdaRound scales stay, and that is said.
+  Plan plan;
+  plan.sites = {{d, before.at(d).spec, 0, "test"}};
+  const std::set<NodeId> all;
+  const auto issues = (*Registry<Pass>::instance().get("adaround", "pass"))->check({*with.model, plan, all, true, false}, {{"learn_range", true}});
+  ASSERT_EQ(issues.size(), 1u);
+  EXPECT_EQ(issues[0].severity, Severity::kWarning);
+  PassContext gates = context();
+  ASSERT_TRUE(learn(gates, {{"learn_range", true}, {"iterations", 20}}));
+  for (const auto& [site, params] : gates.quantized.quantizers) EXPECT_EQ(params.scale, before.at(site).scale);
+}
+
 TEST(ClipSearchPass, StopsMissesAndThreads) {
   std::stop_source stop;
   stop.request_stop();
