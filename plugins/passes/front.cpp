@@ -24,6 +24,14 @@ Status Front::advance(std::size_t end, const Environment& weights, JobContext& j
   for (std::size_t n = done_; n < end; ++n) nodes.push_back(graph.nodes()[n].id);
   exec::RunHooks hooks;
   hooks.weights = &weights;
+  const std::size_t after = std::max(done_, end);
+  std::vector<std::size_t> dead;
+  for (std::size_t id = 0; id < graph.tensors().size(); ++id) {
+    const auto& consumers = graph.tensors()[id].consumers;
+    if (!consumers.empty() && graph.position(consumers.back()) >= after) continue;
+    if (training_ && graph.is_output(static_cast<TensorId>(id))) continue;  // what the last block is learned against
+    dead.push_back(id);
+  }
   JobContext quiet(job.stop_token());
   QUANVAS_CHECK(exec::parallel_ordered(
       static_cast<std::int64_t>(envs_.size()), quiet, !training_,
@@ -32,16 +40,11 @@ Status Front::advance(std::size_t end, const Environment& weights, JobContext& j
         Environment& env = envs_[static_cast<std::size_t>(c)];
         if (env.empty()) QUANVAS_CHECK(load(env, c));
         QUANVAS_CHECK(runner_->run_nodes(nodes, env, hooks));
+        for (const std::size_t id : dead) env[id].reset();
         return std::shared_ptr<void>();
       },
       [](std::int64_t, void*) -> Status { return {}; }));
-  done_ = std::max(done_, end);
-  for (std::size_t id = 0; id < graph.tensors().size(); ++id) {
-    const auto& consumers = graph.tensors()[id].consumers;
-    if (!consumers.empty() && graph.position(consumers.back()) >= done_) continue;
-    if (training_ && graph.is_output(static_cast<TensorId>(id))) continue;  // what the last block is learned against
-    for (Environment& env : envs_) env[id].reset();
-  }
+  done_ = after;
   return {};
 }
 

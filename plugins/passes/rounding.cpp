@@ -160,7 +160,7 @@ class Walk {
       const std::vector<float> before = original_->weights->find(name)->to_floats();
       QUANVAS_TRY(total, round_groups(target, grams, shared, before, now, params));
     }
-    if (method_.on_grid) QUANVAS_CHECK(check_kept(target, params, now));
+    if (method_.on_grid) QUANVAS_CHECK(check_kept(target.name, params, now));
     reports_.push_back({target.name, total});
     const at::Tensor values = at::tensor(now, at::kFloat).reshape(target.shape);
     overrides_[static_cast<std::size_t>(target.layer.weight)] = values.to(ctx_.device);
@@ -223,35 +223,8 @@ class Walk {
     return report;
   }
 
-  static std::vector<float> matrix(const std::vector<float>& tensor, const quant::MatrixView& view) {
-    std::vector<float> out;
-    out.reserve(static_cast<std::size_t>(view.rows * view.columns));
-    for (std::int64_t r = 0; r < view.rows; ++r)
-      for (std::int64_t c = 0; c < view.columns; ++c) out.push_back(tensor[static_cast<std::size_t>(view.element(r, c))]);
-    return out;
-  }
-
-  // The network quantizes its weights again: they must be values that the quantizer leaves alone.
-  static Status check_kept(const Target& target, const quant::QuantParams& params, const std::vector<float>& values) {
-    std::vector<float> again(values.size());
-    quant::fake_quantize(params, params.layout, values.data(), again.data());
-    for (std::size_t i = 0; i < values.size(); ++i)
-      if (again[i] != values[i])
-        return fail(ErrorCode::kUnsupported,
-                    "The weight quantizer of '" + target.name + "' does not keep the values that it has made (" + describe(params.spec) + ").",
-                    "Choose a format that rounds to nearest, with whole zero points and without decoupled scales, or leave the layer out.");
-    return {};
-  }
-
   Status store() {
     const ModelPtr before = ctx_.quantized.model;
-    auto weights = std::make_shared<WeightStore>(*before->weights);
-    for (const auto& [id, tensor] : results_) {
-      const std::string& name = before->graph->tensor(id).name;
-      const at::Tensor wide = tensor.to(at::kDouble).contiguous();
-      const TensorData* old = weights->find(name);
-      weights->set(name, make_data(old->type, old->shape, {wide.data_ptr<double>(), wide.data_ptr<double>() + wide.numel()}));
-    }
     if (!params_.empty()) {
       exec::QuantizerMap quantizers = ctx_.quantized.quantizers;
       for (const auto& [site, params] : params_) quantizers.at(site) = params;
@@ -261,7 +234,7 @@ class Walk {
       ctx_.quantized.quantizers = std::move(quantizers);
     }
     if (method_.tune) return {};
-    ctx_.quantized.model = std::make_shared<const Model>(Model{before->graph, weights, before->source});
+    ctx_.quantized.model = with_weights(before, results_);
     if (method_.on_grid) return {};
     for (const Target& target : targets_) {
       QUANVAS_CHECK(exec::rebuild_weight(*ctx_.quantized.model, target.layer, ctx_.quantized.quantizers));
