@@ -21,7 +21,8 @@ QuantParams shrunk(const QuantParams& params, const std::vector<double>& factors
   for (std::size_t p = 0; p < out.scale.size(); ++p) {
     if (factors[p] == 1) continue;
     out.scale[p] = static_cast<float>(static_cast<double>(out.scale[p]) * factors[p]);
-    if (params.spec.zero_point == ZeroPointType::kOffset) out.zero_point[p] = static_cast<float>(static_cast<double>(out.zero_point[p]) * factors[p]);
+    if (params.spec.zero_point == ZeroPointType::kOffset)
+      out.zero_point[p] = static_cast<float>(static_cast<double>(out.zero_point[p]) * factors[p]);
   }
   return out;
 }
@@ -78,7 +79,9 @@ class Search {
   std::int64_t parameter(const ClipMatrix& matrix, std::int64_t r, std::int64_t c) const {
     return quant::parameter_of(params_.layout, matrix.view.element(r, c));
   }
-  QuantParams candidate(int k) const { return shrunk(params_, std::vector<double>(params_.scale.size(), factor(k))); }
+  QuantParams candidate(int k) const {
+    return shrunk(params_, std::vector<double>(params_.scale.size(), factor(k)));
+  }
 
   // With several scales in a row each must serve that row alone.
   Status check_owners() const {
@@ -88,7 +91,9 @@ class Search {
       for (std::int64_t r = 0; r < matrix.view.rows; ++r, ++row)
         for (std::int64_t c = 0; c < matrix.view.columns; ++c) {
           std::int64_t& who = owner[static_cast<std::size_t>(parameter(matrix, r, c))];
-          if (who >= 0 && who != row) return fail(ErrorCode::kUnsupported, "A scale serves parts of several outputs, whose ranges cannot be chosen apart.");
+          if (who >= 0 && who != row)
+            return fail(ErrorCode::kUnsupported,
+                        "A scale serves parts of several outputs, whose ranges cannot be chosen apart.");
           who = row;
         }
     return {};
@@ -101,7 +106,8 @@ class Search {
       QUANVAS_TRY(const ColumnQuantizer quantizer, ColumnQuantizer::create(params, matrix.view));
       std::vector<float> q(static_cast<std::size_t>(matrix.view.rows * matrix.view.columns));
       quantizer.fake_matrix(matrix.w, q.data());
-      QUANVAS_TRY(const std::vector<double> rows, row_objectives(matrix.view.rows, matrix.view.columns, matrix.w, q.data(), *matrix.moments, o_.stop));
+      QUANVAS_TRY(const std::vector<double> rows, row_objectives(matrix.view.rows, matrix.view.columns, matrix.w,
+                                                                 q.data(), *matrix.moments, o_.stop));
       out.insert(out.end(), rows.begin(), rows.end());
     }
     return out;
@@ -111,7 +117,8 @@ class Search {
   Status search_rows(const std::vector<double>& before) {
     std::vector<std::size_t> parameter_of_row;
     for (const ClipMatrix& matrix : matrices_)
-      for (std::int64_t r = 0; r < matrix.view.rows; ++r) parameter_of_row.push_back(static_cast<std::size_t>(parameter(matrix, r, 0)));
+      for (std::int64_t r = 0; r < matrix.view.rows; ++r)
+        parameter_of_row.push_back(static_cast<std::size_t>(parameter(matrix, r, 0)));
     const auto sums = [&](const std::vector<double>& rows) {
       std::vector<double> out(params_.scale.size());
       for (std::size_t i = 0; i < rows.size(); ++i) out[parameter_of_row[i]] += rows[i];
@@ -134,14 +141,18 @@ class Search {
       candidates.push_back(std::move(quantizer));
     }
     std::vector<std::vector<std::int64_t>> groups(static_cast<std::size_t>(sets_of(candidates[0])));
-    for (std::int64_t c = 0; c < matrix.view.columns; ++c) groups[static_cast<std::size_t>(candidates[0].set_of(c))].push_back(c);
+    for (std::int64_t c = 0; c < matrix.view.columns; ++c)
+      groups[static_cast<std::size_t>(candidates[0].set_of(c))].push_back(c);
     const std::int64_t m = matrix.view.rows, n = matrix.view.columns;
     return for_each_task((m + kRows - 1) / kRows, o_.stop,
-                         [&](std::int64_t s) { search_stripe(matrix, candidates, groups, s * kRows, std::min(kRows, m - s * kRows)); }, m * n * n);
+                         [&](std::int64_t s) {
+                           search_stripe(matrix, candidates, groups, s * kRows, std::min(kRows, m - s * kRows));
+                         },
+                         m * n * n);
   }
 
-  void search_stripe(const ClipMatrix& matrix, const std::vector<ColumnQuantizer>& candidates, const std::vector<std::vector<std::int64_t>>& groups,
-                     std::int64_t first, std::int64_t rows) {
+  void search_stripe(const ClipMatrix& matrix, const std::vector<ColumnQuantizer>& candidates,
+                     const std::vector<std::vector<std::int64_t>>& groups, std::int64_t first, std::int64_t rows) {
     const std::int64_t n = matrix.view.columns;
     const float* h = matrix.moments->h.data();
     Panel w(n, first, rows), delta(n, first, rows), residual(n, first, rows);
@@ -159,7 +170,8 @@ class Search {
       for (std::int64_t i = 0; i < g; ++i) {
         const float* line = h + columns[static_cast<std::size_t>(i)] * n;
         std::copy_n(line, n, lines.begin() + i * n);
-        for (std::int64_t j = 0; j < g; ++j) part[static_cast<std::size_t>(i * g + j)] = line[columns[static_cast<std::size_t>(j)]];
+        for (std::int64_t j = 0; j < g; ++j)
+          part[static_cast<std::size_t>(i * g + j)] = line[columns[static_cast<std::size_t>(j)]];
       }
       const auto size = static_cast<std::size_t>(g * rows);
       change.resize(size);
@@ -179,12 +191,14 @@ class Search {
         std::fill(sums.begin(), sums.end(), 0.0);
         for (std::int64_t i = 0; i < g; ++i) {
           add_products(rows, 1, change.data() + i * rows, product.data() + i * rows, sums.data());
-          add_products(rows, 2, change.data() + i * rows, residual.at(columns[static_cast<std::size_t>(i)]), sums.data());
+          add_products(rows, 2, change.data() + i * rows, residual.at(columns[static_cast<std::size_t>(i)]),
+                       sums.data());
         }
         for (std::size_t r = 0; r < sums.size(); ++r) {
           if (!(sums[r] < least[r])) continue;
           least[r] = sums[r], best[r] = k;
-          for (std::int64_t i = 0; i < g; ++i) chosen[static_cast<std::size_t>(i * rows) + r] = change[static_cast<std::size_t>(i * rows) + r];
+          for (std::int64_t i = 0; i < g; ++i)
+            chosen[static_cast<std::size_t>(i * rows) + r] = change[static_cast<std::size_t>(i * rows) + r];
         }
       }
       for (std::int64_t i = 0; i < g; ++i) {
@@ -193,7 +207,8 @@ class Search {
       }
       gemm(true, false, n, rows, g, 1.0f, lines.data(), n, chosen.data(), rows, 1.0f, residual.data(), rows);
       for (std::int64_t r = 0; r < rows; ++r)
-        best_[static_cast<std::size_t>(parameter(matrix, first + r, columns[0]))] = factor(best[static_cast<std::size_t>(r)]);
+        best_[static_cast<std::size_t>(parameter(matrix, first + r, columns[0]))] =
+            factor(best[static_cast<std::size_t>(r)]);
     }
   }
 
@@ -221,10 +236,12 @@ class Search {
 
 }  // namespace
 
-Result<ClipReport> search_clip(const std::vector<ClipMatrix>& matrices, QuantParams& params, const ClipOptions& options) {
+Result<ClipReport> search_clip(const std::vector<ClipMatrix>& matrices, QuantParams& params,
+                               const ClipOptions& options) {
   if (options.steps < 1 || !(options.max_shrink > 0 && options.max_shrink < 1))
-    return fail(ErrorCode::kInvalidArgument, "A search for ranges has " + std::to_string(options.steps) + " steps down to 1 - " +
-                                                 std::to_string(options.max_shrink) + "; it needs 1 at least, and a largest shrink between 0 and 1.");
+    return fail(ErrorCode::kInvalidArgument, "A search for ranges has " + std::to_string(options.steps) +
+                                                 " steps down to 1 - " + std::to_string(options.max_shrink) +
+                                                 "; it needs 1 at least, and a largest shrink between 0 and 1.");
   // tr(D H D') alone: what else the moments hold says nothing about ranges.
   std::vector<Moments> plain;
   plain.reserve(matrices.size());

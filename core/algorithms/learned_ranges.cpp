@@ -10,8 +10,8 @@ namespace {
 
 using quant::ColumnQuantizer;
 
-constexpr std::int64_t kRows = 32;      // as in learned.cpp
-constexpr double kSmallest = 0.05;      // of alpha and beta
+constexpr std::int64_t kRows = 32;  // as in learned.cpp
+constexpr double kSmallest = 0.05;  // of alpha and beta
 
 // The ends of the range of one scale, as parts of those that were found.
 struct Ends {
@@ -22,7 +22,10 @@ struct Ends {
 class Scales {
  public:
   Scales(const ColumnQuantizer& quantizer, bool zero_point, std::int64_t first, std::int64_t rows)
-      : zero_point_(zero_point), rows_(rows), low_code_(static_cast<double>(quantizer.low_code())), high_code_(static_cast<double>(quantizer.high_code())) {
+      : zero_point_(zero_point),
+        rows_(rows),
+        low_code_(static_cast<double>(quantizer.low_code())),
+        high_code_(static_cast<double>(quantizer.high_code())) {
     for (std::int64_t c = 0; c < quantizer.columns(); ++c) {
       set_.push_back(quantizer.set_of(c));
       if (set_.back() * rows < static_cast<std::int64_t>(scale.size())) continue;
@@ -35,7 +38,9 @@ class Scales {
     of_scale.resize(scale.size());
     of_zero.resize(scale.size());
   }
-  std::size_t at(std::int64_t column) const { return static_cast<std::size_t>(set_[static_cast<std::size_t>(column)] * rows_); }
+  std::size_t at(std::int64_t column) const {
+    return static_cast<std::size_t>(set_[static_cast<std::size_t>(column)] * rows_);
+  }
   std::size_t sets() const { return scale.size() / static_cast<std::size_t>(rows_); }
 
   // A step of the ends by the sign of their gradients, from of_scale and of_zero, which begin anew.
@@ -50,11 +55,13 @@ class Scales {
         move(e.high, of_scale[i]);
         scale[i] = e.high == 1 ? start_scale_[i] : static_cast<float>(e.high * s0);
       } else {
-        const double low = (low_code_ - static_cast<double>(start_zero_[i])) * s0, high = (high_code_ - static_cast<double>(start_zero_[i])) * s0;
+        const double low = (low_code_ - static_cast<double>(start_zero_[i])) * s0,
+                     high = (high_code_ - static_cast<double>(start_zero_[i])) * s0;
         const double s = static_cast<double>(scale[i]);
         // z = lo - alpha L / s, straight through its rounding.
         const double by_low = -low / span, by_high = high / span, turn = e.low * low / (s * s);
-        const double g_low = of_scale[i] * by_low + of_zero[i] * (-low / s + turn * by_low), g_high = (of_scale[i] + of_zero[i] * turn) * by_high;
+        const double g_low = of_scale[i] * by_low + of_zero[i] * (-low / s + turn * by_low),
+                     g_high = (of_scale[i] + of_zero[i] * turn) * by_high;
         move(e.low, g_low);
         move(e.high, g_high);
         if (e.low == 1 && e.high == 1) {
@@ -62,15 +69,16 @@ class Scales {
         } else {
           const double now = (e.high * high - e.low * low) / span;
           scale[i] = static_cast<float>(now);
-          zero[i] = static_cast<float>(std::clamp(std::nearbyint(low_code_ - e.low * low / now), low_code_, high_code_));
+          zero[i] =
+              static_cast<float>(std::clamp(std::nearbyint(low_code_ - e.low * low / now), low_code_, high_code_));
         }
       }
       of_scale[i] = of_zero[i] = 0;
     }
   }
 
-  std::vector<float> scale, zero;            // [set][row]
-  std::vector<double> of_scale, of_zero;     // sums of the gradient
+  std::vector<float> scale, zero;         // [set][row]
+  std::vector<double> of_scale, of_zero;  // sums of the gradient
 
  private:
   const bool zero_point_;
@@ -86,20 +94,24 @@ struct Best {
 };
 
 // One stripe: w becomes the best that is met, in result and in `best`.
-void descend(const Panel& aim, const Panel& w, const Moments& moments, const ColumnQuantizer& quantizer, bool zero_point, const LearnedOptions& o,
-             Panel& start, Panel& result, std::int64_t m, Best& best) {
+void descend(const Panel& aim, const Panel& w, const Moments& moments, const ColumnQuantizer& quantizer,
+             bool zero_point, const LearnedOptions& o, Panel& start, Panel& result, std::int64_t m, Best& best) {
   const std::int64_t n = aim.inputs, rows = aim.rows, first = aim.first;
   Scales scales(quantizer, zero_point, first, rows);
   const CodeRange codes{static_cast<float>(quantizer.low_code()), static_cast<float>(quantizer.high_code())};
-  const auto column = [&](std::int64_t k) { return static_cast<std::int64_t>(moments.order[static_cast<std::size_t>(k)]); };
+  const auto column = [&](std::int64_t k) {
+    return static_cast<std::int64_t>(moments.order[static_cast<std::size_t>(k)]);
+  };
   const bool cross = !moments.mismatch.empty();
-  Panel base(n, first, rows), v(n, first, rows), delta(n, first, rows), residual(n, first, rows), pull(cross ? n : 0, first, rows);
+  Panel base(n, first, rows), v(n, first, rows), delta(n, first, rows), residual(n, first, rows),
+      pull(cross ? n : 0, first, rows);
   std::fill_n(v.data(), v.elements(), 0.0f);
   if (cross) mismatch_pull(moments, aim, o.stop, pull);
   for (std::int64_t k = 0; k < n; ++k) {
     quantizer.fake(column(k), first, rows, w.at(k), start.at(k));
     for (std::int64_t r = 0; r < rows; ++r) {
-      const float now = w.at(k)[r], on = start.at(k)[r], s = scales.scale[scales.at(column(k)) + static_cast<std::size_t>(r)];
+      const float now = w.at(k)[r], on = start.at(k)[r],
+                  s = scales.scale[scales.at(column(k)) + static_cast<std::size_t>(r)];
       // What an earlier pass has put on the grid starts there, on the side of the float weight.
       const bool put = on == now && now != aim.at(k)[r];
       base.at(k)[r] = put ? on + s * std::clamp((aim.at(k)[r] - on) / s, -0.45f, 0.45f) : now;
@@ -115,7 +127,8 @@ void descend(const Panel& aim, const Panel& w, const Moments& moments, const Col
     if (cross) std::copy_n(pull.data(), pull.elements(), residual.data());
     constexpr std::int64_t kBlock = 512;  // between two looks at the stop
     for (std::int64_t c = 0; c < n && !o.stop.stop_requested(); c += kBlock)
-      gemm(false, false, std::min(kBlock, n - c), rows, n, 1.0f, moments.h.data() + c * n, n, delta.data(), rows, cross ? -1.0f : 0.0f, residual.at(c), rows);
+      gemm(false, false, std::min(kBlock, n - c), rows, n, 1.0f, moments.h.data() + c * n, n, delta.data(), rows,
+           cross ? -1.0f : 0.0f, residual.at(c), rows);
     std::fill(now.begin(), now.end(), 0.0);
     for (std::int64_t k = 0; k < n; ++k) {
       add_products(rows, 1, delta.at(k), residual.at(k), now.data());
@@ -128,7 +141,8 @@ void descend(const Panel& aim, const Panel& w, const Moments& moments, const Col
       least[at] = now[at];
       for (std::int64_t k = 0; k < n; ++k) result.at(k)[r] = delta.at(k)[r] + aim.at(k)[r];
       for (std::size_t s = 0; s < scales.sets(); ++s) {
-        const std::size_t to = s * static_cast<std::size_t>(m) + static_cast<std::size_t>(first + r), from = s * static_cast<std::size_t>(rows) + at;
+        const std::size_t to = s * static_cast<std::size_t>(m) + static_cast<std::size_t>(first + r),
+                          from = s * static_cast<std::size_t>(rows) + at;
         best.scale[to] = scales.scale[from], best.zero[to] = scales.zero[from];
       }
     }
@@ -136,7 +150,8 @@ void descend(const Panel& aim, const Panel& w, const Moments& moments, const Col
     const double rate = (1 - static_cast<double>(i) / o.iterations) / o.iterations;
     for (std::int64_t k = 0; k < n; ++k) {
       const std::size_t p = scales.at(column(k));
-      range_step(rows, static_cast<float>(rate), codes, base.at(k), residual.at(k), &scales.scale[p], &scales.zero[p], v.at(k), &scales.of_scale[p], &scales.of_zero[p]);
+      range_step(rows, static_cast<float>(rate), codes, base.at(k), residual.at(k), &scales.scale[p],
+                 &scales.zero[p], v.at(k), &scales.of_scale[p], &scales.of_zero[p]);
     }
     scales.step(rate);
   }
@@ -159,9 +174,11 @@ std::string range_problem(const quant::QuantParams& params, const quant::MatrixV
   return {};
 }
 
-Result<RangeReport> learn_ranges(std::int64_t m, std::int64_t n, const float* w0, float* w, const Moments& moments, quant::QuantParams& params,
-                                 const quant::MatrixView& view, const LearnedOptions& options) {
-  if (options.iterations < 0) return fail(ErrorCode::kInvalidArgument, "Learned ranges need no fewer than 0 iterations.");
+Result<RangeReport> learn_ranges(std::int64_t m, std::int64_t n, const float* w0, float* w, const Moments& moments,
+                                 quant::QuantParams& params, const quant::MatrixView& view,
+                                 const LearnedOptions& options) {
+  if (options.iterations < 0)
+    return fail(ErrorCode::kInvalidArgument, "Learned ranges need no fewer than 0 iterations.");
   QUANVAS_TRY(const ColumnQuantizer quantizer, ColumnQuantizer::create(params, view));
   if (const std::string why = range_problem(params, view); !why.empty())
     return fail(ErrorCode::kUnsupported, "The quantizer's range cannot be learned: " + why + ".");
@@ -178,15 +195,18 @@ Result<RangeReport> learn_ranges(std::int64_t m, std::int64_t n, const float* w0
   }
   const bool zero_point = params.spec.zero_point == ZeroPointType::kInteger;
   std::vector<float> start(static_cast<std::size_t>(m * n)), result(start.size());
-  QUANVAS_CHECK(for_each_task((m + kRows - 1) / kRows, options.stop, [&](std::int64_t s) {
-    const std::int64_t first = s * kRows, rows = std::min(kRows, m - first);
-    Panel aim(n, first, rows), now(n, first, rows), from(n, first, rows), to(n, first, rows);
-    aim.load(w0, moments.order);
-    now.load(w, moments.order);
-    descend(aim, now, moments, quantizer, zero_point, options, from, to, m, best);
-    from.store(start.data(), moments.order);
-    to.store(result.data(), moments.order);
-  }, m * n * n));
+  QUANVAS_CHECK(for_each_task((m + kRows - 1) / kRows, options.stop,
+                              [&](std::int64_t s) {
+                                const std::int64_t first = s * kRows, rows = std::min(kRows, m - first);
+                                Panel aim(n, first, rows), now(n, first, rows), from(n, first, rows),
+                                    to(n, first, rows);
+                                aim.load(w0, moments.order);
+                                now.load(w, moments.order);
+                                descend(aim, now, moments, quantizer, zero_point, options, from, to, m, best);
+                                from.store(start.data(), moments.order);
+                                to.store(result.data(), moments.order);
+                              },
+                              m * n * n));
   quant::QuantParams found = params;
   const auto put = [&](std::int64_t r, bool back) {
     for (std::size_t s = 0; s < column_of.size(); ++s) {
@@ -214,7 +234,8 @@ Result<RangeReport> learn_ranges(std::int64_t m, std::int64_t n, const float* w0
     std::copy_n(from, n, w + r * n);
   }
   for (std::size_t p = 0; p < params.scale.size(); ++p)
-    report.scales += found.scale[p] != params.scale[p] || (zero_point && found.zero_point[p] != params.zero_point[p]);
+    report.scales +=
+        found.scale[p] != params.scale[p] || (zero_point && found.zero_point[p] != params.zero_point[p]);
   params = std::move(found);
   report.before = objective_sum(before);
   report.after = objective_sum(after);

@@ -27,18 +27,18 @@ std::uint64_t mixed(std::uint64_t z) {  // splitmix64
 
 // What is learned of one weight.
 struct Learned {
-  std::vector<float> v;                  // gates: as in h(v); signs: h0 + v
+  std::vector<float> v;  // gates: as in h(v); signs: h0 + v
   std::vector<float> gradient;
-  at::Tensor value;                      // what the block sees
-  std::vector<at::Tensor> leaves;        // one for each shard, sharing `value` on the CPU
+  at::Tensor value;                // what the block sees
+  std::vector<at::Tensor> leaves;  // one for each shard, sharing `value` on the CPU
   Moments moments;
   double undecided = 0;
 };
 
 class Reconstruction {
  public:
-  Reconstruction(const Runner& runner, const QuantizerMap& quantizers, const Block& block, const std::vector<BlockWeight>& weights,
-                 const ReconstructOptions& options)
+  Reconstruction(const Runner& runner, const QuantizerMap& quantizers, const Block& block,
+                 const std::vector<BlockWeight>& weights, const ReconstructOptions& options)
       : runner_(runner), quantizers_(quantizers), block_(block), weights_(weights), o_(options) {
     for (const BlockWeight& w : weights_) {
       Learned l;
@@ -60,14 +60,17 @@ class Reconstruction {
     float* to = l.value.data_ptr<float>();
     for (std::size_t k = 0; k < l.v.size(); ++k) {
       const float gap = w.upper[k] - w.lower[k];
-      if (o_.gates && !hard) to[k] = w.lower[k] + static_cast<float>(algorithms::gate(static_cast<double>(l.v[k]))) * gap;
-      else to[k] = l.v[k] >= (o_.gates ? 0.0f : 0.5f) ? w.upper[k] : w.lower[k];
+      if (o_.gates && !hard)
+        to[k] = w.lower[k] + static_cast<float>(algorithms::gate(static_cast<double>(l.v[k]))) * gap;
+      else
+        to[k] = l.v[k] >= (o_.gates ? 0.0f : 0.5f) ? w.upper[k] : w.lower[k];
     }
   }
   void make_leaves() {
     for (Learned& l : learned_) {
       l.leaves.clear();
-      for (int s = 0; s < kShards; ++s) l.leaves.push_back(l.value.to(runner_.device()).detach().requires_grad_(true));
+      for (int s = 0; s < kShards; ++s)
+        l.leaves.push_back(l.value.to(runner_.device()).detach().requires_grad_(true));
     }
   }
 
@@ -97,14 +100,16 @@ class Reconstruction {
       loss = loss.defined() ? loss + part : part;
     }
     if (!loss.requires_grad())
-      return fail(ErrorCode::kUnsupported, "No gradient reaches the weights of this block.", "Leave its layers out of the pass.");
+      return fail(ErrorCode::kUnsupported, "No gradient reaches the weights of this block.",
+                  "Leave its layers out of the pass.");
     const double value = loss.item().toDouble();
     if (std::isfinite(value)) loss.backward();
     return value;
   }
 
   // Per sample over all pieces; against: instead of the targets, what the block gives with these weights.
-  Result<double> loss_of(const std::vector<at::Tensor>& values, JobContext& job, const std::vector<at::Tensor>* against = nullptr) const {
+  Result<double> loss_of(const std::vector<at::Tensor>& values, JobContext& job,
+                         const std::vector<at::Tensor>* against = nullptr) const {
     double sum = 0, samples = 0;
     JobContext quiet(job.stop_token());
     QUANVAS_CHECK(parallel_ordered(
@@ -180,7 +185,8 @@ class Reconstruction {
         l.gradient[k] += static_cast<float>(o_.regularization * pull) * turn;
       }
     }
-    l.moments.update({true, o_.rate, 0, step}, l.gradient.data(), l.v.data(), static_cast<std::int64_t>(l.v.size()));
+    l.moments.update({true, o_.rate, 0, step}, l.gradient.data(), l.v.data(),
+                     static_cast<std::int64_t>(l.v.size()));
   }
   void step_signs(std::size_t i, int step) {
     const BlockWeight& w = weights_[i];
@@ -209,23 +215,30 @@ class Reconstruction {
     Environment env(runner_.graph().tensors().size());
     for (std::size_t i = 0; i < p.inputs.size(); ++i) {
       const auto& [id, x] = p.inputs[i];
-      const bool mixes = step >= 0 && o_.mix > 0 && !p.float_inputs.empty() && x.is_floating_point() && p.float_inputs[i].sizes() == x.sizes();
-      env[static_cast<std::size_t>(id)] = mixes ? mixture(x, p.float_inputs[i], mixed(o_.seed + mixed(static_cast<std::uint64_t>(step) * 1000003 + piece * 101 + i))) : x;
+      const bool mixes = step >= 0 && o_.mix > 0 && !p.float_inputs.empty() && x.is_floating_point() &&
+                         p.float_inputs[i].sizes() == x.sizes();
+      env[static_cast<std::size_t>(id)] =
+          mixes ? mixture(x, p.float_inputs[i],
+                          mixed(o_.seed + mixed(static_cast<std::uint64_t>(step) * 1000003 + piece * 101 + i)))
+                : x;
     }
     return env;
   }
   at::Tensor mixture(const at::Tensor& quantized, const at::Tensor& exact, std::uint64_t seed) const {
-    const at::Tensor a = quantized.to(at::kCPU, at::kFloat).contiguous(), b = exact.to(at::kCPU, at::kFloat).contiguous();
+    const at::Tensor a = quantized.to(at::kCPU, at::kFloat).contiguous(),
+                     b = exact.to(at::kCPU, at::kFloat).contiguous();
     at::Tensor out = at::empty_like(a);
     const float *x = a.data_ptr<float>(), *y = b.data_ptr<float>();
     float* z = out.data_ptr<float>();
     const auto limit = static_cast<std::uint64_t>(o_.mix * 4294967296.0);
-    for (std::int64_t i = 0, n = a.numel(); i < n; ++i) z[i] = (mixed(seed + static_cast<std::uint64_t>(i)) >> 32) < limit ? y[i] : x[i];
+    for (std::int64_t i = 0, n = a.numel(); i < n; ++i)
+      z[i] = (mixed(seed + static_cast<std::uint64_t>(i)) >> 32) < limit ? y[i] : x[i];
     return out.to(quantized.device());
   }
   Result<std::vector<at::Tensor>> outputs(std::size_t piece, const std::vector<at::Tensor>& values) const {
     Environment env = inputs(block_.pieces[piece], piece, -1), weights(env.size());
-    for (std::size_t i = 0; i < weights_.size(); ++i) weights[static_cast<std::size_t>(weights_[i].id)] = values[i].to(runner_.device());
+    for (std::size_t i = 0; i < weights_.size(); ++i)
+      weights[static_cast<std::size_t>(weights_[i].id)] = values[i].to(runner_.device());
     RunHooks hooks;
     hooks.weights = &weights;
     QUANVAS_CHECK(runner_.run_nodes(block_.nodes, env, hooks));
@@ -245,10 +258,13 @@ class Reconstruction {
 // Pieces in an order that is drawn anew whenever all have been used.
 class Order {
  public:
-  Order(std::size_t pieces, std::uint64_t seed) : order_(pieces), next_(pieces), seed_(seed) { std::iota(order_.begin(), order_.end(), std::size_t{0}); }
+  Order(std::size_t pieces, std::uint64_t seed) : order_(pieces), next_(pieces), seed_(seed) {
+    std::iota(order_.begin(), order_.end(), std::size_t{0});
+  }
   std::size_t take() {
     if (next_ == order_.size()) {
-      for (std::size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[static_cast<std::size_t>(mixed(seed_ + i) % i)]);
+      for (std::size_t i = order_.size(); i > 1; --i)
+        std::swap(order_[i - 1], order_[static_cast<std::size_t>(mixed(seed_ + i) % i)]);
       seed_ = mixed(seed_);
       next_ = 0;
     }
@@ -261,8 +277,8 @@ class Order {
   std::uint64_t seed_;
 };
 
-Result<ReconstructReport> learn(const Runner& runner, const QuantizerMap& quantizers, const Block& block, std::vector<BlockWeight>& weights,
-                                const ReconstructOptions& o, JobContext& job) {
+Result<ReconstructReport> learn(const Runner& runner, const QuantizerMap& quantizers, const Block& block,
+                                std::vector<BlockWeight>& weights, const ReconstructOptions& o, JobContext& job) {
   Reconstruction r(runner, quantizers, block, weights, o);
   ReconstructReport report;
   std::vector<at::Tensor> best, nearest, original;
@@ -276,8 +292,8 @@ Result<ReconstructReport> learn(const Runner& runner, const QuantizerMap& quanti
   if (o.gates) {
     QUANVAS_TRY(report.soft, r.loss_of_learned(false, job));
   }
-  // A gap's error is a twelfth of its square on average: so that a weight's own share of the loss is about 1 for the whole gap, as
-  // in core/algorithms/learned.h.
+  // A gap's error is a twelfth of its square on average: so that a weight's own share of the loss is about 1 for
+  // the whole gap, as in core/algorithms/learned.h.
   QUANVAS_TRY(const double own, r.loss_of(nearest, job, &original));
   report.after = report.start;
   if (report.nearest < report.after) report.after = report.nearest, best = nearest;
@@ -296,11 +312,13 @@ Result<ReconstructReport> learn(const Runner& runner, const QuantizerMap& quanti
       r.make_leaves();
       std::vector<std::size_t> pieces;
       std::int64_t samples = 0;
-      for (std::size_t s = 0; s < shards; ++s) pieces.push_back(order.take()), samples += block.pieces[pieces.back()].samples;
+      for (std::size_t s = 0; s < shards; ++s)
+        pieces.push_back(order.take()), samples += block.pieces[pieces.back()].samples;
       std::vector<Result<double>> done(shards, 0.0);
       crew.run(static_cast<int>(shards), [&](int s) {
         const auto at = static_cast<std::size_t>(s);
-        done[at] = guarded("block", [&] { return r.piece_loss(pieces[at], s, unit / static_cast<double>(samples), step); });
+        done[at] = guarded("block",
+                           [&] { return r.piece_loss(pieces[at], s, unit / static_cast<double>(samples), step); });
       });
       bool finite = true;
       for (auto& loss : done) {
@@ -310,8 +328,10 @@ Result<ReconstructReport> learn(const Runner& runner, const QuantizerMap& quanti
       if (!finite) break;
       each_weight([&](std::size_t i) {
         r.gather(i, shards);
-        if (o.gates) r.step_gates(i, step);
-        else r.step_signs(i, step);
+        if (o.gates)
+          r.step_gates(i, step);
+        else
+          r.step_signs(i, step);
       });
       if (step % every != 0 && step != o.iterations) continue;
       // Gates that are not yet decided say little.
@@ -331,19 +351,23 @@ Result<ReconstructReport> learn(const Runner& runner, const QuantizerMap& quanti
 
 }  // namespace
 
-Result<ReconstructReport> reconstruct(const Runner& runner, const QuantizerMap& quantizers, const Block& block, std::vector<BlockWeight>& weights,
-                                      const ReconstructOptions& options, JobContext& job) {
-  if (options.iterations < 0 || !(options.rate > 0) || !(options.regularization >= 0) || !(options.warm_up >= 0 && options.warm_up <= 1) ||
-      !(options.mix >= 0 && options.mix <= 1))
-    return fail(ErrorCode::kInvalidArgument, "Block reconstruction needs no fewer than 0 iterations, a rate above 0, a regularization of 0 at least, "
-                                             "and a warm-up and a mixture from 0 to 1.");
+Result<ReconstructReport> reconstruct(const Runner& runner, const QuantizerMap& quantizers, const Block& block,
+                                      std::vector<BlockWeight>& weights, const ReconstructOptions& options,
+                                      JobContext& job) {
+  if (options.iterations < 0 || !(options.rate > 0) || !(options.regularization >= 0) ||
+      !(options.warm_up >= 0 && options.warm_up <= 1) || !(options.mix >= 0 && options.mix <= 1))
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "Block reconstruction needs no fewer than 0 iterations, a rate above 0, a regularization of 0 at least, "
+        "and a warm-up and a mixture from 0 to 1.");
   if (weights.empty() || block.pieces.empty() || block.outputs.empty())
     return fail(ErrorCode::kInvalidArgument, "The block has no weights, no samples or no output.");
   return guarded("block reconstruction", [&] { return learn(runner, quantizers, block, weights, options, job); });
 }
 
-Result<SoftLoss> soft_loss(const Runner& runner, const QuantizerMap& quantizers, const Block& block, const std::vector<BlockWeight>& weights,
-                           const std::vector<std::vector<float>>& v, std::size_t piece, double unit) {
+Result<SoftLoss> soft_loss(const Runner& runner, const QuantizerMap& quantizers, const Block& block,
+                           const std::vector<BlockWeight>& weights, const std::vector<std::vector<float>>& v,
+                           std::size_t piece, double unit) {
   return guarded("block", [&]() -> Result<SoftLoss> {
     const ReconstructOptions options;
     Reconstruction r(runner, quantizers, block, weights, options);

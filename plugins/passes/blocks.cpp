@@ -37,7 +37,8 @@ void find_ends(const Graph& graph, BlockRange& block) {
   block.inputs.assign(read.begin(), read.end());
   for (const TensorId id : inside) {
     const auto& consumers = graph.tensor(id).consumers;
-    const bool later = std::any_of(consumers.begin(), consumers.end(), [&](NodeId c) { return graph.position(c) >= block.end; });
+    const bool later =
+        std::any_of(consumers.begin(), consumers.end(), [&](NodeId c) { return graph.position(c) >= block.end; });
     if (later || graph.is_output(id)) block.outputs.push_back(id);
   }
 }
@@ -48,15 +49,18 @@ std::vector<BlockRange> find_blocks(const Graph& graph, std::int64_t most_layers
   const std::size_t n = graph.nodes().size();
   std::set<std::size_t> is_layer, is_table;
   for (const Layer& layer : find_layers(graph))
-    if (layer.kind == LayerKind::kEmbedding && reads_input(graph, layer)) is_table.insert(graph.position(layer.node));
-    else if (layer.kind == LayerKind::kCompute && layer.weight != kNoTensor) is_layer.insert(graph.position(layer.node));
+    if (layer.kind == LayerKind::kEmbedding && reads_input(graph, layer))
+      is_table.insert(graph.position(layer.node));
+    else if (layer.kind == LayerKind::kCompute && layer.weight != kNoTensor)
+      is_layer.insert(graph.position(layer.node));
   // Whether a tensor depends on a layer's weight, and how many such tensors pass between nodes p - 1 and p.
   std::vector<char> carried(graph.tensors().size());
   std::vector<int> change(n + 2);
   for (std::size_t p = 0; p < n; ++p) {
     const Node& node = graph.nodes()[p];
     bool depends = is_layer.count(p) > 0 || is_table.count(p) > 0;
-    for (const TensorId id : node.inputs) depends = depends || (id != kNoTensor && carried[static_cast<std::size_t>(id)]);
+    for (const TensorId id : node.inputs)
+      depends = depends || (id != kNoTensor && carried[static_cast<std::size_t>(id)]);
     if (!depends) continue;
     for (const TensorId id : node.outputs) {
       if (id == kNoTensor) continue;
@@ -85,11 +89,14 @@ std::vector<BlockRange> find_blocks(const Graph& graph, std::int64_t most_layers
       ends = ends || ends_a_block(graph.nodes()[p]);
     }
     if (piece.layers.empty()) {
-      if (open && !ends) out.back().end = piece.end, pending = piece.end;
-      else open = false;
+      if (open && !ends)
+        out.back().end = piece.end, pending = piece.end;
+      else
+        open = false;
       continue;
     }
-    const bool joins = open && static_cast<std::int64_t>(out.back().layers.size() + piece.layers.size()) <= most_layers;
+    const bool joins =
+        open && static_cast<std::int64_t>(out.back().layers.size() + piece.layers.size()) <= most_layers;
     if (joins) {
       out.back().end = piece.end;
       out.back().layers.insert(out.back().layers.end(), piece.layers.begin(), piece.layers.end());

@@ -46,7 +46,9 @@ Options read(const json& o) {
   out.learn.warm_up = o["warm_up"];
   out.learn.mix = o["mix"];
   out.learn.seed = static_cast<std::uint64_t>(o["seed"].get<std::int64_t>());
-  out.importance = o["importance"] == "labels" ? Importance::kLabels : o["importance"] == "prediction" ? Importance::kPrediction : Importance::kNone;
+  out.importance = o["importance"] == "labels"       ? Importance::kLabels
+                   : o["importance"] == "prediction" ? Importance::kPrediction
+                                                     : Importance::kNone;
   out.layers = o["layers"];
   out.batch = o["batch"];
   out.samples = o["samples"];
@@ -64,7 +66,8 @@ class Blocks {
     original_ = original_model(ctx_);
     const std::size_t wanted = choose();
     const std::int64_t piece = std::max<std::int64_t>(1, o_.batch / 2);
-    QUANVAS_TRY(auto quantized, exec::Runner::create(ctx_.quantized.model, &ctx_.quantized.quantizers, ctx_.device));
+    QUANVAS_TRY(auto quantized,
+                exec::Runner::create(ctx_.quantized.model, &ctx_.quantized.quantizers, ctx_.device));
     QUANVAS_TRY(auto exact, exec::Runner::create(original_, nullptr, ctx_.device));
     quantized_.emplace(std::move(quantized), ctx_, samples_, piece, true);
     float_.emplace(std::move(exact), ctx_, samples_, piece, true);
@@ -75,7 +78,8 @@ class Blocks {
       QUANVAS_CHECK(job_.check());
       std::vector<const Target*> targets;
       for (const Target& target : targets_)
-        if (const std::size_t p = graph.position(target.layer.node); p >= block.begin && p < block.end) targets.push_back(&target);
+        if (const std::size_t p = graph.position(target.layer.node); p >= block.begin && p < block.end)
+          targets.push_back(&target);
       if (!targets.empty()) {
         const Status status = learn(block, targets);
         if (!status && status.error().code != ErrorCode::kCancelled) {
@@ -86,11 +90,14 @@ class Blocks {
         QUANVAS_CHECK(status);
       }
       done += targets.size();
-      job_.progress(kTitle, static_cast<double>(done) / static_cast<double>(targets_.size()), targets.empty() ? "" : targets.back()->name + ", " + megabytes());
+      job_.progress(kTitle, static_cast<double>(done) / static_cast<double>(targets_.size()),
+                    targets.empty() ? "" : targets.back()->name + ", " + megabytes());
     }
     ctx_.quantized.model = rounding::with_weights(ctx_.quantized.model, results_);
-    ctx_.measure = std::string("squared error of the block's output for each sample") + (weighted_ ? ", by importance" : "") + ": rounded to nearest, now";
-    for (const auto& [name, why] : found.left) ctx_.layers.push_back({name, std::nan(""), std::nan(""), "left as it is: " + why});
+    ctx_.measure = std::string("squared error of the block's output for each sample") +
+                   (weighted_ ? ", by importance" : "") + ": rounded to nearest, now";
+    for (const auto& [name, why] : found.left)
+      ctx_.layers.push_back({name, std::nan(""), std::nan(""), "left as it is: " + why});
     return summary(wanted);
   }
 
@@ -98,10 +105,12 @@ class Blocks {
   std::size_t choose() {
     samples_ = ctx_.calibration_samples;
     if (samples_.empty()) samples_ = choose_samples(ctx_.calibration_data->size(), 0, 0);
-    if (o_.samples > 0 && static_cast<std::int64_t>(samples_.size()) > o_.samples) samples_.resize(static_cast<std::size_t>(o_.samples));
+    if (o_.samples > 0 && static_cast<std::int64_t>(samples_.size()) > o_.samples)
+      samples_.resize(static_cast<std::size_t>(o_.samples));
     const std::size_t wanted = samples_.size();
     // Of both networks, and the weights of the squares.
-    const std::int64_t fits = std::max<std::int64_t>(o_.batch, kMemory / 3 / live_bytes(*ctx_.quantized.model->graph));
+    const std::int64_t fits =
+        std::max<std::int64_t>(o_.batch, kMemory / 3 / live_bytes(*ctx_.quantized.model->graph));
     if (static_cast<std::int64_t>(wanted) > fits) samples_.resize(static_cast<std::size_t>(fits));
     return wanted;
   }
@@ -118,7 +127,8 @@ class Blocks {
     exec::Block block;
     for (std::size_t p = range.begin; p < range.end; ++p) block.nodes.push_back(graph.nodes()[p].id);
     for (const TensorId id : range.outputs)
-      if (graph.tensor(id).type == DataType::kFloat || graph.tensor(id).type == DataType::kUndefined) block.outputs.push_back(id);
+      if (graph.tensor(id).type == DataType::kFloat || graph.tensor(id).type == DataType::kUndefined)
+        block.outputs.push_back(id);
     if (block.outputs.empty()) return leave(targets, "the block has no output of real numbers");
     for (std::size_t c = 0; c < quantized_->chunks(); ++c) {
       exec::BlockPiece piece;
@@ -126,7 +136,8 @@ class Blocks {
       for (const TensorId id : range.inputs) {
         piece.inputs.emplace_back(id, quantized_->tensor(c, id));
         if (o_.learn.mix > 0) piece.float_inputs.push_back(float_->tensor(c, id));
-        if (!piece.inputs.back().second.defined()) return leave(targets, "'" + graph.tensor(id).name + "' is no tensor");
+        if (!piece.inputs.back().second.defined())
+          return leave(targets, "'" + graph.tensor(id).name + "' is no tensor");
       }
       block.pieces.push_back(std::move(piece));
     }
@@ -155,7 +166,8 @@ class Blocks {
     return {};
   }
   Status leave(const std::vector<const Target*>& targets, const std::string& why) {
-    for (const Target* target : targets) ctx_.layers.push_back({target->name, std::nan(""), std::nan(""), "left as it is: " + why});
+    for (const Target* target : targets)
+      ctx_.layers.push_back({target->name, std::nan(""), std::nan(""), "left as it is: " + why});
     return {};
   }
 
@@ -164,10 +176,13 @@ class Blocks {
     const Graph& graph = *ctx_.quantized.model->graph;
     const std::string& name = graph.tensor(target.layer.weight).name;
     const quant::QuantParams& params = ctx_.quantized.quantizers.at(target.weight_site());
-    const std::vector<float> now = ctx_.quantized.model->weights->find(name)->to_floats(), before = original_->weights->find(name)->to_floats();
+    const std::vector<float> now = ctx_.quantized.model->weights->find(name)->to_floats(),
+                             before = original_->weights->find(name)->to_floats();
     exec::BlockWeight w;
     w.id = target.layer.weight;
-    const auto tensor = [&](const std::vector<float>& v) { return at::tensor(v, at::kFloat).reshape(target.shape); };
+    const auto tensor = [&](const std::vector<float>& v) {
+      return at::tensor(v, at::kFloat).reshape(target.shape);
+    };
     const auto rounded = [&](const std::vector<float>& v) {
       std::vector<float> q(v.size());
       quant::fake_quantize(params, params.layout, v.data(), q.data());
@@ -179,10 +194,12 @@ class Blocks {
       const quant::MatrixView view = target.view(g);
       QUANVAS_TRY(const auto quantizer, quant::ColumnQuantizer::create(params, view));
       const std::vector<float> own = rounding::matrix(now, view), aim = rounding::matrix(before, view);
-      QUANVAS_TRY(const algorithms::Gates gates, algorithms::gates_of(target.m, target.n, aim.data(), own.data(), quantizer));
+      QUANVAS_TRY(const algorithms::Gates gates,
+                  algorithms::gates_of(target.m, target.n, aim.data(), own.data(), quantizer));
       for (std::int64_t r = 0; r < view.rows; ++r)
         for (std::int64_t c = 0; c < view.columns; ++c) {
-          const auto to = static_cast<std::size_t>(view.element(r, c)), from = static_cast<std::size_t>(r * view.columns + c);
+          const auto to = static_cast<std::size_t>(view.element(r, c)),
+                     from = static_cast<std::size_t>(r * view.columns + c);
           w.lower[to] = gates.lower[from], w.upper[to] = gates.upper[from], w.h[to] = gates.h[from];
         }
     }
@@ -192,12 +209,15 @@ class Blocks {
     return w;
   }
 
-  // Squares of the gradient of the loss with respect to what the block gives (a diagonal of the Fisher matrix, eq. 10), of mean 1.
+  // Squares of the gradient of the loss with respect to what the block gives (a diagonal of the Fisher matrix, eq.
+  // 10), of mean 1.
   Status find_importance(const BlockRange& range, exec::Block& block) {
     const Graph& graph = *ctx_.quantized.model->graph;
     const TensorId logits = exec::logits_of(graph);
     std::vector<NodeId> rest;
-    for (std::size_t p = range.end; p <= graph.position(graph.tensor(logits).producer) && p < graph.nodes().size(); ++p) rest.push_back(graph.nodes()[p].id);
+    for (std::size_t p = range.end; p <= graph.position(graph.tensor(logits).producer) && p < graph.nodes().size();
+         ++p)
+      rest.push_back(graph.nodes()[p].id);
     JobContext quiet(job_.stop_token());
     bool usable = true;
     std::vector<double> sums(block.outputs.size()), counts(sums.size());
@@ -207,13 +227,16 @@ class Blocks {
           const auto i = static_cast<std::size_t>(c);
           Environment env = float_->environment(i);
           std::vector<at::Tensor> leaves;
-          for (const TensorId id : block.outputs) leaves.push_back(env[static_cast<std::size_t>(id)] = env[static_cast<std::size_t>(id)].detach().requires_grad_(true));
+          for (const TensorId id : block.outputs)
+            leaves.push_back(env[static_cast<std::size_t>(id)] =
+                                 env[static_cast<std::size_t>(id)].detach().requires_grad_(true));
           QUANVAS_CHECK(float_->runner().run_nodes(rest, env));
           const at::Tensor loss = loss_of(env[static_cast<std::size_t>(logits)], float_->labels(i));
           auto out = std::make_shared<std::vector<at::Tensor>>();
           if (!loss.defined() || !loss.requires_grad()) return std::shared_ptr<void>(out);
           loss.backward();
-          for (const at::Tensor& leaf : leaves) out->push_back(leaf.grad().defined() ? leaf.grad().pow(2).detach() : at::zeros_like(leaf).detach());
+          for (const at::Tensor& leaf : leaves)
+            out->push_back(leaf.grad().defined() ? leaf.grad().pow(2).detach() : at::zeros_like(leaf).detach());
           return std::shared_ptr<void>(out);
         },
         [&](std::int64_t c, void* squares) -> Status {
@@ -229,18 +252,22 @@ class Blocks {
     for (std::size_t i = 0; i < sums.size(); ++i) usable = usable && sums[i] > 0 && std::isfinite(sums[i]);
     for (exec::BlockPiece& piece : block.pieces) {
       if (!usable) piece.weights.clear();
-      for (std::size_t i = 0; i < piece.weights.size(); ++i) piece.weights[i] = piece.weights[i] * (counts[i] / sums[i]);
+      for (std::size_t i = 0; i < piece.weights.size(); ++i)
+        piece.weights[i] = piece.weights[i] * (counts[i] / sums[i]);
     }
     weighted_ += usable;
     return {};
   }
-  // Cross-entropy against the labels, or the classes that the network itself finds; undefined where there are no classes.
+  // Cross-entropy against the labels, or the classes that the network itself finds; undefined where there are no
+  // classes.
   at::Tensor loss_of(const at::Tensor& logits, const at::Tensor& labels) const {
-    if (!logits.defined() || !logits.is_floating_point() || logits.dim() < 2 || logits.dim() > 3 || logits.size(-1) < 2) return {};
+    if (!logits.defined() || !logits.is_floating_point() || logits.dim() < 2 || logits.dim() > 3 ||
+        logits.size(-1) < 2)
+      return {};
     const at::Tensor rows = logits.reshape({-1, logits.size(-1)});
     at::Tensor classes = rows.argmax(1).detach();
-    if (o_.importance == Importance::kLabels && labels.defined() && labels.numel() == rows.size(0) && labels.min().item().toLong() >= 0 &&
-        labels.max().item().toLong() < rows.size(1))
+    if (o_.importance == Importance::kLabels && labels.defined() && labels.numel() == rows.size(0) &&
+        labels.min().item().toLong() >= 0 && labels.max().item().toLong() < rows.size(1))
       classes = labels;
     return at::cross_entropy_loss(rows, classes, {}, at::Reduction::Sum);
   }
@@ -259,18 +286,22 @@ class Blocks {
     std::vector<std::string> names;
     for (const Target* target : targets) names.push_back(target->name);
     char text[96];
-    std::snprintf(text, sizeof text, "; %lld weights moved, %.2g %% undecided", static_cast<long long>(r.changed), 100 * r.undecided);
+    std::snprintf(text, sizeof text, "; %lld weights moved, %.2g %% undecided", static_cast<long long>(r.changed),
+                  100 * r.undecided);
     return (names.size() == 1 ? "alone" : "together: " + join_some(names, 8)) + text;
   }
 
   std::string summary(std::size_t wanted) const {
-    std::string text = std::to_string(results_.size()) + (results_.size() == 1 ? " layer" : " layers") + " in " + std::to_string(blocks_) +
-                       (blocks_ == 1 ? " block" : " blocks") + " on " + std::to_string(samples_.size()) + " samples";
+    std::string text = std::to_string(results_.size()) + (results_.size() == 1 ? " layer" : " layers") + " in " +
+                       std::to_string(blocks_) + (blocks_ == 1 ? " block" : " blocks") + " on " +
+                       std::to_string(samples_.size()) + " samples";
     if (samples_.size() < wanted) text += " (of " + std::to_string(wanted) + ", to bound the memory)";
     char number[64];
-    std::snprintf(number, sizeof number, ": %.3g of the blocks' error rounded to nearest", measured_ > 0 ? std::exp(logs_ / measured_) : 1.0);
+    std::snprintf(number, sizeof number, ": %.3g of the blocks' error rounded to nearest",
+                  measured_ > 0 ? std::exp(logs_ / measured_) : 1.0);
     text += number + std::string(measured_ > 1 ? " on average; " : "; ") + megabytes();
-    if (o_.importance != Importance::kNone && weighted_ == 0) text += "; without importance, for the network's output is no scores of classes";
+    if (o_.importance != Importance::kNone && weighted_ == 0)
+      text += "; without importance, for the network's output is no scores of classes";
     return text + ".";
   }
 
@@ -291,37 +322,61 @@ class Brecq final : public Pass {
  public:
   PluginInfo info() const override {
     return {"brecq", kTitle,
-            "Learns for each weight whether it is rounded up or down, for all layers of a block together, so that the block's output stays; "
-            "the block's error never ends above rounding to nearest (Li et al. 2021, BRECQ, arXiv 2102.05426). Takes forward and "
+            "Learns for each weight whether it is rounded up or down, for all layers of a block together, so that "
+            "the block's output stays; "
+            "the block's error never ends above rounding to nearest (Li et al. 2021, BRECQ, arXiv 2102.05426). "
+            "Takes forward and "
             "backward passes of each block."};
   }
   PassStage stage() const override { return PassStage::kWeights; }
   Schema schema() const override {
     const exec::ReconstructOptions d;
-    return {{integer_field("samples", "Samples", "Of the calibration samples; 0: all.", 0, 0, 1e9, "samples"),
-             integer_field("layers", "Layers in a block",
-                           "Neighbours are taken together up to so many layers; residual blocks and branches always stay whole.", 3, 1, 10000, "layers"),
-             choice_field("method", "Method", "How the choices are learned.", "adaround",
-                          {{"adaround", "AdaRound", "Gates between both values that a regularizer closes in the end (Nagel et al. 2020), by Adam."},
-                           {"autoround", "AutoRound", "A shift of at most half a step before the rounding (Cheng et al. 2023), by the sign of the gradient."}}),
-             integer_field("iterations", "Iterations", "Steps for each block; 0: 1000 of AdaRound, 200 of AutoRound.", 0, 0, 1000000),
-             integer_field("batch", "Batch", "Samples of a step.", 32, 1, 4096, "samples"),
-             choice_field("importance", "Importance of outputs", "What a block's squared errors are weighted with: squares of the loss's gradient in the float network "
-                                                                 "(the Fisher information's diagonal).", "none",
-                          {{"none", "Equal", "Plain squared error."},
-                           {"prediction", "Own prediction", "Cross-entropy against the classes that the float network finds."},
-                           {"labels", "Labels", "Cross-entropy against the calibration data's labels; without them as the own prediction."}}),
-             real_field("mix", "Float inputs", "Probability with which a value of the block's input is the float network's in a step (Wei et al. 2022, QDrop).", d.mix, 0, 1),
-             real_field("rate", "Rate", "Step of Adam (AdaRound).", d.rate, 1e-6, 1),
-             real_field("regularization", "Regularization", "Weight of the term that decides the gates, in units of the block's own rounding error (AdaRound).",
-                        d.regularization, 0, 1000),
-             real_field("warm_up", "Warm-up", "Part of the iterations before that term begins (AdaRound).", d.warm_up, 0, 1),
-             integer_field("seed", "Seed", "Of the order of samples and of the float inputs.", 0, 0, 1e9)}};
+    return {
+        {integer_field("samples", "Samples", "Of the calibration samples; 0: all.", 0, 0, 1e9, "samples"),
+         integer_field(
+             "layers", "Layers in a block",
+             "Neighbours are taken together up to so many layers; residual blocks and branches always stay whole.",
+             3, 1, 10000, "layers"),
+         choice_field(
+             "method", "Method", "How the choices are learned.", "adaround",
+             {{"adaround", "AdaRound",
+               "Gates between both values that a regularizer closes in the end (Nagel et al. 2020), by Adam."},
+              {"autoround", "AutoRound",
+               "A shift of at most half a step before the rounding (Cheng et al. 2023), by the sign of the "
+               "gradient."}}),
+         integer_field("iterations", "Iterations", "Steps for each block; 0: 1000 of AdaRound, 200 of AutoRound.",
+                       0, 0, 1000000),
+         integer_field("batch", "Batch", "Samples of a step.", 32, 1, 4096, "samples"),
+         choice_field(
+             "importance", "Importance of outputs",
+             "What a block's squared errors are weighted with: squares of the loss's gradient in the float network "
+             "(the Fisher information's diagonal).",
+             "none",
+             {{"none", "Equal", "Plain squared error."},
+              {"prediction", "Own prediction", "Cross-entropy against the classes that the float network finds."},
+              {"labels", "Labels",
+               "Cross-entropy against the calibration data's labels; without them as the own prediction."}}),
+         real_field("mix", "Float inputs",
+                    "Probability with which a value of the block's input is the float network's in a step (Wei et "
+                    "al. 2022, QDrop).",
+                    d.mix, 0, 1),
+         real_field("rate", "Rate", "Step of Adam (AdaRound).", d.rate, 1e-6, 1),
+         real_field(
+             "regularization", "Regularization",
+             "Weight of the term that decides the gates, in units of the block's own rounding error (AdaRound).",
+             d.regularization, 0, 1000),
+         real_field("warm_up", "Warm-up", "Part of the iterations before that term begins (AdaRound).", d.warm_up,
+                    0, 1),
+         integer_field("seed", "Seed", "Of the order of samples and of the float inputs.", 0, 0, 1e9)}};
   }
-  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, kTitle); }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override {
+    return rounding::check(question, kTitle);
+  }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
-    for (const Issue& issue : rounding::problems(*ctx.quantized.model->graph, ctx.calibration_data != nullptr, rounding::find_targets(ctx), kTitle))
-      if (issue.severity == Severity::kError) return fail(ErrorCode::kInvalidArgument, std::string(kTitle) + ": " + issue.message, issue.hint);
+    for (const Issue& issue : rounding::problems(*ctx.quantized.model->graph, ctx.calibration_data != nullptr,
+                                                 rounding::find_targets(ctx), kTitle))
+      if (issue.severity == Severity::kError)
+        return fail(ErrorCode::kInvalidArgument, std::string(kTitle) + ": " + issue.message, issue.hint);
     const Options o = read(options);
     return guarded(kTitle, [&] { return Blocks(ctx, o, job).run(); });
   }

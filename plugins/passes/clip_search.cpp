@@ -13,19 +13,26 @@ class ClipSearch final : public Pass {
  public:
   PluginInfo info() const override {
     return {"clip-search", "Clipping search",
-            "Shrinks the range of each weight scale to the fraction that leaves the least error of the layer's output: a few large weights "
-            "are clipped, all others get a finer step; no output's error grows (Lin et al. 2024, AWQ, arXiv 2306.00978). Put it "
+            "Shrinks the range of each weight scale to the fraction that leaves the least error of the layer's "
+            "output: a few large weights "
+            "are clipped, all others get a finer step; no output's error grows (Lin et al. 2024, AWQ, arXiv "
+            "2306.00978). Put it "
             "before GPTQ, GPFQ, Qronos or learned rounding."};
   }
   PassStage stage() const override { return PassStage::kWeights; }
   Schema schema() const override {
     Schema schema{rounding::common_fields(true)};
     const algorithms::ClipOptions defaults;
-    schema.fields.push_back(integer_field("steps", "Steps", "Fractions that are tried beside the whole range.", defaults.steps, 1, 1000));
-    schema.fields.push_back(real_field("max_shrink", "Largest shrink", "Part of the range that the smallest fraction takes away.", defaults.max_shrink, 0.01, 0.99));
+    schema.fields.push_back(integer_field("steps", "Steps", "Fractions that are tried beside the whole range.",
+                                          defaults.steps, 1, 1000));
+    schema.fields.push_back(real_field("max_shrink", "Largest shrink",
+                                       "Part of the range that the smallest fraction takes away.",
+                                       defaults.max_shrink, 0.01, 0.99));
     return schema;
   }
-  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check_scales(question, "Clipping search"); }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override {
+    return rounding::check_scales(question, "Clipping search");
+  }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     algorithms::ClipOptions o;
     o.steps = options["steps"];
@@ -43,7 +50,9 @@ class ClipSearch final : public Pass {
       for (std::size_t g = 0; g < layer.views.size(); ++g) {
         std::any& shared = (*layer.shared)[g];
         if (!shared.has_value()) {
-          QUANVAS_TRY(auto made, algorithms::moments_of((*layer.grams)[g], algorithms::natural_order(layer.views[g].columns), layer.stop));
+          QUANVAS_TRY(auto made,
+                      algorithms::moments_of((*layer.grams)[g], algorithms::natural_order(layer.views[g].columns),
+                                             layer.stop));
           shared = std::make_shared<const algorithms::Moments>(std::move(made));
         }
         const auto& moments = *std::any_cast<std::shared_ptr<const algorithms::Moments>&>(shared);
@@ -60,7 +69,8 @@ class ClipSearch final : public Pass {
       report.before = done->before;
       report.after = done->after;
       const auto count = static_cast<std::int64_t>(layer.params->scale.size());
-      layer.note = std::to_string(done->changed) + " of " + std::to_string(count) + (count == 1 ? " scale" : " scales") + " smaller";
+      layer.note = std::to_string(done->changed) + " of " + std::to_string(count) +
+                   (count == 1 ? " scale" : " scales") + " smaller";
       return report;
     };
     return rounding::run(ctx, options, job, method);

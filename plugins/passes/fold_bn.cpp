@@ -8,12 +8,14 @@
 #include "core/graph/layers.h"
 #include "core/plugin/registry.h"
 #include "plugins/passes/edit.h"
+#include "plugins/passes/normalized_means.h"
 
 namespace quanvas {
 namespace {
 
 struct Affine {
-  std::vector<double> factor, shift;  // y = factor * x + shift, per channel
+  std::vector<double> factor, shift;      // y = factor * x + shift, per channel
+  std::vector<double> mean, deviation;    // of y, as the normalization states them
 };
 
 Result<Affine> affine_of(const Model& model, const Node& bn) {
@@ -33,6 +35,8 @@ Result<Affine> affine_of(const Model& model, const Node& bn) {
       return fail(ErrorCode::kUnsupported, "its parameters are not finite or its variance is negative");
     a.factor.push_back(f);
     a.shift.push_back(shift);
+    a.mean.push_back(static_cast<double>(values[1][c]));
+    a.deviation.push_back(std::fabs(f) * std::sqrt(static_cast<double>(values[3][c])));
   }
   return a;
 }
@@ -138,6 +142,7 @@ class Folder {
     }
     for (std::size_t i = 0; i < channels; ++i) bias[i] = bias[i] * affine->factor[i] + affine->shift[i];
     apply(m, weight, bias);
+    keep_statement(m, *affine, weight, bias);
     return {};
   }
 
@@ -170,6 +175,18 @@ class Folder {
     if (m.layer->op == "Gemm") edit_.builder().set_attribute(m.layer->id, "beta", 1.0f);
     if (m.add) edit_.builder().remove_node(m.add->id);
     edit_.builder().replace_output(m.layer->id, g.tensor(m.layer->outputs[0]).name, output);
+  }
+
+  // For bias correction without data; nothing in the graph reads it.
+  void keep_statement(const Match& m, const Affine& affine, const std::vector<double>& weight, const std::vector<double>& bias) {
+    const Graph& g = *model_.graph;
+    const TensorData* data = initializer_data(model_, m.facts.weight);
+    const auto channels = static_cast<std::int64_t>(bias.size());
+    const std::string name = folded_normalization(g.tensor(m.bn->outputs[0]).name, make_data(data->type, data->shape, weight),
+                                                  make_data(g.tensor(m.facts.weight).type, {channels}, bias));
+    std::vector<double> values = affine.mean;
+    values.insert(values.end(), affine.deviation.begin(), affine.deviation.end());
+    edit_.new_initializer(name, DataType::kFloat, {2, channels}, values);
   }
 
   const Model& model_;

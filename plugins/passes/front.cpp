@@ -8,13 +8,19 @@ namespace quanvas::rounding {
 
 using exec::Environment;
 
-Front::Front(std::shared_ptr<const exec::Runner> runner, const PassContext& ctx, const std::vector<std::int64_t>& samples, std::int64_t chunk,
-             bool training)
-    : runner_(std::move(runner)), ctx_(ctx), samples_(samples), chunk_(chunk), training_(training),
-      envs_((samples.size() + static_cast<std::size_t>(chunk) - 1) / static_cast<std::size_t>(chunk)), labels_(envs_.size()) {}
+Front::Front(std::shared_ptr<const exec::Runner> runner, const PassContext& ctx,
+             const std::vector<std::int64_t>& samples, std::int64_t chunk, bool training)
+    : runner_(std::move(runner)),
+      ctx_(ctx),
+      samples_(samples),
+      chunk_(chunk),
+      training_(training),
+      envs_((samples.size() + static_cast<std::size_t>(chunk) - 1) / static_cast<std::size_t>(chunk)),
+      labels_(envs_.size()) {}
 
 std::int64_t Front::samples_in(std::size_t chunk) const {
-  return std::min<std::int64_t>(chunk_, static_cast<std::int64_t>(samples_.size()) - static_cast<std::int64_t>(chunk) * chunk_);
+  return std::min<std::int64_t>(
+      chunk_, static_cast<std::int64_t>(samples_.size()) - static_cast<std::int64_t>(chunk) * chunk_);
 }
 
 Status Front::advance(std::size_t end, const Environment& weights, JobContext& job) {
@@ -29,7 +35,8 @@ Status Front::advance(std::size_t end, const Environment& weights, JobContext& j
   for (std::size_t id = 0; id < graph.tensors().size(); ++id) {
     const auto& consumers = graph.tensors()[id].consumers;
     if (!consumers.empty() && graph.position(consumers.back()) >= after) continue;
-    if (training_ && graph.is_output(static_cast<TensorId>(id))) continue;  // what the last block is learned against
+    if (training_ && graph.is_output(static_cast<TensorId>(id)))
+      continue;  // what the last block is learned against
     dead.push_back(id);
   }
   JobContext quiet(job.stop_token());
@@ -59,7 +66,8 @@ double Front::bytes() const {
 Status Front::load(Environment& env, std::int64_t c) {
   const Graph& graph = runner_->graph();
   const auto size = static_cast<std::int64_t>(samples_.size());
-  const auto begin = samples_.begin() + c * chunk_, end = samples_.begin() + std::min<std::int64_t>(size, (c + 1) * chunk_);
+  const auto begin = samples_.begin() + c * chunk_,
+             end = samples_.begin() + std::min<std::int64_t>(size, (c + 1) * chunk_);
   QUANVAS_TRY(exec::Chunk chunk, exec::read_chunk(*ctx_.calibration_data, {begin, end}, c, ctx_.device));
   env.resize(graph.tensors().size());
   env[static_cast<std::size_t>(graph.inputs()[0])] = chunk.input;

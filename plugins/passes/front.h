@@ -1,5 +1,5 @@
-// Quanvas - the activations of all calibration samples in one network, which advance from node to node together, so that every
-// node runs once however many layers a pass works on.
+// Quanvas - the activations of all calibration samples in one network, which advance from node to node together, so
+// that every node runs once however many layers a pass works on.
 #pragma once
 
 #include <memory>
@@ -12,17 +12,20 @@ namespace quanvas::rounding {
 
 class Front {
  public:
-  // In chunks of so many samples. training: tensors that autograd may work on, else inference tensors. ctx and samples outlive it.
-  Front(std::shared_ptr<const exec::Runner> runner, const PassContext& ctx, const std::vector<std::int64_t>& samples,
-        std::int64_t chunk = exec::kChunkSize, bool training = false);
+  // In chunks of so many samples. training: tensors that autograd may work on, else inference tensors. ctx and
+  // samples outlive it.
+  Front(std::shared_ptr<const exec::Runner> runner, const PassContext& ctx,
+        const std::vector<std::int64_t>& samples, std::int64_t chunk = exec::kChunkSize, bool training = false);
 
-  // Runs the nodes up to position `end`, which it leaves out. weights: those that replace the runner's. Frees what no later
-  // node reads.
+  // Runs the nodes up to position `end`, which it leaves out. weights: those that replace the runner's. Frees what
+  // no later node reads.
   Status advance(std::size_t end, const exec::Environment& weights, JobContext& job);
   std::size_t chunks() const { return envs_.size(); }
   std::size_t done() const { return done_; }
   std::int64_t samples_in(std::size_t chunk) const;
-  const at::Tensor& tensor(std::size_t chunk, TensorId id) const { return envs_[chunk][static_cast<std::size_t>(id)]; }
+  const at::Tensor& tensor(std::size_t chunk, TensorId id) const {
+    return envs_[chunk][static_cast<std::size_t>(id)];
+  }
   const exec::Environment& environment(std::size_t chunk) const { return envs_[chunk]; }
   const exec::Runner& runner() const { return *runner_; }
   // Class of each sample of a chunk; undefined without labels.

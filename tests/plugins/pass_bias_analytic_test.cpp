@@ -24,10 +24,12 @@ TEST(ClippedNormal, MeansAreThoseOfManySamples) {
   for (double& v : z) v = normal(random);
   for (const double mean : {-2.0, -0.3, 0.0, 1.5, 7.0})
     for (const double deviation : {0.0, 0.2, 1.0, 3.0})
-      for (const auto& [low, high] : {std::pair(-kInfinite, kInfinite), std::pair(0.0, kInfinite), std::pair(0.0, 6.0), std::pair(-1.0, 1.0), std::pair(-kInfinite, 2.0)}) {
+      for (const auto& [low, high] : {std::pair(-kInfinite, kInfinite), std::pair(0.0, kInfinite),
+                                      std::pair(0.0, 6.0), std::pair(-1.0, 1.0), std::pair(-kInfinite, 2.0)}) {
         double sum = 0;
         for (const double v : z) sum += std::clamp(mean + deviation * v, low, high);
-        EXPECT_NEAR(clipped_normal_mean(mean, deviation, low, high), sum / static_cast<double>(z.size()), 2e-3 * std::max(1.0, deviation) * 2)
+        EXPECT_NEAR(clipped_normal_mean(mean, deviation, low, high), sum / static_cast<double>(z.size()),
+                    2e-3 * std::max(1.0, deviation) * 2)
             << mean << " " << deviation << " " << low << " " << high;
       }
   EXPECT_EQ(clipped_normal_mean(-3, 0, 0, 6), 0);
@@ -38,13 +40,26 @@ TEST(ClippedNormal, MeansAreThoseOfManySamples) {
 ModelPtr net() {
   ModelMaker m;
   m.input("x", {-1, 3, 10, 10}).weight("a.w", noise({8, 3, 3, 3}, 1));
-  m.weight("n.g", noise({8}, 2) + 1.5).weight("n.b", noise({8}, 3)).weight("n.m", noise({8}, 4)).weight("n.v", noise({8}, 5).abs() + 2);
+  m.weight("n.g", noise({8}, 2) + 1.5)
+      .weight("n.b", noise({8}, 3))
+      .weight("n.m", noise({8}, 4))
+      .weight("n.v", noise({8}, 5).abs() + 2);
   m.weight("b.w", noise({6, 4, 1, 1}, 6)).weight("b.b", noise({6}, 7));
-  m.weight("k.g", noise({6}, 8) * 3).weight("k.b", noise({6}, 9) * 2).weight("k.m", noise({6}, 10)).weight("k.v", noise({6}, 11).abs() + 1);
-  m.weight("lo", at::tensor({0.0f}).reshape({})).weight("hi", at::tensor({6.0f}).reshape({})).weight("f.w", noise({6, 4}, 12));
-  m.node("a", "Conv", {"x", "a.w"}, {"ya"}).node("n", "BatchNormalization", {"ya", "n.g", "n.b", "n.m", "n.v"}, {"yn"}).node("r", "Relu", {"yn"}, {"zn"});
-  m.node("b", "Conv", {"zn", "b.w", "b.b"}, {"yb"}, {{"group", std::int64_t{2}}}).node("k", "BatchNormalization", {"yb", "k.g", "k.b", "k.m", "k.v"}, {"yk"});
-  m.node("c", "Clip", {"yk", "lo", "hi"}, {"zk"}).node("p", "GlobalAveragePool", {"zk"}, {"g"}).node("flat", "Flatten", {"g"}, {"h"});
+  m.weight("k.g", noise({6}, 8) * 3)
+      .weight("k.b", noise({6}, 9) * 2)
+      .weight("k.m", noise({6}, 10))
+      .weight("k.v", noise({6}, 11).abs() + 1);
+  m.weight("lo", at::tensor({0.0f}).reshape({}))
+      .weight("hi", at::tensor({6.0f}).reshape({}))
+      .weight("f.w", noise({6, 4}, 12));
+  m.node("a", "Conv", {"x", "a.w"}, {"ya"})
+      .node("n", "BatchNormalization", {"ya", "n.g", "n.b", "n.m", "n.v"}, {"yn"})
+      .node("r", "Relu", {"yn"}, {"zn"});
+  m.node("b", "Conv", {"zn", "b.w", "b.b"}, {"yb"}, {{"group", std::int64_t{2}}})
+      .node("k", "BatchNormalization", {"yb", "k.g", "k.b", "k.m", "k.v"}, {"yk"});
+  m.node("c", "Clip", {"yk", "lo", "hi"}, {"zk"})
+      .node("p", "GlobalAveragePool", {"zk"}, {"g"})
+      .node("flat", "Flatten", {"g"}, {"h"});
   m.node("f", "MatMul", {"h", "f.w"}, {"y"}).output("y");
   return m.build();
 }
@@ -64,7 +79,9 @@ Result<std::string> apply(PassContext& ctx, json given = json::object(), JobCont
   QUANVAS_TRY(const json options, pass->schema().complete(given, "bias-correction"));
   return pass->apply(ctx, options, job);
 }
-std::vector<float> values_of(const ModelPtr& model, const std::string& name) { return model->weights->find(name)->to_floats(); }
+std::vector<float> values_of(const ModelPtr& model, const std::string& name) {
+  return model->weights->find(name)->to_floats();
+}
 
 TEST(AnalyticBias, TakesTheMeanOfTheRoundingFromTheBiasWithoutData) {
   const ModelPtr model = net();
@@ -92,10 +109,13 @@ TEST(AnalyticBias, TakesTheMeanOfTheRoundingFromTheBiasWithoutData) {
     double shift = 0;
     for (std::size_t i = 0; i < 4; ++i) {
       const std::size_t c = o / 3 * 4 + i;
-      const double deviation = std::fabs(static_cast<double>(g[c])) * std::sqrt(static_cast<double>(v[c]) / (static_cast<double>(v[c]) + 1e-5));
-      shift += static_cast<double>(q[o * 4 + i] - w[o * 4 + i]) * clipped_normal_mean(static_cast<double>(beta[c]), deviation, 0, kInfinite);
+      const double deviation = std::fabs(static_cast<double>(g[c])) *
+                               std::sqrt(static_cast<double>(v[c]) / (static_cast<double>(v[c]) + 1e-5));
+      shift += static_cast<double>(q[o * 4 + i] - w[o * 4 + i]) *
+               clipped_normal_mean(static_cast<double>(beta[c]), deviation, 0, kInfinite);
     }
-    EXPECT_NEAR(static_cast<double>(now[o] - b[o]), -shift, 0.51 * static_cast<double>(of_bias.scale[o]) + 1e-5) << o;
+    EXPECT_NEAR(static_cast<double>(now[o] - b[o]), -shift, 0.51 * static_cast<double>(of_bias.scale[o]) + 1e-5)
+        << o;
     moved = std::max(moved, std::fabs(shift));
   }
   EXPECT_GT(moved, 0.05);
@@ -104,8 +124,14 @@ TEST(AnalyticBias, TakesTheMeanOfTheRoundingFromTheBiasWithoutData) {
 // Where the batch normalization tells the truth of the data, the mean of the output comes back.
 TEST(AnalyticBias, BringsMeansBackWhereTheNormalizationIsRight) {
   ModelMaker m;
-  m.input("x", {-1, 16}).weight("g", noise({16}, 2) + 1.5).weight("b", noise({16}, 3)).weight("m", at::zeros({16})).weight("v", at::ones({16}));
-  m.weight("w", noise({16, 8}, 4)).node("n", "BatchNormalization", {"x", "g", "b", "m", "v"}, {"yn"}).node("r", "Relu", {"yn"}, {"z"});
+  m.input("x", {-1, 16})
+      .weight("g", noise({16}, 2) + 1.5)
+      .weight("b", noise({16}, 3))
+      .weight("m", at::zeros({16}))
+      .weight("v", at::ones({16}));
+  m.weight("w", noise({16, 8}, 4))
+      .node("n", "BatchNormalization", {"x", "g", "b", "m", "v"}, {"yn"})
+      .node("r", "Relu", {"yn"}, {"z"});
   m.node("f", "MatMul", {"z", "w"}, {"y"}).output("y");
   const ModelPtr model = m.build();
   PassContext ctx = context(model, 2);
@@ -116,11 +142,51 @@ TEST(AnalyticBias, BringsMeansBackWhereTheNormalizationIsRight) {
   std::normal_distribution<float> normal;
   for (std::int64_t i = 0; i < x.numel(); ++i) x.data_ptr<float>()[i] = normal(random);
   const at::Tensor aim = testing::run_one(model, x).mean(0);
-  const double before = (testing::run_one(model, x, &ctx.quantized.quantizers).mean(0) - aim).abs().max().item().toDouble();
+  const double before =
+      (testing::run_one(model, x, &ctx.quantized.quantizers).mean(0) - aim).abs().max().item().toDouble();
   ASSERT_TRUE(apply(ctx));
-  const double after = (testing::run_one(ctx.quantized.model, x, &ctx.quantized.quantizers).mean(0) - aim).abs().max().item().toDouble();
+  const double after = (testing::run_one(ctx.quantized.model, x, &ctx.quantized.quantizers).mean(0) - aim)
+                           .abs()
+                           .max()
+                           .item()
+                           .toDouble();
   EXPECT_GT(before, 0.3);
   EXPECT_LT(after, 0.05 * before);
+}
+
+// fold-bn keeps what the normalizations have said, for as long as the folded weights are theirs.
+TEST(AnalyticBias, KnowsFoldedNormalizations) {
+  const auto folded = [](const ModelPtr& model) {
+    PassContext ctx;
+    ctx.model = model;
+    JobContext job;
+    const Pass* fold = *Registry<Pass>::instance().get("fold-bn", "pass");
+    EXPECT_TRUE(fold->apply(ctx, json::object(), job));
+    return ctx.model;
+  };
+  const ModelPtr whole = net(), model = folded(whole);
+  for (const Node& node : model->graph->nodes()) EXPECT_NE(node.op, "BatchNormalization");
+  for (const auto& [name, data] : model->weights->all())
+    if (name.find(".normalization.") != std::string::npos) {
+      EXPECT_EQ(model->graph->tensor(name), kNoTensor);
+    }
+  for (const char* tensor : {"zn", "zk", "h"}) {
+    const auto a = normalized_means(*whole, whole->graph->tensor(tensor)), b = normalized_means(*model, model->graph->tensor(tensor));
+    ASSERT_EQ(b.means.size(), a.means.size()) << tensor << ": " << b.why;
+    for (std::size_t i = 0; i < a.means.size(); ++i) EXPECT_NEAR(a.means[i], b.means[i], 1e-5) << tensor;
+  }
+  PassContext ctx = context(model, 2);
+  const auto text = apply(ctx);
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_EQ(text->find("Corrected 2 layers"), 0u) << *text;
+  // Channels that were scaled since then are not those that were described.
+  auto weights = std::make_shared<WeightStore>(*model->weights);
+  const std::string name = model->graph->tensor(model->graph->find("a")->input(1)).name;
+  const TensorData* w = weights->find(name);
+  weights->set(name, exec::to_data(at::tensor(w->to_floats(), at::kFloat).reshape(w->shape) * 2));
+  const Model scaled{model->graph, weights, ""};
+  EXPECT_NE(normalized_means(scaled, model->graph->tensor("zn")).why, "");
+  EXPECT_EQ(normalized_means(scaled, model->graph->tensor("zk")).why, "");
 }
 
 TEST(AnalyticBias, NamesWhatItLeaves) {
@@ -129,16 +195,24 @@ TEST(AnalyticBias, NamesWhatItLeaves) {
   const auto text = apply(pooled);
   ASSERT_TRUE(text) << text.error().text();
   EXPECT_EQ(text->find("Corrected 0 layers"), 0u) << *text;
-  EXPECT_NE(text->find("'fc' ('pool' (MaxPool) comes between it and a batch normalization)"), std::string::npos) << *text;
+  EXPECT_NE(text->find("'fc' ('pool' (MaxPool) comes between it and a batch normalization)"), std::string::npos)
+      << *text;
   EXPECT_EQ(pooled.quantized.model, before);
   ASSERT_EQ(pooled.layers.size(), 2u);
-  // Folded ones are gone.
+  // There never was one.
   PassContext folded = context(testing::small_cnn(), 3);
   EXPECT_NE(apply(folded)->find("'conv' (no batch normalization comes before it)"), std::string::npos);
   // Parameters that are no numbers.
   ModelMaker m;
-  m.input("x", {-1, 2}).weight("g", at::ones({2})).weight("b", at::tensor({0.0f, NAN})).weight("m", at::zeros({2})).weight("v", at::ones({2})).weight("w", noise({2, 3}, 4));
-  m.node("n", "BatchNormalization", {"x", "g", "b", "m", "v"}, {"z"}).node("f", "MatMul", {"z", "w"}, {"y"}).output("y");
+  m.input("x", {-1, 2})
+      .weight("g", at::ones({2}))
+      .weight("b", at::tensor({0.0f, NAN}))
+      .weight("m", at::zeros({2}))
+      .weight("v", at::ones({2}))
+      .weight("w", noise({2, 3}, 4));
+  m.node("n", "BatchNormalization", {"x", "g", "b", "m", "v"}, {"z"})
+      .node("f", "MatMul", {"z", "w"}, {"y"})
+      .output("y");
   const ModelPtr broken = m.build();
   EXPECT_NE(normalized_means(*broken, broken->graph->tensor("z")).why.find("not finite"), std::string::npos);
   std::stop_source stop;

@@ -24,17 +24,25 @@ ModelPtr residual_net() {
   ModelMaker m;
   const Attributes same = {{"pads", Ints{1, 1, 1, 1}}};
   m.input("x", {-1, 2, 8, 8});
-  m.weight("a.w", noise({6, 2, 3, 3}, 1)).weight("a.b", noise({6}, 2) * 0.1).weight("b.w", noise({6, 6, 3, 3}, 3) * 0.4).weight("c.w", noise({6, 6, 3, 3}, 4) * 0.4);
+  m.weight("a.w", noise({6, 2, 3, 3}, 1))
+      .weight("a.b", noise({6}, 2) * 0.1)
+      .weight("b.w", noise({6, 6, 3, 3}, 3) * 0.4)
+      .weight("c.w", noise({6, 6, 3, 3}, 4) * 0.4);
   m.weight("f.w", noise({4, 6}, 5)).weight("f.b", noise({4}, 6) * 0.1);
   m.node("a", "Conv", {"x", "a.w", "a.b"}, {"ya"}, same).node("ra", "Relu", {"ya"}, {"za"});
-  m.node("b", "Conv", {"za", "b.w"}, {"yb"}, same).node("rb", "Relu", {"yb"}, {"zb"}).node("c", "Conv", {"zb", "c.w"}, {"yc"}, same);
+  m.node("b", "Conv", {"za", "b.w"}, {"yb"}, same)
+      .node("rb", "Relu", {"yb"}, {"zb"})
+      .node("c", "Conv", {"zb", "c.w"}, {"yc"}, same);
   m.node("sum", "Add", {"yc", "za"}, {"s"}).node("rs", "Relu", {"s"}, {"zs"});
   m.node("pool", "GlobalAveragePool", {"zs"}, {"g"}).node("flat", "Flatten", {"g"}, {"h"});
-  m.node("f", "Gemm", {"h", "f.w", "f.b"}, {"y"}, {{"transB", std::int64_t{1}}}).node("soft", "Softmax", {"y"}, {"p"}).output("p");
+  m.node("f", "Gemm", {"h", "f.w", "f.b"}, {"y"}, {{"transB", std::int64_t{1}}})
+      .node("soft", "Softmax", {"y"}, {"p"})
+      .output("p");
   return m.build();
 }
 
-PassContext context(const ModelPtr& model, int weight_bits, int input_bits, const Shape& sample, std::int64_t samples = 96) {
+PassContext context(const ModelPtr& model, int weight_bits, int input_bits, const Shape& sample,
+                    std::int64_t samples = 96) {
   PassContext ctx;
   ctx.model = ctx.quantized.model = model;
   Shape shape = sample;
@@ -52,7 +60,9 @@ Result<std::string> apply(PassContext& ctx, json given = json::object(), JobCont
   return pass->apply(ctx, options, job);
 }
 
-std::vector<float> values_of(const ModelPtr& model, const std::string& name) { return model->weights->find(name)->to_floats(); }
+std::vector<float> values_of(const ModelPtr& model, const std::string& name) {
+  return model->weights->find(name)->to_floats();
+}
 std::vector<std::string> names_of(const Graph& graph, const rounding::BlockRange& block) {
   std::vector<std::string> out;
   for (const std::size_t p : block.layers) out.push_back(graph.nodes()[p].name);
@@ -105,7 +115,8 @@ TEST(Brecq, ABlocksErrorNeverEndsAboveRoundingToNearest) {
       SCOPED_TRACE(std::string(method) + " " + std::to_string(bits));
       PassContext ctx = context(testing::small_cnn(), bits, 8, {1, 8, 8});
       const auto quantizers = ctx.quantized.quantizers;
-      const auto text = apply(ctx, {{"layers", 10}, {"importance", "none"}, {"mix", 0}, {"method", method}, {"iterations", 300}});
+      const auto text =
+          apply(ctx, {{"layers", 10}, {"importance", "none"}, {"mix", 0}, {"method", method}, {"iterations", 300}});
       ASSERT_TRUE(text) << text.error().text();
       EXPECT_EQ(text->find("2 layers in 1 block on 96 samples: 0."), 0u) << *text;
       EXPECT_NE(text->find("MiB of activations kept"), std::string::npos);
@@ -114,7 +125,9 @@ TEST(Brecq, ABlocksErrorNeverEndsAboveRoundingToNearest) {
       for (std::size_t i = 0; i < 96; ++i) all[i] = static_cast<std::int64_t>(i);
       ASSERT_TRUE(ctx.calibration_data->read(all, x.data_ptr<float>(), nullptr));
       const at::Tensor y = testing::run_one(ctx.model, x);
-      const auto error = [&](const ModelPtr& model) { return (testing::run_one(model, x, &quantizers) - y).pow(2).sum().item().toDouble() / 96; };
+      const auto error = [&](const ModelPtr& model) {
+        return (testing::run_one(model, x, &quantizers) - y).pow(2).sum().item().toDouble() / 96;
+      };
       ASSERT_EQ(ctx.layers.size(), 1u);
       EXPECT_NEAR(ctx.layers[0].before, error(ctx.model), 1e-4 * ctx.layers[0].before);
       EXPECT_NEAR(ctx.layers[0].after, error(ctx.quantized.model), 1e-4 * ctx.layers[0].after);
@@ -125,7 +138,8 @@ TEST(Brecq, ABlocksErrorNeverEndsAboveRoundingToNearest) {
         const auto w = values_of(ctx.model, name), q = values_of(ctx.quantized.model, name);
         const auto quantizer = *quant::ColumnQuantizer::create(quantizers.at(target.weight_site()), target.view(0));
         const auto gates = *algorithms::gates_of(target.m, target.n, w.data(), w.data(), quantizer);
-        for (std::size_t i = 0; i < w.size(); ++i) EXPECT_LT(std::min(std::fabs(q[i] - gates.lower[i]), std::fabs(q[i] - gates.upper[i])), 1e-6f);
+        for (std::size_t i = 0; i < w.size(); ++i)
+          EXPECT_LT(std::min(std::fabs(q[i] - gates.lower[i]), std::fabs(q[i] - gates.upper[i])), 1e-6f);
       }
       EXPECT_EQ(values_of(ctx.quantized.model, "fc.b"), values_of(ctx.model, "fc.b"));
     }
@@ -153,8 +167,10 @@ TEST(Brecq, OtherLayersKeepTheirBits) {
   const auto text = apply(ctx, {{"layers", 1}});
   ASSERT_TRUE(text) << text.error().text();
   EXPECT_EQ(text->find("2 layers in 2 blocks"), 0u) << *text;
-  for (const char* name : {"a.w", "a.b", "b.w", "f.b"}) EXPECT_EQ(values_of(ctx.quantized.model, name), values_of(ctx.model, name)) << name;
-  for (const char* name : {"c.w", "f.w"}) EXPECT_NE(values_of(ctx.quantized.model, name), values_of(ctx.model, name)) << name;
+  for (const char* name : {"a.w", "a.b", "b.w", "f.b"})
+    EXPECT_EQ(values_of(ctx.quantized.model, name), values_of(ctx.model, name)) << name;
+  for (const char* name : {"c.w", "f.w"})
+    EXPECT_NE(values_of(ctx.quantized.model, name), values_of(ctx.model, name)) << name;
 }
 
 TEST(Brecq, KeepsItsBitsForThreadsAndSeeds) {
@@ -162,7 +178,12 @@ TEST(Brecq, KeepsItsBitsForThreadsAndSeeds) {
     const int before = exec::threads();
     exec::set_threads(threads);
     PassContext ctx = context(residual_net(), 3, 8, kResidual, 70);
-    const auto text = apply(ctx, {{"seed", seed}, {"iterations", 60}, {"method", method}, {"batch", 16}, {"mix", 0.5}, {"importance", "labels"}});
+    const auto text = apply(ctx, {{"seed", seed},
+                                  {"iterations", 60},
+                                  {"method", method},
+                                  {"batch", 16},
+                                  {"mix", 0.5},
+                                  {"importance", "labels"}});
     exec::set_threads(before);
     EXPECT_TRUE(text) << text.error().text();
     std::vector<float> out;
@@ -198,9 +219,11 @@ TEST(Brecq, ContinuesFromWhatAnEarlierPassHasFound) {
   for (const int iterations : {1, 200}) {
     ctx.quantized.model = rounded;
     ctx.layers.clear();
-    ASSERT_TRUE(apply(ctx, {{"iterations", iterations}, {"layers", 10}, {"method", "autoround"}, {"importance", "none"}}));
+    ASSERT_TRUE(
+        apply(ctx, {{"iterations", iterations}, {"layers", 10}, {"method", "autoround"}, {"importance", "none"}}));
     EXPECT_LE(ctx.layers[0].after, start * (1 + 1e-5));
-    const double now = (scores(ctx.quantized.model, &ctx.quantized.quantizers) - aim).pow(2).sum().item().toDouble() / 96;
+    const double now =
+        (scores(ctx.quantized.model, &ctx.quantized.quantizers) - aim).pow(2).sum().item().toDouble() / 96;
     EXPECT_NEAR(ctx.layers[0].after, now, 1e-4 * now);
   }
   EXPECT_LT(ctx.layers[0].after, 0.8 * start);
@@ -222,7 +245,8 @@ TEST(Brecq, WeighsOutputsAndTakesTokens) {
     bool has_labels() const override { return false; }
     Status read(const std::vector<std::int64_t>& indices, float* out, std::int64_t*) const override {
       for (std::size_t i = 0; i < indices.size(); ++i)
-        for (std::int64_t t = 0; t < 5; ++t) out[i * 5 + static_cast<std::size_t>(t)] = static_cast<float>((indices[i] * 7 + t * 11) % 40);
+        for (std::int64_t t = 0; t < 5; ++t)
+          out[i * 5 + static_cast<std::size_t>(t)] = static_cast<float>((indices[i] * 7 + t * 11) % 40);
       return {};
     }
     std::string hash() const override { return "tokens"; }
@@ -235,7 +259,8 @@ TEST(Brecq, WeighsOutputsAndTakesTokens) {
     spec.bits = 3;
     spec.granularity = Granularity::kChannel;
     const TensorData* data = ctx.model->weights->find(ctx.model->graph->tensor(layer.weight).name);
-    ctx.quantized.quantizers[{layer.node, SiteKind::kWeight, 0}] = *quant::find_params(spec, data->shape, data->to_floats().data(), layer.channel_axis);
+    ctx.quantized.quantizers[{layer.node, SiteKind::kWeight, 0}] =
+        *quant::find_params(spec, data->shape, data->to_floats().data(), layer.channel_axis);
   }
   ctx.calibration_data = std::make_shared<Tokens>();
   const auto text = apply(ctx, {{"batch", 4}, {"layers", 1}});  // pieces of two samples, the graph's batch
@@ -256,7 +281,10 @@ Small small_block() {
   Small s;
   ModelMaker m;
   m.input("x", {-1, 3}).weight("a.w", noise({3, 4}, 1)).weight("b.w", noise({4, 2}, 2));
-  m.node("a", "MatMul", {"x", "a.w"}, {"ya"}).node("t", "Tanh", {"ya"}, {"za"}).node("b", "MatMul", {"za", "b.w"}, {"y"}).output("y");
+  m.node("a", "MatMul", {"x", "a.w"}, {"ya"})
+      .node("t", "Tanh", {"ya"}, {"za"})
+      .node("b", "MatMul", {"za", "b.w"}, {"y"})
+      .output("y");
   s.model = m.build();
   s.runner = *exec::Runner::create(s.model, nullptr);
   const Graph& graph = *s.model->graph;
@@ -264,7 +292,8 @@ Small small_block() {
   s.block.outputs = {graph.tensor("y")};
   for (int i = 0; i < 4; ++i) {
     const at::Tensor x = noise({5, 3}, 10 + static_cast<std::uint64_t>(i));
-    s.block.pieces.push_back({5, {{graph.tensor("x"), x}}, {}, {testing::run_one(s.model, x)}, {noise({5, 2}, 20).abs()}});
+    s.block.pieces.push_back(
+        {5, {{graph.tensor("x"), x}}, {}, {testing::run_one(s.model, x)}, {noise({5, 2}, 20).abs()}});
   }
   for (const char* name : {"a.w", "b.w"}) {
     exec::BlockWeight w;
@@ -320,7 +349,9 @@ TEST(Reconstruct, GradientIsThatOfTheLoss) {
       more[i][k] += 0.02f, less[i][k] -= 0.02f;
       const double up = exec::soft_loss(*s.runner, s.none, s.block, s.weights, more, 1, 3.0)->loss;
       const double down = exec::soft_loss(*s.runner, s.none, s.block, s.weights, less, 1, 3.0)->loss;
-      EXPECT_NEAR(static_cast<double>(here->gradient[i][k]), (up - down) / (static_cast<double>(more[i][k]) - static_cast<double>(less[i][k])), 5e-3 * largest);
+      EXPECT_NEAR(static_cast<double>(here->gradient[i][k]),
+                  (up - down) / (static_cast<double>(more[i][k]) - static_cast<double>(less[i][k])),
+                  5e-3 * largest);
     }
 }
 
@@ -329,7 +360,8 @@ TEST(Reconstruct, OddBlocks) {
   exec::ReconstructOptions o;
   o.iterations = 20;
   for (const auto& change : std::vector<std::function<void(exec::ReconstructOptions&)>>{
-           [](auto& x) { x.iterations = -1; }, [](auto& x) { x.rate = 0; }, [](auto& x) { x.mix = 1.5; }, [](auto& x) { x.warm_up = -0.1; }}) {
+           [](auto& x) { x.iterations = -1; }, [](auto& x) { x.rate = 0; }, [](auto& x) { x.mix = 1.5; },
+           [](auto& x) { x.warm_up = -0.1; }}) {
     Small s = small_block();
     exec::ReconstructOptions bad = o;
     change(bad);
@@ -370,7 +402,8 @@ TEST(Brecq, SaysWhatIsMissingAndStops) {
   spec.rounding = Rounding::kFloor;
   plan.sites = {{{bare.model->graph->find("b")->id, SiteKind::kWeight, 0}, spec, 0, "test"}};
   const std::set<NodeId> all;
-  const auto issues = (*Registry<Pass>::instance().get("brecq", "pass"))->check({*bare.model, plan, all, true, false}, {});
+  const auto issues =
+      (*Registry<Pass>::instance().get("brecq", "pass"))->check({*bare.model, plan, all, true, false}, {});
   ASSERT_EQ(issues.size(), 1u);
   EXPECT_NE(issues[0].message.find("rounded floor"), std::string::npos);
 

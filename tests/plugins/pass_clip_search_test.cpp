@@ -18,9 +18,13 @@ using Ints = std::vector<std::int64_t>;
 ModelPtr net() {
   ModelMaker m;
   m.input("x", {-1, 2, 8, 8});
-  m.weight("a.w", noise({8, 2, 3, 3}, 1)).weight("a.b", noise({8}, 2) * 0.1).weight("d.w", noise({8, 1, 3, 3}, 3)).weight("f.w", noise({8, 5}, 4));
+  m.weight("a.w", noise({8, 2, 3, 3}, 1))
+      .weight("a.b", noise({8}, 2) * 0.1)
+      .weight("d.w", noise({8, 1, 3, 3}, 3))
+      .weight("f.w", noise({8, 5}, 4));
   m.node("a", "Conv", {"x", "a.w", "a.b"}, {"ya"}, {{"pads", Ints{1, 1, 1, 1}}}).node("ra", "Relu", {"ya"}, {"za"});
-  m.node("d", "Conv", {"za", "d.w"}, {"yd"}, {{"group", std::int64_t{8}}}).node("pool", "GlobalAveragePool", {"yd"}, {"g"});
+  m.node("d", "Conv", {"za", "d.w"}, {"yd"}, {{"group", std::int64_t{8}}})
+      .node("pool", "GlobalAveragePool", {"yd"}, {"g"});
   m.node("flat", "Flatten", {"g"}, {"h"}).node("f", "MatMul", {"h", "f.w"}, {"y"}).output("y");
   return m.build();
 }
@@ -38,10 +42,13 @@ PassContext context(Granularity granularity = Granularity::kChannel) {
     spec.group_size = 4;
     if (granularity != Granularity::kChannel) spec.axis.reset();
     const TensorData* data = ctx.model->weights->find(ctx.model->graph->tensor(layer.weight).name);
-    at->second = *quant::find_params(spec, data->shape, data->to_floats().data(), granularity == Granularity::kGroup ? layer.reduction_axis : layer.channel_axis);
+    at->second =
+        *quant::find_params(spec, data->shape, data->to_floats().data(),
+                            granularity == Granularity::kGroup ? layer.reduction_axis : layer.channel_axis);
   }
   for (const Layer& layer : find_layers(*ctx.model->graph))
-    if (const auto b = ctx.quantized.quantizers.find({layer.node, SiteKind::kBias, 0}); b != ctx.quantized.quantizers.end())
+    if (const auto b = ctx.quantized.quantizers.find({layer.node, SiteKind::kBias, 0});
+        b != ctx.quantized.quantizers.end())
       if (granularity == Granularity::kGroup) ctx.quantized.quantizers.erase(b);
   ctx.calibration_data = std::make_shared<testing::PatternData>(Shape{2, 8, 8}, 4, 100);
   return ctx;
@@ -98,7 +105,8 @@ TEST(ClipSearchPass, TheReportIsTheErrorOfTheNetworkWithTheNewRanges) {
   const auto runner = *exec::Runner::create(ctx.model, &shared);
   const auto env = *runner->run_all({x});
   const Node& f = *graph.find("f");
-  const at::Tensor h = exec::fake_quantize(env[static_cast<std::size_t>(f.inputs[0])], shared.at({f.id, SiteKind::kInput, 0}));
+  const at::Tensor h =
+      exec::fake_quantize(env[static_cast<std::size_t>(f.inputs[0])], shared.at({f.id, SiteKind::kInput, 0}));
   const at::Tensor w = exec::to_tensor(*ctx.model->weights->find("f.w"));
   const at::Tensor q = exec::fake_quantize(w, shared.at({f.id, SiteKind::kWeight, 0}));
   const double error = at::matmul(h, q - w).pow(2).sum().item().toDouble();
@@ -111,11 +119,12 @@ TEST(ClipSearchPass, LeavesAndNamesWhatCannotMove) {
     std::function<void(quant::QuantParams&)> change;
     const char* sentence;
   };
-  const Row rows[] = {{[](quant::QuantParams& p) { p.spec.scale = ScaleType::kPowerOfTwo; }, "not any float32"},
-                      {[](quant::QuantParams& p) { p.spec.source = ScaleSource::kConstant; }, "its scale is given"},
-                      {[](quant::QuantParams& p) { p.share = "both"; }, "together with others"},
-                      {[](quant::QuantParams& p) { p.spec.rounding = Rounding::kLearned; }, "its rounding is learned"},
-                      {[](quant::QuantParams& p) { p.spec.accumulator_bits = 16; }, "bound of the codes"}};
+  const Row rows[] = {
+      {[](quant::QuantParams& p) { p.spec.scale = ScaleType::kPowerOfTwo; }, "not any float32"},
+      {[](quant::QuantParams& p) { p.spec.source = ScaleSource::kConstant; }, "its scale is given"},
+      {[](quant::QuantParams& p) { p.share = "both"; }, "together with others"},
+      {[](quant::QuantParams& p) { p.spec.rounding = Rounding::kLearned; }, "its rounding is learned"},
+      {[](quant::QuantParams& p) { p.spec.accumulator_bits = 16; }, "bound of the codes"}};
   for (const Row& row : rows) {
     SCOPED_TRACE(row.sentence);
     PassContext ctx = context();
@@ -129,9 +138,11 @@ TEST(ClipSearchPass, LeavesAndNamesWhatCannotMove) {
     EXPECT_NE(ctx.layers[2].note.find(row.sentence), std::string::npos) << ctx.layers[2].note;
     // Before the run; alone it is an error.
     Plan plan;
-    plan.sites = {{site, ctx.quantized.quantizers.at(site).spec, 0, "test", ctx.quantized.quantizers.at(site).share}};
+    plan.sites = {
+        {site, ctx.quantized.quantizers.at(site).spec, 0, "test", ctx.quantized.quantizers.at(site).share}};
     const std::set<NodeId> all;
-    const auto issues = (*Registry<Pass>::instance().get("clip-search", "pass"))->check({*ctx.model, plan, all, true, false}, {});
+    const auto issues =
+        (*Registry<Pass>::instance().get("clip-search", "pass"))->check({*ctx.model, plan, all, true, false}, {});
     ASSERT_EQ(issues.size(), 2u);
     EXPECT_EQ(issues[0].severity, Severity::kError);
     EXPECT_NE(issues[1].message.find(row.sentence), std::string::npos);
@@ -149,13 +160,15 @@ Result<std::string> learn(PassContext& ctx, const json& given) {
   return pass->apply(ctx, options, job);
 }
 
-// AutoRound's ranges through the same way: weights on the grids of the new scales, biases with them, and layers that keep theirs.
+// AutoRound's ranges through the same way: weights on the grids of the new scales, biases with them, and layers
+// that keep theirs.
 TEST(LearnedRangesPass, MovesScalesWithTheWeights) {
   PassContext with = context(), without = context();
   const auto before = with.quantized.quantizers;
   const Site d{with.model->graph->find("d")->id, SiteKind::kWeight, 0};
   for (PassContext* ctx : {&with, &without}) ctx->quantized.quantizers.at(d).share = "both";
-  const json on{{"method", "autoround"}, {"learn_range", true}, {"inputs", "float"}}, off{{"method", "autoround"}, {"inputs", "float"}};
+  const json on{{"method", "autoround"}, {"learn_range", true}, {"inputs", "float"}},
+      off{{"method", "autoround"}, {"inputs", "float"}};
   const auto text = learn(with, on);
   ASSERT_TRUE(text) << text.error().text();
   ASSERT_TRUE(learn(without, off));
@@ -169,20 +182,23 @@ TEST(LearnedRangesPass, MovesScalesWithTheWeights) {
   for (const Layer& layer : find_layers(*with.model->graph)) {
     const auto at = with.quantized.quantizers.find({layer.node, SiteKind::kWeight, 0});
     if (at == with.quantized.quantizers.end()) continue;
-    const auto values = with.quantized.model->weights->find(with.model->graph->tensor(layer.weight).name)->to_floats();
+    const auto values =
+        with.quantized.model->weights->find(with.model->graph->tensor(layer.weight).name)->to_floats();
     std::vector<float> again(values.size());
     quant::fake_quantize(at->second, at->second.layout, values.data(), again.data());
     EXPECT_EQ(values, again);
     const auto b = with.quantized.quantizers.find({layer.node, SiteKind::kBias, 0});
     if (b == with.quantized.quantizers.end()) continue;
     const float input = with.quantized.quantizers.at({layer.node, SiteKind::kInput, 0}).scale[0];
-    for (std::size_t c = 0; c < at->second.scale.size(); ++c) EXPECT_EQ(b->second.scale[c], input * at->second.scale[c]);
+    for (std::size_t c = 0; c < at->second.scale.size(); ++c)
+      EXPECT_EQ(b->second.scale[c], input * at->second.scale[c]);
   }
   // With AdaRound scales stay, and that is said.
   Plan plan;
   plan.sites = {{d, before.at(d).spec, 0, "test"}};
   const std::set<NodeId> all;
-  const auto issues = (*Registry<Pass>::instance().get("adaround", "pass"))->check({*with.model, plan, all, true, false}, {{"learn_range", true}});
+  const auto issues = (*Registry<Pass>::instance().get("adaround", "pass"))
+                          ->check({*with.model, plan, all, true, false}, {{"learn_range", true}});
   ASSERT_EQ(issues.size(), 1u);
   EXPECT_EQ(issues[0].severity, Severity::kWarning);
   PassContext gates = context();

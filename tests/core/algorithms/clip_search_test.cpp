@@ -10,7 +10,9 @@
 namespace quanvas::algorithms::test {
 namespace {
 
-MatrixView whole(const Problem& p) { return {p.m, p.n, 0, p.n, 1}; }
+MatrixView whole(const Problem& p) {
+  return {p.m, p.n, 0, p.n, 1};
+}
 
 QuantSpec group_spec(int bits, int size) {
   QuantSpec spec = int_spec(bits, Granularity::kGroup);
@@ -19,7 +21,8 @@ QuantSpec group_spec(int bits, int size) {
 }
 
 std::vector<std::pair<std::string, QuantSpec>> formats() {
-  QuantSpec asymmetric = int_spec(3), offset = int_spec(3), minifloat = int_spec(4), nf4 = int_spec(4), signed_max = int_spec(3), zero_group = group_spec(3, 16);
+  QuantSpec asymmetric = int_spec(3), offset = int_spec(3), minifloat = int_spec(4), nf4 = int_spec(4),
+            signed_max = int_spec(3), zero_group = group_spec(3, 16);
   for (QuantSpec* s : {&asymmetric, &offset, &zero_group}) s->narrow = s->is_signed = false;
   asymmetric.zero_point = zero_group.zero_point = ZeroPointType::kInteger;
   offset.zero_point = ZeroPointType::kOffset;
@@ -29,8 +32,15 @@ std::vector<std::pair<std::string, QuantSpec>> formats() {
   nf4.format = codebooks().front().id;
   signed_max.narrow = false;
   signed_max.statistic = Statistic::kSignedMax;
-  return {{"int3", int_spec(3)}, {"int3 per tensor", int_spec(3, Granularity::kTensor)}, {"groups", group_spec(3, 12)}, {"uint3", asymmetric},
-          {"uint3 in groups", zero_group}, {"offset", offset}, {"e2m1", minifloat}, {nf4.format, nf4}, {"negative scales", signed_max}};
+  return {{"int3", int_spec(3)},
+          {"int3 per tensor", int_spec(3, Granularity::kTensor)},
+          {"groups", group_spec(3, 12)},
+          {"uint3", asymmetric},
+          {"uint3 in groups", zero_group},
+          {"offset", offset},
+          {"e2m1", minifloat},
+          {nf4.format, nf4},
+          {"negative scales", signed_max}};
 }
 
 // tr(D H D') of each row in float64 from the samples themselves.
@@ -43,7 +53,8 @@ Doubles row_errors(const Problem& p, const QuantParams& params) {
       double y = 0;
       for (std::int64_t i = 0; i < p.n; ++i) {
         const auto at = static_cast<std::size_t>(r * p.n + i);
-        y += (static_cast<double>(rounded[at]) - static_cast<double>(p.w[at])) * static_cast<double>(p.xt[static_cast<std::size_t>(i * p.columns + c)]);
+        y += (static_cast<double>(rounded[at]) - static_cast<double>(p.w[at])) *
+             static_cast<double>(p.xt[static_cast<std::size_t>(i * p.columns + c)]);
       }
       out[static_cast<std::size_t>(r)] += y * y;
     }
@@ -102,7 +113,8 @@ TEST(ClipSearch, NoRowGetsWorseAndTheReportIsTheErrorOfTheSamples) {
   }
 }
 
-// Channels: all fractions of each row; groups: all fractions of each group in turn with the others as they are then.
+// Channels: all fractions of each row; groups: all fractions of each group in turn with the others as they are
+// then.
 TEST(ClipSearch, IsWhatTryingAllFractionsFinds) {
   for (const int group : {0, 4}) {
     const Problem p = make_problem(62, 9, 12, 60, 0.7);
@@ -176,7 +188,8 @@ TEST(ClipSearch, OneScaleOfSeveralMatricesIsChosenForAll) {
     half.layout.outer = 1, half.layout.inner = 10;
     return sum_of(row_errors(a, half)) + sum_of(row_errors(b, half));
   };
-  const auto done = search_clip({{{8, 10, 0, 10, 1}, a.w.data(), &ma}, {{8, 10, 80, 10, 1}, b.w.data(), &mb}}, params);
+  const auto done =
+      search_clip({{{8, 10, 0, 10, 1}, a.w.data(), &ma}, {{8, 10, 80, 10, 1}, b.w.data(), &mb}}, params);
   ASSERT_TRUE(done) << done.error().text();
   double least = error(start);
   float best = start.scale[0];
@@ -205,13 +218,16 @@ TEST(ClipSearch, RefusesWhatItCannotChoose) {
     return done ? std::string() : done.error().text();
   };
   const QuantParams good = params_of(int_spec(3), p.m, p.n, p.w);
-  for (const ClipOptions& o : {ClipOptions{0, 0.5, {}}, ClipOptions{5, 0, {}}, ClipOptions{5, 1, {}}, ClipOptions{5, NAN, {}}})
+  for (const ClipOptions& o :
+       {ClipOptions{0, 0.5, {}}, ClipOptions{5, 0, {}}, ClipOptions{5, 1, {}}, ClipOptions{5, NAN, {}}})
     EXPECT_NE(refusal(good, p.w, o).find("search for ranges"), std::string::npos);
   Floats bad = p.w;
   bad[7] = NAN;
   EXPECT_NE(refusal(good, bad).find("not finite"), std::string::npos);
   // One scale for each input.
-  EXPECT_NE(refusal(*quant::find_params(int_spec(3), {p.m, p.n}, p.w.data(), 1), p.w).find("parts of several outputs"), std::string::npos);
+  EXPECT_NE(
+      refusal(*quant::find_params(int_spec(3), {p.m, p.n}, p.w.data(), 1), p.w).find("parts of several outputs"),
+      std::string::npos);
   std::stop_source stop;
   stop.request_stop();
   EXPECT_FALSE(refusal(good, p.w, {20, 0.5, stop.get_token()}).empty());

@@ -16,13 +16,21 @@ LearnedOptions options_of(int iterations = 200) {
   o.iterations = iterations;
   return o;
 }
-MatrixView whole(const Problem& p) { return {p.m, p.n, 0, p.n, 1}; }
+MatrixView whole(const Problem& p) {
+  return {p.m, p.n, 0, p.n, 1};
+}
 
 std::vector<std::pair<std::string, QuantSpec>> formats() {
-  QuantSpec group = int_spec(3, Granularity::kGroup), asymmetric = int_spec(3), zero_group = int_spec(2, Granularity::kGroup);
+  QuantSpec group = int_spec(3, Granularity::kGroup), asymmetric = int_spec(3),
+            zero_group = int_spec(2, Granularity::kGroup);
   group.group_size = zero_group.group_size = 16;
-  for (QuantSpec* s : {&asymmetric, &zero_group}) s->narrow = s->is_signed = false, s->zero_point = ZeroPointType::kInteger;
-  return {{"int3", int_spec(3)}, {"int2", int_spec(2)}, {"groups", group}, {"uint3", asymmetric}, {"uint2 in groups", zero_group}};
+  for (QuantSpec* s : {&asymmetric, &zero_group})
+    s->narrow = s->is_signed = false, s->zero_point = ZeroPointType::kInteger;
+  return {{"int3", int_spec(3)},
+          {"int2", int_spec(2)},
+          {"groups", group},
+          {"uint3", asymmetric},
+          {"uint2 in groups", zero_group}};
 }
 
 struct Learned {
@@ -30,7 +38,8 @@ struct Learned {
   QuantParams params;
   RangeReport report;
 };
-Learned learn(const Problem& p, const Floats& start, const QuantParams& params, const Moments& moments, const LearnedOptions& options) {
+Learned learn(const Problem& p, const Floats& start, const QuantParams& params, const Moments& moments,
+              const LearnedOptions& options) {
   Learned out{start, params, {}};
   const auto done = learn_ranges(p.m, p.n, p.w.data(), out.q.data(), moments, out.params, whole(p), options);
   EXPECT_TRUE(done) << done.error().text();
@@ -47,7 +56,8 @@ TEST(LearnedRanges, NoRowGetsWorseAndTheResultIsOnItsGrid) {
       const QuantParams start = params_of(spec, p.m, p.n, p.w);
       const Learned r = learn(p, p.w, start, moments, options_of());
       const Floats before = nearest(p, quantizer_of(start, p.m, p.n));
-      const auto was = *row_objectives(p.m, p.n, p.w.data(), before.data(), moments), now = *row_objectives(p.m, p.n, p.w.data(), r.q.data(), moments);
+      const auto was = *row_objectives(p.m, p.n, p.w.data(), before.data(), moments),
+                 now = *row_objectives(p.m, p.n, p.w.data(), r.q.data(), moments);
       for (std::size_t i = 0; i < was.size(); ++i) EXPECT_LE(now[i], was[i]);
       EXPECT_NEAR(r.report.before, output_error(p, before), 1e-3 * r.report.before);
       EXPECT_NEAR(r.report.after, output_error(p, r.q), 1e-3 * r.report.after);
@@ -81,7 +91,9 @@ TEST(LearnedRanges, LeaveLessThanRoundingAloneOnWideRanges) {
     const QuantParams params = params_of(int_spec(2), p.m, p.n, p.w);
     ranges += learn(p, p.w, params, moments, options_of()).report.after;
     Floats q = p.w;
-    rounding += learn_rounding(p.m, p.n, p.w.data(), q.data(), moments, quantizer_of(params, p.m, p.n), options_of())->after;
+    rounding +=
+        learn_rounding(p.m, p.n, p.w.data(), q.data(), moments, quantizer_of(params, p.m, p.n), options_of())
+            ->after;
   }
   EXPECT_LT(ranges, 0.8 * rounding);
 }
@@ -124,7 +136,8 @@ TEST(LearnedRanges, RefuseOddInputsAndStop) {
     const Floats was = w;
     const auto done = learn_ranges(p.m, p.n, p.w.data(), w.data(), moments, params, whole(p), o);
     EXPECT_EQ(params.scale, before);
-    EXPECT_EQ(std::count_if(w.begin(), w.end(), [](float v) { return std::isnan(v); }), std::count_if(was.begin(), was.end(), [](float v) { return std::isnan(v); }));
+    EXPECT_EQ(std::count_if(w.begin(), w.end(), [](float v) { return std::isnan(v); }),
+              std::count_if(was.begin(), was.end(), [](float v) { return std::isnan(v); }));
     return done ? std::string() : done.error().text();
   };
   const QuantParams good = params_of(int_spec(3), p.m, p.n, p.w);
@@ -133,7 +146,8 @@ TEST(LearnedRanges, RefuseOddInputsAndStop) {
   minifloat.exponent_bits = 2, minifloat.mantissa_bits = 1;
   minifloat.specials = FloatSpecials::kNone;
   EXPECT_NE(refusal(params_of(minifloat, p.m, p.n, p.w), p.w).find("no whole numbers"), std::string::npos);
-  EXPECT_NE(refusal(params_of(int_spec(3, Granularity::kTensor), p.m, p.n, p.w), p.w).find("several outputs"), std::string::npos);
+  EXPECT_NE(refusal(params_of(int_spec(3, Granularity::kTensor), p.m, p.n, p.w), p.w).find("several outputs"),
+            std::string::npos);
   QuantParams negative = good;
   negative.scale[2] = -negative.scale[2];
   EXPECT_NE(refusal(negative, p.w).find("not above 0"), std::string::npos);
