@@ -208,7 +208,7 @@ class Correction {
   }
 
  private:
-  // - (Q(W) - W) E[x] for each output channel, borders of padded pictures aside; else why not.
+  // - (Q(W) - W) E[x] for each output channel; else why not.
   std::string analytic_shift(const Model& original, const Layer& layer, ChannelSums& out) const {
     const Node& node = *ctx_.quantized.model->graph->find(layer.node);
     if (node.op != "Conv" && node.op != "Gemm" && node.op != "MatMul") return node.op + " is no convolution and no product with one weight";
@@ -223,7 +223,10 @@ class Correction {
     at::Tensor error = q - w;  // [outputs, inputs of a group]
     const bool last = node.op == "MatMul" || (node.op == "Gemm" && node.integer("transB", 0) == 0);
     if (last) error = error.t();
-    else if (node.op == "Conv") error = error.flatten(2).sum(2);
+    else if (node.op == "Conv") {
+      const auto parts = inside_parts(*ctx_.quantized.model->graph, node, Shape(data->shape.begin() + 2, data->shape.end()));
+      error = (error.flatten(2) * at::tensor(parts, at::kDouble)).sum(2);
+    }
     const std::int64_t outputs = error.size(0), inputs = error.size(1), groups = node.op == "Conv" ? node.integer("group", 1) : 1;
     if (groups < 1 || inputs * groups != static_cast<std::int64_t>(means.means.size()))
       return "it reads " + std::to_string(inputs * groups) + " channels, the batch normalization makes " + std::to_string(means.means.size());

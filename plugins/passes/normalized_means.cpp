@@ -119,4 +119,35 @@ NormalizedMeans normalized_means(const Model& model, TensorId tensor) {
   }
 }
 
+std::vector<double> inside_parts(const Graph& graph, const Node& convolution, const Shape& kernel) {
+  const std::size_t axes = kernel.size();
+  std::vector<double> out(static_cast<std::size_t>(element_count(kernel)), 1.0);
+  const auto& shape = graph.tensor(convolution.input(0)).shape;
+  const auto pads = convolution.integers("pads", std::vector<std::int64_t>(2 * axes, 0));
+  const auto strides = convolution.integers("strides", std::vector<std::int64_t>(axes, 1));
+  const auto dilations = convolution.integers("dilations", std::vector<std::int64_t>(axes, 1));
+  const bool known = shape && shape->size() == axes + 2 && pads.size() == 2 * axes && strides.size() == axes &&
+                     dilations.size() == axes && convolution.text("auto_pad", "NOTSET") == "NOTSET";
+  if (!known) return out;
+  std::int64_t inner = 1;
+  for (std::size_t a = axes; a-- > 0;) {
+    const std::int64_t size = (*shape)[a + 2], reach = dilations[a] * (kernel[a] - 1) + 1, step = strides[a];
+    const std::int64_t span = size + pads[a] + pads[a + axes] - reach;
+    if (size < 1 || step < 1 || span < 0) return std::vector<double>(out.size(), 1.0);
+    const std::int64_t positions = span / step + 1;
+    std::vector<double> part;
+    for (std::int64_t k = 0; k < kernel[a]; ++k) {
+      std::int64_t inside = 0;
+      for (std::int64_t o = 0; o < positions; ++o) {
+        const std::int64_t at = o * step - pads[a] + k * dilations[a];
+        inside += at >= 0 && at < size;
+      }
+      part.push_back(static_cast<double>(inside) / static_cast<double>(positions));
+    }
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] *= part[i / static_cast<std::size_t>(inner) % part.size()];
+    inner *= kernel[a];
+  }
+  return out;
+}
+
 }  // namespace quanvas

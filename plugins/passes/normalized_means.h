@@ -26,4 +26,7 @@ NormalizedMeans normalized_means(const Model& model, TensorId tensor);
 // name that no tensor of the graph has and that holds only for this weight and bias: channels that are scaled later have another one.
 std::string folded_normalization(const std::string& tensor, const TensorData& weight, const TensorData& bias);
 
+// Of each element of a convolution's kernel, the part of the output positions at which it does not lie on padding; 1 where shapes are not known.
+std::vector<double> inside_parts(const Graph& graph, const Node& convolution, const Shape& kernel);
+
 }  // namespace quanvas

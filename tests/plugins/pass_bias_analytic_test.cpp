@@ -154,6 +154,31 @@ TEST(AnalyticBias, BringsMeansBackWhereTheNormalizationIsRight) {
   EXPECT_LT(after, 0.05 * before);
 }
 
+// Padding is 0, not the normalization's mean.
+TEST(AnalyticBias, CountsPaddingAsZeros) {
+  ModelMaker m;
+  m.input("x", {-1, 4, 5, 6}).weight("g", noise({4}, 2) + 1.5).weight("b", noise({4}, 3) + 1);
+  m.weight("m", at::zeros({4})).weight("v", at::ones({4})).weight("w", noise({4, 1, 3, 3}, 4));
+  m.node("n", "BatchNormalization", {"x", "g", "b", "m", "v"}, {"yn"}).shape("yn", {-1, 4, 5, 6});
+  m.node("r", "Relu", {"yn"}, {"z"}).shape("z", {-1, 4, 5, 6});
+  m.node("c", "Conv", {"z", "w"}, {"y"}, {{"group", std::int64_t{4}}, {"pads", Ints{1, 1, 1, 0}}, {"strides", Ints{2, 1}}});
+  m.output("y");
+  const ModelPtr model = m.build();
+  PassContext ctx = context(model, 2);
+  for (auto it = ctx.quantized.quantizers.begin(); it != ctx.quantized.quantizers.end();)
+    it = is_activation(it->first.kind) ? ctx.quantized.quantizers.erase(it) : std::next(it);
+  at::Tensor x = at::empty({3000, 4, 5, 6});
+  std::mt19937_64 random(5);
+  std::normal_distribution<float> normal;
+  for (std::int64_t i = 0; i < x.numel(); ++i) x.data_ptr<float>()[i] = normal(random);
+  const auto means = [&](const ModelPtr& of, const exec::QuantizerMap* q) { return testing::run_one(of, x, q).transpose(0, 1).flatten(1).mean(1); };
+  const at::Tensor aim = means(model, nullptr);
+  const double before = (means(model, &ctx.quantized.quantizers) - aim).abs().max().item().toDouble();
+  ASSERT_TRUE(apply(ctx));
+  EXPECT_GT(before, 0.1);
+  EXPECT_LT((means(ctx.quantized.model, &ctx.quantized.quantizers) - aim).abs().max().item().toDouble(), 0.06 * before);
+}
+
 // fold-bn keeps what the normalizations have said, for as long as the folded weights are theirs.
 TEST(AnalyticBias, KnowsFoldedNormalizations) {
   const auto folded = [](const ModelPtr& model) {
