@@ -6,8 +6,8 @@
 //   gates  AdaRound (Nagel et al. 2020, arXiv 2004.10568): weight = lower + h(v) (upper - lower), h(v) = clip(1.2 sigmoid(v) -
 //          0.1, 0, 1), with lambda sum(1 - |2 h - 1|^beta) added, beta from 20 to 2, which makes h 0 or 1 in the end; Adam
 //   signs  AutoRound (Cheng et al. 2023, arXiv 2309.05516): weight = upper where u + v >= 1/2 and else lower, u where the
-//          weight lies between both and |v| <= 1/2; steps by the sign of the gradient straight through the rounding. The
-//          paper's shrinking of the range is left out: scales are frozen.
+//          weight lies between both and |v| <= 1/2; steps by the sign of the gradient straight through the rounding. Scales
+//          are frozen; with learned ranges: learned_ranges.h
 // The loss of a row is the objective of rounding.h over the mean of gap^2 H_jj, gap = upper - lower, so that neither lambda
 // nor the rates depend on the scales of inputs and weights.
 // The best row of values on the grid that is met on the way is kept; the start counts as met.

@@ -235,6 +235,30 @@ QUANVAS_CLONES void sign_step(std::int64_t n, float rate, const float* start, co
   }
 }
 
+QUANVAS_CLONES void range_forward(std::int64_t n, const CodeRange& codes, const float* base, const float* aim, const float* scale,
+                                  const float* zero, const float* v, float* delta) {
+  const float low = codes.low, high = codes.high;
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float code = std::min(std::max(std::nearbyint(base[i] / scale[i] + v[i]) + zero[i], low), high);
+    delta[i] = (code - zero[i]) * scale[i] - aim[i];
+  }
+}
+
+QUANVAS_CLONES void range_step(std::int64_t n, float rate, const CodeRange& codes, const float* base, const float* residual, const float* scale,
+                               const float* zero, float* v, double* of_scale, double* of_zero) {
+  const float low = codes.low, high = codes.high;
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float x = base[i] / scale[i], code = std::nearbyint(x + v[i]) + zero[i], kept = std::min(std::max(code, low), high);
+    const bool inside = kept == code;
+    const float g = residual[i], step = !inside ? 0.0f : g > 0 ? rate : g < 0 ? -rate : 0.0f;
+    of_scale[i] += static_cast<double>(g * (inside ? code - zero[i] - x : kept - zero[i]));
+    of_zero[i] += static_cast<double>(inside ? 0.0f : -g * scale[i]);
+    v[i] = std::min(std::max(v[i] - step, -0.5f), 0.5f);
+  }
+}
+
 QUANVAS_CLONES void bound_changes(std::int64_t n, const CodeBound& given, const float* scale, const float* from, float* to, const double* positive,
                                   const double* negative) {
   const CodeBound bound = given;

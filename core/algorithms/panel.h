@@ -46,6 +46,15 @@ void gate_step(std::int64_t n, const GateStep& step, const float* unit, const fl
 // One step by the sign of the gradient: t within a half of where it started.
 void sign_step(std::int64_t n, float rate, const float* start, const float* residual, const float* lower, const float* gap,
                const float* aim, float* t, float* delta);
+// Of one input's rows, whole codes in learned ranges (learned_ranges.h): delta = (clip(round(base / scale + v) + zero) - zero) scale - aim.
+struct CodeRange {
+  float low = 0, high = 0;
+};
+void range_forward(std::int64_t n, const CodeRange& codes, const float* base, const float* aim, const float* scale, const float* zero,
+                   const float* v, float* delta);
+// One step of v by the sign of the gradient, where the code is not clipped; what the gradient of the scale and of the zero point gets of it.
+void range_step(std::int64_t n, float rate, const CodeRange& codes, const float* base, const float* residual, const float* scale, const float* zero,
+                float* v, double* of_scale, double* of_zero);
 // to: the same for a code that replaces `from`, which the sums hold; they stay as they are.
 void bound_changes(std::int64_t n, const CodeBound& bound, const float* scale, const float* from, float* to, const double* positive,
                    const double* negative);

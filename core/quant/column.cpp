@@ -7,9 +7,7 @@
 #include "core/quant/parallel.h"
 
 namespace quanvas::quant {
-namespace {
 
-// Of the element at a flat index; see BlockLayout.
 std::int64_t parameter_of(const BlockLayout& layout, std::int64_t element) {
   const std::int64_t i = element % layout.inner, d = element / layout.inner % layout.dim;
   switch (layout.granularity) {
@@ -22,8 +20,6 @@ std::int64_t parameter_of(const BlockLayout& layout, std::int64_t element) {
   const std::int64_t groups = (layout.dim + layout.group - 1) / layout.group;
   return (o * groups + d / layout.group) * layout.inner + i;
 }
-
-}  // namespace
 
 Result<ColumnQuantizer> ColumnQuantizer::create(const QuantParams& params, const MatrixView& view) {
   if (!params.rounding.empty() || params.spec.rounding == Rounding::kLearned)

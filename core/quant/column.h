@@ -18,6 +18,9 @@ struct MatrixView {
   std::int64_t element(std::int64_t r, std::int64_t c) const { return offset + r * row_stride + c * column_stride; }
 };
 
+// The parameter of the element at a flat index; see BlockLayout.
+std::int64_t parameter_of(const BlockLayout& layout, std::int64_t element);
+
 // Immutable after create(); fake() may be called from several threads at once.
 class ColumnQuantizer {
  public:

@@ -1,7 +1,10 @@
 // Rounding weights shifts the mean of each output channel. The shift is measured on the calibration samples and
-// taken from the bias (Nagel et al. 2019, section 4.2, the empirical form of appendix D).
+// taken from the bias (Nagel et al. 2019, section 4.2, the empirical form of appendix D), or, without data, computed from the batch
+// normalizations before the layers (section 4.2.1).
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <utility>
 
 #include <ATen/ATen.h>
 
@@ -12,6 +15,7 @@
 #include "core/graph/memory.h"
 #include "core/plugin/registry.h"
 #include "plugins/passes/edit.h"
+#include "plugins/passes/normalized_means.h"
 
 namespace quanvas {
 namespace {
@@ -167,7 +171,78 @@ class Correction {
     return text + number + ".";
   }
 
+  // Without data: the shift is the weights' rounding times the mean of the input that a batch normalization states.
+  Result<std::string> run_analytic(bool add_missing) {
+    const ModelPtr before = original_model(ctx_);
+    std::vector<std::string> left;
+    std::set<NodeId> chosen;
+    std::map<NodeId, ChannelSums> shifts;
+    QUANVAS_TRY(quantized_, exec::Runner::create(ctx_.quantized.model, &ctx_.quantized.quantizers, ctx_.device));
+    for (const Layer& layer : find_layers(*ctx_.quantized.model->graph)) {
+      QUANVAS_CHECK(job_.check());
+      if (layer.kind != LayerKind::kCompute || !ctx_.may_change(layer.node) || !ctx_.quantized.quantizers.count({layer.node, SiteKind::kWeight, 0})) continue;
+      const std::string& name = ctx_.quantized.model->graph->find(layer.node)->name;
+      const std::string why = analytic_shift(*before, layer, shifts[layer.node]);
+      if (why.empty()) chosen.insert(layer.node);
+      else left.push_back("'" + name + "' (" + why + ")"), ctx_.layers.push_back({name, std::nan(""), std::nan(""), "left as it is: " + why});
+    }
+    if (!chosen.empty()) {
+      const std::set<NodeId> wanted = std::exchange(ctx_.nodes, chosen);  // no biases for the others
+      BiasPlaces places(ctx_);
+      auto made = places.make(add_missing);
+      ctx_.nodes = wanted;
+      if (!made) return Failure(made.error());
+      targets_ = std::move(*made);
+      QUANVAS_TRY(quantized_, exec::Runner::create(ctx_.quantized.model, &ctx_.quantized.quantizers, ctx_.device));
+      overrides_.resize(ctx_.quantized.model->graph->tensors().size());
+      for (const Target& target : targets_) {
+        const ChannelSums& shift = shifts.at(target.node);
+        correct(target, shift, {std::vector<double>(shift.sums.size(), 0.0), 1});
+      }
+      store();
+    }
+    std::string text = "Corrected " + std::to_string(targets_.size()) + (targets_.size() == 1 ? " layer" : " layers") + " from batch normalizations";
+    char number[48];
+    std::snprintf(number, sizeof number, "; largest shift %.3g", largest_);
+    return text + number + (left.empty() ? "." : "; left: " + join_some(left) + ".");
+  }
+
  private:
+  // - (Q(W) - W) E[x] for each output channel; else why not.
+  std::string analytic_shift(const Model& original, const Layer& layer, ChannelSums& out) const {
+    const Node& node = *ctx_.quantized.model->graph->find(layer.node);
+    if (node.op != "Conv" && node.op != "Gemm" && node.op != "MatMul") return node.op + " is no convolution and no product with one weight";
+    const TensorData* data = initializer_data(original, layer.weight);
+    if (!data || node.input(1) != layer.weight || data->shape.size() < 2 || (node.op != "Conv" && data->shape.size() != 2))
+      return "its weight is not the second operand, with data in the file";
+    if (node.op == "Gemm" && node.integer("transA", 0) != 0) return "its input is transposed";
+    const NormalizedMeans means = normalized_means(original, node.input(0));
+    if (!means.why.empty()) return means.why;
+    const at::Tensor w = exec::to_tensor(*data).to(at::kDouble);
+    const at::Tensor q = quantized_->weights()[static_cast<std::size_t>(node.input(1))].to(at::kCPU, at::kDouble);
+    at::Tensor error = q - w;  // [outputs, inputs of a group]
+    const bool last = node.op == "MatMul" || (node.op == "Gemm" && node.integer("transB", 0) == 0);
+    if (last) error = error.t();
+    else if (node.op == "Conv") {
+      const auto parts = inside_parts(*ctx_.quantized.model->graph, node, Shape(data->shape.begin() + 2, data->shape.end()));
+      error = (error.flatten(2) * at::tensor(parts, at::kDouble)).sum(2);
+    }
+    const std::int64_t outputs = error.size(0), inputs = error.size(1), groups = node.op == "Conv" ? node.integer("group", 1) : 1;
+    if (groups < 1 || inputs * groups != static_cast<std::int64_t>(means.means.size()))
+      return "it reads " + std::to_string(inputs * groups) + " channels, the batch normalization makes " + std::to_string(means.means.size());
+    const double alpha = node.op == "Gemm" ? static_cast<double>(node.real("alpha", 1)) : 1.0;
+    const at::Tensor contiguous = error.contiguous();
+    const double* e = contiguous.data_ptr<double>();
+    out.count = 1;
+    for (std::int64_t o = 0; o < outputs; ++o) {
+      const std::int64_t first = o / std::max<std::int64_t>(1, outputs / groups) * inputs;
+      double sum = 0;
+      for (std::int64_t i = 0; i < inputs; ++i) sum -= e[o * inputs + i] * means.means[static_cast<std::size_t>(first + i)];
+      out.sums.push_back(alpha * sum);
+    }
+    return {};
+  }
+
   std::size_t choose(std::int64_t samples) {
     samples_ = ctx_.calibration_samples;
     if (samples_.empty()) samples_ = choose_samples(ctx_.calibration_data->size(), 0, 0);
@@ -373,12 +448,17 @@ class BiasCorrection final : public Pass {
  public:
   PluginInfo info() const override {
     return {"bias-correction", "Bias correction",
-            "Takes the mean shift that quantization causes at each output channel from the bias (Nagel et al. 2019, "
-            "Data-free quantization, empirical bias correction)."};
+            "Takes the mean shift that quantization causes at each output channel from the bias, measured or from batch "
+            "normalizations without data (Nagel et al. 2019, Data-free quantization, section 4.2)."};
   }
   PassStage stage() const override { return PassStage::kWeights; }
   Schema schema() const override {
     return {{
+        choice_field("method", "Method", "Where the shift is known from.", "empirical",
+                     {{"empirical", "Measured", "On the calibration samples."},
+                      {"analytic", "From batch normalizations",
+                       "Without data: mean and deviation of a layer's input are those of the batch normalization before it, through ReLU and Clip "
+                       "(Nagel et al. 2019, section 4.2.1), folded or not."}}),
         choice_field("inputs", "Inputs", "What the layers are measured on.", "quantized",
                      {{"quantized", "Quantized network", "Layer after layer; later layers also correct what earlier ones left."},
                       {"float", "Float network", "Each layer for itself on float inputs."}}),
@@ -387,6 +467,8 @@ class BiasCorrection final : public Pass {
     }};
   }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
+    if (options["method"] == "analytic")
+      return guarded("bias correction", [&] { return Correction(ctx, false, job).run_analytic(options["add_bias"]); });
     if (!ctx.calibration_data)
       return fail(ErrorCode::kInvalidArgument, "Bias correction needs calibration data, and none are declared.",
                   "Declare calibration data, or switch the pass 'bias-correction' off.");

@@ -42,6 +42,12 @@ class BnStatistics final : public Pass {
             "normalizations are not folded."};
   }
   PassStage stage() const override { return PassStage::kWeights; }
+  Schema schema() const override {
+    return {{choice_field("variance", "Variance", "What replaces the learned variance.", "measured",
+                          {{"measured", "Measured", "That of the quantized network."},
+                           {"geometric", "Geometric mean", "Of the learned and the measured one: half of what quantization has changed of an output's norm is taken "
+                                                           "back (as norm correction does in Brevitas)."}})}};
+  }
 
   std::vector<Issue> check(const PassQuestion& q, const json&) const override {
     std::vector<Issue> out;
@@ -113,10 +119,12 @@ class BnStatistics final : public Pass {
       const TensorData *mean = initializer_data(*before, node->input(3)), *variance = initializer_data(*before, node->input(4));
       if (it == total.end() || it->second.sum.numel() != mean->count()) continue;
       const at::Tensor m = (it->second.sum / it->second.count).contiguous();
-      const at::Tensor v = (it->second.squares / it->second.count - m.square()).clamp_min(0).contiguous();
+      at::Tensor v = (it->second.squares / it->second.count - m.square()).clamp_min(0).contiguous();
       if (!at::isfinite(m).all().item().toBool() || !at::isfinite(v).all().item().toBool())
         return fail(ErrorCode::kInvalidArgument, "The input of '" + node->name + "' is not finite on the calibration samples.", "Look at the samples and at the formats of the layers before it.");
       const auto old_mean = mean->to_floats(), old_variance = variance->to_floats();
+      if (options["variance"] == "geometric")
+        for (std::size_t c = 0; c < old_variance.size(); ++c) v.data_ptr<double>()[c] = std::sqrt(v.data_ptr<double>()[c] * std::max(0.0, static_cast<double>(old_variance[c])));
       double shift = 0;
       for (std::size_t c = 0; c < old_mean.size(); ++c) {
         const double d = m.data_ptr<double>()[c] - old_mean[c];

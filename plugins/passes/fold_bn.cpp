@@ -11,12 +11,14 @@
 #include "core/graph/layers.h"
 #include "core/plugin/registry.h"
 #include "plugins/passes/edit.h"
+#include "plugins/passes/normalized_means.h"
 
 namespace quanvas {
 namespace {
 
 struct Affine {
-  std::vector<double> factor, shift;  // y = factor * x + shift, per channel
+  std::vector<double> factor, shift;      // y = factor * x + shift, per channel
+  std::vector<double> mean, deviation;    // of y, as the normalization states them
 };
 
 Result<Affine> affine_of(const Model& model, const Node& bn) {
@@ -36,6 +38,8 @@ Result<Affine> affine_of(const Model& model, const Node& bn) {
       return fail(ErrorCode::kUnsupported, "its parameters are not finite or its variance is negative");
     a.factor.push_back(f);
     a.shift.push_back(shift);
+    a.mean.push_back(static_cast<double>(values[1][c]));
+    a.deviation.push_back(std::fabs(f) * std::sqrt(static_cast<double>(values[3][c])));
   }
   return a;
 }
@@ -47,6 +51,7 @@ struct Match {
   const Node* add = nullptr;
   Layer facts;
   std::vector<double> weight, bias;  // of the layer with the normalization in it
+  std::vector<double> mean, deviation;  // of what it gives then, as the normalization states them
 };
 
 // One walk over the graph. Each layer takes at most one normalization in it: what comes on top of that waits for the next walk.
@@ -95,8 +100,11 @@ class Folder {
     std::size_t first = 0;
     if (std::string reason = match_part(bn.input(0), bn, affine, first, parts, joins); !reason.empty()) return reason;
     if (first != affine.factor.size()) return "it has another number of channels than what it reads";
-    for (const Match& m : parts) apply(m);
     const std::string output = model_.graph->tensor(bn.outputs[0]).name;
+    for (const Match& m : parts) {
+      apply(m);
+      keep_statement(m, joins.empty() ? output : model_.graph->tensor((m.add ? m.add : m.layer)->outputs[0]).name);
+    }
     edit_.builder().remove_node(bn.id);
     const Node& last = !joins.empty() ? *joins[0] : parts[0].add ? *parts[0].add : *parts[0].layer;
     const NodeId maker = joins.empty() ? parts[0].layer->id : joins[0]->id;  // an Add is gone by now
@@ -137,7 +145,8 @@ class Folder {
       return std::vector<double>(all.begin() + static_cast<std::ptrdiff_t>(first),
                                  all.begin() + static_cast<std::ptrdiff_t>(first + channels));
     };
-    if (std::string reason = scale_outputs(m, {part(affine.factor), part(affine.shift)}); !reason.empty()) return reason;
+    if (std::string reason = scale_outputs(m, {part(affine.factor), part(affine.shift), {}, {}}); !reason.empty()) return reason;
+    m.mean = part(affine.mean), m.deviation = part(affine.deviation);
     first += channels;
     parts.push_back(std::move(m));
     return {};
@@ -295,6 +304,17 @@ class Folder {
     if (!m.add) return;
     edit_.builder().remove_node(m.add->id);
     edit_.builder().replace_output(m.layer->id, g.tensor(m.layer->outputs[0]).name, g.tensor(m.add->outputs[0]).name);
+  }
+
+  // Of what the layer gives under this name, for bias correction without data; nothing in the graph reads it.
+  void keep_statement(const Match& m, const std::string& output) {
+    const TensorData* data = initializer_data(model_, m.facts.weight);
+    const auto channels = static_cast<std::int64_t>(m.bias.size());
+    const DataType type = model_.graph->tensor(m.facts.weight).type;
+    const std::string name = folded_normalization(output, make_data(data->type, data->shape, m.weight), make_data(type, {channels}, m.bias));
+    std::vector<double> values = m.mean;
+    values.insert(values.end(), m.deviation.begin(), m.deviation.end());
+    edit_.new_initializer(name, DataType::kFloat, {2, channels}, values);
   }
 
   const Model& model_;

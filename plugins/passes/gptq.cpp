@@ -22,7 +22,7 @@ class Gptq final : public Pass {
     return schema;
   }
   std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
-    return rounding::check(question, "GPTQ", false, true, rounding::accumulator_options(options));
+    return rounding::check(question, "GPTQ", 1, true, rounding::accumulator_options(options));
   }
   int accumulator_bits(const json& options) const override { return rounding::accumulator_options(options).bits; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {

@@ -21,7 +21,7 @@ class Magr final : public Pass {
     schema.fields.push_back(integer_field("steps", "Steps", "Of proximal gradient descent.", 20, 1, 100000));
     return schema;
   }
-  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "MagR", false, false); }
+  std::vector<Issue> check(const PassQuestion& question, const json&) const override { return rounding::check(question, "MagR", 1, false); }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {
     const double alpha = options["alpha"];
     const int steps = options["steps"];

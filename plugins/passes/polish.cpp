@@ -21,7 +21,7 @@ class Polish final : public Pass {
     return schema;
   }
   std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
-    return rounding::check(question, "Coordinate descent", rounding::wants_quantized(options), true, rounding::accumulator_options(options));
+    return rounding::check(question, "Coordinate descent", rounding::networks_of(options), true, rounding::accumulator_options(options));
   }
   int accumulator_bits(const json& options) const override { return rounding::accumulator_options(options).bits; }
   Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const override {

@@ -22,6 +22,22 @@ struct Group {
   std::any* shared = nullptr;        // of all layers with this Gram: what depends on it alone
   std::stop_token stop;
   const algorithms::Accumulator* accumulator = nullptr;  // null: codes are not bounded
+  // With Method::moves_scales: the layer's quantizer, whose scales and zero points of this group's weights may be replaced by those
+  // of the result, and where these lie; null where they have to stay. `quantizer` is made from it before.
+  quant::QuantParams* params = nullptr;
+  quant::MatrixView view;
+  std::string note = {};  // for the layer's row in the table
+};
+
+// A layer with all its groups, whose scales a method chooses.
+struct Whole {
+  std::vector<quant::MatrixView> views;       // of each group
+  std::vector<std::vector<float>> w;          // [m, n] of each group, row-major
+  const std::vector<algorithms::Gram>* grams = nullptr;
+  std::vector<std::any>* shared = nullptr;    // see Group
+  quant::QuantParams* params = nullptr;       // its scales are replaced
+  std::stop_token stop;
+  std::string note = {};
 };
 
 struct Method {
@@ -36,7 +52,13 @@ struct Method {
   // The options that Group::shared depends on beside the Gram: of the float network both are kept for other bit widths.
   // Empty: only the Gram is.
   std::string shared_key = {};
+  bool moves_scales = false;    // `round` may replace scales, too
+  // Instead of `round`, `on_grid` false: chooses scales, weights stay float. Layers whose scales cannot move are left as they are.
+  std::function<Result<algorithms::RoundingReport>(Whole&)> tune = {};
 };
+
+// Why a pass may not choose the scales of such a weight, as a clause about "it"; empty: it may.
+std::string scale_problem(const QuantSpec& spec, const std::string& share);
 
 // Options of all these passes: inputs, samples.
 std::vector<Field> common_fields(bool with_inputs);
@@ -46,12 +68,15 @@ void add_accumulator_fields(Schema& schema, bool with_spread = true);
 algorithms::AccumulatorOptions accumulator_options(const json& options);
 // Their preconditions: calibration data, one graph input, a layer to round, and for passes whose result lies on the grid
 // formats that keep their own values and bound no sums; with accumulator bits an integer format of one scale at each
-// layer's input, and of its weights. Layers that are left as they are get a note. An info states the memory it will take;
-// both: of two networks (Method::both_inputs with the quantized one's inputs).
-std::vector<Issue> check(const PassQuestion& question, const std::string& title, bool both, bool on_grid = true,
+// layer's input, and of its weights. Layers that are left as they are get a note. An info states the memory that it
+// will take with activations and moments of so many networks (2: Method::both_inputs with the quantized one's inputs); 0: it does not.
+std::vector<Issue> check(const PassQuestion& question, const std::string& title, int networks, bool on_grid = true,
                          const algorithms::AccumulatorOptions& accumulator = {});
-// Whether common_fields() ask for the inputs of the quantized network.
+// Whether common_fields() ask for the inputs of the quantized network, and the networks that a method with both_inputs runs.
 bool wants_quantized(const json& options);
+inline int networks_of(const json& options) { return wants_quantized(options) ? 2 : 1; }
+// Of passes that choose scales (Method::tune): the same without the demands on formats; layers whose scales cannot move get a note.
+std::vector<Issue> check_scales(const PassQuestion& question, const std::string& title);
 // That weights which this pass moves may no longer keep to the accumulator that a pass before it has kept; own_bits: that
 // it keeps to itself. Empty: they do.
 std::vector<Issue> broken_bound(const PassQuestion& question, int own_bits = 0);

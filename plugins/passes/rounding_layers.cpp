@@ -190,4 +190,33 @@ Result<std::vector<Gram>> ColumnSums::finish(const std::stop_token& stop) {
   return grams;
 }
 
+std::vector<float> matrix(const std::vector<float>& tensor, const quant::MatrixView& view) {
+  std::vector<float> out;
+  out.reserve(static_cast<std::size_t>(view.rows * view.columns));
+  for (std::int64_t r = 0; r < view.rows; ++r)
+    for (std::int64_t c = 0; c < view.columns; ++c) out.push_back(tensor[static_cast<std::size_t>(view.element(r, c))]);
+  return out;
+}
+
+Status check_kept(const std::string& layer, const quant::QuantParams& params, const std::vector<float>& values) {
+  std::vector<float> again(values.size());
+  quant::fake_quantize(params, params.layout, values.data(), again.data());
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (again[i] != values[i])
+      return fail(ErrorCode::kUnsupported, "The weight quantizer of '" + layer + "' does not keep the values that it has made (" + describe(params.spec) + ").",
+                  "Choose a format that rounds to nearest, with whole zero points and without decoupled scales, or leave the layer out.");
+  return {};
+}
+
+ModelPtr with_weights(const ModelPtr& model, const std::map<TensorId, at::Tensor>& values) {
+  auto weights = std::make_shared<WeightStore>(*model->weights);
+  for (const auto& [id, tensor] : values) {
+    const std::string& name = model->graph->tensor(id).name;
+    const at::Tensor wide = tensor.to(at::kDouble).contiguous();
+    const TensorData* old = weights->find(name);
+    weights->set(name, make_data(old->type, old->shape, {wide.data_ptr<double>(), wide.data_ptr<double>() + wide.numel()}));
+  }
+  return std::make_shared<const Model>(Model{model->graph, weights, model->source});
+}
+
 }  // namespace quanvas::rounding

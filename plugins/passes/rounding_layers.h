@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -62,5 +63,12 @@ class ColumnSums {
   std::int64_t parts_ = 1;                          // sums of one group that take turns
   std::vector<algorithms::GramAccumulator> sums_;  // [group][part]
 };
+
+// The matrix of a view, row-major.
+std::vector<float> matrix(const std::vector<float>& tensor, const quant::MatrixView& view);
+// The network quantizes its weights again: they must be values that the quantizer leaves alone.
+Status check_kept(const std::string& layer, const quant::QuantParams& params, const std::vector<float>& values);
+// The model with other values of some weights, in the types that they have there.
+ModelPtr with_weights(const ModelPtr& model, const std::map<TensorId, at::Tensor>& values);
 
 }  // namespace quanvas::rounding

@@ -237,6 +237,18 @@ TEST(BnStatistics, AreThoseOfTheQuantizedNetwork) {
   EXPECT_LT(ctx.layers.back().before, 1e-5);
 }
 
+TEST(BnStatistics, TheGeometricMeanLiesBetweenBothVariances) {
+  JobContext job;
+  PassContext measured = context(testing::small_cnn(4, true), 2, 4, {1, 8, 8}), between = context(testing::small_cnn(4, true), 2, 4, {1, 8, 8});
+  ASSERT_TRUE(apply("bn-statistics", measured, json::object(), job));
+  ASSERT_TRUE(apply("bn-statistics", between, {{"variance", "geometric"}}, job));
+  const auto stored = [](const ModelPtr& model, const char* name) { return at::tensor(model->weights->find(name)->to_floats()); };
+  const at::Tensor old = stored(measured.model, "bn.v"), now = stored(measured.quantized.model, "bn.v");
+  EXPECT_LT(testing::relative_difference(stored(between.quantized.model, "bn.v"), (old * now).sqrt()), 1e-6);
+  EXPECT_GT(testing::relative_difference(now, old), 0.05);
+  EXPECT_TRUE(testing::same_bits(stored(between.quantized.model, "bn.m"), stored(measured.quantized.model, "bn.m")));
+}
+
 TEST(BnStatistics, SeveralMayReadOneTensor) {
   ModelMaker m(17);
   m.input("x", {-1, 1, 8, 8}).weight("c.w", noise({6, 1, 3, 3}, 1)).node("c", "Conv", {"x", "c.w"}, {"c"}).node("r", "Relu", {"c"}, {"r"});
