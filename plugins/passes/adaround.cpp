@@ -39,7 +39,7 @@ class AdaRound final : public Pass {
   }
   std::vector<Issue> check(const PassQuestion& question, const json& options) const override {
     std::vector<Issue> out = rounding::check(question, "Learned rounding", rounding::networks_of(options));
-    if (options.value("learn_range", false) && options.value("method", "adaround") != "autoround")
+    if (options.is_object() && options.value("learn_range", false) && options.value("method", "adaround") != "autoround")
       out.push_back({Severity::kWarning, "", "Ranges are learned by AutoRound alone: scales stay.", "Choose the method AutoRound, or switch the learned ranges off."});
     return out;
   }

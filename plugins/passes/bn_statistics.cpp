@@ -46,7 +46,7 @@ class BnStatistics final : public Pass {
     return {{choice_field("variance", "Variance", "What replaces the learned variance.", "measured",
                           {{"measured", "Measured", "That of the quantized network."},
                            {"geometric", "Geometric mean", "Of the learned and the measured one: half of what quantization has changed of an output's norm is taken "
-                                                           "back (as norm correction does in Brevitas)."}})}};
+                                                           "back (norm correction)."}})}};
   }
 
   std::vector<Issue> check(const PassQuestion& q, const json&) const override {

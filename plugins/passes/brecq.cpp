@@ -14,6 +14,7 @@
 #include "core/plugin/registry.h"
 #include "plugins/passes/blocks.h"
 #include "plugins/passes/edit.h"
+#include "plugins/passes/finished_part.h"
 #include "plugins/passes/front.h"
 #include "plugins/passes/rounding_checks.h"
 
@@ -79,7 +80,7 @@ class Blocks {
       for (const Target& target : targets_)
         if (const std::size_t p = graph.position(target.layer.node); p >= block.begin && p < block.end)
           targets.push_back(&target);
-      if (!targets.empty()) {
+      if (!targets.empty() && !take_finished(targets)) {
         const Status status = learn(block, targets);
         if (!status && status.error().code != ErrorCode::kCancelled) {
           Error error = status.error();
@@ -152,18 +153,50 @@ class Blocks {
     }
     QUANVAS_TRY(const exec::ReconstructReport report,
                 exec::reconstruct(quantized_->runner(), ctx_.quantized.quantizers, block, weights, o_.learn, job_));
+    std::vector<std::vector<float>> values;
     for (std::size_t i = 0; i < targets.size(); ++i) {
-      const at::Tensor values = weights[i].result.contiguous();
-      QUANVAS_CHECK(rounding::check_kept(targets[i]->name, ctx_.quantized.quantizers.at(targets[i]->weight_site()),
-                                         {values.data_ptr<float>(), values.data_ptr<float>() + values.numel()}));
-      overrides_[static_cast<std::size_t>(weights[i].id)] = values.to(ctx_.device);
-      results_[weights[i].id] = values;
+      const at::Tensor result = weights[i].result.contiguous();
+      values.emplace_back(result.data_ptr<float>(), result.data_ptr<float>() + result.numel());
+      QUANVAS_CHECK(rounding::check_kept(targets[i]->name, ctx_.quantized.quantizers.at(targets[i]->weight_site()), values.back()));
+    }
+    if (ctx_.finish_part)
+      ctx_.finish_part(part_name(targets), rounding::pack_part({report.nearest, report.after, static_cast<double>(report.changed), report.undecided,
+                                                                static_cast<double>(weighted_)}, values));
+    take(targets, report, values);
+    return {};
+  }
+
+  static std::string part_name(const std::vector<const Target*>& targets) { return "block of " + targets[0]->name; }
+
+  void take(const std::vector<const Target*>& targets, const exec::ReconstructReport& report, const std::vector<std::vector<float>>& values) {
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      const at::Tensor tensor = at::tensor(values[i], at::kFloat).reshape(targets[i]->shape);
+      overrides_[static_cast<std::size_t>(targets[i]->layer.weight)] = tensor.to(ctx_.device);
+      results_[targets[i]->layer.weight] = tensor;
     }
     ctx_.layers.push_back({targets.back()->name, report.nearest, report.after, note(targets, report)});
     ++blocks_;
     if (report.nearest > 0 && report.after > 0) logs_ += std::log(report.after / report.nearest), ++measured_;
-    return {};
   }
+
+  // Whether a run that was stopped has finished this block, with values that the quantizers keep. Then it is taken.
+  bool take_finished(const std::vector<const Target*>& targets) {
+    const auto bytes = ctx_.finished_part ? ctx_.finished_part(part_name(targets)) : std::nullopt;
+    std::vector<double> numbers(5);
+    std::vector<std::vector<float>> values;
+    for (const Target* target : targets) values.emplace_back(static_cast<std::size_t>(element_count(target->shape)));
+    if (!bytes || !rounding::unpack_part(*bytes, numbers, values)) return false;
+    for (std::size_t i = 0; i < targets.size(); ++i)
+      if (!rounding::check_kept(targets[i]->name, ctx_.quantized.quantizers.at(targets[i]->weight_site()), values[i])) return false;
+    exec::ReconstructReport report;
+    report.nearest = numbers[0], report.after = numbers[1], report.undecided = numbers[3];
+    report.changed = static_cast<std::int64_t>(numbers[2]);
+    weighted_ = static_cast<decltype(weighted_)>(numbers[4]);
+    take(targets, report, values);
+    ++resumed_;
+    return true;
+  }
+
   Status leave(const std::vector<const Target*>& targets, const std::string& why) {
     for (const Target* target : targets)
       ctx_.layers.push_back({target->name, std::nan(""), std::nan(""), "left as it is: " + why});
@@ -294,6 +327,7 @@ class Blocks {
     std::string text = std::to_string(results_.size()) + (results_.size() == 1 ? " layer" : " layers") + " in " +
                        std::to_string(blocks_) + (blocks_ == 1 ? " block" : " blocks") + " on " +
                        std::to_string(samples_.size()) + " samples";
+    if (resumed_ > 0) text += ", " + std::to_string(resumed_) + " of them finished before a stop";
     if (samples_.size() < wanted) text += " (of " + std::to_string(wanted) + ", to bound the memory)";
     char number[64];
     std::snprintf(number, sizeof number, ": %.3g of the blocks' error rounded to nearest",
@@ -314,7 +348,7 @@ class Blocks {
   Environment overrides_, none_;
   std::map<TensorId, at::Tensor> results_;
   double bytes_ = 0, logs_ = 0;
-  int blocks_ = 0, measured_ = 0, weighted_ = 0;
+  int blocks_ = 0, measured_ = 0, weighted_ = 0, resumed_ = 0;
 };
 
 class Brecq final : public Pass {

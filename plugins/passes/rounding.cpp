@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <optional>
 
 #include <ATen/ATen.h>
@@ -14,6 +13,7 @@
 #include "core/graph/memory.h"
 #include "core/recipe/pool_sum.h"
 #include "plugins/passes/edit.h"
+#include "plugins/passes/finished_part.h"
 #include "plugins/passes/front.h"
 #include "plugins/passes/rounding_checks.h"
 
@@ -248,15 +248,11 @@ class Walk {
   // Whether a layer's weights are all that the method changes.
   bool weights_alone() const { return !method_.tune && !method_.moves_scales; }
 
-  // A layer's report and weights, in this machine's byte order: a part of a run is for the run after it.
   static constexpr std::size_t kReportNumbers = 7;
   std::string pack(const RoundingReport& r, const std::vector<float>& weights) const {
-    const double numbers[kReportNumbers] = {r.before, r.after, static_cast<double>(r.retries), static_cast<double>(r.dead),
-                                            r.used, static_cast<double>(r.bounded), static_cast<double>(outer_bits_)};
-    std::string bytes(sizeof numbers + weights.size() * sizeof(float), '\0');
-    std::memcpy(bytes.data(), numbers, sizeof numbers);
-    std::memcpy(bytes.data() + sizeof numbers, weights.data(), weights.size() * sizeof(float));
-    return bytes;
+    return pack_part({r.before, r.after, static_cast<double>(r.retries), static_cast<double>(r.dead), r.used, static_cast<double>(r.bounded),
+                      static_cast<double>(outer_bits_)},
+                     {weights});
   }
 
   // Whether a run that was stopped has finished all of these, with values that their quantizers keep. Then they are taken.
@@ -266,18 +262,15 @@ class Walk {
     int outer_bits = 0;
     for (const Target* target : targets) {
       const auto bytes = ctx_.finished_part(target->name);
-      double numbers[kReportNumbers] = {};
-      std::vector<float> weights(static_cast<std::size_t>(element_count(target->shape)));
-      if (!bytes || bytes->size() != sizeof numbers + weights.size() * sizeof(float)) return false;
-      std::memcpy(numbers, bytes->data(), sizeof numbers);
-      std::memcpy(weights.data(), bytes->data() + sizeof numbers, weights.size() * sizeof(float));
-      const auto is_number = [](double v) { return std::abs(v) < 1e15; };
-      if (!std::all_of(weights.begin(), weights.end(), is_number) || !std::all_of(numbers, numbers + kReportNumbers, is_number)) return false;
-      if (method_.on_grid && !check_kept(target->name, ctx_.quantized.quantizers.at(target->weight_site()), weights)) return false;
+      std::vector<double> numbers(kReportNumbers);
+      std::vector<std::vector<float>> weights(1);
+      weights[0].resize(static_cast<std::size_t>(element_count(target->shape)));
+      if (!bytes || !unpack_part(*bytes, numbers, weights)) return false;
+      if (method_.on_grid && !check_kept(target->name, ctx_.quantized.quantizers.at(target->weight_site()), weights[0])) return false;
       RoundingReport r;
       r.before = numbers[0], r.after = numbers[1], r.retries = static_cast<int>(numbers[2]), r.dead = static_cast<std::int64_t>(numbers[3]);
       r.used = numbers[4], r.bounded = static_cast<std::int64_t>(numbers[5]), outer_bits = std::max(outer_bits, static_cast<int>(numbers[6]));
-      found.emplace_back(r, std::move(weights));
+      found.emplace_back(r, std::move(weights[0]));
     }
     for (std::size_t i = 0; i < targets.size(); ++i) take(*targets[i], found[i].first, found[i].second);
     outer_bits_ = std::max(outer_bits_, outer_bits);

@@ -60,6 +60,7 @@ TEST_F(PassTest, AStoppedRunIsContinuedWithTheSameBits) {
                       {"both inputs", {{"qronos"}}, "Qronos", "qronos"},
                       {"in the pass behind it", {{"gptq"}, {"polish"}}, "Coordinate descent", "gptq"},
                       {"learned", {{"adaround", true, {{"iterations", 20}}}}, "Learned rounding", "adaround"},
+                      {"blocks", {{"brecq", true, {{"iterations", 20}, {"layers", 1}}}}, "Block reconstruction", "brecq"},
                       {"while it is measured", {{"gptq"}}, "evaluate", "gptq"}};
   ASSERT_NO_FATAL_FAILURE(open());
   for (const Row& row : rows) {
