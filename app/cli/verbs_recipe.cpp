@@ -132,9 +132,7 @@ Status recipe(Work& work) {
 
 Status check(Work& work) {
   QUANVAS_TRY(const Recipe asked, chosen_recipe(work.options, work.bench->state().recipe));
-  QUANVAS_TRY(const Plan plan, resolve(*work.bench->graph(), asked, PresetLibrary::builtin()));
-  QUANVAS_TRY(auto issues, work.bench->check_recipe(asked));
-  for (const auto& warning : plan.warnings) issues.push_back({-1, {Severity::kWarning, "", warning, ""}});
+  QUANVAS_TRY(const auto issues, work.bench->check_recipe(asked));
   const auto errors = std::count_if(issues.begin(), issues.end(), [](const RecipeIssue& i) { return i.issue.severity == Severity::kError; });
   if (work.options.json) {
     print_json(to_json_value(issues));

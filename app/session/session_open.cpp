@@ -176,7 +176,8 @@ void Session::Impl::adopt_project(const QString& path, Opened& ready, bool again
   wanted_facts.clear();
   send_edits();
   ask_facts(all_layers());
-  recipe_issues.clear();
+  recipe_issues.clear();  // of another project
+  Q_EMIT q->recipe_checked();
   ask_recipe_check();
   send_histogram();
   if (!wanted_path.isEmpty()) after_edits([this] { open_wanted(); });

@@ -303,12 +303,18 @@ Result<ReconstructReport> learn(const Runner& runner, const QuantizerMap& quanti
     Order order(block.pieces.size(), mixed(o.seed + 17));
     const int every = std::max(1, o.iterations / 10);
     const std::size_t shards = std::min<std::size_t>(kShards, block.pieces.size());
-    const auto each_weight = [&](const std::function<void(std::size_t)>& f) {
-      crew.run(static_cast<int>(weights.size()), [&](int i) { f(static_cast<std::size_t>(i)); });
+    std::vector<Status> worked(weights.size());
+    const auto each_weight = [&](const std::function<void(std::size_t)>& f) -> Status {
+      crew.run(static_cast<int>(weights.size()), [&](int i) {
+        const auto at = static_cast<std::size_t>(i);
+        worked[at] = guarded("weight", [&]() -> Status { f(at); return {}; });
+      });
+      for (const Status& status : worked) QUANVAS_CHECK(status);
+      return {};
     };
     for (int step = 1; step <= o.iterations; ++step) {
       QUANVAS_CHECK(job.check());
-      each_weight([&](std::size_t i) { r.fill(i, false); });
+      QUANVAS_CHECK(each_weight([&](std::size_t i) { r.fill(i, false); }));
       r.make_leaves();
       std::vector<std::size_t> pieces;
       std::int64_t samples = 0;
@@ -326,13 +332,13 @@ Result<ReconstructReport> learn(const Runner& runner, const QuantizerMap& quanti
         finite = finite && std::isfinite(*loss);
       }
       if (!finite) break;
-      each_weight([&](std::size_t i) {
+      QUANVAS_CHECK(each_weight([&](std::size_t i) {
         r.gather(i, shards);
         if (o.gates)
           r.step_gates(i, step);
         else
           r.step_signs(i, step);
-      });
+      }));
       if (step % every != 0 && step != o.iterations) continue;
       // Gates that are not yet decided say little.
       if (o.gates && step < o.iterations / 2) continue;

@@ -88,11 +88,22 @@ void settle_shares(const Graph& graph, const Recipe& recipe, Plan& plan) {
   }
 }
 
+// What quantizes the first input of a layer: its own site, or that of the layer before; null: nothing does.
+const SitePlan* input_of(const Graph& graph, const Plan& plan, const Layer& layer) {
+  const Site from = quantized_input(graph, layer, [&](const Site& site) {
+    const SitePlan* found = plan.find(site);
+    return found && found->spec;
+  });
+  return from.node == kNoNode ? nullptr : plan.find(from);
+}
+
 // The bound of an accumulator holds for inputs within the declared codes only.
 void check_accumulators(const Graph& graph, Plan& plan) {
+  std::vector<Layer> layers;
   for (const SitePlan& weight : plan.sites) {
     if (weight.site.kind != SiteKind::kWeight || !weight.spec || !weight.spec->accumulator_bits) continue;
-    const SitePlan* input = plan.find({weight.site.node, SiteKind::kInput, 0});
+    if (layers.empty()) layers = find_layers(graph);
+    const SitePlan* input = input_of(graph, plan, *find_layer(layers, weight.site.node));
     const std::string layer = graph.find(weight.site.node)->name;
     if (!input || !input->spec || input->spec->format != "int") {
       plan.warnings.push_back(layer + ": accumulator_bits is " + std::to_string(*weight.spec->accumulator_bits) +
@@ -123,12 +134,8 @@ void settle_biases(const Graph& graph, Plan& plan) {
   const auto given = [&](NodeId node) -> const QuantSpec* {
     if (layers.empty()) layers = find_layers(graph);
     const Layer* layer = find_layer(layers, node);
-    if (!layer) return nullptr;
-    const Site from = quantized_input(graph, *layer, [&](const Site& site) {
-      const SitePlan* found = plan.find(site);
-      return found && found->spec;
-    });
-    return from.node == kNoNode ? nullptr : &*plan.find(from)->spec;
+    const SitePlan* from = layer ? input_of(graph, plan, *layer) : nullptr;
+    return from ? &*from->spec : nullptr;
   };
   for (std::size_t begin = 0; begin < sites.size();) {
     std::size_t end = begin + 1;
@@ -151,11 +158,7 @@ void settle_truncations(const Graph& graph, Plan& plan) {
     if (!s.spec || s.spec->truncation == Truncation::kNone) continue;
     while (layer != layers.end() && layer->node != s.site.node) ++layer;
     if (layer == layers.end()) break;
-    const Site from = quantized_input(graph, *layer, [&](const Site& site) {
-      const SitePlan* found = plan.find(site);
-      return found && found->spec;
-    });
-    const SitePlan* input = from.node == kNoNode ? nullptr : plan.find(from);
+    const SitePlan* input = input_of(graph, plan, *layer);
     std::string problem = truncation_problem(graph, *layer, input ? &*input->spec : nullptr);
     if (problem.empty()) {
       if (s.spec->is_signed == input->spec->is_signed) continue;

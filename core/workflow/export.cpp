@@ -106,7 +106,10 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
       QUANVAS_TRY(const Recipe recipe, project_->recipe());
       QUANVAS_TRY(const bool compute, changes_weights(recipe));
       if (compute || exporter->needs_quantizers()) {
-        QUANVAS_TRY(quantized, quantize(recipe, job));
+        auto made = quantize(recipe, job);
+        if (made) drop_parts(job);
+        else keep_parts(job);
+        QUANVAS_TRY(quantized, std::move(made));
       } else {
         QUANVAS_TRY(quantized.prepared, prepare_whole(recipe, job));
         quantized.network.model = quantized.prepared->model;

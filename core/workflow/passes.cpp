@@ -14,6 +14,7 @@ namespace {
 // Of parts of another version nothing is taken.
 constexpr const char* kPartsVersion = "1";
 constexpr const char* kPartsValue = "stopped-parts";
+constexpr std::size_t kMostParts = std::size_t{1} << 30;  // bytes; a run of more begins with the rest anew
 
 using PartsByKey = std::map<std::string, std::map<std::string, std::string>>;
 
@@ -101,7 +102,7 @@ Result<std::vector<RecipeIssue>> WorkbenchState::check_recipe(const Recipe& reci
     if (!prepared) {
       int failed = -1;
       for (const ChosenPass& chosen : before)
-        if (chosen.pass->info().title == prepared.error().context) failed = chosen.index;
+        if (prepared.error().context.starts_with(chosen.pass->info().title)) failed = chosen.index;
       problem(failed, prepared.error());
       return out;
     }
@@ -112,6 +113,7 @@ Result<std::vector<RecipeIssue>> WorkbenchState::check_recipe(const Recipe& reci
       out.push_back(std::move(issue));
     }
     QUANVAS_TRY(const auto plan, plan_for(*prepared, readable));
+    for (const std::string& warning : plan->warnings) out.push_back({-1, {Severity::kWarning, "", warning, ""}});
     QUANVAS_TRY(auto later, check_passes(readable, **prepared, *plan, data()));
     std::move(later.begin(), later.end(), std::back_inserter(out));
     return out;
@@ -152,6 +154,12 @@ Result<PassReport> WorkbenchState::apply_pass(PassContext& context, const Chosen
   return PassReport{info.id, info.title, std::move(summary), took.count(), std::exchange(context.measure, {}), std::exchange(context.layers, {})};
 }
 
+void WorkbenchState::forget_parts() {
+  std::lock_guard lock(parts_mutex_);
+  parts_.clear();
+  parts_bytes_ = 0;
+}
+
 void WorkbenchState::begin_parts(PassContext& context, const std::string& key) {
   context.finished_part = [this, key](const std::string& part) -> std::optional<std::string> {
     std::lock_guard lock(parts_mutex_);
@@ -164,18 +172,25 @@ void WorkbenchState::begin_parts(PassContext& context, const std::string& key) {
     if (own == stopped_parts_->end()) return std::nullopt;
     const auto it = own->second.find(part);
     if (it == own->second.end()) return std::nullopt;
+    parts_bytes_ += it->second.size();
     return parts_[key][part] = it->second;
   };
   context.finish_part = [this, key](const std::string& part, const std::string& bytes) {
     std::lock_guard lock(parts_mutex_);
-    parts_[key][part] = bytes;
+    parts_bytes_ += bytes.size();
+    if (parts_bytes_ <= kMostParts) parts_[key][part] = bytes;
   };
 }
 
 void WorkbenchState::keep_parts(JobContext& job) {
   std::lock_guard lock(parts_mutex_);
   if (parts_.empty()) return;
-  stopped_parts_ = std::exchange(parts_, {});
+  // The same run, stopped again before it has taken all that it could: nothing of that is lost.
+  const bool again = stopped_parts_ && std::any_of(parts_.begin(), parts_.end(), [&](const auto& own) { return stopped_parts_->count(own.first) > 0; });
+  if (!again || !stopped_parts_) stopped_parts_.emplace();
+  for (auto& [key, own] : parts_)
+    for (auto& [part, bytes] : own) (*stopped_parts_)[key].insert_or_assign(part, std::move(bytes));
+  parts_.clear();
   if (project_->read_only()) return;
   const auto keep = [&]() -> Status {
     QUANVAS_TRY(const std::string old, project_->value(kPartsValue));

@@ -200,7 +200,7 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
     const PassEntry& entry = *entry_of;
     const std::string title = pass->info().title;
     const auto failed = [&title = title](Error e) {
-      e.context = title;
+      e.context = title + (e.context.empty() ? "" : ": " + e.context);
       return Failure(std::move(e));
     };
     ++number;

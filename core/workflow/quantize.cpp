@@ -71,8 +71,9 @@ Result<WorkbenchState::Quantized> WorkbenchState::quantize(const Recipe& recipe,
   QUANVAS_TRY(out.network.quantizers, quantizers(*out.prepared, *plan, out.statistics.get(), job));
   PassContext context = pass_context(out.network, recipe, *out.prepared, d);
   context.statistics = out.statistics;
-  // What the parts of a pass depend on: all that came before it.
-  std::string key = Hasher().text(context.kept_key).text(to_json_text(recipe.rules)).hex();
+  // What the parts of a pass depend on: all that came before it, a training and its data among them.
+  forget_parts();
+  std::string key = Hasher().text(context.kept_key).text(to_json_text(recipe.rules)).text(options_.device).text(trains && d.train ? d.train->hash() : "").hex();
   const double begin = trains ? 0.1 : 0.3, end = trains ? 0.9 : 0.5;
   for (std::size_t i = 0; i < later.size(); ++i) {
     QUANVAS_CHECK(job.check());

@@ -164,6 +164,7 @@ class WorkbenchState final : public Workbench {
   // One of them; its report.
   static Result<PassReport> apply_pass(PassContext& context, const ChosenPass& chosen, JobContext& job);
   // Parts of passes that this run has finished, for the run that begins again after a stop. `key`: all that they depend on.
+  void forget_parts();  // a run begins
   void begin_parts(PassContext& context, const std::string& key);
   void keep_parts(JobContext& job);  // the run was stopped, or has failed
   void drop_parts(JobContext& job);  // it has succeeded
@@ -218,6 +219,7 @@ class WorkbenchState final : public Workbench {
   using Parts = std::map<std::string, std::map<std::string, std::string>>;  // by key, by part
   std::mutex parts_mutex_;
   Parts parts_;                        // of the run that goes on
+  std::size_t parts_bytes_ = 0;
   std::optional<Parts> stopped_parts_;  // of the one that was stopped last; none: not read from the project yet
   std::mutex measurements_mutex_;
   std::map<std::string, std::string> measurements_;  // what graph passes have measured

@@ -10,6 +10,7 @@
 #include "core/base/guarded.h"
 #include "core/exec/chunks.h"
 #include "core/exec/train.h"
+#include "core/recipe/pool_sum.h"
 #include "core/workflow/perplexity.h"
 
 namespace quanvas {
@@ -96,13 +97,27 @@ bool wanted(const SweepSettings& settings, SiteKind kind) {
 }
 
 // The current plan's quantizers of this layer at another width; where it is float, the uniform recipe's.
-Plan cell_plan(const Plan& current, const Plan& uniform, const SweepSettings& settings, NodeId node, int bits) {
+// An input that the layer before has quantized has that layer's format.
+Plan cell_plan(const Graph& graph, const Plan& current, const Plan& uniform, const SweepSettings& settings, const Layer& layer, int bits) {
   Plan out;
+  const NodeId node = layer.node;
+  const auto given = [&](const Site& site) -> const SitePlan* {
+    if (site.kind != SiteKind::kInput || site.operand != 0) return nullptr;
+    const Site from = quantized_input(graph, layer, [&](const Site& s) {
+      const SitePlan* found = current.find(s);
+      return found && found->spec;
+    });
+    return from.node == kNoNode ? nullptr : current.find(from);
+  };
   for (std::size_t i = 0; i < current.sites.size(); ++i) {
     SitePlan site = current.sites[i];
     if (site.site.node != node || !wanted(settings, site.site.kind)) continue;
-    if (!site.spec)
-      if (const SitePlan* u = uniform.find(site.site)) site.spec = u->spec;
+    if (!site.spec) {
+      const SitePlan* from = given(site.site);
+      if (!from) from = uniform.find(site.site);
+      if (from) site.spec = from->spec;
+      site.share.clear();
+    }
     if (!site.spec) continue;
     site.spec = with_bits(*site.spec, bits);
     if (site.spec->clip_min || site.spec->clip_max) site.spec->clip_min = site.spec->clip_max = std::nullopt;
@@ -142,26 +157,32 @@ bool have_cell(const SweepResult& sweep, NodeId node, int bits) {
 
 }  // namespace
 
-// A cell's network after these passes, which may change its layer alone.
+// A cell's network after these passes, which may change its layer alone. Where one of them cannot, it stays as it is and an issue
+// says why. Errors: kCancelled.
 Result<QuantizedModel> WorkbenchState::rounded_cell(QuantizedModel network, const std::vector<ChosenPass>& passes, const Recipe& recipe,
                                                     const Prepared& prepared, NodeId layer, JobContext& job) {
   const ModelPtr before = network.model;
   PassContext context = pass_context(std::move(network), recipe, prepared, data());
   JobContext quiet(job.stop_token(), {}, [&](const Issue& issue) { job.issue(issue); });
   for (const ChosenPass& chosen : passes) {
+    const QuantizedModel earlier = context.quantized;
+    const auto leave = [&](const std::string& why) {
+      context.quantized = earlier;
+      job.issue({Severity::kWarning, before->graph->find(layer)->name, chosen.pass->info().title + " left it as it was: " + why, ""});
+    };
     context.nodes = {layer};
-    const auto issues = chosen.pass->check({*before, context.quantized.plan, context.nodes, context.calibration_data != nullptr}, chosen.options);
+    const auto issues = chosen.pass->check({*before, earlier.plan, context.nodes, context.calibration_data != nullptr}, chosen.options);
     const auto error = std::find_if(issues.begin(), issues.end(), [](const Issue& i) { return i.severity == Severity::kError; });
-    if (error == issues.end()) {
-      QUANVAS_CHECK(chosen.pass->apply(context, chosen.options, quiet));
+    if (error != issues.end()) {
+      if (!context.calibration_data) return fail(ErrorCode::kInvalidArgument, chosen.pass->info().title + ": " + error->message, error->hint);
+      leave(error->message);
       continue;
     }
-    const std::string title = chosen.pass->info().title;
-    if (!context.calibration_data) return fail(ErrorCode::kInvalidArgument, title + ": " + error->message, error->hint);
-    job.issue({Severity::kWarning, before->graph->find(layer)->name, title + " left it rounded to nearest: " + error->message, ""});
+    const auto applied = chosen.pass->apply(context, chosen.options, quiet);
+    if (!applied && applied.error().code == ErrorCode::kCancelled) return Failure(applied.error());
+    if (!applied) leave(applied.error().message);
+    else if (context.quantized.model->graph != before->graph) leave("it would change the graph.");
   }
-  if (context.quantized.model->graph != before->graph)
-    return fail(ErrorCode::kUnsupported, "A sweep cannot use passes that change the graph.", "Choose passes that only round weights.");
   return std::move(context.quantized);
 }
 
@@ -291,11 +312,16 @@ Result<Run> WorkbenchState::sweep(const SweepSettings& settings, std::int64_t re
           save();
           return Failure(stop.error());
         }
-        const Plan cell = cell_plan(*plan, uniform_plan, s, id, bits);
+        const Plan cell = cell_plan(graph, *plan, uniform_plan, s, *layer, bits);
         QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, cell, statistics.get(), job));
         QuantizedModel network{prepared->model, cell, quantizers};
         if (!rounding.empty()) {
-          QUANVAS_TRY(network, rounded_cell(std::move(network), rounding, recipe, *prepared, id, job));
+          auto rounded = rounded_cell(std::move(network), rounding, recipe, *prepared, id, job);
+          if (!rounded) {
+            save();
+            return Failure(rounded.error());
+          }
+          network = std::move(*rounded);
         }
         // A runner of its own: other layers that read the same weight keep it in float.
         QUANVAS_TRY(const auto runner, exec::Runner::create(network.model, &network.quantizers, options_.device));

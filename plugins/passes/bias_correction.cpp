@@ -458,7 +458,7 @@ class BiasCorrection final : public Pass {
                      {{"empirical", "Measured", "On the calibration samples."},
                       {"analytic", "From batch normalizations",
                        "Without data: mean and deviation of a layer's input are those of the batch normalization before it, through ReLU and Clip "
-                       "(Nagel et al. 2019, section 4.2.1), folded or not."}}),
+                       "(Nagel et al. 2019, section 4.2.1), folded into one layer or not."}}),
         choice_field("inputs", "Inputs", "What the layers are measured on.", "quantized",
                      {{"quantized", "Quantized network", "Layer after layer; later layers also correct what earlier ones left."},
                       {"float", "Float network", "Each layer for itself on float inputs."}}),

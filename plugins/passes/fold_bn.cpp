@@ -103,7 +103,7 @@ class Folder {
     const std::string output = model_.graph->tensor(bn.outputs[0]).name;
     for (const Match& m : parts) {
       apply(m);
-      keep_statement(m, joins.empty() ? output : model_.graph->tensor((m.add ? m.add : m.layer)->outputs[0]).name);
+      if (joins.empty()) keep_statement(m, output);  // nobody looks behind a concatenation
     }
     edit_.builder().remove_node(bn.id);
     const Node& last = !joins.empty() ? *joins[0] : parts[0].add ? *parts[0].add : *parts[0].layer;

@@ -161,7 +161,7 @@ class Rotate final : public Pass {
     if (!plan) return Failure(plan.error());
     std::string what = "learned;" + options.dump();
     for (const SitePlan& s : plan->sites)
-      if (s.spec) what += ";" + to_json_text(s.site) + to_json_text(*s.spec);
+      if (s.spec) what += ";" + to_json_text(s.site) + to_json_text(*s.spec) + s.share;
     LearnedRotations found;
     QUANVAS_TRY(const std::string bytes, ctx.measured(what, [&](JobContext& own) -> Result<std::string> {
       QUANVAS_TRY(const auto loss, RotationLoss::create(ctx, fused, *plan, turned, start, l));

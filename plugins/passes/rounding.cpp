@@ -204,7 +204,9 @@ class Walk {
   Result<RoundingReport> round_groups(const Target& target, const std::vector<Gram>& grams, std::vector<std::any>& shared,
                                       const std::vector<float>& before, std::vector<float>& now, quant::QuantParams& params) {
     RoundingReport total;
-    const std::string fixed = method_.moves_scales ? scale_problem(params.spec, params.share) : "";
+    std::string fixed = method_.moves_scales ? scale_problem(params.spec, params.share) : "";
+    // Groups are rounded one after the other: the first would leave its grid when the second moves it.
+    if (method_.moves_scales && fixed.empty() && groups_share_scales(target, params)) fixed = "one scale serves several groups";
     for (std::int64_t g = 0; g < target.groups; ++g) {
       QUANVAS_CHECK(job_.check());
       const quant::MatrixView view = target.view(g);
@@ -236,6 +238,17 @@ class Walk {
     }
     if (!fixed.empty()) notes_[target.name] = "its range stays: " + fixed;
     return total;
+  }
+
+  static bool groups_share_scales(const Target& target, const quant::QuantParams& params) {
+    std::map<std::int64_t, std::int64_t> group_of;  // by parameter
+    for (std::int64_t g = 0; g < target.groups; ++g) {
+      const quant::MatrixView view = target.view(g);
+      for (std::int64_t r = 0; r < view.rows; ++r)
+        for (std::int64_t c = 0; c < view.columns; ++c)
+          if (group_of.try_emplace(quant::parameter_of(params.layout, view.element(r, c)), g).first->second != g) return true;
+    }
+    return false;
   }
 
   void take(const Target& target, const RoundingReport& report, const std::vector<float>& weights) {

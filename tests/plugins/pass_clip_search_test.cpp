@@ -206,6 +206,18 @@ TEST(LearnedRangesPass, MovesScalesWithTheWeights) {
   for (const auto& [site, params] : gates.quantized.quantizers) EXPECT_EQ(params.scale, before.at(site).scale);
 }
 
+// A depthwise layer has groups of one output each: a scale of the whole tensor must not move from group to group.
+TEST(LearnedRangesPass, LeavesScalesThatSeveralGroupsHaveTogether) {
+  PassContext ctx = context(Granularity::kTensor);
+  const Site d{ctx.model->graph->find("d")->id, SiteKind::kWeight, 0};
+  const auto before = ctx.quantized.quantizers.at(d).scale;
+  const auto text = learn(ctx, {{"method", "autoround"}, {"learn_range", true}, {"inputs", "float"}});
+  ASSERT_TRUE(text) << text.error().text();
+  EXPECT_EQ(ctx.quantized.quantizers.at(d).scale, before);
+  for (const PassLayer& layer : ctx.layers)
+    if (layer.layer == "d") EXPECT_NE(layer.note.find("one scale serves several groups"), std::string::npos) << layer.note;
+}
+
 TEST(ClipSearchPass, StopsMissesAndThreads) {
   std::stop_source stop;
   stop.request_stop();

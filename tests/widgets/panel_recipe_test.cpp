@@ -167,9 +167,15 @@ TEST_F(RecipePanelTest, SaysWhatKeepsAPassFromRunning) {
   ASSERT_EQ(lines().size(), 7);
   EXPECT_EQ(lines().front(), QString("Nothing runs."));
   EXPECT_EQ(lines().back(), QString("And 4 more."));
-  panel_.set_issues({});
-  EXPECT_TRUE(lines().isEmpty());
-  EXPECT_FALSE(mark(2));
+  panel_.set_issues({{2, {Severity::kError, "conv1", "Its weights are float.", ""}}});
+  ASSERT_TRUE(mark(2));
+  r.passes.erase(r.passes.begin());
+  show(r);
+  EXPECT_TRUE(lines().isEmpty()) << "of the list as it was";
+  EXPECT_FALSE(mark(1));
+  panel_.set_recipe(r, {}, {"Rule 1 matches nothing."});
+  panel_.set_issues({{-1, {Severity::kWarning, "", "Rule 1 matches nothing.", ""}}, {-1, {Severity::kWarning, "", "After folding it is float.", ""}}});
+  EXPECT_EQ(lines(), QStringList{"After folding it is float."}) << "the other one stands below the rules";
   EXPECT_TRUE(labels_.isEmpty()) << "marks are no edits";
 }
 

@@ -343,7 +343,10 @@ void RecipePanel::set_recipe(const Recipe& recipe, const std::vector<int>& match
   if (!name_->hasFocus()) name_->setText(qs(recipe.name));
   set_subtitle(qs(recipe.name) + QStringLiteral(", ") + counted(static_cast<double>(recipe.rules.size()), tr("1 rule"), tr("%1 rules")));
   fill_rules(matches);
-  if (passes_changed) fill_passes();
+  if (passes_changed) {
+    fill_passes();
+    set_issues({});  // they go by place; what is said of the new list comes
+  }
   calibration_->set_values(to_json_value(recipe.calibration));
   QStringList lines;
   for (const auto& w : warnings) lines << qs(w);
@@ -461,8 +464,9 @@ void RecipePanel::show_pass_issues() {
   }
   const int current_pass = current(passes_);
   std::vector<const RecipeIssue*> shown;
+  const QString said = warnings_->text();
   for (const RecipeIssue& known : issues_)
-    if (known.pass == -1 || known.pass == current_pass) shown.push_back(&known);
+    if (known.pass == current_pass || (known.pass == -1 && !said.contains(qs(known.issue.message)))) shown.push_back(&known);
   std::stable_sort(shown.begin(), shown.end(), [](const RecipeIssue* a, const RecipeIssue* b) { return a->issue.severity > b->issue.severity; });
   for (std::size_t i = 0; i < std::min(kShown, shown.size()); ++i) {
     const RecipeIssue& known = *shown[i];

@@ -108,6 +108,31 @@ TEST_F(PassTest, PartsTakeNoRoomForLong) {
   EXPECT_EQ(artifacts(), before);
 }
 
+// The second stop comes while parts of the first are being taken: those that it did not come to are still there.
+TEST_F(PassTest, ASecondStopLosesNothing) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  const Recipe recipe = with({{"gptq"}, {"polish"}});
+  ASSERT_NO_FATAL_FAILURE(stop_at(recipe, "evaluate"));
+  ASSERT_NO_FATAL_FAILURE(stop_at(recipe, "GPTQ"));
+  const quanvas::Run continued = run(recipe);
+  EXPECT_THAT(summary(continued, "gptq"), HasSubstr(std::string("2 of them ") + kBefore));
+  EXPECT_THAT(summary(continued, "polish"), HasSubstr(std::string("2 of them ") + kBefore));
+}
+
+TEST_F(PassTest, AnExportLeavesNoParts) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  const Recipe recipe = with({{"gptq"}}, 8);
+  ASSERT_TRUE(bench_->set_recipe(recipe, "r"));
+  ExportRequest request;
+  request.target = "onnx-qdq";
+  request.path = (dir_ / "out.onnx").string();
+  const auto report = bench_->export_model(request, job_);
+  ASSERT_TRUE(report) << report.error().text();
+  EXPECT_TRUE(report->refusals.empty());
+  ASSERT_NO_FATAL_FAILURE(stop_at(with({{"magr", true, {{"steps", 2}}}}), "MagR"));
+  EXPECT_THAT(summary(run(recipe), "gptq"), ::testing::Not(HasSubstr(kBefore)));
+}
+
 TEST_F(PassTest, DamagedPartsAreMadeAgain) {
   ASSERT_NO_FATAL_FAILURE(open());
   const Recipe recipe = with({{"gptq"}});
@@ -165,6 +190,22 @@ TEST_F(PassTest, ASweepRoundsAsARunDoes) {
     }
     EXPECT_EQ(better, 6) << "the data are those that the pass has seen";
   }
+}
+
+// fc1 without its bias: the pass would add one.
+TEST_F(PassTest, ASweepGoesOnWhereAPassCannot) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  ASSERT_TRUE(bench_->set_recipe(Recipe{}, "no folding: conv1 has no bias of its own"));
+  SweepSettings settings;
+  settings.bits = {3};
+  settings.samples = 0;
+  const auto nearest = bench_->sweep(settings, 0, job_);
+  ASSERT_TRUE(nearest) << nearest.error().text();
+  settings.passes = {{"bias-correction"}};
+  const auto swept = bench_->sweep(settings, 0, job_);
+  ASSERT_TRUE(swept) << swept.error().text();
+  EXPECT_TRUE(swept->sweep->complete);
+  ASSERT_EQ(swept->sweep->cells.size(), nearest->sweep->cells.size());
 }
 
 TEST_F(PassTest, ASweepRefusesPassesThatRoundNoLayer) {
