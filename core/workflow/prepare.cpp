@@ -200,6 +200,7 @@ Result<std::shared_ptr<Prepared>> WorkbenchState::apply_graph_passes(const Recip
     const PassEntry& entry = *entry_of;
     const std::string title = pass->info().title;
     const auto failed = [&title = title](Error e) {
+      if (e.code == ErrorCode::kCancelled) return Failure(std::move(e));
       e.context = title + (e.context.empty() ? "" : ": " + e.context);
       return Failure(std::move(e));
     };
