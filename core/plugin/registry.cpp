@@ -26,6 +26,7 @@ json entries() {
     if constexpr (std::is_same_v<Kind, Exporter>) {
       entry["extension"] = plugin->extension();
       entry["needs_quantizers"] = plugin->needs_quantizers();
+      entry["unavailable"] = plugin->unavailable();
     }
     if constexpr (std::is_same_v<Kind, Pass>) {
       constexpr const char* kStages[] = {"graph", "weights", "training"};
@@ -132,6 +133,13 @@ Result<Imported> import_file(const std::string& path, const ImportOptions& optio
     QUANVAS_TRY(imported.model, canonical(std::move(imported.model), kept_by(imported.recipe)));
     return imported;
   });
+}
+
+Result<ReadBack> Exporter::read(const QuantizedModel&, const std::string& path, const json&, JobContext& job) const {
+  QUANVAS_TRY(Model model, import_model(path, job));
+  ReadBack back;
+  back.model = std::make_shared<const Model>(std::move(model));
+  return back;
 }
 
 Result<Model> import_model(const std::string& path, JobContext& job) {

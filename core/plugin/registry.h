@@ -8,6 +8,7 @@
 // thread-safe.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -18,6 +19,7 @@
 #include "core/base/schema.h"
 #include "core/data/dataset.h"
 #include "core/graph/weights.h"
+#include "core/plugin/target_table.h"
 #include "core/quant/params.h"
 #include "core/report/import_options.h"
 
@@ -99,11 +101,36 @@ class Pass : public Plugin {
   virtual Result<std::string> apply(PassContext& ctx, const json& options, JobContext& job) const = 0;
 };
 
+// What an exported file computes, read by a reader of its own, for the proof against the network on the screen.
+struct ReadBack {
+  // A tensor of the file's network that stands for one of the screen's: its values, or codes of (q - zero_point) * scale.
+  struct Held {
+    std::string tensor;
+    std::vector<float> scale, zero_point;  // empty: real values. Else one, or one per index of `axis`
+    int axis = -1;
+  };
+  ModelPtr model;  // inputs and outputs in the order of the network that was written
+  // Quantizers that the file leaves to whoever runs it (files that hold weights alone: those of the activations), by the
+  // sites of `model`.
+  std::map<Site, quant::QuantParams> quantizers;
+  // Where things are, beyond tensors of equal names: quantized activations by their site, others by their name.
+  std::map<Site, Held> sites;
+  std::map<std::string, Held> tensors;
+  std::vector<std::string> notes;
+};
+
 class Exporter : public Plugin {
  public:
   virtual std::string extension() const = 0;  // ".onnx"
   virtual bool needs_quantizers() const { return true; }  // false: also writes plain float models
-  // Everything that this target cannot hold, by name; empty: write() will succeed but for the disk.
+  // Not empty: why this target, which others have had, is not offered, and what to use instead. Nothing else is called.
+  virtual std::string unavailable() const { return {}; }
+  // What it takes of quantizers. Options are complete.
+  virtual TargetTable table(const json& /*options*/) const { return {}; }
+  // Every file that write() makes, `path` first.
+  virtual std::vector<std::string> files(const std::string& path, const json& /*options*/) const { return {path}; }
+  // Everything that this target cannot hold, by name; empty: write() will succeed but for the disk. Exporters with a table
+  // begin with check_quantizers() (target_check.h).
   virtual std::vector<Refusal> check(const QuantizedModel& model, const json& options) const = 0;
   // Writes atomically. No check of its own beyond check(), which the caller has run.
   virtual Status write(const QuantizedModel& model, const std::string& path, const json& options,
@@ -111,6 +138,9 @@ class Exporter : public Plugin {
   // Reads the file again with a reader of its own and compares quantizer by quantizer.
   virtual Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path,
                                               const json& options) const = 0;
+  // The file as something that runs. By default it is opened as any model file is.
+  virtual Result<ReadBack> read(const QuantizedModel& model, const std::string& path, const json& options,
+                                JobContext& job) const;
 };
 
 template <class Kind>

@@ -357,6 +357,10 @@ void visit_fields(V& v, Run& r) {
 struct Refusal {
   std::string layer, quantizer;  // names; empty: the whole model
   std::string rule, got, allowed, suggestion;
+  // What would mend it: another quantizer at `site`, or none there. Without either it takes more than a recipe's rule.
+  std::optional<Site> site;
+  std::optional<QuantSpec> fix;
+  bool float_fixes = false;
   std::string text() const;      // one sentence
 };
 template <class V>
@@ -367,6 +371,9 @@ void visit_fields(V& v, Refusal& r) {
   v("got", r.got);
   v("allowed", r.allowed);
   v("suggestion", r.suggestion);
+  v("site", r.site);
+  v("fix", r.fix);
+  v("float_fixes", r.float_fixes);
 }
 struct AuditRow {
   std::string layer, quantizer;      // "conv1", "weight"
@@ -383,9 +390,32 @@ void visit_fields(V& v, AuditRow& a) {
   v("bytes", a.bytes);
   v("equal", a.equal);
 }
+// One tensor of the network on the screen against the one that the file computes, over the samples of the proof.
+struct NodeAudit {
+  std::string layer, what;           // "conv1", "output", "input 2"; a tensor's name where no layer gives it
+  double values = 0, differing = 0;  // of `values`, so many have other bits (quantized) or lie apart by more than 1e-5 of the largest
+  double max_steps = 0;              // largest difference in steps of the quantizer; 0 where the tensor is float
+  double max_difference = 0;         // NaN: one of the two is not a number where the other is
+  bool is_quantized = false;
+};
+template <class V>
+void visit_fields(V& v, NodeAudit& n) {
+  v("layer", n.layer);
+  v("what", n.what);
+  v("values", n.values);
+  v("differing", n.differing);
+  v("max_steps", n.max_steps);
+  v("max_difference", n.max_difference);
+  v("quantized", n.is_quantized);
+}
 struct ExportReport {
   std::string target, path;
-  double file_bytes = 0;
+  double file_bytes = 0;             // of all files that were written
+  double float_bytes = 0;            // of the network's weights as they were
+  double ideal_bytes = 0;            // of the codes without gaps, their scales and zero points, and what stays float
+  std::vector<std::string> files;    // that were written; `path` among them
+  std::vector<NodeAudit> nodes;      // in the order of the network; empty: the file cannot be run
+  int first_difference = -1;         // index in `nodes` of the first that differs; -1: none
   std::vector<Refusal> refusals;  // not empty: nothing was written
   std::vector<AuditRow> audit;
   double checked_samples = 0;     // samples on which the file read again was run against the screen's model
@@ -398,6 +428,11 @@ void visit_fields(V& v, ExportReport& r) {
   v("target", r.target);
   v("path", r.path);
   v("file_bytes", r.file_bytes);
+  v("float_bytes", r.float_bytes);
+  v("ideal_bytes", r.ideal_bytes);
+  v("files", r.files);
+  v("nodes", r.nodes);
+  v("first_difference", r.first_difference);
   v("refusals", r.refusals);
   v("audit", r.audit);
   v("checked_samples", r.checked_samples);

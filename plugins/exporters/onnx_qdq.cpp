@@ -110,18 +110,9 @@ class QdqWriter {
     auto [it, fresh] = names_.emplace(key(q), std::string());
     if (!fresh) return it->second;
     const std::string& source = graph_.tensor(q.tensor).name;
-    const TensorData* data = model_.model->weights->find(source);
-    if (data == nullptr)
-      return fail(ErrorCode::kInternal, "Initializer '" + source + "' of '" + q.node->name + "' has no data.");
-    const std::vector<float> values = data->to_floats();
-    if (static_cast<std::int64_t>(values.size()) != q.params->layout.elements())
-      return fail(ErrorCode::kInternal, "Initializer '" + source + "' has " + std::to_string(values.size()) +
-                                            " values, its quantizer was found on " +
-                                            std::to_string(q.params->layout.elements()) + ".");
-    std::vector<std::int32_t> codes(values.size());
-    quant::quantize_codes(*q.params, q.params->layout, values.data(), codes.data());
+    QUANVAS_TRY(const StoredTensor stored, stored_tensor(model_, q));
     const std::string name = writer_.tensor_name(source + "_codes");
-    writer_.initializer(name, storage_type(q), data->shape, pack_codes(storage_type(q), codes));
+    writer_.initializer(name, storage_type(q), stored.shape, pack_codes(storage_type(q), stored.codes));
     const Parameters p = parameters(q, source);
     it->second = writer_.tensor_name(source + "_dequantized");
     set_axis(writer_.node("DequantizeLinear", "dequantize_" + source, {name, p.scale, p.zero_point}, {it->second}), q);
@@ -168,6 +159,7 @@ class OnnxQdqExporter final : public Exporter {
   }
   std::string extension() const override { return ".onnx"; }
 
+  TargetTable table(const json&) const override { return qdq_table(); }
   std::vector<Refusal> check(const QuantizedModel& model, const json&) const override { return check_qdq(model); }
 
   Status write(const QuantizedModel& model, const std::string& path, const json&, JobContext& job) const override {

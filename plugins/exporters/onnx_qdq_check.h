@@ -11,6 +11,7 @@ inline constexpr int kQdqOpset = 13;  // first with QuantizeLinear and Dequantiz
 
 // Trouble of nodes and sizes, whatever the quantizers: what any ONNX file at `opset` cannot hold.
 std::vector<Refusal> check_graph(const Model& model, int opset);
+TargetTable qdq_table();
 std::vector<Refusal> check_qdq(const QuantizedModel& model);
 
 }  // namespace quanvas::onnx_file

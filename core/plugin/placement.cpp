@@ -1,0 +1,259 @@
+#include "core/plugin/placement.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <sstream>
+#include <utility>
+
+#include "core/quant/dynamic.h"
+
+namespace quanvas {
+
+namespace {
+
+// Weights and biases: every input that reads the initializer. Activations: when a node reads one tensor twice,
+// each operand is one of these inputs, in order.
+std::vector<std::size_t> input_indices(const Node& node, const Layer& layer, const Site& site, TensorId tensor) {
+  std::vector<std::size_t> found;
+  for (std::size_t i = 0; i < node.inputs.size(); ++i)
+    if (node.inputs[i] == tensor) found.push_back(i);
+  if (site.kind != SiteKind::kInput || found.size() < 2) return found;
+  const auto operand = layer.inputs.begin() + site.operand;
+  const auto earlier = static_cast<std::size_t>(std::count(layer.inputs.begin(), operand, tensor));
+  if (earlier >= found.size()) return {};
+  return {found[earlier]};
+}
+
+// The weight of a gate is read by the node that joins the gates.
+const Node* reader_of(const Graph& graph, const Node& node, const Site& site, TensorId tensor) {
+  const bool reads = std::find(node.inputs.begin(), node.inputs.end(), tensor) != node.inputs.end();
+  const auto& consumers = graph.tensor(tensor).consumers;
+  return reads || site.kind != SiteKind::kWeight || consumers.size() != 1 ? &node : graph.find(consumers[0]);
+}
+
+std::string number(double v) {
+  std::ostringstream out;
+  out << v;
+  return out.str();
+}
+
+std::string wrong_scale(const PlacedQuantizer& q, const TargetTable& table) {
+  const quant::QuantParams& p = *q.params;
+  if (quant::is_dynamic(p)) return {};
+  if (p.scale.empty()) return "no scale";
+  for (const float s : p.scale)
+    if (!std::isfinite(s) || s == 0 || (s < 0 && !table.negative_scales)) return "scale " + number(s);
+  return {};
+}
+
+std::string wrong_zero_point(const PlacedQuantizer& q, int storage_bits) {
+  const quant::QuantParams& p = *q.params;
+  if (p.spec.zero_point == ZeroPointType::kFloat || p.spec.zero_point == ZeroPointType::kOffset) return {};
+  for (const float z : p.zero_point)
+    if (p.spec.zero_point == ZeroPointType::kNone && z != 0) return "zero point " + number(z);
+  if (!p.zero_point.empty() && p.zero_point.size() != p.scale.size())
+    return std::to_string(p.zero_point.size()) + " zero points for " + std::to_string(p.scale.size()) + " scales";
+  const int bits = q.site.kind == SiteKind::kBias ? 32 : std::max(storage_bits, p.spec.bits);
+  const double lowest = p.spec.is_signed ? -std::ldexp(1.0, bits - 1) : 0;
+  const double highest = std::ldexp(1.0, p.spec.is_signed ? bits - 1 : bits) - 1;
+  for (const float z : p.zero_point)
+    if (!std::isfinite(z) || z != std::nearbyint(z) || z < lowest || z > highest) return "zero point " + number(z);
+  return {};
+}
+
+// A scale per index of one axis, and that axis has as many indices.
+std::string wrong_axis(const PlacedQuantizer& q, const Shape& shape) {
+  const quant::QuantParams& p = *q.params;
+  if (p.spec.granularity == Granularity::kGroup || p.spec.granularity == Granularity::kRow || quant::is_dynamic(p)) return {};
+  if (p.spec.granularity == Granularity::kTensor)
+    return p.scale.size() <= 1 ? "" : std::to_string(p.scale.size()) + " scales for a whole tensor";
+  if (shape.empty()) return {};
+  const std::int64_t axis = channel_axis(p, shape.size());
+  const bool inside = axis >= 0 && axis < static_cast<std::int64_t>(shape.size());
+  const std::int64_t size = inside ? shape[static_cast<std::size_t>(axis)] : -1;
+  if (inside && (size < 0 || size == static_cast<std::int64_t>(p.scale.size()))) return {};
+  return std::to_string(p.scale.size()) + " scales on axis " + std::to_string(axis) + " of a tensor " + shape_text(shape);
+}
+
+class Checker {
+ public:
+  Checker(const QuantizedModel& model, const TargetTable& table, int storage_bits)
+      : model_(model), graph_(*model.model->graph), table_(table), storage_bits_(storage_bits), placement_(place(model)) {}
+
+  std::vector<Refusal> run() {
+    for (const Site& site : placement_.lost) {
+      const Node* node = graph_.find(site.node);
+      add({node ? node->name : "node " + std::to_string(site.node), std::string(enum_text(site.kind)), "place of a quantizer",
+           "no such tensor in the exported graph", "a weight, bias, input or output of a layer", "Run the recipe again.",
+           {}, {}, false});
+    }
+    for (const PlacedQuantizer& q : placement_.quantizers) quantizer(q);
+    for (const Layer& layer : find_layers(graph_)) needs(layer);
+    return std::move(out_);
+  }
+
+ private:
+  void add(Refusal r) { out_.push_back(std::move(r)); }
+
+  void add(const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed, const char* suggestion) {
+    if (!got.empty()) add({q.node->name, q.name, rule, std::move(got), allowed, suggestion, q.site, {}, table_.allows_float});
+  }
+
+  void quantizer(const PlacedQuantizer& q) {
+    if (is_activation(q.site.kind) && q.site.kind != SiteKind::kOutput && q.inputs.empty()) {
+      bool holds_inside = false;
+      for (const TargetRow& row : table_.rows)
+        for (const SiteKind kind : row.sites) holds_inside = holds_inside || kind == SiteKind::kInternal;
+      if (!holds_inside)
+        return add(q, "place of a quantizer", q.name + " inside " + q.node->op, "weights, biases, inputs and outputs of whole operators",
+                   "Leave it float: the target's operators have no room for quantizers inside.");
+    }
+    TargetVerdict verdict = judge(table_, q.node->op, q.site.kind, q.params->spec);
+    for (Refusal& r : verdict.refusals) {
+      r.layer = q.node->name;
+      r.quantizer = q.name;
+      r.site = q.site;
+      r.fix = verdict.fix;
+      r.float_fixes = table_.allows_float && !needed(q.node->op, q.site.kind);
+      add(std::move(r));
+    }
+    const TensorInfo& tensor = graph_.tensor(q.tensor);
+    add(q, "scale", wrong_scale(q, table_), "finite and greater than 0", "Calibrate again, or give clip limits.");
+    add(q, "zero point", wrong_zero_point(q, storage_bits_), "an integer that the stored type holds, one per scale",
+        "Use an integer zero point, or none.");
+    add(q, "axis of scales", wrong_axis(q, shape_of(model_, q.tensor)), "one scale, or one per index of one axis",
+        "Quantize again with this model.");
+    if (tensor.type != DataType::kFloat && tensor.type != DataType::kUndefined)
+      add(q, "element type", type_name(tensor.type), "float32", "Convert the model to float32, or leave it float.");
+  }
+
+  const TargetNeed* needed(const std::string& op, SiteKind kind) const {
+    for (const TargetNeed& need : table_.needs)
+      if (need.site == kind && (need.ops.empty() || std::find(need.ops.begin(), need.ops.end(), op) != need.ops.end())) return &need;
+    return nullptr;
+  }
+
+  void needs(const Layer& layer) {
+    const Node* node = graph_.find(layer.node);
+    const bool may_be_float = std::find(table_.float_ops.begin(), table_.float_ops.end(), node->op) != table_.float_ops.end() ||
+                              (table_.float_ops.empty() && table_.allows_float);
+    bool quantized = false;
+    for (const Site& site : layer.sites()) quantized = quantized || quantizer_at(model_, site);
+    if (!quantized && !may_be_float)
+      add({node->name, {}, "layer", "float", "quantized layers: this target has no float form of " + node->op,
+           "Quantize the layer.", Site{node->id, SiteKind::kInput, 0}, {}, false});
+    if (!quantized && may_be_float) return;
+    for (const Site& site : layer.sites()) {
+      const TargetNeed* need = needed(node->op, site.kind);
+      if (need == nullptr || quantizer_at(model_, site)) continue;
+      add({node->name, site_name(layer, site), "missing quantizer", "float", need->why, "Quantize it.", site, need->fix, false});
+    }
+  }
+
+  const QuantizedModel& model_;
+  const Graph& graph_;
+  const TargetTable& table_;
+  int storage_bits_;
+  Placement placement_;
+  std::vector<Refusal> out_;
+};
+
+}  // namespace
+
+Placement place(const QuantizedModel& model) {
+  const Graph& graph = *model.model->graph;
+  const std::vector<Layer> layers = find_layers(graph);
+  std::map<NodeId, const Layer*> by_node;
+  for (const Layer& layer : layers) by_node[layer.node] = &layer;
+  Placement placement;
+  for (const auto& [site, params] : model.quantizers) {
+    const auto layer = by_node.find(site.node);
+    const TensorId tensor = layer == by_node.end() ? kNoTensor : site_tensor(*layer->second, site);
+    if (tensor == kNoTensor) {
+      placement.lost.push_back(site);
+      continue;
+    }
+    PlacedQuantizer placed{site, &params, graph.find(site.node), nullptr, tensor, {}, {}};
+    placed.reader = reader_of(graph, *placed.node, site, tensor);
+    if (site.kind != SiteKind::kOutput) placed.inputs = input_indices(*placed.reader, *layer->second, site, tensor);
+    placed.name = quanvas::site_name(*layer->second, site);
+    placement.quantizers.push_back(std::move(placed));
+  }
+  return placement;
+}
+
+std::string quantizer_text(bool is_signed, std::int64_t lo, std::int64_t hi, bool per_channel,
+                           std::size_t parameters, const std::vector<std::int64_t>& zero_points) {
+  int bits = 1;
+  const std::int64_t top = is_signed ? std::max(hi, -(lo + 1)) : hi;
+  while ((std::int64_t{1} << (is_signed ? bits - 1 : bits)) <= top) ++bits;
+  const std::int64_t widest = is_signed ? -(std::int64_t{1} << (bits - 1)) : (std::int64_t{1} << bits) - 1;
+  std::string text = (is_signed ? "int" : "uint") + std::to_string(bits);
+  if (is_signed ? lo > widest : hi < widest) text += " narrow";
+  text += per_channel ? ", per channel (" + std::to_string(parameters) + ")" : ", per tensor";
+  bool zero = true, same = true;
+  for (const std::int64_t z : zero_points) {
+    zero = zero && z == 0;
+    same = same && z == zero_points.front();
+  }
+  if (!zero) text += same ? ", zero point " + std::to_string(zero_points.front()) : ", zero points";
+  return text;
+}
+
+std::string quantizer_text(const quant::QuantParams& params) {
+  if (params.spec.granularity == Granularity::kGroup) return describe(params.spec);
+  return quantizer_text(params.spec.is_signed, params.lo, params.hi,
+                        params.spec.granularity == Granularity::kChannel, params.scale.size(),
+                        zero_points(params));
+}
+
+std::vector<std::int64_t> zero_points(const quant::QuantParams& params) {
+  std::vector<std::int64_t> out(params.scale.size(), 0);
+  for (std::size_t i = 0; i < out.size() && i < params.zero_point.size(); ++i)
+    out[i] = std::llrint(params.zero_point[i]);
+  return out;
+}
+
+std::int64_t channel_axis(const quant::QuantParams& params, std::size_t rank) {
+  const std::int64_t axis = params.spec.axis.value_or(0);
+  return axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis;
+}
+
+Shape shape_of(const QuantizedModel& model, TensorId tensor) {
+  const TensorInfo& info = model.model->graph->tensor(tensor);
+  if (const TensorData* data = model.model->weights->find(info.name); data && info.is_initializer)
+    return data->shape;
+  return info.shape.value_or(Shape{});
+}
+
+const quant::QuantParams* quantizer_at(const QuantizedModel& model, const Site& site) {
+  const auto it = model.quantizers.find(site);
+  return it == model.quantizers.end() ? nullptr : &it->second;
+}
+
+Result<StoredTensor> stored_tensor(const QuantizedModel& model, const PlacedQuantizer& placed) {
+  const std::string& source = model.model->graph->tensor(placed.tensor).name;
+  const TensorData* data = model.model->weights->find(source);
+  if (data == nullptr)
+    return fail(ErrorCode::kInternal, "Initializer '" + source + "' of '" + placed.node->name + "' has no data.");
+  const quant::QuantParams& p = *placed.params;
+  StoredTensor out;
+  out.shape = data->shape;
+  const std::vector<float> values = data->to_floats();
+  if (static_cast<std::int64_t>(values.size()) != p.layout.elements())
+    return fail(ErrorCode::kInternal, "Initializer '" + source + "' has " + std::to_string(values.size()) +
+                                          " values, its quantizer was found on " + std::to_string(p.layout.elements()) + ".");
+  out.codes.resize(values.size());
+  out.values.resize(values.size());
+  quant::quantize_codes(p, p.layout, values.data(), out.codes.data());
+  quant::fake_quantize(p, p.layout, values.data(), out.values.data());
+  return out;
+}
+
+std::vector<Refusal> check_quantizers(const QuantizedModel& model, const TargetTable& table, int storage_bits) {
+  return Checker(model, table, storage_bits).run();
+}
+
+}  // namespace quanvas
