@@ -128,6 +128,7 @@ void add_export(CLI::App& app, Options& o) {
   auto* sub = project_verb(app, o, "export", "Write the network for a target, read it again and compare");
   sub->add_option("--target", o.target, "Exporter; see 'catalog'")->required();
   auto* check = sub->add_flag("--check", o.check_only, "Only say what the target refuses");
+  sub->add_flag("--fix", o.fix, "Change the project's recipe to what the target takes, where it can be, and say what is left");
   sub->add_option("--out", o.out, "File to write")->type_name("FILE")->excludes(check);
   sub->add_option("--run", o.run, "Export the network of this run; default: the project's recipe, computed anew")
       ->check(at_least(1));
@@ -224,6 +225,11 @@ void add_verbs(CLI::App& app, Options& o) {
   auto* trust = verb(app, "trust", "Files whose code may run (--trust, TorchScript); take that back");
   trust->add_option("--revoke", o.revoke, "Take it back: path of the file, or 8 or more first characters of its hash")->type_name("FILE|HASH");
   trust->add_flag("--revoke-all", o.revoke_all, "Take it back for all files");
+
+  auto* targets = verb(app, "targets", "What each export target takes of quantizers");
+  targets->add_option("--target", o.target, "This one only");
+  targets->add_flag("--markdown", o.markdown, "As a page of documentation");
+  add_options(targets, o, "Option of the exporter");
 
   verb(app, "catalog", "Plug-ins with their options, presets, built-in recipes");
 }

@@ -49,7 +49,7 @@ struct Options {
 
   // export, recipe, train --float
   std::string target, out;
-  bool check_only = false, overwrite = true;
+  bool check_only = false, overwrite = true, fix = false, markdown = false;
   std::vector<std::string> options;  // "key=value" by the plug-in's schema
 
   // data

@@ -23,7 +23,7 @@ constexpr VerbRow kVerbs[] = {
     {"evaluate", evaluate, true}, {"train", train, true},      {"sweep", sweep, true},
     {"compare", compare_runs, true}, {"export", export_model, true}, {"runs", runs, true},
     {"dump", dump, true},         {"recipe", recipe, true},         {"check", check, true},
-    {"catalog", catalog, false},
+    {"catalog", catalog, false},  {"targets", targets, false},
 };
 
 // Ctrl-C asks the verb to stop, so that what was measured is stored; the second one ends the process.

@@ -29,6 +29,7 @@ Status info(Work&);
 Status runs(Work&);
 Status compare_runs(Work&);
 Status catalog(Work&);
+Status targets(Work&);
 void print_run(const Run& run, bool as_json);
 // verbs_data.cpp
 Status data(Work&);

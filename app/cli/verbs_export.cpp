@@ -3,6 +3,8 @@
 #include <filesystem>
 
 #include "app/cli/verbs.h"
+#include "core/plugin/registry.h"
+#include "core/report/target_lens.h"
 
 namespace quanvas::cli {
 namespace {
@@ -14,11 +16,34 @@ void print_refusals(const std::string& target, const std::vector<Refusal>& refus
   print(table.text());
 }
 
+// Every tensor that differs; how many do not is said in one line.
+void print_nodes(const ExportReport& report) {
+  if (report.nodes.empty()) return;
+  Table table({{"layer"}, {"tensor"}, {"values", Table::Align::kRight}, {"differ", Table::Align::kRight},
+               {"most steps", Table::Align::kRight}, {"largest difference", Table::Align::kRight}});
+  std::size_t equal = 0;
+  double values = 0;
+  for (const NodeAudit& n : report.nodes) {
+    values += n.values;
+    equal += n.differing == 0;
+    if (n.differing > 0)
+      table.row({n.layer, n.what, thousands(n.values), thousands(n.differing), n.is_quantized ? real(n.max_steps).dump() : "",
+                 real(n.max_difference).dump()});
+  }
+  print("\n" + std::to_string(equal) + " of " + std::to_string(report.nodes.size()) + " tensors of " + thousands(values) +
+        " values are the screen's" + (equal == report.nodes.size() ? ".\n" : "; these differ, the first in the network first:\n"));
+  if (equal < report.nodes.size()) print(table.text());
+}
+
 void print_report(const ExportReport& report) {
   Table table({{"layer"}, {"quantizer"}, {"requested"}, {"written"}, {"bytes", Table::Align::kRight}, {"equal"}});
   for (const auto& row : report.audit)
     table.row({row.layer, row.quantizer, row.requested, row.written, thousands(row.bytes), row.equal ? "yes" : "NO"});
-  print(table.text() + "\nWrote " + report.path + ", " + thousands(report.file_bytes) + " bytes\n");
+  print(table.text() + "\nWrote ");
+  for (std::size_t i = 0; i < report.files.size(); ++i) print((i ? ", " : "") + report.files[i]);
+  print(": " + thousands(report.file_bytes) + " bytes (weights and biases: float " + thousands(report.float_bytes) + ", codes and scales " +
+        thousands(report.ideal_bytes) + ")\n");
+  print_nodes(report);
   if (report.checked_samples > 0)
     print("Read again and run on " + thousands(report.checked_samples) + " samples: largest difference of an output " +
           json(report.max_output_difference).dump() + ", same class " + percent(report.equal_predictions) + " %\n");
@@ -31,14 +56,34 @@ Failure refused(const std::string& target, const std::vector<Refusal>& refusals)
               "The first: " + refusals.front().text());
 }
 
+// The project's recipe with what the target takes in the place of what it refuses, until nothing more can be mended.
+Result<std::vector<Refusal>> mend(Work& work, const json& options, std::vector<Refusal> refusals) {
+  const auto& o = work.options;
+  constexpr int kRounds = 4;  // a mended quantizer can ask for another one
+  for (int round = 0; round < kRounds; ++round) {
+    const auto mendable = std::count_if(refusals.begin(), refusals.end(), can_mend);
+    if (mendable == 0) break;
+    const Recipe before = work.bench->state().recipe;
+    const Recipe after = with_fixes(before, *work.bench->graph(), refusals);
+    if (after == before) break;
+    QUANVAS_CHECK(work.bench->set_recipe(after, "Fit " + o.target));
+    if (!o.json) print("Changed the recipe for " + std::to_string(mendable) + " refusals.\n");
+    QUANVAS_TRY(refusals, work.bench->check_export(after, o.target, options));
+  }
+  return refusals;
+}
+
 }  // namespace
 
 Status export_model(Work& work) {
   const auto& o = work.options;
   QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(o.target, "exporter"));
   QUANVAS_TRY(const json options, options_from(o.options, exporter->schema(), "The exporter '" + o.target + "'"));
-  if (o.check_only) {
-    QUANVAS_TRY(const auto refusals, work.bench->check_export(work.bench->state().recipe, o.target, options));
+  if (o.check_only || o.fix) {
+    QUANVAS_TRY(auto refusals, work.bench->check_export(work.bench->state().recipe, o.target, options));
+    if (o.fix) {
+      QUANVAS_TRY(refusals, mend(work, options, std::move(refusals)));
+    }
     if (o.json)
       print_json(to_json_value(refusals));
     else
@@ -68,6 +113,76 @@ Status export_model(Work& work) {
   if (unequal > 0)
     return fail(ErrorCode::kInternal, "'" + report.path + "' was written, but " + std::to_string(unequal) +
                                           " of its quantizers differ from the requested ones.");
+  constexpr double kLeastEqual = 0.999;
+  if (exporter->table(options).exactness != Exactness::kNear && report.checked_samples > 0 && report.equal_predictions < kLeastEqual)
+    return fail(ErrorCode::kInternal, "'" + report.path + "' was written, but its network gives the screen's class for only " +
+                                          percent(report.equal_predictions) + " % of the samples.");
+  return {};
+}
+
+namespace {
+
+std::string in_words(const std::vector<std::string>& list, const char* none) {
+  std::string out;
+  for (const std::string& s : list) out += (out.empty() ? "" : ", ") + s;
+  return out.empty() ? none : out;
+}
+
+std::string sites_of(const TargetRow& row) {
+  std::vector<std::string> words;
+  for (const SiteKind kind : row.sites) words.emplace_back(enum_text(kind));
+  return in_words(words, "");
+}
+
+// The constraint tables as a page of the documentation.
+void print_markdown(const Exporter& exporter, const TargetTable& table) {
+  const PluginInfo info = exporter.info();
+  print("\n## " + info.title + " (`" + info.id + "`)\n" + info.doc + "\n\n");
+  if (const std::string why = exporter.unavailable(); !why.empty()) return print("Not offered: " + why + "\n");
+  if (table.rows.empty()) return print("Holds no quantizers.\n");
+  print("Exactness: " + std::string(enum_text(table.exactness)) + ".\n\n| in the file | sites | layers | takes |\n|---|---|---|---|\n");
+  for (const TargetRow& row : table.rows)
+    print("| " + row.form + " | " + sites_of(row) + " | " + in_words(row.ops, "all") + " | " + describe(row) + " |\n");
+  for (const TargetNeed& need : table.needs)
+    print("\nNeeds a quantizer: " + std::string(enum_text(need.site)) + " of " + in_words(need.ops, "every layer") + ": " + need.why + ".\n");
+  for (const std::string& note : table.notes) print("\n" + note + "\n");
+}
+
+}  // namespace
+
+Status targets(Work& work) {
+  const auto& o = work.options;
+  json all = json::array();
+  if (!o.target.empty()) QUANVAS_CHECK(Registry<Exporter>::instance().get(o.target, "exporter"));
+  if (o.markdown)
+    print("# What each export target takes\n\nWritten by `quanvas-cli targets --markdown` from the tables that check an export, with each "
+          "target's default options.\n");
+  for (const Exporter* exporter : Registry<Exporter>::instance().all()) {
+    const PluginInfo info = exporter->info();
+    if (!o.target.empty() && info.id != o.target) continue;
+    json given = json::object();
+    if (!o.target.empty()) {
+      QUANVAS_TRY(given, options_from(o.options, exporter->schema(), "The exporter '" + o.target + "'"));
+    }
+    QUANVAS_TRY(const json options, exporter->schema().complete(given, "The exporter '" + info.id + "'"));
+    const TargetTable table = exporter->unavailable().empty() ? exporter->table(options) : TargetTable{};
+    if (o.markdown) {
+      print_markdown(*exporter, table);
+    } else if (o.json) {
+      json entry = table_json(table);
+      entry["id"] = info.id;
+      entry["title"] = info.title;
+      entry["unavailable"] = exporter->unavailable();
+      all.push_back(std::move(entry));
+    } else {
+      print(info.id + "  " + info.title + (table.rows.empty() ? "" : ", exactness " + std::string(enum_text(table.exactness))) + "\n");
+      if (const std::string why = exporter->unavailable(); !why.empty()) print("  not offered: " + why + "\n");
+      Table rows({{"in the file"}, {"sites"}, {"layers"}, {"takes"}});
+      for (const TargetRow& row : table.rows) rows.row({row.form, sites_of(row), in_words(row.ops, "all"), describe(row)});
+      if (!table.rows.empty()) print(rows.text() + "\n");
+    }
+  }
+  if (o.json && !o.markdown) print_json(all);
   return {};
 }
 

@@ -248,11 +248,12 @@ Result<Histogram> EngineClient::histogram(const Recipe& recipe, const Site& site
   return from_json_text<Histogram>(reply.text());
 }
 
-Result<std::vector<Refusal>> EngineClient::check_export(const Recipe& recipe, const std::string& target) {
+Result<std::vector<Refusal>> EngineClient::check_export(const Recipe& recipe, const std::string& target, const json& options) {
   Call call(*this);
   protocol::CheckExportRequest request;
   request.set_recipe(to_json_text(recipe));
   request.set_target(target);
+  request.set_options(options.dump());
   protocol::Json reply;
   QUANVAS_CHECK(finish(stub_->CheckExport(&call.context, request, &reply), "the export check"));
   return from_json_text<std::vector<Refusal>>(reply.text());

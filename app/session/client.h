@@ -60,7 +60,7 @@ class EngineClient {
   Status layer_facts(const Recipe& recipe, const std::vector<NodeId>& nodes,
                      const std::function<void(LayerFacts)>& each);
   Result<Histogram> histogram(const Recipe& recipe, const Site& site, int bins);
-  Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target);
+  Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target, const json& options);
   Result<std::vector<RecipeIssue>> check_recipe(const Recipe& recipe);
   // The result's JSON. The callbacks are called on the calling thread.
   Result<std::string> run_job(const std::string& id, const std::string& verb, const json& argument,

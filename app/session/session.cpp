@@ -49,6 +49,9 @@ const std::map<NodeId, LayerFacts>& Session::facts() const { return impl_->facts
 const json& Session::catalog() const { return impl_->catalog; }
 const std::vector<Issue>& Session::issues() const { return impl_->issues; }
 const std::vector<RecipeIssue>& Session::recipe_issues() const { return impl_->recipe_issues; }
+const QString& Session::looked_at_target() const { return impl_->look.target; }
+const std::vector<Refusal>& Session::target_refusals() const { return impl_->look.refusals; }
+const QString& Session::target_trouble() const { return impl_->look.trouble; }
 const std::vector<JobStatus>& Session::jobs() const { return impl_->jobs; }
 std::map<std::string, std::string> Session::engine_versions() const { return impl_->versions; }
 QUndoStack* Session::undo_stack() { return &impl_->undo; }
@@ -134,7 +137,7 @@ void Session::set_data(const DataSettings& data) {
         impl->set_state(*state);
         impl->mark_changed(impl->all_layers());
         impl->ask_facts(impl->all_layers());
-        impl->ask_recipe_check();
+        impl->ask_checks();
       });
     });
   });
@@ -155,11 +158,11 @@ void Session::set_value(const QString& key, const QString& text) {
 void Session::request_facts(const std::vector<NodeId>& nodes) { impl_->ask_facts(nodes); }
 void Session::request_histogram(const Site& site, int bins) { impl_->ask_histogram(site, bins); }
 
-void Session::check_export(const QString& target) {
+void Session::check_export(const QString& target, const json& options) {
   if (!impl_->client || !impl_->has_project) return;
   const int serial = ++impl_->check_serial;
-  impl_->check_lane.post([impl = impl_.get(), client = impl_->client, target, serial, recipe = impl_->recipe] {
-    const auto refusals = client->check_export(recipe, target.toStdString());
+  impl_->check_lane.post([impl = impl_.get(), client = impl_->client, target, options, serial, recipe = impl_->recipe] {
+    const auto refusals = client->check_export(recipe, target.toStdString(), options);
     impl->on_gui([impl, target, serial, refusals, client] {
       if (serial != impl->check_serial || client != impl->client) return;
       if (refusals) return Q_EMIT impl->q->export_checked(target, *refusals);
@@ -167,6 +170,12 @@ void Session::check_export(const QString& target) {
                        refusals.error().hint});
     });
   });
+}
+
+void Session::look_at_target(const QString& target, const json& options) {
+  impl_->look.target = target;
+  impl_->look.options = options;
+  impl_->ask_look();
 }
 
 void Session::cancel(const QString& job_id) { impl_->cancel(job_id); }

@@ -64,6 +64,9 @@ class Session : public QObject {
   const json& catalog() const;                 // plug-ins, presets, recipes
   const std::vector<Issue>& issues() const;
   const std::vector<RecipeIssue>& recipe_issues() const;  // of the recipe's passes, as the engine said last
+  const QString& looked_at_target() const;                // empty: none
+  const std::vector<Refusal>& target_refusals() const;    // of that target, as the engine said last
+  const QString& target_trouble() const;                  // why it could not be asked
   const std::vector<JobStatus>& jobs() const;  // newest last
   std::map<std::string, std::string> engine_versions() const;
   QUndoStack* undo_stack();
@@ -98,7 +101,9 @@ class Session : public QObject {
   // Files whose code the engine's user has let run; both answer with trust_listed or trust_failed.
   void request_trust();
   void revoke_trust(const QStringList& hashes);
-  void check_export(const QString& target);                     // answer: export_checked
+  void check_export(const QString& target, const json& options);  // options: incomplete ones are defaults; answer: export_checked
+  // What this target makes of the recipe, now and whenever it changes; empty: no more. Answers: target_looked.
+  void look_at_target(const QString& target, const json& options);
   QString start_calibrate();
   QString start_evaluate_float();
   QString start_run(const std::optional<Recipe>& recipe = std::nullopt);  // the current recipe by default
@@ -119,6 +124,7 @@ class Session : public QObject {
   void state_changed();                        // data, calibration, read-only ...
   void recipe_changed();                       // recipe() and plan() are new
   void recipe_checked();                       // recipe_issues() are new
+  void target_looked();                        // target_refusals() are new
   void unstored_changed();
   void copy_failed(const QString& sentence);
   void facts_changed(const std::vector<quanvas::NodeId>& nodes);

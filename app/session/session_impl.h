@@ -79,9 +79,12 @@ struct Session::Impl {
   void ask_trust(const std::optional<std::vector<std::string>>& revoke);
   void ask_histogram(const Site& site, int bins);
   void send_histogram();
+  void ask_checks();  // of what depends on the recipe, beside its facts
   void ask_recipe_check();
   void send_recipe_check();
   void take_recipe_check(std::vector<RecipeIssue> issues);
+  void ask_look();
+  void send_look();
   void mark_changed(const std::vector<NodeId>& nodes);
   std::vector<NodeId> all_layers() const;
 
@@ -174,6 +177,13 @@ struct Session::Impl {
   // what the engine says of the recipe's passes
   std::vector<RecipeIssue> recipe_issues;
   bool wants_recipe_check = false, asking_recipe_check = false;
+  struct Look {
+    QString target, trouble;
+    json options = json::object();
+    std::vector<Refusal> refusals;
+    bool is_wanted = false, is_asking = false;
+  };
+  Look look;                              // at an export target
 
   // jobs
   std::vector<JobStatus> jobs;

@@ -161,7 +161,7 @@ void Session::Impl::job_ended(const QString& id, const Result<std::string>& resu
     mark_changed(all_layers());
     ask_facts(all_layers());
   }
-  ask_recipe_check();
+  ask_checks();
   if (!result) {
     const bool stopped = result.error().code == ErrorCode::kCancelled;
     return end_job(*job, stopped ? JobStatus::Phase::kCancelled : JobStatus::Phase::kFailed, to_text(result.error()));

@@ -178,7 +178,7 @@ void Session::Impl::adopt_project(const QString& path, Opened& ready, bool again
   ask_facts(all_layers());
   recipe_issues.clear();  // of another project
   Q_EMIT q->recipe_checked();
-  ask_recipe_check();
+  ask_checks();
   send_histogram();
   if (!wanted_path.isEmpty()) after_edits([this] { open_wanted(); });
 }

@@ -134,6 +134,42 @@ void Session::Impl::send_histogram() {
   });
 }
 
+void Session::Impl::ask_checks() {
+  ask_recipe_check();
+  ask_look();
+}
+
+void Session::Impl::ask_look() {
+  if (look.target.isEmpty() || !has_project) {
+    look.refusals.clear();
+    look.trouble.clear();
+    Q_EMIT q->target_looked();
+    return;
+  }
+  look.is_wanted = true;
+  send_look();
+}
+
+void Session::Impl::send_look() {
+  if (!client || look.is_asking || !look.is_wanted || !opening_path.isEmpty()) return;
+  look.is_wanted = false;
+  look.is_asking = true;
+  check_lane.post([this, asked = client, recipe = recipe, target = look.target, options = look.options] {
+    const auto answer = asked->check_export(recipe, target.toStdString(), options);
+    on_gui([this, asked, recipe, target, options, answer] {
+      look.is_asking = false;
+      if (asked != client || (!answer && is_loss(asked, answer.error()))) {
+        look.is_wanted = true;  // of the engine that comes
+      } else if (recipe == this->recipe && target == look.target && options == look.options) {
+        look.refusals = answer ? *answer : std::vector<Refusal>{};
+        look.trouble = answer ? QString() : to_text(answer.error());
+        Q_EMIT q->target_looked();
+      }
+      send_look();
+    });
+  });
+}
+
 // A recipe without passes has nothing to ask about.
 void Session::Impl::ask_recipe_check() {
   if (!has_project) return;

@@ -86,7 +86,7 @@ void Session::Impl::apply(const Recipe& after, const QString& label, const QStri
   mark_changed(changed);
   queue_edit(label, merge_key);
   ask_facts(changed);  // first, so that the engine measures while the views repaint
-  ask_recipe_check();
+  ask_checks();
   Q_EMIT q->recipe_changed();
 }
 

@@ -15,7 +15,7 @@ namespace quanvas {
 namespace {
 
 // Raised when panels are added or their names change; older states are then left alone.
-constexpr int kStateVersion = 1;
+constexpr int kStateVersion = 2;
 constexpr int kLeftWidth = 506, kRightWidth = 322, kBottomHeight = 236;
 
 QString state_key(const QString& name) { return QStringLiteral("layouts/v%1/%2").arg(kStateVersion).arg(name); }
@@ -31,6 +31,7 @@ Docks::Docks(QMainWindow* window, const Panels& p) : QObject(window), window_(wi
   window->setTabPosition(Qt::AllDockWidgetAreas, QTabWidget::North);
   add(p.layers, Qt::LeftDockWidgetArea);
   add(p.recipe, Qt::LeftDockWidgetArea);
+  add(p.target, Qt::LeftDockWidgetArea);
   add(p.inspector, Qt::RightDockWidgetArea);
   for (Panel* panel : {static_cast<Panel*>(p.distribution), static_cast<Panel*>(p.sweep), static_cast<Panel*>(p.error), static_cast<Panel*>(p.runs),
                        static_cast<Panel*>(p.jobs), static_cast<Panel*>(p.issues), static_cast<Panel*>(p.history)})
@@ -94,7 +95,7 @@ void Docks::restore_default() {
     at(first)->raise();
   };
   put(Qt::LeftDockWidgetArea, "layers");
-  tab("layers", {"recipe"});
+  tab("layers", {"recipe", "target"});
   put(Qt::RightDockWidgetArea, "inspector");
   put(Qt::BottomDockWidgetArea, "distribution");
   window_->splitDockWidget(at("distribution"), at("sweep"), Qt::Horizontal);

@@ -83,6 +83,7 @@ void MainWindow::build_panels(QUndoStack* undo) {
   panels_.graph = new GraphView(this);
   panels_.layers = new LayersPanel(this);
   panels_.recipe = new RecipePanel(this);
+  panels_.target = new TargetPanel(this);
   panels_.inspector = new InspectorPanel(this);
   panels_.distribution = new DistributionPanel(this);
   panels_.sweep = new SweepPanel(this);

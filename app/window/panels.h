@@ -12,6 +12,7 @@
 #include "widgets/panels/recipe_panel.h"
 #include "widgets/panels/runs_panel.h"
 #include "widgets/panels/sweep_panel.h"
+#include "widgets/panels/target_panel.h"
 
 namespace quanvas {
 
@@ -20,6 +21,7 @@ struct Panels {
   GraphView* graph = nullptr;
   LayersPanel* layers = nullptr;
   RecipePanel* recipe = nullptr;
+  TargetPanel* target = nullptr;
   InspectorPanel* inspector = nullptr;
   DistributionPanel* distribution = nullptr;
   SweepPanel* sweep = nullptr;

@@ -8,11 +8,13 @@
 #include <QRegularExpression>
 #include <QStringList>
 
+#include "core/report/target_lens.h"
 #include "widgets/common/format.h"
 #include "widgets/common/theme.h"
 #include "widgets/models/runs_model.h"
 #include "widgets/models/shown_spec.h"
 #include "widgets/panels/inspector_state.h"
+#include "widgets/panels/target_panel.h"
 #include "widgets/models/counted.h"
 
 namespace quanvas::views {
@@ -85,6 +87,29 @@ void set_facts(NodeVisual& visual, const LayerFacts& facts, bool stale) {
   visual.stale = stale;
 }
 
+namespace {
+
+// What the chosen export target refuses; layers that passes make are in the target's own list alone.
+void set_lens(std::map<NodeId, NodeVisual>& visuals, const Session& session) {
+  if (session.target_refusals().empty()) return;
+  std::map<std::string, const LensLayer*> by_name;
+  const std::vector<LensLayer> layers = lens(session.target_refusals());
+  for (const LensLayer& l : layers) by_name[l.layer] = &l;
+  for (const auto& node : session.graph()->nodes()) {
+    const auto l = by_name.find(node.name);
+    if (l == by_name.end()) continue;
+    NodeVisual& visual = visuals[node.id];
+    QStringList reasons;
+    if (!visual.problem.isEmpty()) reasons << visual.problem;
+    reasons << (l->second->state == LensState::kFixable ? tr("%1 refuses this; it can be mended:") : tr("%1 cannot hold this:")).arg(session.looked_at_target());
+    for (const Refusal& r : l->second->refusals) reasons << reason_text(r);
+    visual.problem = reasons.join(u'\n');
+    visual.is_hopeless = l->second->state == LensState::kImpossible;
+  }
+}
+
+}  // namespace
+
 std::map<NodeId, NodeVisual> node_visuals(const Session& session, const Run* run) {
   std::map<NodeId, NodeVisual> out;
   if (!session.has_project()) return out;
@@ -98,6 +123,7 @@ std::map<NodeId, NodeVisual> node_visuals(const Session& session, const Run* run
     set_site(out[p.site.node], p, *session.graph(), *layer);
   }
   for (const auto& [node, facts] : session.facts()) set_facts(out[node], facts, session.facts_are_stale(node));
+  set_lens(out, session);
   if (run)
     for (const auto& l : run->layers)
       if (l.cumulative) out[l.node].cumulative_db = l.cumulative->sqnr_db;

@@ -40,6 +40,7 @@ Wiring::Wiring(Session* session, MainWindow* window)
   wire_jobs();
   wire_runs();
   wire_sweep();
+  wire_export();
   wire_actions();
   window->set_palette_source([this] { return palette_items(); });
   update_actions();
@@ -51,6 +52,7 @@ void Wiring::wire_engine() {
   connect(session_, &Session::engine_ready, this, [this] {
     window_->banner()->hide_key(QStringLiteral("engine"));
     panels_.recipe->set_passes(plugin_entries(session_->catalog(), "passes"));
+    panels_.target->set_targets(plugin_entries(session_->catalog(), "exporters"));
     QStringList lines;
     for (const auto& [key, value] : session_->engine_versions()) lines << qs(key) + QStringLiteral(": ") + qs(value);
     window_->engine_pill()->set_state(EnginePill::State::kReady, views::engine_line(session_->engine_versions(), session_->engine_is_remote()), lines.join(u'\n'));

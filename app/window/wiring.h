@@ -41,6 +41,7 @@ class Wiring : public QObject {
   void wire_jobs();
   void wire_runs();
   void wire_sweep();
+  void wire_export();
   void wire_actions();
 
   void project_opened(bool reopened);
@@ -80,6 +81,7 @@ class Wiring : public QObject {
   void start_training();
   void start_sweep();
   void show_export(std::int64_t run);
+  void show_lens();
   void compare_runs(std::int64_t a, std::int64_t b);
   void show_run(std::int64_t id);
   void restore_run(std::int64_t id);

@@ -55,12 +55,6 @@ void Wiring::wire_jobs() {
     const bool said = ok && sentence.contains(QLatin1String(": top-1")) && !sentence.contains(QLatin1String("not stored")) && current && current->id == session_->runs().back().id;
     window_->status_line()->set_message(said ? QString() : sentence);
   });
-  connect(session_, &Session::export_finished, this, [this](const ExportReport& report) {
-    if (export_dialog_) export_dialog_->set_report(report);
-  });
-  connect(session_, &Session::export_checked, this, [this](const QString& target, const std::vector<Refusal>& refusals) {
-    if (export_dialog_) export_dialog_->set_refusals(target, refusals);
-  });
 }
 
 void Wiring::show_jobs() {
@@ -194,25 +188,6 @@ void Wiring::start_training() {
     window_->docks()->show_panel(panels_.jobs);
   });
   dialog->open();
-}
-
-void Wiring::show_export(std::int64_t id) {
-  if (export_dialog_) export_dialog_->close();
-  const Run* r = id ? run(id) : nullptr;
-  const QString what = r ? tr("run %1: %2").arg(id).arg(qs(r->name)) : qs(session_->recipe().name);
-  export_dialog_ = new ExportDialog(plugin_entries(session_->catalog(), "exporters"), id, what, views::export_stem(*session_, r), views::quantizes(*session_, r), window_);
-  export_dialog_->setAttribute(Qt::WA_DeleteOnClose);
-  connect(export_dialog_, &ExportDialog::check_wanted, session_, &Session::check_export);
-  connect(export_dialog_, &ExportDialog::export_wanted, this, [this](const QString& target, const QString& path, const json& options, qint64 run_id) {
-    ExportRequest request;
-    request.target = target.toStdString();
-    request.path = path.toStdString();
-    request.options = options;
-    request.run = run_id;
-    export_job_ = session_->start_export(request);
-  });
-  export_dialog_->show();
-  if (!export_dialog_->current_target().isEmpty()) session_->check_export(export_dialog_->current_target());
 }
 
 void Wiring::show_data_dialog() {

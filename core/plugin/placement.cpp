@@ -66,7 +66,8 @@ std::string wrong_zero_point(const PlacedQuantizer& q, int storage_bits) {
 // A scale per index of one axis, and that axis has as many indices.
 std::string wrong_axis(const PlacedQuantizer& q, const Shape& shape) {
   const quant::QuantParams& p = *q.params;
-  if (p.spec.granularity == Granularity::kGroup || p.spec.granularity == Granularity::kRow || quant::is_dynamic(p)) return {};
+  if (p.spec.granularity == Granularity::kGroup || p.spec.granularity == Granularity::kRow || quant::is_dynamic(p))
+    return {};
   if (p.spec.granularity == Granularity::kTensor)
     return p.scale.size() <= 1 ? "" : std::to_string(p.scale.size()) + " scales for a whole tensor";
   if (shape.empty()) return {};
@@ -74,20 +75,31 @@ std::string wrong_axis(const PlacedQuantizer& q, const Shape& shape) {
   const bool inside = axis >= 0 && axis < static_cast<std::int64_t>(shape.size());
   const std::int64_t size = inside ? shape[static_cast<std::size_t>(axis)] : -1;
   if (inside && (size < 0 || size == static_cast<std::int64_t>(p.scale.size()))) return {};
-  return std::to_string(p.scale.size()) + " scales on axis " + std::to_string(axis) + " of a tensor " + shape_text(shape);
+  return std::to_string(p.scale.size()) + " scales on axis " + std::to_string(axis) + " of a tensor " +
+         shape_text(shape);
 }
 
 class Checker {
  public:
   Checker(const QuantizedModel& model, const TargetTable& table, int storage_bits)
-      : model_(model), graph_(*model.model->graph), table_(table), storage_bits_(storage_bits), placement_(place(model)) {}
+      : model_(model),
+        graph_(*model.model->graph),
+        table_(table),
+        storage_bits_(storage_bits),
+        placement_(place(model)) {}
 
   std::vector<Refusal> run() {
     for (const Site& site : placement_.lost) {
       const Node* node = graph_.find(site.node);
-      add({node ? node->name : "node " + std::to_string(site.node), std::string(enum_text(site.kind)), "place of a quantizer",
-           "no such tensor in the exported graph", "a weight, bias, input or output of a layer", "Run the recipe again.",
-           {}, {}, false});
+      add({node ? node->name : "node " + std::to_string(site.node),
+           std::string(enum_text(site.kind)),
+           "place of a quantizer",
+           "no such tensor in the exported graph",
+           "a weight, bias, input or output of a layer",
+           "Run the recipe again.",
+           {},
+           {},
+           false});
     }
     for (const PlacedQuantizer& q : placement_.quantizers) quantizer(q);
     for (const Layer& layer : find_layers(graph_)) needs(layer);
@@ -97,8 +109,10 @@ class Checker {
  private:
   void add(Refusal r) { out_.push_back(std::move(r)); }
 
-  void add(const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed, const char* suggestion) {
-    if (!got.empty()) add({q.node->name, q.name, rule, std::move(got), allowed, suggestion, q.site, {}, table_.allows_float});
+  void add(const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed,
+           const char* suggestion) {
+    if (!got.empty())
+      add({q.node->name, q.name, rule, std::move(got), allowed, suggestion, q.site, {}, table_.allows_float});
   }
 
   void quantizer(const PlacedQuantizer& q) {
@@ -107,7 +121,8 @@ class Checker {
       for (const TargetRow& row : table_.rows)
         for (const SiteKind kind : row.sites) holds_inside = holds_inside || kind == SiteKind::kInternal;
       if (!holds_inside)
-        return add(q, "place of a quantizer", q.name + " inside " + q.node->op, "weights, biases, inputs and outputs of whole operators",
+        return add(q, "place of a quantizer", q.name + " inside " + q.node->op,
+                   "weights, biases, inputs and outputs of whole operators",
                    "Leave it float: the target's operators have no room for quantizers inside.");
     }
     TargetVerdict verdict = judge(table_, q.node->op, q.site.kind, q.params->spec);
@@ -131,24 +146,35 @@ class Checker {
 
   const TargetNeed* needed(const std::string& op, SiteKind kind) const {
     for (const TargetNeed& need : table_.needs)
-      if (need.site == kind && (need.ops.empty() || std::find(need.ops.begin(), need.ops.end(), op) != need.ops.end())) return &need;
+      if (need.site == kind &&
+          (need.ops.empty() || std::find(need.ops.begin(), need.ops.end(), op) != need.ops.end()))
+        return &need;
     return nullptr;
   }
 
   void needs(const Layer& layer) {
     const Node* node = graph_.find(layer.node);
-    const bool may_be_float = std::find(table_.float_ops.begin(), table_.float_ops.end(), node->op) != table_.float_ops.end() ||
-                              (table_.float_ops.empty() && table_.allows_float);
+    const bool may_be_float =
+        std::find(table_.float_ops.begin(), table_.float_ops.end(), node->op) != table_.float_ops.end() ||
+        (table_.float_ops.empty() && table_.allows_float);
     bool quantized = false;
     for (const Site& site : layer.sites()) quantized = quantized || quantizer_at(model_, site);
     if (!quantized && !may_be_float)
-      add({node->name, {}, "layer", "float", "quantized layers: this target has no float form of " + node->op,
-           "Quantize the layer.", Site{node->id, SiteKind::kInput, 0}, {}, false});
+      add({node->name,
+           {},
+           "layer",
+           "float",
+           "quantized layers: this target has no float form of " + node->op,
+           "Quantize the layer.",
+           Site{node->id, SiteKind::kInput, 0},
+           {},
+           false});
     if (!quantized && may_be_float) return;
     for (const Site& site : layer.sites()) {
       const TargetNeed* need = needed(node->op, site.kind);
       if (need == nullptr || quantizer_at(model_, site)) continue;
-      add({node->name, site_name(layer, site), "missing quantizer", "float", need->why, "Quantize it.", site, need->fix, false});
+      add({node->name, site_name(layer, site), "missing quantizer", "float", need->why, "Quantize it.", site,
+           need->fix, false});
     }
   }
 
@@ -205,8 +231,7 @@ std::string quantizer_text(bool is_signed, std::int64_t lo, std::int64_t hi, boo
 std::string quantizer_text(const quant::QuantParams& params) {
   if (params.spec.granularity == Granularity::kGroup) return describe(params.spec);
   return quantizer_text(params.spec.is_signed, params.lo, params.hi,
-                        params.spec.granularity == Granularity::kChannel, params.scale.size(),
-                        zero_points(params));
+                        params.spec.granularity == Granularity::kChannel, params.scale.size(), zero_points(params));
 }
 
 std::vector<std::int64_t> zero_points(const quant::QuantParams& params) {
@@ -244,7 +269,8 @@ Result<StoredTensor> stored_tensor(const QuantizedModel& model, const PlacedQuan
   const std::vector<float> values = data->to_floats();
   if (static_cast<std::int64_t>(values.size()) != p.layout.elements())
     return fail(ErrorCode::kInternal, "Initializer '" + source + "' has " + std::to_string(values.size()) +
-                                          " values, its quantizer was found on " + std::to_string(p.layout.elements()) + ".");
+                                          " values, its quantizer was found on " +
+                                          std::to_string(p.layout.elements()) + ".");
   out.codes.resize(values.size());
   out.values.resize(values.size());
   quant::quantize_codes(p, p.layout, values.data(), out.codes.data());

@@ -28,11 +28,15 @@ std::string names_of(const std::vector<E>& values) {
   return joined(words);
 }
 
-bool is_int(const QuantSpec& s) { return s.format == "int"; }
-std::string bits_text(int bits) { return std::to_string(bits) + " bit"; }
+bool is_int(const QuantSpec& s) {
+  return s.format == "int";
+}
+std::string bits_text(int bits) {
+  return std::to_string(bits) + " bit";
+}
 
-// One question about a quantizer: whether the row takes it, what it is, what the row would take, the change that makes
-// it so. The order is that of the sentences and of the repairs.
+// One question about a quantizer: whether the row takes it, what it is, what the row would take, the change that
+// makes it so. The order is that of the sentences and of the repairs.
 struct Axis {
   const char* name;
   bool (*takes)(const TargetRow&, SiteKind, const QuantSpec&);
@@ -43,8 +47,12 @@ struct Axis {
 };
 
 // --- number format ---
-bool takes_format(const TargetRow& r, SiteKind, const QuantSpec& s) { return has(r.formats, format_name(s)); }
-std::string allowed_formats(const TargetRow& r) { return joined(r.formats); }
+bool takes_format(const TargetRow& r, SiteKind, const QuantSpec& s) {
+  return has(r.formats, format_name(s));
+}
+std::string allowed_formats(const TargetRow& r) {
+  return joined(r.formats);
+}
 void set_minifloat(QuantSpec& s, int e, int m, FloatSpecials specials) {
   s.format = "float";
   s.exponent_bits = e;
@@ -77,34 +85,54 @@ void mend_format(const TargetRow& r, QuantSpec& s) {
 bool takes_bits(const TargetRow& r, SiteKind, const QuantSpec& s) {
   return !is_int(s) || (s.bits >= r.least_bits && s.bits <= r.most_bits);
 }
-std::string got_bits(const QuantSpec& s) { return bits_text(code_bits(s)); }
-std::string allowed_bits(const TargetRow& r) {
-  return r.least_bits == r.most_bits ? bits_text(r.least_bits) : std::to_string(r.least_bits) + " to " + bits_text(r.most_bits);
+std::string got_bits(const QuantSpec& s) {
+  return bits_text(code_bits(s));
 }
-void mend_bits(const TargetRow& r, QuantSpec& s) { s.bits = std::clamp(s.bits, r.least_bits, r.most_bits); }
+std::string allowed_bits(const TargetRow& r) {
+  return r.least_bits == r.most_bits ? bits_text(r.least_bits)
+                                     : std::to_string(r.least_bits) + " to " + bits_text(r.most_bits);
+}
+void mend_bits(const TargetRow& r, QuantSpec& s) {
+  s.bits = std::clamp(s.bits, r.least_bits, r.most_bits);
+}
 
 // --- sign ---
-bool takes_sign(const TargetRow& r, SiteKind, const QuantSpec& s) { return !r.is_signed || !is_int(s) || s.is_signed == *r.is_signed; }
-std::string sign_text(bool is_signed) { return is_signed ? "signed" : "unsigned"; }
+bool takes_sign(const TargetRow& r, SiteKind, const QuantSpec& s) {
+  return !r.is_signed || !is_int(s) || s.is_signed == *r.is_signed;
+}
+std::string sign_text(bool is_signed) {
+  return is_signed ? "signed" : "unsigned";
+}
 void mend_sign(const TargetRow& r, QuantSpec& s) {
   s.is_signed = *r.is_signed;
   // Codes from 0 on hold numbers below 0 only with a zero point.
-  if (!s.is_signed && s.zero_point == ZeroPointType::kNone && has(r.zero_points, ZeroPointType::kInteger) && !r.zero_points.empty())
+  if (!s.is_signed && s.zero_point == ZeroPointType::kNone && has(r.zero_points, ZeroPointType::kInteger) &&
+      !r.zero_points.empty())
     s.zero_point = ZeroPointType::kInteger;
 }
 
 // --- narrow range ---
-bool takes_narrow(const TargetRow& r, SiteKind, const QuantSpec& s) { return !r.narrow || !is_int(s) || s.narrow == *r.narrow; }
-std::string narrow_text(bool narrow) { return narrow ? "narrow range" : "full range"; }
+bool takes_narrow(const TargetRow& r, SiteKind, const QuantSpec& s) {
+  return !r.narrow || !is_int(s) || s.narrow == *r.narrow;
+}
+std::string narrow_text(bool narrow) {
+  return narrow ? "narrow range" : "full range";
+}
 
 // --- zero point ---
-bool takes_zero(const TargetRow& r, SiteKind, const QuantSpec& s) { return has(r.zero_points, s.zero_point); }
+bool takes_zero(const TargetRow& r, SiteKind, const QuantSpec& s) {
+  return has(r.zero_points, s.zero_point);
+}
 std::string zero_text(ZeroPointType z) {
   switch (z) {
-    case ZeroPointType::kNone: return "none";
-    case ZeroPointType::kInteger: return "an integer";
-    case ZeroPointType::kFloat: return "a fraction";
-    default: return "an offset";
+    case ZeroPointType::kNone:
+      return "none";
+    case ZeroPointType::kInteger:
+      return "an integer";
+    case ZeroPointType::kFloat:
+      return "a fraction";
+    default:
+      return "an offset";
   }
 }
 std::string allowed_zero(const TargetRow& r) {
@@ -113,7 +141,8 @@ std::string allowed_zero(const TargetRow& r) {
   return joined(words);
 }
 void mend_zero(const TargetRow& r, QuantSpec& s) {
-  const bool integer = std::find(r.zero_points.begin(), r.zero_points.end(), ZeroPointType::kInteger) != r.zero_points.end();
+  const bool integer =
+      std::find(r.zero_points.begin(), r.zero_points.end(), ZeroPointType::kInteger) != r.zero_points.end();
   s.zero_point = s.zero_point != ZeroPointType::kNone && integer ? ZeroPointType::kInteger : r.zero_points.front();
   s.zero_point_inside = false;
 }
@@ -121,11 +150,17 @@ bool takes_place(const TargetRow& r, SiteKind, const QuantSpec& s) {
   const bool placed = s.zero_point == ZeroPointType::kInteger || s.zero_point == ZeroPointType::kFloat;
   return !placed || !r.zero_point_inside || s.zero_point_inside == *r.zero_point_inside;
 }
-std::string place_text(bool inside) { return inside ? "added before the rounding" : "added after the rounding"; }
+std::string place_text(bool inside) {
+  return inside ? "added before the rounding" : "added after the rounding";
+}
 
 // --- granularity ---
-bool takes_granularity(const TargetRow& r, SiteKind, const QuantSpec& s) { return has(r.granularities, s.granularity); }
-std::string granularity_text(Granularity g) { return std::string("per ") + enum_text(g); }
+bool takes_granularity(const TargetRow& r, SiteKind, const QuantSpec& s) {
+  return has(r.granularities, s.granularity);
+}
+std::string granularity_text(Granularity g) {
+  return std::string("per ") + enum_text(g);
+}
 std::string allowed_granularity(const TargetRow& r) {
   std::vector<std::string> words;
   for (const Granularity g : r.granularities) words.push_back(granularity_text(g));
@@ -176,20 +211,29 @@ std::string allowed_axis(const TargetRow& r) {
 bool takes_rounding(const TargetRow& r, SiteKind, const QuantSpec& s) {
   return !is_int(s) && s.format != "float" ? true : has(r.roundings, s.rounding);
 }
-bool takes_scale(const TargetRow& r, SiteKind, const QuantSpec& s) { return has(r.scales, s.scale); }
+bool takes_scale(const TargetRow& r, SiteKind, const QuantSpec& s) {
+  return has(r.scales, s.scale);
+}
 bool takes_source(const TargetRow& r, SiteKind site, const QuantSpec& s) {
   return !r.dynamic || !is_activation(site) || (s.source == ScaleSource::kDynamic) == *r.dynamic;
 }
-std::string source_text(bool dynamic) { return dynamic ? "found from each sample at run time" : "known beforehand"; }
+std::string source_text(bool dynamic) {
+  return dynamic ? "found from each sample at run time" : "known beforehand";
+}
 bool takes_accumulator(const TargetRow& r, SiteKind site, const QuantSpec& s) {
   return !r.accumulator || site != SiteKind::kBias || s.scale_from_accumulator == *r.accumulator;
 }
-bool takes_truncation(const TargetRow& r, SiteKind, const QuantSpec& s) { return r.truncation || s.truncation == Truncation::kNone; }
-bool takes_decoupled(const TargetRow& r, SiteKind, const QuantSpec& s) { return r.decoupled || s.decoupled == Decoupling::kNone; }
+bool takes_truncation(const TargetRow& r, SiteKind, const QuantSpec& s) {
+  return r.truncation || s.truncation == Truncation::kNone;
+}
+bool takes_decoupled(const TargetRow& r, SiteKind, const QuantSpec& s) {
+  return r.decoupled || s.decoupled == Decoupling::kNone;
+}
 
 const std::vector<Axis>& axes() {
   static const std::vector<Axis> list = {
-      {"number format", takes_format, format_name, allowed_formats, "Choose one of these formats, or leave it float.", mend_format},
+      {"number format", takes_format, format_name, allowed_formats,
+       "Choose one of these formats, or leave it float.", mend_format},
       {"bit width", takes_bits, got_bits, allowed_bits, "Use a width that the target has.", mend_bits},
       {"sign", takes_sign, [](const QuantSpec& s) { return sign_text(s.is_signed); },
        [](const TargetRow& r) { return sign_text(*r.is_signed); }, "Change the sign of the format.", mend_sign},
@@ -205,20 +249,28 @@ const std::vector<Axis>& axes() {
        allowed_granularity, "Choose another granularity.", mend_granularity},
       {"group size", takes_group, [](const QuantSpec& s) { return std::to_string(s.group_size); }, allowed_group,
        "Choose another group size.", mend_group},
-      {"axis of scales", takes_axis, [](const QuantSpec& s) { return "axis " + std::to_string(s.axis.value_or(0)); },
-       allowed_axis, "Leave the axis to the layer.", [](const TargetRow&, QuantSpec& s) { s.axis.reset(); }},
+      {"axis of scales", takes_axis,
+       [](const QuantSpec& s) { return "axis " + std::to_string(s.axis.value_or(0)); }, allowed_axis,
+       "Leave the axis to the layer.", [](const TargetRow&, QuantSpec& s) { s.axis.reset(); }},
       {"rounding", takes_rounding, [](const QuantSpec& s) { return std::string(enum_text(s.rounding)); },
        [](const TargetRow& r) { return names_of(r.roundings); }, "Choose another rounding.",
        [](const TargetRow& r, QuantSpec& s) { s.rounding = r.roundings.front(), s.soft_rounding = false; }},
       {"scale type", takes_scale, [](const QuantSpec& s) { return std::string(enum_text(s.scale)); },
        [](const TargetRow& r) { return names_of(r.scales); }, "Choose another type of scale.",
        [](const TargetRow& r, QuantSpec& s) { s.scale = r.scales.front(); }},
-      {"scale source", takes_source, [](const QuantSpec& s) { return source_text(s.source == ScaleSource::kDynamic); },
+      {"scale source", takes_source,
+       [](const QuantSpec& s) { return source_text(s.source == ScaleSource::kDynamic); },
        [](const TargetRow& r) { return source_text(*r.dynamic); }, "Choose another source of scales.",
-       [](const TargetRow& r, QuantSpec& s) { s.source = *r.dynamic ? ScaleSource::kDynamic : ScaleSource::kStatistics; }},
+       [](const TargetRow& r, QuantSpec& s) {
+         s.source = *r.dynamic ? ScaleSource::kDynamic : ScaleSource::kStatistics;
+       }},
       {"scale of a bias", takes_accumulator,
-       [](const QuantSpec& s) { return std::string(s.scale_from_accumulator ? "input scale x weight scale" : "one of its own"); },
-       [](const TargetRow& r) { return std::string(*r.accumulator ? "input scale x weight scale" : "one of its own"); },
+       [](const QuantSpec& s) {
+         return std::string(s.scale_from_accumulator ? "input scale x weight scale" : "one of its own");
+       },
+       [](const TargetRow& r) {
+         return std::string(*r.accumulator ? "input scale x weight scale" : "one of its own");
+       },
        "Change scale_from_accumulator.",
        [](const TargetRow& r, QuantSpec& s) { s.scale_from_accumulator = *r.accumulator; }},
       {"truncation", takes_truncation, [](const QuantSpec& s) { return std::string(enum_text(s.truncation)); },
@@ -226,7 +278,9 @@ const std::vector<Axis>& axes() {
        [](const TargetRow&, QuantSpec& s) { s.truncation = Truncation::kNone; }},
       {"two scales", takes_decoupled, [](const QuantSpec& s) { return std::string(enum_text(s.decoupled)); },
        [](const TargetRow&) { return std::string("one scale"); }, "Set decoupled to none.",
-       [](const TargetRow&, QuantSpec& s) { s.decoupled = Decoupling::kNone, s.accumulator_bits.reset(), s.zero_centered = false; }},
+       [](const TargetRow&, QuantSpec& s) {
+         s.decoupled = Decoupling::kNone, s.accumulator_bits.reset(), s.zero_centered = false;
+       }},
   };
   return list;
 }
@@ -248,10 +302,12 @@ void settle(QuantSpec& spec, SiteKind site) {
   spec.statistic = spec.zero_point == ZeroPointType::kNone ? Statistic::kAbsMax : Statistic::kMinMax;
   if (check(spec, site).empty()) return;
   spec.batches = BatchStatistic::kAll;
-  spec.scale = spec.scale == ScaleType::kFloat8 || spec.scale == ScaleType::kQuantized ? ScaleType::kFloat32 : spec.scale;
+  spec.scale =
+      spec.scale == ScaleType::kFloat8 || spec.scale == ScaleType::kQuantized ? ScaleType::kFloat32 : spec.scale;
 }
 
-std::optional<QuantSpec> mended(const TargetTable& table, const TargetRow& row, const std::string& op, SiteKind site, QuantSpec spec) {
+std::optional<QuantSpec> mended(const TargetTable& table, const TargetRow& row, const std::string& op,
+                                SiteKind site, QuantSpec spec) {
   // A change can bring another one about (a format without zero point); two rounds settle all there are.
   for (int round = 0; round < 2; ++round)
     for (const Axis* axis : broken(row, site, spec)) axis->mend(row, spec);
@@ -271,7 +327,7 @@ std::string format_name(const QuantSpec& spec) {
     int exponent, mantissa;
     FloatSpecials specials;
   };
-  constexpr Known kKnown[] = {{"e4m3fn", 4, 3, FloatSpecials::kNan},   {"e5m2", 5, 2, FloatSpecials::kIeee},
+  constexpr Known kKnown[] = {{"e4m3fn", 4, 3, FloatSpecials::kNan},    {"e5m2", 5, 2, FloatSpecials::kIeee},
                               {"e4m3fnuz", 4, 3, FloatSpecials::kFnuz}, {"e5m2fnuz", 5, 2, FloatSpecials::kFnuz},
                               {"e2m1", 2, 1, FloatSpecials::kNone},     {"e2m3", 2, 3, FloatSpecials::kNone},
                               {"e3m2", 3, 2, FloatSpecials::kNone}};
@@ -279,31 +335,36 @@ std::string format_name(const QuantSpec& spec) {
   const int bias = spec.exponent_bias.value_or(usual);
   const std::string sign = spec.is_signed ? "" : "u";
   for (const Known& k : kKnown)
-    if (k.exponent == spec.exponent_bits && k.mantissa == spec.mantissa_bits && k.specials == spec.specials && bias == usual)
+    if (k.exponent == spec.exponent_bits && k.mantissa == spec.mantissa_bits && k.specials == spec.specials &&
+        bias == usual)
       return sign + k.name;
-  return sign + "float e" + std::to_string(spec.exponent_bits) + "m" + std::to_string(spec.mantissa_bits) + ", bias " +
-         std::to_string(bias) + ", specials " + enum_text(spec.specials);
+  return sign + "float e" + std::to_string(spec.exponent_bits) + "m" + std::to_string(spec.mantissa_bits) +
+         ", bias " + std::to_string(bias) + ", specials " + enum_text(spec.specials);
 }
 
 std::string describe(const TargetRow& row) {
-  const bool integers = row.formats.empty() || std::find(row.formats.begin(), row.formats.end(), "int") != row.formats.end();
+  const bool integers =
+      row.formats.empty() || std::find(row.formats.begin(), row.formats.end(), "int") != row.formats.end();
   std::vector<std::string> parts = {row.formats.empty() ? "any format" : joined(row.formats)};
   if (integers) {
     parts.push_back(allowed_bits(row));
     if (row.is_signed) parts.push_back(sign_text(*row.is_signed));
     if (row.narrow) parts.push_back(narrow_text(*row.narrow));
     parts.push_back(row.zero_points.empty() ? "any zero point" : "zero point " + allowed_zero(row));
-    if (row.zero_point_inside && has(row.zero_points, ZeroPointType::kInteger) && row.zero_points != std::vector{ZeroPointType::kNone})
+    if (row.zero_point_inside && has(row.zero_points, ZeroPointType::kInteger) &&
+        row.zero_points != std::vector{ZeroPointType::kNone})
       parts.push_back(place_text(*row.zero_point_inside));
   }
   parts.push_back(row.granularities.empty() ? "any granularity" : allowed_granularity(row));
   if (has(row.granularities, Granularity::kGroup) && (!row.group_sizes.empty() || row.group_multiple))
     parts.push_back("groups of " + allowed_group(row));
-  const bool activations = std::any_of(row.sites.begin(), row.sites.end(), [](SiteKind k) { return is_activation(k); });
+  const bool activations =
+      std::any_of(row.sites.begin(), row.sites.end(), [](SiteKind k) { return is_activation(k); });
   if (!row.roundings.empty()) parts.push_back("rounding " + names_of(row.roundings));
   if (!row.scales.empty()) parts.push_back("scales " + names_of(row.scales));
   if (activations && row.dynamic) parts.push_back("scales " + source_text(*row.dynamic));
-  if (row.accumulator && has(row.sites, SiteKind::kBias)) parts.push_back(*row.accumulator ? "input scale x weight scale" : "a scale of its own");
+  if (row.accumulator && has(row.sites, SiteKind::kBias))
+    parts.push_back(*row.accumulator ? "input scale x weight scale" : "a scale of its own");
   if (row.truncation) parts.push_back("truncation");
   std::string out;
   for (const std::string& p : parts) out += (out.empty() ? "" : ", ") + p;
@@ -328,7 +389,8 @@ TargetVerdict judge(const TargetTable& table, const std::string& op, SiteKind si
     std::vector<std::string> places;
     for (const TargetRow& row : table.rows)
       for (const SiteKind kind : row.sites) {
-        const std::string text = std::string(enum_text(kind)) + (row.ops.empty() ? " of any layer" : " of " + joined(row.ops));
+        const std::string text =
+            std::string(enum_text(kind)) + (row.ops.empty() ? " of any layer" : " of " + joined(row.ops));
         if (std::find(places.begin(), places.end(), text) == places.end()) places.push_back(text);
       }
     Refusal r;
@@ -343,7 +405,9 @@ TargetVerdict judge(const TargetTable& table, const std::string& op, SiteKind si
     std::vector<std::string> allowed;
     for (const TargetRow* row : nearest)
       if (!axis->takes(*row, site, spec))
-        if (const std::string text = axis->allowed(*row); std::find(allowed.begin(), allowed.end(), text) == allowed.end()) allowed.push_back(text);
+        if (const std::string text = axis->allowed(*row);
+            std::find(allowed.begin(), allowed.end(), text) == allowed.end())
+          allowed.push_back(text);
     Refusal r;
     r.rule = axis->name;
     r.got = axis->got(spec);
@@ -365,10 +429,12 @@ json table_json(const TargetTable& table) {
   for (const TargetRow& row : table.rows) {
     json sites = json::array();
     for (const SiteKind k : row.sites) sites.push_back(enum_text(k));
-    rows.push_back({{"form", row.form}, {"sites", sites}, {"ops", row.ops}, {"takes", describe(row)}, {"why", row.why}});
+    rows.push_back(
+        {{"form", row.form}, {"sites", sites}, {"ops", row.ops}, {"takes", describe(row)}, {"why", row.why}});
   }
   json needs = json::array();
-  for (const TargetNeed& n : table.needs) needs.push_back({{"ops", n.ops}, {"site", enum_text(n.site)}, {"why", n.why}});
+  for (const TargetNeed& n : table.needs)
+    needs.push_back({{"ops", n.ops}, {"site", enum_text(n.site)}, {"why", n.why}});
   return {{"rows", rows}, {"needs", needs}, {"exactness", enum_text(table.exactness)}, {"notes", table.notes}};
 }
 

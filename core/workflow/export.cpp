@@ -1,25 +1,16 @@
 // Quanvas - verb "export": check, write, read again, prove. Nothing is written while anything is refused.
-#include <cmath>
 #include <filesystem>
 
-#include <ATen/ATen.h>
-
 #include "core/base/guarded.h"
-#include "core/exec/chunks.h"
+#include "core/workflow/export_proof.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::int64_t kProofSamples = 256;
-
-struct Proof {
-  double samples = 0, predictions = 0, equal = 0, difference = 0;
-};
-
 Refusal not_calibrated() {
-  return {"", "", "calibration", "activations without statistics", "calibrated activations", "Calibrate first."};
+  return {"", "", "calibration", "activations without statistics", "calibrated activations", "Calibrate first.", {}, {}, false};
 }
 
 // Whether more than the graph passes changes the float network.
@@ -32,11 +23,6 @@ Result<bool> changes_weights(const Recipe& recipe) {
   return false;
 }
 
-// Largest |x - y|; values that are equal do not differ, infinite ones neither. NaN when a difference is.
-double largest_difference(const at::Tensor& x, const at::Tensor& y) {
-  return at::where(x.eq(y), at::zeros({}, x.options()), (x - y).abs()).max().item<double>();
-}
-
 // Dynamic ones and those of the model's file need no calibration.
 bool needs_calibration(const Plan& plan, const Prepared& prepared) {
   for (const auto& s : plan.sites)
@@ -47,6 +33,20 @@ bool needs_calibration(const Plan& plan, const Prepared& prepared) {
 }
 
 }  // namespace
+
+// Beside the run whose network it is, the newest last; 0: the recipe's own.
+void WorkbenchState::keep_report(const ExportReport& report, std::int64_t run, JobContext& job) {
+  constexpr std::size_t kKept = 20;
+  const std::string key = exports_key(run);
+  std::vector<ExportReport> reports;
+  if (const auto text = project_->value(key); text && !text->empty())
+    if (auto kept = from_json_text<std::vector<ExportReport>>(*text)) reports = std::move(*kept);
+  std::erase_if(reports, [&](const ExportReport& r) { return r.path == report.path; });
+  reports.push_back(report);
+  if (reports.size() > kKept) reports.erase(reports.begin());
+  if (const Status kept = project_->set_value(key, to_json_value(reports).dump()); !kept)
+    job.issue({Severity::kWarning, "export", "The report of this export is not kept with the project: " + kept.error().text(), {}});
+}
 
 Status WorkbenchState::check_output(const fs::path& path, bool overwrite) const {
   std::error_code ec;
@@ -72,6 +72,8 @@ Result<std::vector<Refusal>> WorkbenchState::check_export(const Recipe& recipe, 
   return guarded("export check", [&]() -> Result<std::vector<Refusal>> {
     QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(target, "export target"));
     QUANVAS_TRY(const json options, exporter->schema().complete(given, "export target '" + target + "'"));
+    if (const std::string why = exporter->unavailable(); !why.empty())
+      return std::vector<Refusal>{{"", "", "target", "not offered", "", why, {}, {}, false}};
     JobContext quiet;
     QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, quiet));
     QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
@@ -91,7 +93,9 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
   return guarded("export", [&]() -> Result<ExportReport> {
     QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(request.target, "export target"));
     QUANVAS_TRY(const json options, exporter->schema().complete(request.options, "export target '" + request.target + "'"));
-    QUANVAS_CHECK(check_output(request.path, request.overwrite));
+    if (const std::string why = exporter->unavailable(); !why.empty())
+      return fail(ErrorCode::kUnsupported, "The target '" + request.target + "' is not offered: " + why);
+    for (const std::string& file : exporter->files(request.path, options)) QUANVAS_CHECK(check_output(file, request.overwrite));
     Quantized quantized;
     if (request.run) {
       QUANVAS_TRY(const Run run, project_->run(request.run));
@@ -125,54 +129,29 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
     job.progress("write", 0.1, request.path);
     QUANVAS_CHECK(job.check());
     QUANVAS_CHECK(exporter->write(network, request.path, options, job));
+    report.files = exporter->files(request.path, options);
     std::error_code ec;
-    report.file_bytes = static_cast<double>(fs::file_size(request.path, ec));
+    for (const std::string& file : report.files) report.file_bytes += static_cast<double>(fs::file_size(file, ec));
+    const NetworkSize size = network_size(*network.model->graph, find_layers(*network.model->graph), network.quantizers);
+    report.float_bytes = size.bytes_float;
+    report.ideal_bytes = exporter->needs_quantizers() ? size.bytes : size.bytes_float;
     job.progress("audit", 0.3, request.path);
     QUANVAS_TRY(report.audit, exporter->audit(network, request.path, options));
 
-    // Proof: the file, read by the importer and run as it stands, against the network that it was to hold.
     const Data d = data();
     const DatasetPtr source = d.evaluate ? d.evaluate : d.calibrate;
-    if (!source) {
-      report.notes.push_back("Not run against the screen's network: no data is declared.");
-      return report;
+    auto file = exporter->read(network, request.path, options, job);
+    if (!file) {
+      report.notes.push_back("Not run against the screen's network: " + file.error().text());
+    } else {
+      for (std::string& note : file->notes) report.notes.push_back(std::move(note));
+      if (!source)
+        report.notes.push_back("Not run against the screen's network: no data is declared.");
+      else
+        QUANVAS_CHECK(prove_export(network, exporter->needs_quantizers(), *file, *source, options_.device, report, job));
     }
-    if (fs::path(request.path).extension() != ".onnx") {
-      report.notes.push_back("Not run against the screen's network: this file type cannot be opened again yet.");
-      return report;
-    }
-    QUANVAS_TRY(Model written, import_model(request.path, job));
-    const exec::QuantizerMap* quantizers = exporter->needs_quantizers() ? &network.quantizers : nullptr;
-    QUANVAS_TRY(const auto screen, exec::Runner::create(network.model, quantizers, options_.device));
-    QUANVAS_TRY(const auto file, exec::Runner::create(std::make_shared<const Model>(std::move(written)), nullptr, options_.device));
-    Proof total;
-    QUANVAS_CHECK(exec::for_each_chunk<Proof>(
-        *source, choose_samples(source->size(), kProofSamples, 0), options_.device, job, "compare",
-        [&](exec::Chunk& chunk) -> Result<Proof> {
-          QUANVAS_TRY(const auto a, screen->run({chunk.input}));
-          QUANVAS_TRY(const auto b, file->run({chunk.input}));
-          Proof p;
-          QUANVAS_TRY(const at::Tensor x, prediction_rows(a.at(0), chunk.input.size(0), *source));
-          QUANVAS_TRY(const at::Tensor y, prediction_rows(b.at(0), chunk.input.size(0), *source));
-          if (x.sizes() != y.sizes())
-            return fail(ErrorCode::kInternal, "The exported file gives an output of another shape.", "Report this file.");
-          p.samples = static_cast<double>(chunk.input.size(0));
-          p.predictions = static_cast<double>(x.size(0));
-          p.equal = x.argmax(1).eq(y.argmax(1)).sum().item<double>();
-          p.difference = largest_difference(x, y);
-          return p;
-        },
-        [&](std::int64_t, Proof& p) -> Status {
-          total.samples += p.samples;
-          total.predictions += p.predictions;
-          total.equal += p.equal;
-          if (std::isnan(p.difference) || p.difference > total.difference) total.difference = p.difference;
-          return {};
-        },
-        chunk_size_for(*network.model->graph)));
-    report.checked_samples = total.samples;
-    report.equal_predictions = total.predictions > 0 ? total.equal / total.predictions : 0;
-    report.max_output_difference = total.difference;
+    for (const std::string& note : exporter->table(options).notes) report.notes.push_back(note);
+    keep_report(report, request.run, job);
     return report;
   });
 }

@@ -197,6 +197,7 @@ class WorkbenchState final : public Workbench {
   Status need_writable() const;
   // export.cpp; whether a model may be written there: in a folder that exists, not over the project or its own model.
   Status check_output(const std::filesystem::path& path, bool overwrite) const;
+  void keep_report(const ExportReport& report, std::int64_t run, JobContext& job);
 
   std::unique_ptr<Project> project_;
   ModelPtr model_;

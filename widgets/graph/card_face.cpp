@@ -101,7 +101,7 @@ bool NodeVisual::operator==(const NodeVisual& o) const {
          activation_chip == o.activation_chip && same(activation_bits, o.activation_bits) &&
          activation_hatched == o.activation_hatched && input_chip == o.input_chip &&
          same(isolated_db, o.isolated_db) && same(cumulative_db, o.cumulative_db) && stale == o.stale &&
-         problem == o.problem && note == o.note;
+         problem == o.problem && is_hopeless == o.is_hopeless && note == o.note;
 }
 
 QColor mark_color(const Mark& mark) {
@@ -149,6 +149,7 @@ CardFace face_of(const CardInfo& card, const NodeVisual& v, const GraphContent& 
   face.value_poor = db < kPoorSqnrDb;
   face.stale = v.stale;
   face.problem = !v.problem.isEmpty() || !card.opaque_reason.isEmpty();
+  face.hopeless = v.is_hopeless;
   face.marks = {mark_of(card, v, content, options)};
   return face;
 }
@@ -172,6 +173,7 @@ CardFace face_of(const PlacedGroup& group, const std::map<NodeId, NodeVisual>& v
     if (db < worst) worst = db;
     face.stale = face.stale || v.stale;
     face.problem = face.problem || !v.problem.isEmpty() || !card->opaque_reason.isEmpty();
+    face.hopeless = face.hopeless || v.is_hopeless;
     const Mark mark = mark_of(*card, v, content, options);
     if (mark.scale != Mark::Scale::kNone || card->kind == CardKind::kLayer) marks.push_back(mark);
   }

@@ -28,7 +28,7 @@ struct CardFace {
   double chip_bits = 0;
   bool chip_hatched = false;
   QString value;         // "22.1 dB"
-  bool value_poor = false, stale = false, problem = false, closed_group = false;
+  bool value_poor = false, stale = false, problem = false, hopeless = false, closed_group = false;
   std::vector<Mark> marks;
   bool operator==(const CardFace&) const = default;
 };

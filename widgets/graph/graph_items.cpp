@@ -146,7 +146,7 @@ void CardItem::paint_frame(QPainter& painter, double zoom) const {
     painter.setBrush(c.row);
     painter.drawPath(rounded(rect_.translated(3, 3), radius));
   }
-  const QColor border = state_.selected || state_.on_path ? c.accent : face_.problem ? c.warning : c.line;
+  const QColor border = state_.selected || state_.on_path ? c.accent : face_.hopeless ? c.error : face_.problem ? c.warning : c.line;
   painter.setPen(QPen(border, state_.selected ? 2.5 : state_.on_path ? 1.6 : 1.2));
   painter.setBrush(face_.kind == CardKind::kTerminal ? c.background : c.panel);
   painter.drawPath(rounded(rect_, radius));
@@ -191,7 +191,8 @@ void CardItem::paint_text(QPainter& painter, double zoom) const {
   double title_right = right;
   if (!face_.chip.isEmpty() && !small) title_right = paint_chip(painter) - 6;
   if (face_.problem) {
-    draw_icon(painter, QStringLiteral("warning"), QPointF(title_right - 14, title_y - 11.5), 14, c.warning);
+    const bool hopeless = face_.hopeless;
+    draw_icon(painter, hopeless ? QStringLiteral("error") : QStringLiteral("warning"), QPointF(title_right - 14, title_y - 11.5), 14, hopeless ? c.error : c.warning);
     title_right -= 18;
   }
   if (small && details && !face_.value.isEmpty()) {

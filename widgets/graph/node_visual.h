@@ -33,6 +33,7 @@ struct NodeVisual {
   double cumulative_db = std::numeric_limits<double>::quiet_NaN();
   bool stale = false;         // the errors were measured with an older recipe
   QString problem;            // not empty: badge with this reason (not supported, not executable, refused ...)
+  bool is_hopeless = false;   // nothing that the user could choose for this node mends it
   QString note;               // further line of the tooltip ("set by rule 3: ...")
 
   double shown_db(ErrorKind kind) const { return kind == ErrorKind::kIsolated ? isolated_db : cumulative_db; }

@@ -14,10 +14,12 @@
 #include <QPushButton>
 #include <QRegularExpression>
 #include <QStyle>
+#include <QTabWidget>
 #include <QTableWidget>
 #include <QToolButton>
 #include <QVBoxLayout>
 
+#include "core/report/target_lens.h"
 #include "widgets/common/format.h"
 #include "widgets/common/icons.h"
 #include "widgets/forms/schema_form.h"
@@ -50,6 +52,41 @@ QString refusal_text(const std::vector<Refusal>& list) {
   return lines.join(u'\n');
 }
 
+bool is_bad(const ExportReport& r) {
+  constexpr double kLeastEqual = 0.999;
+  const auto unequal = [](const AuditRow& a) { return !a.equal; };
+  return std::any_of(r.audit.begin(), r.audit.end(), unequal) || (r.checked_samples > 0 && r.equal_predictions < kLeastEqual);
+}
+
+QTableWidget* make_table(const QStringList& headers, const QString& name, QWidget* parent) {
+  auto* table = new QTableWidget(0, static_cast<int>(headers.size()), parent);
+  table->setHorizontalHeaderLabels(headers);
+  table->setEditTriggers(QAbstractItemView::NoEditTriggers);
+  table->setSelectionBehavior(QAbstractItemView::SelectRows);
+  table->setShowGrid(false);
+  table->horizontalHeader()->setDefaultAlignment(Qt::AlignLeft | Qt::AlignVCenter);
+  table->setAccessibleName(name);
+  table->verticalHeader()->hide();
+  table->verticalHeader()->setDefaultSectionSize(25);
+  table->setItemDelegate(new RowDelegate(table));
+  add_copy_actions(table, table->horizontalHeader());
+  table->setContextMenuPolicy(Qt::ActionsContextMenu);
+  return table;
+}
+
+void add_row(QTableWidget* table, const QStringList& texts, int first_number) {
+  const int row = table->rowCount();
+  table->insertRow(row);
+  for (int c = 0; c < static_cast<int>(texts.size()); ++c) {
+    table->setItem(row, c, new QTableWidgetItem(texts[c]));
+    if (c >= first_number) table->item(row, c)->setTextAlignment(Qt::AlignRight | Qt::AlignVCenter);
+  }
+}
+
+QString why_not(const PluginEntry& e) {
+  return e.more.is_object() ? qs(e.more.value("unavailable", std::string())) : QString();
+}
+
 // "codes -7 ... 7" of the audit as the window writes numbers.
 QString shown(const std::string& s) {
   static const QRegularExpression minus(QStringLiteral("(?<![\\w.])-(?=\\d)"));
@@ -58,10 +95,20 @@ QString shown(const std::string& s) {
 
 QString report_text(const ExportReport& r) {
   QStringList lines;
-  lines << ExportDialog::tr("Written: %1, %2.").arg(qs(r.path), bytes_text(r.file_bytes));
+  lines << ExportDialog::tr("Written: %1, %2 (weights and biases in float %3, as codes and scales %4).")
+               .arg(qs(r.path), bytes_text(r.file_bytes), bytes_text(r.float_bytes), bytes_text(r.ideal_bytes));
+  for (const std::string& file : r.files)
+    if (file != r.path) lines << ExportDialog::tr("Beside it: %1.").arg(qs(file));
   std::size_t equal = 0;
   for (const auto& row : r.audit) equal += row.equal;
   if (!r.audit.empty()) lines << ExportDialog::tr("Read again: %1 of %2 quantizers are in the file as requested.").arg(equal).arg(r.audit.size());
+  if (!r.nodes.empty()) {
+    const auto same = std::count_if(r.nodes.begin(), r.nodes.end(), [](const NodeAudit& n) { return n.differing == 0; });
+    lines << (static_cast<std::size_t>(same) == r.nodes.size()
+                  ? ExportDialog::tr("Every one of %1 tensors is the screen's.").arg(r.nodes.size())
+                  : ExportDialog::tr("%1 of %2 tensors are the screen's; the first that differs: %3, %4.")
+                        .arg(same).arg(r.nodes.size()).arg(qs(r.nodes[static_cast<std::size_t>(r.first_difference)].layer), qs(r.nodes[static_cast<std::size_t>(r.first_difference)].what)));
+  }
   if (r.checked_samples > 0)
     lines << ExportDialog::tr("Run again on %1 samples: same class for %2, largest difference of an output %3.")
                  .arg(count_text(r.checked_samples), percent_text(r.equal_predictions), significant_text(r.max_output_difference));
@@ -74,7 +121,9 @@ QString report_text(const ExportReport& r) {
 ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t run, const QString& what, const QString& stem, bool quantizes,
                            QWidget* parent)
     : QDialog(parent), targets_(targets), run_(run), stem_(stem), list_(new QListWidget(this)), doc_(new QLabel(this)), message_(new QLabel(this)),
-      options_(new SchemaForm(this)), path_(new QLineEdit(this)), audit_(new QTableWidget(0, 5, this)), export_(new QPushButton(tr("Export"), this)) {
+      options_(new SchemaForm(this)), path_(new QLineEdit(this)), tabs_(new QTabWidget(this)),
+      audit_(make_table({tr("Layer"), tr("Quantizer"), tr("Requested"), tr("In the file"), tr("Size")}, tr("Audit"), this)),
+      nodes_(make_table({tr("Layer"), tr("Tensor"), tr("Values"), tr("Differ"), tr("Most steps"), tr("Largest difference")}, tr("Tensors"), this)), export_(new QPushButton(tr("Export"), this)) {
   setWindowTitle(tr("Export %1").arg(what));
   resize(860, 520);
   list_->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);  // a longer name ends in an ellipsis
@@ -82,6 +131,7 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   list_->setIconSize({kIcon, kIcon});
   const auto keeps_quantizers = [](const PluginEntry& e) { return e.more.is_object() && e.more.value("needs_quantizers", false); };
   std::stable_sort(targets_.begin(), targets_.end(), [&](const PluginEntry& a, const PluginEntry& b) {
+    if (why_not(a).isEmpty() != why_not(b).isEmpty()) return why_not(a).isEmpty();  // what is not offered comes last
     return keeps_quantizers(a) != keeps_quantizers(b) && keeps_quantizers(a) == quantizes;
   });
   for (const auto& t : targets_) {
@@ -89,6 +139,10 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
     item->setData(Qt::UserRole, qs(t.id));
     item->setToolTip(qs(t.doc));
     item->setIcon(no_icon());
+    if (const QString why = why_not(t); !why.isEmpty()) {
+      item->setFlags(item->flags() & ~(Qt::ItemIsEnabled | Qt::ItemIsSelectable));
+      item->setToolTip(why);
+    }
   }
   constexpr int kLeast = 190, kMost = 320, kMargins = 24;
   list_->ensurePolished();
@@ -102,18 +156,10 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   auto* browse_button = new QToolButton(this);
   browse_button->setText(tr("…"));
   browse_button->setAccessibleName(tr("Choose the file"));
-  audit_->setHorizontalHeaderLabels({tr("Layer"), tr("Quantizer"), tr("Requested"), tr("In the file"), tr("Size")});
-  audit_->setEditTriggers(QAbstractItemView::NoEditTriggers);
-  audit_->setSelectionBehavior(QAbstractItemView::SelectRows);
-  audit_->setShowGrid(false);
-  audit_->horizontalHeader()->setDefaultAlignment(Qt::AlignLeft | Qt::AlignVCenter);
-  audit_->setAccessibleName(tr("Audit"));
-  audit_->verticalHeader()->hide();
-  audit_->verticalHeader()->setDefaultSectionSize(25);
-  audit_->setItemDelegate(new RowDelegate(audit_));
-  add_copy_actions(audit_, audit_->horizontalHeader());
-  audit_->setContextMenuPolicy(Qt::ActionsContextMenu);
-  audit_->hide();
+  tabs_->addTab(audit_, tr("Quantizers"));
+  tabs_->addTab(nodes_, tr("Tensors"));
+  tabs_->setDocumentMode(true);
+  tabs_->hide();
   export_->setProperty("primary", true);
 
   auto* file = new QHBoxLayout;
@@ -130,7 +176,7 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   right->addWidget(options_);
   right->addLayout(file);
   right->addWidget(message_);
-  right->addWidget(audit_, 1);
+  right->addWidget(tabs_, 1);
   right->addStretch(0);
   auto* columns = new QHBoxLayout;
   columns->setSpacing(14);
@@ -150,6 +196,11 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   connect(path_, &QLineEdit::textChanged, this, &ExportDialog::ask_again);
   connect(list_, &QListWidget::currentItemChanged, this, [this] { show_target(); });
   connect(export_, &QPushButton::clicked, this, &ExportDialog::start);
+  connect(options_, &SchemaForm::edited, this, [this] {
+    refusals_.erase(current_target());
+    ask_again();
+    check_current();
+  });
   if (targets_.empty()) say("error", tr("The engine has no exporters."));
   export_->setEnabled(false);
   if (list_->count()) list_->setCurrentRow(0);
@@ -165,7 +216,7 @@ void ExportDialog::start() {
   ask_again();
   running_ = true;
   export_->setEnabled(false);
-  audit_->hide();
+  tabs_->hide();
   say("muted", tr("Exporting…"));
   Q_EMIT export_wanted(current_target(), path, options_->values(), run_);
 }
@@ -197,18 +248,28 @@ void ExportDialog::show_target() {
   doc_->setText(qs(entry->doc));
   options_->set_schema(entry->schema);
   options_->setVisible(!entry->schema.fields.empty());
-  audit_->hide();
+  tabs_->hide();
   if (!own_path_) path_->setText(stem_ + QStringLiteral("-") + qs(entry->id) + suffix_of(*entry));
   const auto it = refusals_.find(current_target());
-  if (it == refusals_.end()) {
-    export_->setEnabled(false);
-    say("muted", tr("Checking what this target can hold…"));
-    Q_EMIT check_wanted(current_target());
-    return;
-  }
-  export_->setEnabled(it->second.empty() && !running_);
-  if (it->second.empty()) say("good", tr("This target can hold everything."));
-  else say("warning", refusal_text(it->second));
+  if (it == refusals_.end()) return check_current();
+  show_refusals(it->second);
+}
+
+void ExportDialog::check_current() {
+  if (current_target().isEmpty()) return;
+  export_->setEnabled(false);
+  say("muted", tr("Checking what this target can hold…"));
+  Q_EMIT check_wanted(current_target(), options_->schema().fields.empty() ? json::object() : options_->values());
+}
+
+void ExportDialog::show_refusals(const std::vector<Refusal>& refusals) {
+  export_->setEnabled(refusals.empty() && !running_);
+  if (refusals.empty()) return say("good", tr("This target can hold everything."));
+  const auto mendable = std::count_if(refusals.begin(), refusals.end(), can_mend);
+  QString text = refusal_text(refusals);
+  if (mendable > 0)
+    text += QStringLiteral("\n") + tr("%1 of these %2 can be mended with one click in the panel Target.").arg(mendable).arg(refusals.size());
+  say("warning", text);
 }
 
 void ExportDialog::set_refusals(const QString& target, const std::vector<Refusal>& refusals) {
@@ -219,7 +280,7 @@ void ExportDialog::set_refusals(const QString& target, const std::vector<Refusal
     item->setIcon(refusals.empty() ? icon(QStringLiteral("check"), IconRole::kGood) : icon(QStringLiteral("warning"), IconRole::kWarning));
     if (!refusals.empty()) item->setToolTip(refusal_text(refusals));
   }
-  if (target == current_target() && !running_) show_target();
+  if (target == current_target() && !running_) show_refusals(refusals);
 }
 
 void ExportDialog::set_progress(const QString& text) {
@@ -236,20 +297,29 @@ void ExportDialog::set_report(const ExportReport& report) {
   running_ = false;
   export_->setEnabled(true);
   if (!report.refusals.empty()) return say("error", tr("Nothing was written.") + QStringLiteral("\n") + refusal_text(report.refusals));
-  bool all_equal = true;
   audit_->setRowCount(0);
   for (const auto& a : report.audit) {
-    const int row = audit_->rowCount();
-    audit_->insertRow(row);
-    const QString texts[] = {qs(a.layer), qs(a.quantizer), shown(a.requested), shown(a.written), bytes_text(a.bytes)};
-    for (int c = 0; c < 5; ++c) audit_->setItem(row, c, new QTableWidgetItem(texts[c]));
-    audit_->item(row, 4)->setTextAlignment(Qt::AlignRight | Qt::AlignVCenter);
-    audit_->item(row, 3)->setIcon(a.equal ? icon(QStringLiteral("check"), IconRole::kGood) : icon(QStringLiteral("warning"), IconRole::kWarning));
-    all_equal = all_equal && a.equal;
+    add_row(audit_, {qs(a.layer), qs(a.quantizer), shown(a.requested), shown(a.written), bytes_text(a.bytes)}, 4);
+    audit_->item(audit_->rowCount() - 1, 3)
+        ->setIcon(a.equal ? icon(QStringLiteral("check"), IconRole::kGood) : icon(QStringLiteral("warning"), IconRole::kWarning));
   }
   audit_->resizeColumnsToContents();
-  audit_->setVisible(!report.audit.empty());
-  say(all_equal ? "good" : "warning", report_text(report));
+  show_nodes(report);
+  tabs_->setVisible(!report.audit.empty() || !report.nodes.empty());
+  say(is_bad(report) ? "warning" : "good", report_text(report));
+}
+
+void ExportDialog::show_nodes(const ExportReport& report) {
+  nodes_->setRowCount(0);
+  for (const NodeAudit& n : report.nodes) {
+    add_row(nodes_, {qs(n.layer), qs(n.what), count_text(n.values), count_text(n.differing), n.is_quantized ? significant_text(n.max_steps) : QString(),
+                     significant_text(n.max_difference)}, 2);
+    nodes_->item(nodes_->rowCount() - 1, 0)
+        ->setIcon(n.differing == 0 ? icon(QStringLiteral("check"), IconRole::kGood) : icon(QStringLiteral("warning"), IconRole::kWarning));
+  }
+  nodes_->resizeColumnsToContents();
+  tabs_->setTabVisible(1, !report.nodes.empty());
+  if (report.first_difference >= 0) nodes_->scrollToItem(nodes_->item(report.first_difference, 0));
 }
 
 void ExportDialog::browse() {

@@ -15,6 +15,7 @@ class QLineEdit;
 class QListWidget;
 class QPushButton;
 class QTableWidget;
+class QTabWidget;
 
 namespace quanvas {
 
@@ -37,16 +38,22 @@ class ExportDialog : public QDialog {
   void select_target(const QString& id);
   QListWidget* list() const { return list_; }
   QTableWidget* audit() const { return audit_; }
+  QTableWidget* nodes() const { return nodes_; }
+  SchemaForm* options() const { return options_; }
+  // Asks what the chosen target refuses, with the options as they are.
+  void check_current();
   QPushButton* export_button() const { return export_; }
   QLineEdit* path_box() const { return path_; }
   QString message() const;
 
  Q_SIGNALS:
-  void check_wanted(const QString& target);
+  void check_wanted(const QString& target, const quanvas::json& options);
   void export_wanted(const QString& target, const QString& path, const quanvas::json& options, qint64 run);
 
  private:
   void show_target();
+  void show_refusals(const std::vector<Refusal>& refusals);
+  void show_nodes(const ExportReport& report);
   void browse();
   void start();
   void ask_again();  // whether a file may be replaced: the button exports again
@@ -63,7 +70,8 @@ class ExportDialog : public QDialog {
   QLabel *doc_, *message_;
   SchemaForm* options_;
   QLineEdit* path_;
-  QTableWidget* audit_;
+  QTabWidget* tabs_;
+  QTableWidget *audit_, *nodes_;
   QPushButton* export_;
 };
 

@@ -339,7 +339,7 @@ TEST_F(SessionTest, FactsAreAskedAgainWhenAPassHasMeasured) {
 TEST_F(SessionTest, ChecksAnExport) {
   open();
   QSignalSpy checked(session_.get(), &Session::export_checked);
-  session_->check_export("onnx-qdq");
+  session_->check_export("onnx-qdq", json::object());
   ASSERT_TRUE(wait_for([&] { return checked.count() == 1; }));
   EXPECT_EQ(checked[0][0].toString(), "onnx-qdq");
   EXPECT_EQ(qvariant_cast<std::vector<Refusal>>(checked[0][1]).size(), 1u);

@@ -1,0 +1,70 @@
+#include "core/report/target_lens.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "core/recipe/plan.h"
+
+namespace quanvas {
+
+bool can_mend(const Refusal& refusal) {
+  return refusal.site && (refusal.fix || refusal.float_fixes);
+}
+
+std::vector<LensLayer> lens(const std::vector<Refusal>& refusals) {
+  std::vector<LensLayer> out;
+  std::map<std::string, std::size_t> known;
+  for (const Refusal& r : refusals) {
+    const auto [it, fresh] = known.emplace(r.layer, out.size());
+    if (fresh) out.push_back({r.layer, LensState::kFixable, {}});
+    LensLayer& layer = out[it->second];
+    layer.refusals.push_back(r);
+    if (!can_mend(r)) layer.state = LensState::kImpossible;
+  }
+  return out;
+}
+
+Recipe with_fixes(const Recipe& recipe, const Graph& graph, const std::vector<Refusal>& refusals,
+                  const std::string& layer) {
+  std::map<std::string, NodeId> ids;
+  for (const Node& node : graph.nodes()) ids.emplace(node.name, node.id);
+  Recipe out = recipe;
+  std::set<std::tuple<std::string, SiteKind, int>> done;
+  // Sites that get the same quantizer become one rule.
+  std::vector<std::pair<std::optional<QuantSpec>, std::vector<Site>>> groups;
+  for (const Refusal& r : refusals) {
+    if (!can_mend(r) || (!layer.empty() && r.layer != layer)) continue;
+    if (!done.emplace(r.layer, r.site->kind, r.site->operand).second) continue;
+    const auto id = ids.find(r.layer);
+    if (id == ids.end()) {
+      Rule rule;
+      std::string name;
+      for (const char c : r.layer) {
+        if (c == '*' || c == '?' || c == '\\') name += '\\';
+        name += c;
+      }
+      rule.select.names = {name};
+      rule.select.sites = {r.site->kind};
+      rule.select.operand = r.site->operand > 0 ? r.site->operand : -1;
+      rule.is_float = !r.fix;
+      if (r.fix) rule.override_fields = to_json_value(*r.fix);
+      out.rules.push_back(std::move(rule));
+      continue;
+    }
+    const Site site{id->second, r.site->kind, r.site->operand};
+    const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& g) {
+      return g.first == r.fix && g.second.front().kind == site.kind;
+    });
+    if (same != groups.end())
+      same->second.push_back(site);
+    else
+      groups.push_back({r.fix, {site}});
+  }
+  for (const auto& [spec, sites] : groups) out = with_assignment(out, graph, sites, spec);
+  return out;
+}
+
+}  // namespace quanvas

@@ -1,0 +1,37 @@
+// Quanvas - the target lens: what an export target makes of each layer, and the recipe that mends what can be mended.
+// Values, no state.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/report/report.h"
+
+namespace quanvas {
+
+//   legal       the target holds the layer as it is
+//   fixable     other quantizers of the layer, or none, would make it so
+//   impossible  the target has no form for the layer, whatever its quantizers
+enum class LensState { kLegal, kFixable, kImpossible };
+inline const EnumNames<LensState>& enum_names(LensState) {
+  static const EnumNames<LensState> names = {{LensState::kLegal, "legal"}, {LensState::kFixable, "fixable"},
+                                             {LensState::kImpossible, "impossible"}};
+  return names;
+}
+
+struct LensLayer {
+  std::string layer;                  // its name; empty: what concerns the whole model
+  LensState state = LensState::kLegal;
+  std::vector<Refusal> refusals;
+};
+
+bool can_mend(const Refusal& refusal);
+// Layers that are refused, in the order of their first refusals. Layers that are not listed are legal.
+std::vector<LensLayer> lens(const std::vector<Refusal>& refusals);
+
+// The recipe with rules that put the mended quantizers in place, of one layer or (empty) of all that can be mended.
+// `graph` is the network as it was imported; layers that passes have made are reached by their names. Mending can bring a
+// further refusal about (a bias whose input has become float): ask the target again.
+Recipe with_fixes(const Recipe& recipe, const Graph& graph, const std::vector<Refusal>& refusals, const std::string& layer = {});
+
+}  // namespace quanvas

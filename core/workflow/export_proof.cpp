@@ -1,0 +1,236 @@
+#include "core/workflow/export_proof.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "core/exec/chunks.h"
+#include "core/graph/layers.h"
+#include "core/plugin/placement.h"
+#include "core/workflow/state.h"
+
+namespace quanvas {
+namespace {
+
+constexpr std::int64_t kProofSamples = 256;
+constexpr std::int64_t kNodeSamples = 32;
+constexpr std::int64_t kNodeChunk = 4;    // both networks keep every tensor
+constexpr double kFloatTolerance = 1e-5;  // of the largest magnitude: other orders of the same sums
+
+// Where one tensor of the screen is found in the file.
+struct Probe {
+  std::string layer, what;
+  TensorId screen = kNoTensor;
+  std::optional<Site> input;                   // the site whose quantizer the screen's tensor goes through first
+  const quant::QuantParams* params = nullptr;  // null: float
+  TensorId file = kNoTensor;
+  ReadBack::Held held;
+};
+
+// Largest |x - y|; values that are equal do not differ, infinite ones neither. NaN when a difference is.
+double largest_difference(const at::Tensor& x, const at::Tensor& y) {
+  if (x.numel() == 0) return 0;
+  return at::where(x.eq(y), at::zeros({}, x.options()), (x - y).abs()).max().item<double>();
+}
+
+// One parameter per tensor, or one per index of the axis, to broadcast against x.
+at::Tensor parameters(const std::vector<float>& values, std::int64_t axis, const at::Tensor& x) {
+  const at::Tensor t = at::tensor(values, at::kFloat);
+  if (values.size() == 1 || axis < 0 || axis >= x.dim()) return values.size() == 1 ? t.reshape({}) : t;
+  std::vector<std::int64_t> shape(static_cast<std::size_t>(x.dim()), 1);
+  shape[static_cast<std::size_t>(axis)] = static_cast<std::int64_t>(values.size());
+  return t.reshape(shape);
+}
+
+at::Tensor real_values(const at::Tensor& stored, const ReadBack::Held& held) {
+  if (held.scale.empty()) return stored.to(at::kFloat);
+  at::Tensor q = stored.to(at::kFloat);
+  if (!held.zero_point.empty()) q = q - parameters(held.zero_point, held.axis, q);
+  return q * parameters(held.scale, held.axis, q);
+}
+
+class Matcher {
+ public:
+  Matcher(const QuantizedModel& network, bool with_quantizers, const ReadBack& file)
+      : network_(network), with_quantizers_(with_quantizers), file_(file), graph_(*network.model->graph) {}
+
+  std::vector<Probe> probes() {
+    std::map<Site, const PlacedQuantizer*> placed;
+    const Placement placement = place(network_);
+    if (with_quantizers_)
+      for (const PlacedQuantizer& q : placement.quantizers)
+        if (is_activation(q.site.kind)) placed[q.site] = &q;
+    std::vector<Probe> out;
+    for (const Node& node : graph_.nodes()) {
+      const PlacedQuantizer* output = nullptr;
+      for (auto it = placed.lower_bound(Site{node.id, SiteKind::kWeight, 0});
+           it != placed.end() && it->first.node == node.id; ++it) {
+        if (it->first.kind == SiteKind::kOutput) output = it->second;
+        if (it->first.kind != SiteKind::kInput) continue;
+        Probe p{node.name, it->second->name, it->second->tensor, it->first, it->second->params, kNoTensor, {}};
+        if (const auto held = file_.sites.find(it->first); held != file_.sites.end() && find(held->second, p))
+          out.push_back(std::move(p));
+      }
+      for (const TensorId id : node.outputs) {
+        if (id == kNoTensor || graph_.tensor(id).type == DataType::kString) continue;
+        const bool quantized = output && output->tensor == id;
+        Probe p{node.name,
+                node.outputs.size() > 1 ? "output " + graph_.tensor(id).name : "output",
+                id,
+                {},
+                quantized ? output->params : nullptr,
+                kNoTensor,
+                {}};
+        const auto site = quantized ? file_.sites.find(output->site) : file_.sites.end();
+        const auto named = file_.tensors.find(graph_.tensor(id).name);
+        const ReadBack::Held held = site != file_.sites.end() ? site->second
+                                    : named != file_.tensors.end()
+                                        ? named->second
+                                        : ReadBack::Held{graph_.tensor(id).name, {}, {}, -1};
+        if (find(held, p)) out.push_back(std::move(p));
+      }
+    }
+    return out;
+  }
+
+ private:
+  bool find(const ReadBack::Held& held, Probe& p) const {
+    p.held = held;
+    p.file = file_.model->graph->tensor(held.tensor);
+    return p.file != kNoTensor && !file_.model->graph->tensor(p.file).is_initializer;
+  }
+
+  const QuantizedModel& network_;
+  bool with_quantizers_;
+  const ReadBack& file_;
+  const Graph& graph_;
+};
+
+void compare(const Probe& probe, at::Tensor x, at::Tensor y, NodeAudit& row) {
+  x = x.to(at::kFloat).contiguous();
+  y = real_values(y, probe.held).reshape(x.sizes()).contiguous();
+  row.values += static_cast<double>(x.numel());
+  if (x.numel() == 0) return;
+  const at::Tensor same = x.eq(y).logical_or(x.isnan().logical_and(y.isnan()));
+  const at::Tensor difference = at::where(same, at::zeros({}, x.options()), (x - y).abs());
+  const double most = difference.max().item<double>();
+  if (std::isnan(most) || most > row.max_difference) row.max_difference = most;
+  if (probe.params && !probe.params->scale.empty()) {
+    row.differing += static_cast<double>(x.numel()) - same.sum().item<double>();
+    std::vector<float> scale = probe.params->scale;
+    for (float& s : scale) s = std::abs(s);
+    const std::int64_t axis =
+        scale.size() > 1 ? channel_axis(*probe.params, static_cast<std::size_t>(x.dim())) : -1;
+    const double steps = (difference / parameters(scale, axis, x)).max().item<double>();
+    if (std::isnan(steps) || steps > row.max_steps) row.max_steps = steps;
+    return;
+  }
+  const double largest = at::where(x.isfinite(), x.abs(), at::zeros({}, x.options())).max().item<double>();
+  row.differing += difference.le(kFloatTolerance * std::max(largest, 1e-30)).logical_not().sum().item<double>();
+}
+
+Status compare_nodes(const QuantizedModel& network, const std::vector<Probe>& probes, const exec::Runner& screen,
+                     const exec::Runner& file, const Dataset& data, const std::string& device, ExportReport& report,
+                     JobContext& job) {
+  report.nodes.clear();
+  for (const Probe& p : probes) {
+    NodeAudit row;
+    row.layer = p.layer;
+    row.what = p.what;
+    row.is_quantized = p.params != nullptr;
+    report.nodes.push_back(std::move(row));
+  }
+  if (probes.empty()) return {};
+  QUANVAS_CHECK(exec::for_each_chunk<std::vector<NodeAudit>>(
+      data, choose_samples(data.size(), kNodeSamples, 0), device, job, "compare nodes",
+      [&](exec::Chunk& chunk) -> Result<std::vector<NodeAudit>> {
+        QUANVAS_TRY(const exec::Environment a, screen.run_all({chunk.input}));
+        QUANVAS_TRY(const exec::Environment b, file.run_all({chunk.input}));
+        std::vector<NodeAudit> rows(probes.size());
+        for (std::size_t i = 0; i < probes.size(); ++i) {
+          const Probe& p = probes[i];
+          at::Tensor x = a[static_cast<std::size_t>(p.screen)];
+          const at::Tensor y = b[static_cast<std::size_t>(p.file)];
+          if (!x.defined() || !y.defined()) continue;
+          if (p.input) x = screen.quantize(*p.input, x, {});
+          if (x.numel() != y.numel()) {
+            rows[i].values = static_cast<double>(x.numel());
+            rows[i].differing = rows[i].values;
+            rows[i].max_difference = std::numeric_limits<double>::quiet_NaN();
+            continue;
+          }
+          compare(p, x, y, rows[i]);
+        }
+        return rows;
+      },
+      [&](std::int64_t, std::vector<NodeAudit>& rows) -> Status {
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+          NodeAudit& total = report.nodes[i];
+          total.values += rows[i].values;
+          total.differing += rows[i].differing;
+          for (auto member : {&NodeAudit::max_steps, &NodeAudit::max_difference})
+            if (std::isnan(rows[i].*member) || rows[i].*member > total.*member) total.*member = rows[i].*member;
+        }
+        return {};
+      },
+      std::min(kNodeChunk, chunk_size_for(*network.model->graph))));
+  // What neither network has run through stays out of the table.
+  std::erase_if(report.nodes, [](const NodeAudit& n) { return n.values == 0; });
+  report.first_difference = -1;
+  for (std::size_t i = 0; i < report.nodes.size() && report.first_difference < 0; ++i)
+    if (report.nodes[i].differing > 0) report.first_difference = static_cast<int>(i);
+  return {};
+}
+
+struct Totals {
+  double samples = 0, predictions = 0, equal = 0, difference = 0;
+};
+
+}  // namespace
+
+Status prove_export(const QuantizedModel& network, bool with_quantizers, const ReadBack& file, const Dataset& data,
+                    const std::string& device, ExportReport& report, JobContext& job) {
+  const exec::QuantizerMap* quantizers = with_quantizers ? &network.quantizers : nullptr;
+  QUANVAS_TRY(const auto screen, exec::Runner::create(network.model, quantizers, device));
+  QUANVAS_TRY(const auto runner,
+              exec::Runner::create(file.model, file.quantizers.empty() ? nullptr : &file.quantizers, device));
+  QUANVAS_CHECK(compare_nodes(network, Matcher(network, with_quantizers, file).probes(), *screen, *runner, data,
+                              device, report, job));
+  Totals total;
+  QUANVAS_CHECK(exec::for_each_chunk<Totals>(
+      data, choose_samples(data.size(), kProofSamples, 0), device, job, "compare",
+      [&](exec::Chunk& chunk) -> Result<Totals> {
+        QUANVAS_TRY(const auto a, screen->run({chunk.input}));
+        QUANVAS_TRY(const auto b, runner->run({chunk.input}));
+        Totals t;
+        QUANVAS_TRY(const at::Tensor x, prediction_rows(a.at(0), chunk.input.size(0), data));
+        QUANVAS_TRY(const at::Tensor y, prediction_rows(b.at(0), chunk.input.size(0), data));
+        if (x.sizes() != y.sizes())
+          return fail(ErrorCode::kInternal, "The exported file gives an output of another shape.",
+                      "Report this file.");
+        t.samples = static_cast<double>(chunk.input.size(0));
+        t.predictions = static_cast<double>(x.size(0));
+        t.equal = x.argmax(1).eq(y.argmax(1)).sum().item<double>();
+        t.difference = largest_difference(x, y);
+        return t;
+      },
+      [&](std::int64_t, Totals& t) -> Status {
+        total.samples += t.samples;
+        total.predictions += t.predictions;
+        total.equal += t.equal;
+        if (std::isnan(t.difference) || t.difference > total.difference) total.difference = t.difference;
+        return {};
+      },
+      chunk_size_for(*network.model->graph)));
+  report.checked_samples = total.samples;
+  report.equal_predictions = total.predictions > 0 ? total.equal / total.predictions : 0;
+  report.max_output_difference = total.difference;
+  return {};
+}
+
+}  // namespace quanvas

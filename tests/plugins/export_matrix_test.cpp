@@ -1,0 +1,425 @@
+// Every combination of what a quantizer can be against the table of every export target: legal, or refused by a
+// named rule with a repair that is legal; and one file for each class of legal ones, written, read again, audited,
+// run.
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include <gtest/gtest.h>
+
+#include "core/plugin/placement.h"
+#include "core/quant/dynamic.h"
+#include "core/workflow/export_proof.h"
+#include "tests/plugins/export_net.h"
+
+namespace quanvas {
+namespace {
+
+namespace fs = std::filesystem;
+
+// --- all that a quantizer can be ---
+
+QuantSpec minifloat(int e, int m, FloatSpecials specials) {
+  QuantSpec s;
+  s.format = "float";
+  s.exponent_bits = e;
+  s.mantissa_bits = m;
+  s.specials = specials;
+  return s;
+}
+
+std::vector<QuantSpec> formats() {
+  std::vector<QuantSpec> out;
+  for (const int bits : {1, 2, 3, 4, 5, 7, 8, 9, 16, 32})
+    for (const bool is_signed : {true, false})
+      for (const bool narrow : {false, true}) {
+        QuantSpec s;
+        s.bits = bits;
+        s.is_signed = is_signed;
+        s.narrow = narrow;
+        out.push_back(s);
+      }
+  out.push_back(minifloat(4, 3, FloatSpecials::kNan));
+  out.push_back(minifloat(5, 2, FloatSpecials::kIeee));
+  out.push_back(minifloat(4, 3, FloatSpecials::kFnuz));
+  out.push_back(minifloat(5, 2, FloatSpecials::kFnuz));
+  out.push_back(minifloat(2, 1, FloatSpecials::kNone));
+  out.push_back(minifloat(3, 2, FloatSpecials::kNone));
+  out.push_back(minifloat(4, 3, FloatSpecials::kNone));
+  std::vector<std::string> ids = {"ternary", "binary"};
+  for (const Codebook& book : codebooks()) ids.push_back(book.id);
+  for (const std::string& id : ids) {
+    QuantSpec s;
+    s.format = id;
+    out.push_back(s);
+  }
+  return out;
+}
+
+// Legal on sites of this kind, whatever the target.
+const std::vector<QuantSpec>& combinations(SiteKind kind) {
+  static std::map<SiteKind, std::vector<QuantSpec>> all;
+  std::vector<QuantSpec>& out = all[kind];
+  if (!out.empty()) return out;
+  struct Zero {
+    ZeroPointType type;
+    bool inside;
+  };
+  struct Scales {
+    Granularity granularity;
+    int group;
+  };
+  const bool bias = kind == SiteKind::kBias;
+  for (const QuantSpec& format : formats())
+    for (const Zero zero : {Zero{ZeroPointType::kNone, false},
+                            {ZeroPointType::kInteger, false},
+                            {ZeroPointType::kInteger, true},
+                            {ZeroPointType::kFloat, true},
+                            {ZeroPointType::kOffset, false}})
+      for (const Scales scales : {Scales{Granularity::kTensor, 32},
+                                  {Granularity::kChannel, 32},
+                                  {Granularity::kGroup, 32},
+                                  {Granularity::kGroup, 16},
+                                  {Granularity::kGroup, 256},
+                                  {Granularity::kRow, 32}})
+        for (const Rounding rounding :
+             {Rounding::kHalfEven, Rounding::kHalfUp, Rounding::kHalfAway, Rounding::kCeil, Rounding::kFloor,
+              Rounding::kTowardZero, Rounding::kDpu, Rounding::kStochastic})
+          for (const ScaleType type : {ScaleType::kFloat32, ScaleType::kPowerOfTwo, ScaleType::kFloat16,
+                                       ScaleType::kFloat8, ScaleType::kQuantized})
+            for (const bool last : {false, true}) {  // dynamic activations; biases with the accumulator's scale
+              if (last && kind == SiteKind::kWeight) continue;
+              QuantSpec s = format;
+              s.zero_point = zero.type;
+              s.zero_point_inside = zero.inside;
+              s.granularity = scales.granularity;
+              s.group_size = scales.group;
+              s.rounding = rounding;
+              s.scale = type;
+              s.statistic = zero.type == ZeroPointType::kNone ? Statistic::kAbsMax : Statistic::kMinMax;
+              if (last && bias) s.scale_from_accumulator = true;
+              if (last && !bias) s.source = ScaleSource::kDynamic;
+              if (check(s, kind).empty()) out.push_back(s);
+            }
+  return out;
+}
+
+std::vector<const Exporter*> targets() {
+  std::vector<const Exporter*> out;
+  for (const Exporter* e : Registry<Exporter>::instance().all())
+    if (e->unavailable().empty() && e->needs_quantizers()) out.push_back(e);
+  return out;
+}
+
+// The defaults, and each other choice and switch of an option once.
+std::vector<json> option_sets(const Exporter& e) {
+  const Schema schema = e.schema();
+  const json defaults = *schema.complete(json::object(), "options");
+  std::vector<json> out = {defaults};
+  for (const Field& field : schema.fields) {
+    std::vector<json> values;
+    if (field.type == FieldType::kBool) values = {!defaults[field.key].get<bool>()};
+    if (field.type == FieldType::kChoice)
+      for (const Choice& choice : field.choices) values.push_back(choice.value);
+    for (const json& value : values) {
+      json set = defaults;
+      set[field.key] = value;
+      if (set != defaults) out.push_back(std::move(set));
+    }
+  }
+  return out;
+}
+
+const SiteKind kKinds[] = {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput, SiteKind::kOutput};
+
+TEST(ExportMatrix, EveryCombinationIsLegalOrRefusedByANamedRule) {
+  for (const Exporter* e : targets()) {
+    for (const json& options : option_sets(*e)) {
+      const std::string id = e->info().id + " " + options.dump();
+      SCOPED_TRACE(id);
+      const TargetTable table = e->table(options);
+      ASSERT_FALSE(table.rows.empty()) << "a target without a table";
+      std::set<std::string> forms;
+      for (const TargetRow& row : table.rows) {
+        EXPECT_TRUE(forms.insert(row.form).second) << "two rows are called " << row.form;
+        EXPECT_FALSE(row.sites.empty());
+        EXPECT_FALSE(describe(row).empty());
+      }
+      std::size_t legal = 0, refused = 0, repaired = 0;
+      std::set<const TargetRow*> used;
+      for (const SiteKind kind : kKinds)
+        for (const QuantSpec& s : combinations(kind))
+          for (const char* op : {"Conv", "Gemm"}) {
+            const TargetVerdict v = judge(table, op, kind, s);
+            if (v.row) {
+              ++legal;
+              used.insert(v.row);
+              ASSERT_TRUE(v.refusals.empty());
+              continue;
+            }
+            ++refused;
+            ASSERT_FALSE(v.refusals.empty()) << describe(s);
+            for (const Refusal& r : v.refusals)
+              ASSERT_FALSE(r.rule.empty() || r.got.empty() || r.allowed.empty() || r.suggestion.empty())
+                  << describe(s);
+            if (!v.fix) continue;
+            ++repaired;
+            ASSERT_EQ(check(*v.fix, kind), "") << describe(*v.fix);
+            ASSERT_NE(judge(table, op, kind, *v.fix).row, nullptr)
+                << describe(s) << " was repaired to " << describe(*v.fix);
+          }
+      EXPECT_GT(legal, 0u);
+      EXPECT_GT(refused, 0u);
+      std::cout << id << ": " << legal << " legal, " << refused << " refused, " << repaired
+                << " of these with a repair, " << used.size() << " of " << table.rows.size() << " rows met\n";
+    }
+  }
+}
+
+// --- files ---
+
+// x[N, 256] -> fc1 -> relu -> fc2 -> y: what formats for linear layers hold, with rows of 256 and 512.
+ModelPtr linear_net() {
+  GraphBuilder b;
+  b.set_name("linear");
+  b.set_opset(13);
+  auto weights = std::make_shared<WeightStore>();
+  const auto parameter = [&](const std::string& name, Shape shape, std::uint32_t seed) {
+    b.initializer(name, DataType::kFloat, shape);
+    weights->set(name, export_net::random_floats(shape, seed, 0.25f));
+  };
+  b.tensor("x", DataType::kFloat, Shape{-1, 256});
+  b.input("x");
+  parameter("fc1.weight", {512, 256}, 11);
+  parameter("fc1.bias", {512}, 12);
+  parameter("fc2.weight", {16, 512}, 13);
+  parameter("fc2.bias", {16}, 14);
+  b.tensor("h", DataType::kFloat, Shape{-1, 512});
+  b.tensor("r", DataType::kFloat, Shape{-1, 512});
+  b.tensor("y", DataType::kFloat, Shape{-1, 16});
+  b.node("fc1", "Gemm", {"x", "fc1.weight", "fc1.bias"}, {"h"}, {{"transB", std::int64_t{1}}});
+  b.node("relu", "Relu", {"h"}, {"r"});
+  b.node("fc2", "Gemm", {"r", "fc2.weight", "fc2.bias"}, {"y"}, {{"transB", std::int64_t{1}}});
+  b.output("y");
+  auto graph = b.build();
+  if (!graph) throw std::runtime_error(graph.error().text());
+  return std::make_shared<const Model>(Model{*graph, weights, "linear.onnx"});
+}
+
+class RandomData final : public Dataset {
+ public:
+  explicit RandomData(Shape shape) : shape_(std::move(shape)) {}
+  std::int64_t size() const override { return 16; }
+  Shape sample_shape() const override { return shape_; }
+  bool has_labels() const override { return false; }
+  Status read(const std::vector<std::int64_t>& indices, float* out, std::int64_t*) const override {
+    for (const std::int64_t i : indices) {
+      const TensorData t = export_net::random_floats(shape_, static_cast<std::uint32_t>(100 + i), 2.0f);
+      const std::vector<float> values = t.to_floats();
+      out = std::copy(values.begin(), values.end(), out);
+    }
+    return {};
+  }
+  std::string hash() const override { return "random"; }
+
+ private:
+  Shape shape_;
+};
+
+// The quantizer that the declaration becomes there; none when it cannot be made for this tensor.
+std::optional<quant::QuantParams> quantizer(const QuantizedModel& network, const Layer& layer, const Site& site,
+                                            const QuantSpec& spec) {
+  const Graph& graph = *network.model->graph;
+  const TensorInfo& tensor = graph.tensor(site_tensor(layer, site));
+  if (!is_activation(site.kind)) {
+    const std::vector<float> values = network.model->weights->find(tensor.name)->to_floats();
+    if (site.kind == SiteKind::kBias && spec.scale_from_accumulator) {
+      const auto* input = quantizer_at(network, {layer.node, SiteKind::kInput, 0});
+      const auto* weight = quantizer_at(network, {layer.node, SiteKind::kWeight, 0});
+      if (!input || !weight || !accumulator_problem(&input->spec, &weight->spec).empty()) return std::nullopt;
+      auto p = quant::bias_params(spec, input->scale[0], weight->scale, *tensor.shape, layer.bias_axis);
+      return p ? std::optional(*p) : std::nullopt;
+    }
+    const int axis = spec.granularity == Granularity::kChannel
+                         ? (site.kind == SiteKind::kBias ? 0 : layer.channel_axis)
+                         : layer.reduction_axis;
+    auto p = quant::find_params(spec, *tensor.shape, values.data(), axis);
+    return p ? std::optional(*p) : std::nullopt;
+  }
+  if (spec.source == ScaleSource::kDynamic) {
+    auto p = quant::dynamic_params(spec, spec.granularity == Granularity::kRow ? -1 : 1);
+    return p ? std::optional(*p) : std::nullopt;
+  }
+  QuantSpec resolved = spec;
+  if (resolved.granularity != Granularity::kTensor) resolved.axis = 1;
+  const auto layout = quant::make_layout(resolved, *tensor.shape, 1);
+  if (!layout) return std::nullopt;
+  const auto n = static_cast<std::size_t>(layout->parameters());
+  std::vector<float> lo(n), hi(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    hi[i] = 2.0f + 0.37f * static_cast<float>(i);
+    lo[i] = resolved.is_signed ? -hi[i] : resolved.zero_point != ZeroPointType::kNone ? -1.25f : 0.0f;
+  }
+  return quant::params_from_range(resolved, *layout, lo, hi);
+}
+
+// A network that the target holds: as little quantized as it allows. None: the target has no form for its layers.
+std::optional<QuantizedModel> fitted(const Exporter& e, const json& options, QuantizedModel network) {
+  const std::vector<Layer> layers = find_layers(*network.model->graph);
+  for (int round = 0; round < 6; ++round) {
+    const auto refusals = e.check(network, options);
+    if (refusals.empty()) return network;
+    // Biases last: their scales follow from the others.
+    for (const bool biases : {false, true})
+      for (const Refusal& r : refusals) {
+        if (!r.site || (r.site->kind == SiteKind::kBias) != biases) continue;
+        const Layer* layer = find_layer(layers, r.site->node);
+        if (!layer) return std::nullopt;
+        if (r.fix) {
+          const auto p = quantizer(network, *layer, *r.site, *r.fix);
+          if (p) network.quantizers[*r.site] = *p;
+        } else if (r.float_fixes) {
+          network.quantizers.erase(*r.site);
+        } else {
+          return std::nullopt;
+        }
+      }
+  }
+  return std::nullopt;
+}
+
+// A bias with the accumulator's scale needs an input and a weight of integers: 8 bit ones where they are float.
+void add_factors(const TargetTable& table, const std::string& op, const Layer& layer, QuantizedModel& network) {
+  for (const SiteKind kind : {SiteKind::kInput, SiteKind::kWeight}) {
+    const Site site{layer.node, kind, 0};
+    if (quantizer_at(network, site)) continue;
+    for (const QuantSpec& s : combinations(kind)) {
+      if (s.format != "int" || s.bits != 8 || s.granularity != Granularity::kTensor ||
+          s.source == ScaleSource::kDynamic)
+        continue;
+      if (!judge(table, op, kind, s).row) continue;
+      if (const auto p = quantizer(network, layer, site, s)) network.quantizers[site] = *p;
+      break;
+    }
+  }
+}
+
+class ExportFiles : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("quanvas-matrix-" + std::to_string(getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  // Written, read again, audited, run: an empty text, or what was wrong.
+  std::string prove(const Exporter& e, const json& options, const TargetTable& table, const QuantizedModel& network,
+                    const Dataset& data) {
+    const std::string path = (folder_ / ("net" + e.extension())).string();
+    JobContext job;
+    if (const Status written = e.write(network, path, options, job); !written)
+      return "write: " + written.error().text();
+    const auto rows = e.audit(network, path, options);
+    if (!rows) return "audit: " + rows.error().text();
+    for (const AuditRow& row : *rows)
+      if (!row.equal)
+        return row.layer + " " + row.quantizer + ": asked " + row.requested + ", written " + row.written;
+    if (rows->size() < network.quantizers.size() && table.exactness != Exactness::kWeights)
+      return "the audit has too few rows";
+    auto back = e.read(network, path, options, job);
+    if (!back) return "read: " + back.error().text();
+    ExportReport report;
+    if (const Status proved = prove_export(network, true, *back, data, "cpu", report, job); !proved)
+      return "proof: " + proved.error().text();
+    if (report.nodes.empty()) return "nothing was compared";
+    const double allowed = table.exactness == Exactness::kModel || table.exactness == Exactness::kNear ? 1.001 : 0;
+    for (const NodeAudit& n : report.nodes)
+      if (n.is_quantized && !(n.max_steps <= allowed))
+        return n.layer + " " + n.what + " is " + std::to_string(n.max_steps) + " steps off";
+    if (table.exactness != Exactness::kNear && report.equal_predictions < 1) return "other classes";
+    return {};
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(ExportFiles, EachClassOfLegalQuantizersIsWrittenAndExact) {
+  struct Net {
+    ModelPtr model;
+    RandomData data;
+  };
+  const Net nets[] = {{export_net::small_net(), RandomData({1, 8, 8})}, {linear_net(), RandomData({256})}};
+  for (const Exporter* e : targets()) {
+    const std::string id = e->info().id;
+    std::size_t files = 0, by_numbers = 0;
+    std::set<std::string> proven, classes;
+    std::map<std::string, std::string> reasons;
+    // Each option once more with what it alone can hold.
+    for (const json& options : option_sets(*e))
+      for (const Net& net : nets) {
+        const TargetTable table = e->table(options);
+        QuantizedModel bare;
+        bare.model = net.model;
+        const auto base = fitted(*e, options, bare);
+        if (!base) continue;
+        for (const Layer& layer : find_layers(*net.model->graph)) {
+          const std::string op = net.model->graph->find(layer.node)->op;
+          if (layer.kind != LayerKind::kCompute) continue;
+          for (const Site& site : layer.sites())
+            for (const QuantSpec& s : combinations(site.kind)) {
+              const TargetVerdict v = judge(table, op, site.kind, s);
+              if (!v.row) continue;
+              // One of each: what the file has for it, the format, the scales. The rounding of constants leaves no
+              // trace.
+              const std::string name = v.row->form + "|" + format_name(s) + "|" + std::to_string(code_bits(s)) +
+                                       (s.is_signed ? "s" : "u") + (s.narrow ? "n" : "") + "|" +
+                                       enum_text(s.zero_point) + (s.zero_point_inside ? "i" : "") + "|" +
+                                       enum_text(s.granularity) + "|" + enum_text(s.scale) + "|" +
+                                       enum_text(s.source) + (s.scale_from_accumulator ? "|accumulator" : "") +
+                                       (is_activation(site.kind) ? std::string("|") + enum_text(s.rounding) : "");
+              classes.insert(name);
+              if (proven.count(name)) continue;
+              QuantizedModel network = *base;
+              if (s.scale_from_accumulator) add_factors(table, op, layer, network);
+              const auto p = quantizer(network, layer, site, s);
+              if (!p) continue;
+              network.quantizers[site] = *p;
+              // A new scale of input or weight is another one of the bias.
+              const Site bias{layer.node, SiteKind::kBias, 0};
+              if (const auto* b = quantizer_at(network, bias);
+                  b && b->spec.scale_from_accumulator && site.kind != SiteKind::kBias) {
+                const auto again = quantizer(network, layer, bias, b->spec);
+                if (again)
+                  network.quantizers[bias] = *again;
+                else
+                  network.quantizers.erase(bias);
+              }
+              const auto fits = fitted(*e, options, network);
+              if (!fits || !quantizer_at(*fits, site) || quantizer_at(*fits, site)->spec != p->spec) {
+                ++by_numbers;
+                const auto refusals = e->check(network, options);
+                if (!refusals.empty()) reasons[name] = refusals.front().text();
+                continue;
+              }
+              const std::string wrong = prove(*e, options, table, *fits, net.data);
+              EXPECT_EQ(wrong, "") << id << ": " << name << " at " << net.model->graph->find(layer.node)->name
+                                   << " " << enum_text(site.kind);
+              proven.insert(name);
+              ++files;
+            }
+        }
+      }
+    std::cout << id << ": " << classes.size() << " classes, " << proven.size() << " written and exact, "
+              << by_numbers << " attempts refused for numbers or layers\n";
+    EXPECT_GT(files, 0u) << id << " could not hold either network";
+    int told = 0;
+    for (const std::string& c : classes)
+      if (!proven.count(c) && ++told <= 8)
+        std::cout << "  not written: " << c << (reasons.count(c) ? ": " + reasons[c] : "") << "\n";
+  }
+}
+
+}  // namespace
+}  // namespace quanvas

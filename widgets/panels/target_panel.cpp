@@ -1,0 +1,226 @@
+#include "widgets/panels/target_panel.h"
+
+#include <algorithm>
+
+#include <QComboBox>
+#include <QHBoxLayout>
+#include <QHeaderView>
+#include <QLabel>
+#include <QStackedLayout>
+#include <QStandardItemModel>
+#include <QToolButton>
+#include <QTreeWidget>
+#include <QVBoxLayout>
+
+#include "widgets/common/empty_state.h"
+#include "widgets/common/icons.h"
+#include "widgets/forms/schema_form.h"
+#include "widgets/models/counted.h"
+#include "widgets/models/table_text.h"
+#include "widgets/models/wrapping_delegate.h"
+
+namespace quanvas {
+namespace {
+
+constexpr int kWhereWidth = 150, kLayerRole = Qt::UserRole;
+QString qs(const std::string& s) {
+  return QString::fromStdString(s);
+}
+
+QIcon state_icon(LensState state) {
+  return state == LensState::kFixable ? icon(QStringLiteral("warning"), IconRole::kWarning)
+                                      : icon(QStringLiteral("error"), IconRole::kError);
+}
+
+}  // namespace
+
+QString reason_text(const Refusal& r) {
+  QString out = r.quantizer.empty() ? QString() : qs(r.quantizer) + QStringLiteral(": ");
+  out += qs(r.rule);
+  if (!r.got.empty()) out += TargetPanel::tr(" is %1").arg(qs(r.got));
+  if (!r.allowed.empty()) out += TargetPanel::tr("; allowed: %1").arg(qs(r.allowed));
+  return out + QStringLiteral(".");
+}
+
+QString mending_text(const Refusal& r) {
+  if (!can_mend(r)) return {};
+  return r.fix ? qs(describe(*r.fix)) : TargetPanel::tr("float");
+}
+
+TargetPanel::TargetPanel(QWidget* parent)
+    : Panel(QStringLiteral("target"), tr("Target"), parent),
+      targets_(new QComboBox(this)),
+      options_(new SchemaForm(this)),
+      summary_(new QLabel(this)),
+      list_(new QTreeWidget(this)),
+      fix_(new QToolButton(this)),
+      fix_all_(new QToolButton(this)),
+      export_(new QToolButton(this)),
+      empty_(new EmptyState(QStringLiteral("check"), {}, {}, this)),
+      stack_(new QStackedLayout) {
+  targets_->setAccessibleName(tr("Export target"));
+  targets_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+  targets_->setMinimumContentsLength(12);
+  options_->set_hide_disabled(true);
+  summary_->setWordWrap(true);
+  summary_->setProperty("role", "muted");
+  list_->setHeaderLabels({tr("Layer"), tr("Why the target refuses it"), tr("What would mend it")});
+  list_->setRootIsDecorated(false);
+  list_->setWordWrap(true);
+  list_->setAccessibleName(tr("Layers that the target refuses"));
+  list_->setIconSize({15, 15});
+  list_->setContextMenuPolicy(Qt::ActionsContextMenu);
+  list_->setVerticalScrollMode(QAbstractItemView::ScrollPerPixel);
+  list_->setTextElideMode(Qt::ElideMiddle);
+  add_copy_actions(list_, list_->header());
+  list_->setItemDelegate(new WrappingDelegate(list_));
+  list_->header()->setSectionResizeMode(0, QHeaderView::Interactive);
+  list_->header()->resizeSection(0, kWhereWidth);
+  list_->header()->setSectionResizeMode(1, QHeaderView::Stretch);
+  list_->header()->setSectionResizeMode(2, QHeaderView::Stretch);
+  fix_->setText(tr("Fix layer"));
+  fix_->setToolTip(tr("Give the selected layer the quantizers that this target takes; can be undone"));
+  fix_all_->setText(tr("Fix all"));
+  fix_all_->setToolTip(
+      tr("Give every layer that can be mended the quantizers that this target takes; one step to undo"));
+  export_->setText(tr("Export…"));
+
+  auto* choice = new QHBoxLayout;
+  choice->setSpacing(8);
+  choice->addWidget(targets_, 1);
+  for (auto* b : {fix_, fix_all_, export_}) choice->addWidget(b);
+  auto* list_page = new QWidget(this);
+  stack_->addWidget(empty_);
+  stack_->addWidget(list_);
+  list_page->setLayout(stack_);
+  auto* layout = new QVBoxLayout(this);
+  layout->setContentsMargins(10, 8, 10, 8);
+  layout->setSpacing(8);
+  layout->addLayout(choice);
+  layout->addWidget(options_);
+  layout->addWidget(summary_);
+  layout->addWidget(list_page, 1);
+
+  connect(targets_, &QComboBox::activated, this, [this] {
+    show_choice();
+    Q_EMIT target_chosen(target(), options());
+  });
+  connect(options_, &SchemaForm::edited, this, [this] { Q_EMIT target_chosen(target(), options()); });
+  connect(list_->header(), &QHeaderView::sectionResized, list_, &QTreeWidget::doItemsLayout);
+  connect(list_, &QTreeWidget::itemSelectionChanged, this, &TargetPanel::update_buttons);
+  connect(list_, &QTreeWidget::itemClicked, this,
+          [this](QTreeWidgetItem* item) { Q_EMIT layer_activated(item->data(0, kLayerRole).toString()); });
+  connect(list_, &QTreeWidget::itemActivated, this,
+          [this](QTreeWidgetItem* item) { Q_EMIT layer_activated(item->data(0, kLayerRole).toString()); });
+  connect(fix_, &QToolButton::clicked, this, [this] {
+    if (const QString layer = chosen_layer(); !layer.isEmpty()) Q_EMIT fix_wanted(layer);
+  });
+  connect(fix_all_, &QToolButton::clicked, this, [this] { Q_EMIT fix_wanted({}); });
+  connect(export_, &QToolButton::clicked, this, [this] { Q_EMIT export_wanted(target()); });
+  set_targets({});
+}
+
+void TargetPanel::set_targets(const std::vector<PluginEntry>& targets) {
+  const QString before = target();
+  entries_ = targets;
+  targets_->clear();
+  targets_->addItem(tr("No target"), QString());
+  for (const auto& t : entries_) {
+    targets_->addItem(qs(t.title), qs(t.id));
+    const int row = targets_->count() - 1;
+    const std::string why = t.more.is_object() ? t.more.value("unavailable", std::string()) : std::string();
+    targets_->setItemData(row, why.empty() ? qs(t.doc) : qs(why), Qt::ToolTipRole);
+    auto* items = qobject_cast<QStandardItemModel*>(targets_->model());
+    if (!why.empty() && items) items->item(row)->setEnabled(false);
+  }
+  choose(before);
+}
+
+QString TargetPanel::target() const {
+  return targets_->currentData().toString();
+}
+json TargetPanel::options() const {
+  return options_->schema().fields.empty() ? json::object() : options_->values();
+}
+QString TargetPanel::summary() const {
+  return summary_->text();
+}
+
+void TargetPanel::choose(const QString& id) {
+  targets_->setCurrentIndex(std::max(0, targets_->findData(id)));
+  show_choice();
+}
+
+void TargetPanel::show_choice() {
+  const auto* entry = find_entry(entries_, target().toStdString());
+  options_->set_schema(entry ? entry->schema : Schema{});
+  options_->setVisible(entry && !entry->schema.fields.empty());
+  lens_.clear();
+  list_->clear();
+  summary_->setText(entry ? tr("Asking what this target can hold…") : QString());
+  summary_->setVisible(entry != nullptr);
+  empty_->set_text(
+      entry ? tr("Asking…") : tr("No target is chosen"),
+      entry ? QString() : tr("Choose one to see which layers it can hold, and what would mend the others."));
+  stack_->setCurrentWidget(empty_);
+  set_subtitle({});
+  update_buttons();
+}
+
+void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& refusals, int layers,
+                               const QString& trouble) {
+  if (id != target() || id.isEmpty()) return;
+  const QString selected = chosen_layer();
+  lens_ = lens(refusals);
+  list_->clear();
+  int fixable = 0, impossible = 0;
+  for (const LensLayer& l : lens_) {
+    if (!l.layer.empty()) (l.state == LensState::kFixable ? fixable : impossible) += 1;
+    for (const Refusal& r : l.refusals) {
+      const QString where = l.layer.empty() ? tr("The model") : qs(l.layer);
+      const QString mending = mending_text(r);
+      auto* item =
+          new QTreeWidgetItem(list_, {where, reason_text(r), mending.isEmpty() ? qs(r.suggestion) : mending});
+      item->setIcon(0, state_icon(can_mend(r) ? LensState::kFixable : LensState::kImpossible));
+      item->setData(0, kLayerRole, qs(l.layer));
+      item->setData(0, Qt::AccessibleTextRole,
+                    (can_mend(r) ? tr("can be mended: %1") : tr("cannot be mended: %1")).arg(where));
+      for (int c = 0; c < 3; ++c) item->setToolTip(c, qs(r.text()));
+      if (!selected.isEmpty() && selected == qs(l.layer) && list_->selectedItems().isEmpty())
+        item->setSelected(true);
+    }
+  }
+  const int legal = std::max(0, layers - fixable - impossible);
+  if (!trouble.isEmpty())
+    summary_->setText(trouble);
+  else
+    summary_->setText(tr("%1 of %2 legal, %3 can be fixed, %4 impossible")
+                          .arg(legal)
+                          .arg(counted(layers, tr("1 layer"), tr("%1 layers")))
+                          .arg(fixable)
+                          .arg(impossible));
+  set_subtitle(lens_.empty() && trouble.isEmpty() ? tr("holds everything") : QString());
+  empty_->set_text(trouble.isEmpty() ? tr("This target can hold everything") : tr("The target could not be asked"),
+                   {});
+  stack_->setCurrentWidget(lens_.empty() ? static_cast<QWidget*>(empty_) : list_);
+  update_buttons();
+}
+
+QString TargetPanel::chosen_layer() const {
+  const auto items = list_->selectedItems();
+  return items.isEmpty() ? QString() : items.front()->data(0, kLayerRole).toString();
+}
+
+void TargetPanel::update_buttons() {
+  const QString layer = chosen_layer();
+  const auto mendable = [&](const LensLayer& l) {
+    return std::any_of(l.refusals.begin(), l.refusals.end(), can_mend);
+  };
+  fix_all_->setEnabled(std::any_of(lens_.begin(), lens_.end(), mendable));
+  fix_->setEnabled(std::any_of(lens_.begin(), lens_.end(), [&](const LensLayer& l) {
+    return qs(l.layer) == layer && !layer.isEmpty() && mendable(l);
+  }));
+  export_->setEnabled(!target().isEmpty());
+}
+
+}  // namespace quanvas

@@ -1,0 +1,67 @@
+// Quanvas - the target lens: what an export target makes of each layer, why, and the quantizers that would mend it.
+#pragma once
+
+#include <vector>
+
+#include "core/report/target_lens.h"
+#include "widgets/models/catalog.h"
+#include "widgets/panels/panel.h"
+
+class QComboBox;
+class QLabel;
+class QStackedLayout;
+class QToolButton;
+class QTreeWidget;
+
+namespace quanvas {
+
+class EmptyState;
+class SchemaForm;
+
+class TargetPanel : public Panel {
+  Q_OBJECT
+
+ public:
+  explicit TargetPanel(QWidget* parent = nullptr);
+  // The choice stays when the target is still there.
+  void set_targets(const std::vector<PluginEntry>& targets);
+  // Answers the chosen target; layers: all of the network. trouble: why the target could not be asked.
+  void set_refusals(const QString& target, const std::vector<Refusal>& refusals, int layers, const QString& trouble);
+  void choose(const QString& id);  // empty: none
+  QString target() const;
+  json options() const;
+
+  QComboBox* targets() const { return targets_; }
+  QTreeWidget* list() const { return list_; }
+  QToolButton* fix_button() const { return fix_; }
+  QToolButton* fix_all_button() const { return fix_all_; }
+  QString summary() const;
+
+ Q_SIGNALS:
+  void target_chosen(const QString& id, const quanvas::json& options);  // also when an option of it changed
+  void fix_wanted(const QString& layer);     // empty: all that can be mended
+  void layer_activated(const QString& name);
+  void export_wanted(const QString& target);
+
+ private:
+  void show_choice();
+  void update_buttons();
+  QString chosen_layer() const;
+
+  std::vector<PluginEntry> entries_;
+  std::vector<LensLayer> lens_;
+  QComboBox* targets_;
+  SchemaForm* options_;
+  QLabel* summary_;
+  QTreeWidget* list_;
+  QToolButton *fix_, *fix_all_, *export_;
+  EmptyState* empty_;
+  QStackedLayout* stack_;
+};
+
+// "conv1 weight: bit width ..." without the layer's name, for places that show it already.
+QString reason_text(const Refusal& refusal);
+// "8 bit signed" or "float": what the mending puts there; empty: nothing can.
+QString mending_text(const Refusal& refusal);
+
+}  // namespace quanvas
