@@ -48,6 +48,8 @@ int run(int argc, char** argv, const WindowOptions& options) {
   window.show();
   if (options.width > 0) QTimer::singleShot(0, &window, [&] { window.resize(options.width, options.height); });
   if (picture) new Screenshot(options, &session, &window, &wiring, [](int code) { QCoreApplication::exit(code); });
+  if (!options.target.empty())
+    QObject::connect(&wiring, &Wiring::opened, &window, [&] { wiring.look_at_target(QString::fromStdString(options.target)); });
   // The window is on the screen before the engine is started.
   QTimer::singleShot(0, &session, [&] {
     session.start();

@@ -64,6 +64,8 @@ const std::vector<Row>& rows() {
       {"--size", "WxH", "Size of the window in pixels.", take_size},
       {"--scale", "S", "Device pixels per pixel.", take_scale},
       {"--select", "LAYER", "Select the layer of this name.", [](WindowOptions& o, const std::string& v) -> Status { return o.select = v, Status{}; }},
+      {"--target", "ID", "Look through this export target: which layers it can hold.",
+       [](WindowOptions& o, const std::string& v) -> Status { return o.target = v, Status{}; }},
       {"--show", "ID", "Bring a panel to the front (recipe, runs ...) or trigger an action (action:sweep), on the newest run; of a dialog that it opens the picture is taken.",
        [](WindowOptions& o, const std::string& v) -> Status { return o.show = v, Status{}; }},
       {"--after-ms", "N", "Wait so long before the picture is drawn.", take_after},

@@ -16,6 +16,7 @@ struct WindowOptions {
   int width = 0, height = 0; // of the window; 0: as stored
   double scale = 0;          // device pixels per pixel; 0: as the desktop says
   std::string select;        // layer that is selected after opening
+  std::string target;        // export target whose lens is on
   std::string show;          // panel that is brought to the front, or action that is triggered, before the picture
   int after_ms = 0;          // waits so long before the picture
   bool help = false, version = false;

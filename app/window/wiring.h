@@ -29,6 +29,8 @@ class Wiring : public QObject {
   const std::vector<NodeId>& selection() const { return selected_; }
   // Everything that was asked about the open project is on the screen: facts of all layers, histogram, layout.
   bool settled() const;
+  // The target lens; empty: off.
+  void look_at_target(const QString& id);
 
  Q_SIGNALS:
   void opened();

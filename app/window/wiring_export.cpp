@@ -35,6 +35,11 @@ void Wiring::wire_export() {
   });
 }
 
+void Wiring::look_at_target(const QString& id) {
+  panels_.target->choose(id);
+  session_->look_at_target(panels_.target->target(), panels_.target->options());
+}
+
 void Wiring::show_lens() {
   panels_.target->set_refusals(session_->looked_at_target(), session_->target_refusals(), static_cast<int>(session_->layers().size()),
                                session_->target_trouble());

@@ -275,6 +275,8 @@ void Wiring::select(const std::vector<NodeId>& nodes, const QObject* origin) {
   if (origin != panels_.graph) panels_.graph->set_selection(nodes, nodes.size() == 1);
   if (origin != panels_.layers) panels_.layers->set_selection(nodes);
   panels_.error->set_selection(nodes);
+  const Node* only = nodes.size() == 1 && session_->has_project() ? session_->graph()->find(nodes.front()) : nullptr;
+  if (origin != panels_.target) panels_.target->select_layer(only ? qs(only->name) : QString());
   session_->request_facts(nodes);
   show_selection();
   request_histogram();

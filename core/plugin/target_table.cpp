@@ -167,7 +167,13 @@ std::string allowed_granularity(const TargetRow& r) {
   return joined(words);
 }
 void mend_granularity(const TargetRow& r, QuantSpec& s) {
-  // The finest that the target has loses least.
+  // Of weights the finest that the target has loses least; an activation has one scale in nearly every runtime.
+  const bool activation = is_activation(r.sites.front());
+  if (activation && has(r.granularities, Granularity::kTensor)) {
+    s.granularity = Granularity::kTensor;
+    s.axis.reset();
+    return;
+  }
   const Granularity order[] = {Granularity::kGroup, Granularity::kChannel, Granularity::kRow, Granularity::kTensor};
   for (const Granularity g : order)
     if (has(r.granularities, g)) {

@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "core/base/guarded.h"
+#include "core/plugin/placement.h"
 #include "core/workflow/export_proof.h"
 #include "core/workflow/state.h"
 
@@ -21,6 +22,30 @@ Result<bool> changes_weights(const Recipe& recipe) {
     if (pass->stage() != PassStage::kGraph) return true;
   }
   return false;
+}
+
+// What has no numbers yet is judged by its declaration, and is not missing.
+void judge_declarations(const QuantizedModel& network, const TargetTable& table, std::vector<Refusal>& refusals) {
+  std::erase_if(refusals, [&](const Refusal& r) {
+    const SitePlan* planned = r.site ? network.plan.find(*r.site) : nullptr;
+    return planned && planned->spec && is_activation(r.site->kind) && !quantizer_at(network, *r.site) && r.fix;
+  });
+  const std::vector<Layer> layers = find_layers(*network.model->graph);
+  for (const SitePlan& p : network.plan.sites) {
+    if (!p.spec || !is_activation(p.site.kind) || quantizer_at(network, p.site)) continue;
+    const Node* node = network.model->graph->find(p.site.node);
+    const Layer* layer = find_layer(layers, p.site.node);
+    if (!node || !layer || table.rows.empty()) continue;
+    TargetVerdict verdict = judge(table, node->op, p.site.kind, *p.spec);
+    for (Refusal& r : verdict.refusals) {
+      r.layer = node->name;
+      r.quantizer = site_name(*layer, p.site);
+      r.site = p.site;
+      r.fix = verdict.fix;
+      r.float_fixes = table.allows_float;
+      refusals.push_back(std::move(r));
+    }
+  }
 }
 
 // Dynamic ones and those of the model's file need no calibration.
@@ -85,6 +110,7 @@ Result<std::vector<Refusal>> WorkbenchState::check_export(const Recipe& recipe, 
     std::vector<Refusal> refusals;
     if (exporter->needs_quantizers() && !statistics && needs_calibration(*plan, *prepared)) refusals.push_back(not_calibrated());
     for (auto& r : exporter->check(network, options)) refusals.push_back(std::move(r));
+    if (!statistics) judge_declarations(network, exporter->table(options), refusals);
     return refusals;
   });
 }

@@ -22,7 +22,7 @@
 namespace quanvas {
 namespace {
 
-constexpr int kWhereWidth = 150, kLayerRole = Qt::UserRole;
+constexpr int kWhereWidth = 120, kLayerRole = Qt::UserRole;
 QString qs(const std::string& s) {
   return QString::fromStdString(s);
 }
@@ -56,7 +56,7 @@ TargetPanel::TargetPanel(QWidget* parent)
       fix_(new QToolButton(this)),
       fix_all_(new QToolButton(this)),
       export_(new QToolButton(this)),
-      empty_(new EmptyState(QStringLiteral("check"), {}, {}, this)),
+      empty_(new EmptyState(QStringLiteral("export"), {}, {}, this)),
       stack_(new QStackedLayout) {
   targets_->setAccessibleName(tr("Export target"));
   targets_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
@@ -170,24 +170,32 @@ void TargetPanel::show_choice() {
 void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& refusals, int layers,
                                const QString& trouble) {
   if (id != target() || id.isEmpty()) return;
-  const QString selected = chosen_layer();
+  const QString selected = chosen_layer().isEmpty() ? layer_ : chosen_layer();
   lens_ = lens(refusals);
   list_->clear();
   int fixable = 0, impossible = 0;
   for (const LensLayer& l : lens_) {
     if (!l.layer.empty()) (l.state == LensState::kFixable ? fixable : impossible) += 1;
+    // All that is wrong with one quantizer is one row.
+    std::vector<std::pair<std::string, QTreeWidgetItem*>> rows;
     for (const Refusal& r : l.refusals) {
+      const auto known = std::find_if(rows.begin(), rows.end(), [&](const auto& row) { return row.first == r.quantizer && !r.quantizer.empty(); });
+      if (known != rows.end()) {
+        Refusal rest = r;
+        rest.quantizer.clear();
+        known->second->setText(1, known->second->text(1) + u'\n' + reason_text(rest));
+        known->second->setToolTip(1, known->second->text(1));
+        continue;
+      }
       const QString where = l.layer.empty() ? tr("The model") : qs(l.layer);
       const QString mending = mending_text(r);
-      auto* item =
-          new QTreeWidgetItem(list_, {where, reason_text(r), mending.isEmpty() ? qs(r.suggestion) : mending});
+      auto* item = new QTreeWidgetItem(list_, {where, reason_text(r), mending.isEmpty() ? qs(r.suggestion) : mending});
       item->setIcon(0, state_icon(can_mend(r) ? LensState::kFixable : LensState::kImpossible));
       item->setData(0, kLayerRole, qs(l.layer));
-      item->setData(0, Qt::AccessibleTextRole,
-                    (can_mend(r) ? tr("can be mended: %1") : tr("cannot be mended: %1")).arg(where));
-      for (int c = 0; c < 3; ++c) item->setToolTip(c, qs(r.text()));
-      if (!selected.isEmpty() && selected == qs(l.layer) && list_->selectedItems().isEmpty())
-        item->setSelected(true);
+      item->setData(0, Qt::AccessibleTextRole, (can_mend(r) ? tr("can be mended: %1") : tr("cannot be mended: %1")).arg(where));
+      for (int c = 0; c < 3; ++c) item->setToolTip(c, item->text(c));
+      if (!selected.isEmpty() && selected == qs(l.layer) && list_->selectedItems().isEmpty()) item->setSelected(true);
+      rows.emplace_back(r.quantizer, item);
     }
   }
   const int legal = std::max(0, layers - fixable - impossible);
@@ -200,10 +208,23 @@ void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& re
                           .arg(fixable)
                           .arg(impossible));
   set_subtitle(lens_.empty() && trouble.isEmpty() ? tr("holds everything") : QString());
+  empty_->set_icon(trouble.isEmpty() ? QStringLiteral("check") : QStringLiteral("warning"));
   empty_->set_text(trouble.isEmpty() ? tr("This target can hold everything") : tr("The target could not be asked"),
                    {});
   stack_->setCurrentWidget(lens_.empty() ? static_cast<QWidget*>(empty_) : list_);
   update_buttons();
+}
+
+void TargetPanel::select_layer(const QString& name) {
+  layer_ = name;
+  if (chosen_layer() == name) return;
+  list_->clearSelection();
+  for (int i = 0; i < list_->topLevelItemCount(); ++i) {
+    auto* item = list_->topLevelItem(i);
+    if (item->data(0, kLayerRole).toString() != name || name.isEmpty()) continue;
+    item->setSelected(true);
+    return list_->scrollToItem(item);
+  }
 }
 
 QString TargetPanel::chosen_layer() const {

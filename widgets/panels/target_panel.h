@@ -28,6 +28,7 @@ class TargetPanel : public Panel {
   // Answers the chosen target; layers: all of the network. trouble: why the target could not be asked.
   void set_refusals(const QString& target, const std::vector<Refusal>& refusals, int layers, const QString& trouble);
   void choose(const QString& id);  // empty: none
+  void select_layer(const QString& name);  // the layer that is selected elsewhere
   QString target() const;
   json options() const;
 
@@ -50,6 +51,7 @@ class TargetPanel : public Panel {
 
   std::vector<PluginEntry> entries_;
   std::vector<LensLayer> lens_;
+  QString layer_;  // selected, here or elsewhere
   QComboBox* targets_;
   SchemaForm* options_;
   QLabel* summary_;
