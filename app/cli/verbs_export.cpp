@@ -113,7 +113,6 @@ Status export_model(Work& work) {
   if (unequal > 0)
     return fail(ErrorCode::kInternal, "'" + report.path + "' was written, but " + std::to_string(unequal) +
                                           " of its quantizers differ from the requested ones.");
-  constexpr double kLeastEqual = 0.999;
   if (exporter->table(options).exactness != Exactness::kNear && report.checked_samples > 0 && report.equal_predictions < kLeastEqual)
     return fail(ErrorCode::kInternal, "'" + report.path + "' was written, but its network gives the screen's class for only " +
                                           percent(report.equal_predictions) + " % of the samples.");

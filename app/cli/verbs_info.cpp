@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "app/cli/verbs.h"
+#include "core/report/target_lens.h"
 
 namespace quanvas::cli {
 namespace {
@@ -222,6 +223,12 @@ Status runs(Work& work) {
     for (const auto& run : list)
       if (run.id == *work.options.run) {
         print_run(run, work.options.json);
+        if (work.options.json) return {};
+        QUANVAS_TRY(const std::string kept, work.bench->value(exports_key(run.id)));
+        if (kept.empty()) return {};
+        QUANVAS_TRY(const auto reports, from_json_text<std::vector<ExportReport>>(kept, "exports"));
+        print("\nexported to\n");
+        for (const ExportReport& report : reports) print("  " + summary(report) + "\n");
         return {};
       }
     return fail(ErrorCode::kNotFound, "There is no run " + std::to_string(*work.options.run) + ".",

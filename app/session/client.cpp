@@ -194,6 +194,14 @@ Status EngineClient::set_value(const std::string& key, const std::string& text) 
   return finish(stub_->SetValue(&call.context, request, &reply), "the value '" + key + "'");
 }
 
+Result<std::string> EngineClient::value(const std::string& key) {
+  Call call(*this);
+  protocol::KeyValue request, reply;
+  request.set_key(key);
+  QUANVAS_CHECK(finish(stub_->GetValue(&call.context, request, &reply), "the value '" + key + "'"));
+  return reply.value();
+}
+
 Status EngineClient::save_copy(const std::string& path) {
   Call call(*this);
   protocol::PathRequest request;

@@ -53,6 +53,7 @@ class EngineClient {
   Status set_recipe(const Recipe& recipe, const std::string& label, std::chrono::milliseconds patience);
   Result<ProjectState> set_data(const DataSettings& data);
   Status set_value(const std::string& key, const std::string& text);
+  Result<std::string> value(const std::string& key);  // "" when absent
   Status save_copy(const std::string& path);
   Result<std::vector<TrustedModel>> trust();
   Result<std::vector<TrustedModel>> revoke_trust(const std::vector<std::string>& hashes);

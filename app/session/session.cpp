@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "app/session/session_impl.h"
+#include "core/report/target_lens.h"
 
 namespace quanvas {
 
@@ -52,6 +53,7 @@ const std::vector<RecipeIssue>& Session::recipe_issues() const { return impl_->r
 const QString& Session::looked_at_target() const { return impl_->look.target; }
 const std::vector<Refusal>& Session::target_refusals() const { return impl_->look.refusals; }
 const QString& Session::target_trouble() const { return impl_->look.trouble; }
+bool Session::target_is_known() const { return impl_->look.is_known; }
 const std::vector<JobStatus>& Session::jobs() const { return impl_->jobs; }
 std::map<std::string, std::string> Session::engine_versions() const { return impl_->versions; }
 QUndoStack* Session::undo_stack() { return &impl_->undo; }
@@ -158,21 +160,41 @@ void Session::set_value(const QString& key, const QString& text) {
 void Session::request_facts(const std::vector<NodeId>& nodes) { impl_->ask_facts(nodes); }
 void Session::request_histogram(const Site& site, int bins) { impl_->ask_histogram(site, bins); }
 
-void Session::check_export(const QString& target, const json& options) {
+void Session::check_export(const QString& target, const json& options, const std::optional<Recipe>& recipe) {
   if (!impl_->client || !impl_->has_project) return;
   const int serial = ++impl_->check_serial;
-  impl_->check_lane.post([impl = impl_.get(), client = impl_->client, target, options, serial, recipe = impl_->recipe] {
-    const auto refusals = client->check_export(recipe, target.toStdString(), options);
+  impl_->check_lane.post([impl = impl_.get(), client = impl_->client, target, options, serial, recipe = recipe.value_or(impl_->recipe)] {
+    auto refusals = client->check_export(recipe, target.toStdString(), options);
+    if (!refusals) {
+      // A question without an answer bars the export as well.
+      Refusal trouble;
+      trouble.rule = "the check did not succeed";
+      trouble.got = refusals.error().message;
+      trouble.suggestion = refusals.error().hint;
+      refusals = std::vector<Refusal>{trouble};
+    }
     impl->on_gui([impl, target, serial, refusals, client] {
-      if (serial != impl->check_serial || client != impl->client) return;
-      if (refusals) return Q_EMIT impl->q->export_checked(target, *refusals);
-      impl->add_issue({Severity::kError, "export " + target.toStdString(), refusals.error().message,
-                       refusals.error().hint});
+      if (serial == impl->check_serial && client == impl->client) Q_EMIT impl->q->export_checked(target, *refusals);
+    });
+  });
+}
+
+void Session::request_exports(std::int64_t run) {
+  if (!impl_->client || !impl_->has_project) return;
+  impl_->control_lane.post([impl = impl_.get(), client = impl_->client, run] {
+    Result<std::vector<ExportReport>> reports = std::vector<ExportReport>();
+    if (const auto text = client->value(exports_key(run)); !text) reports = Failure(text.error());
+    else if (!text->empty()) reports = from_json_text<std::vector<ExportReport>>(*text, "exports");
+    impl->on_gui([impl, client, run, reports = std::move(reports)] {
+      if (client != impl->client) return;
+      if (!reports) return impl->add_issue({Severity::kWarning, "exports", reports.error().message, reports.error().hint});
+      Q_EMIT impl->q->exports_read(run, *reports);
     });
   });
 }
 
 void Session::look_at_target(const QString& target, const json& options) {
+  if (impl_->look.target != target) impl_->forget_look();
   impl_->look.target = target;
   impl_->look.options = options;
   impl_->ask_look();

@@ -67,6 +67,7 @@ class Session : public QObject {
   const QString& looked_at_target() const;                // empty: none
   const std::vector<Refusal>& target_refusals() const;    // of that target, as the engine said last
   const QString& target_trouble() const;                  // why it could not be asked
+  bool target_is_known() const;                           // it has answered for the open project
   const std::vector<JobStatus>& jobs() const;  // newest last
   std::map<std::string, std::string> engine_versions() const;
   QUndoStack* undo_stack();
@@ -96,12 +97,14 @@ class Session : public QObject {
   void abandon_edits();                        // what is not stored by now is not waited for at the end
   void set_data(const DataSettings& data);
   void set_value(const QString& key, const QString& text);
+  void request_exports(std::int64_t run);      // reports of what was exported of it, 0: of the recipe; answer: exports_read
   void request_facts(const std::vector<NodeId>& nodes);         // answers: facts_changed
   void request_histogram(const Site& site, int bins);           // answer: histogram_ready
   // Files whose code the engine's user has let run; both answer with trust_listed or trust_failed.
   void request_trust();
   void revoke_trust(const QStringList& hashes);
-  void check_export(const QString& target, const json& options);  // options: incomplete ones are defaults; answer: export_checked
+  // recipe: what is to be exported, none: the current one. options: incomplete ones are defaults. Answer: export_checked.
+  void check_export(const QString& target, const json& options, const std::optional<Recipe>& recipe = std::nullopt);
   // What this target makes of the recipe, now and whenever it changes; empty: no more. Answers: target_looked.
   void look_at_target(const QString& target, const json& options);
   QString start_calibrate();
@@ -136,6 +139,7 @@ class Session : public QObject {
   void jobs_changed();
   void job_finished(const QString& job_id, bool ok, const QString& sentence);
   void export_finished(const quanvas::ExportReport& report);
+  void exports_read(qint64 run, const std::vector<quanvas::ExportReport>& reports);
   void export_checked(const QString& target, const std::vector<quanvas::Refusal>& refusals);
   void issues_changed();
 

@@ -85,6 +85,7 @@ struct Session::Impl {
   void take_recipe_check(std::vector<RecipeIssue> issues);
   void ask_look();
   void send_look();
+  void forget_look();
   void mark_changed(const std::vector<NodeId>& nodes);
   std::vector<NodeId> all_layers() const;
 
@@ -181,7 +182,7 @@ struct Session::Impl {
     QString target, trouble;
     json options = json::object();
     std::vector<Refusal> refusals;
-    bool is_wanted = false, is_asking = false;
+    bool is_wanted = false, is_asking = false, is_known = false;  // known: there is an answer for the open project
   };
   Look look;                              // at an export target
 

@@ -109,6 +109,8 @@ void Session::Impl::send_open(const QString& path, bool again, const ImportOptio
       send_edits();  // the project that was open before still is
       send_facts();
       send_histogram();
+      send_recipe_check();
+      send_look();
     });
   });
 }
@@ -176,7 +178,8 @@ void Session::Impl::adopt_project(const QString& path, Opened& ready, bool again
   wanted_facts.clear();
   send_edits();
   ask_facts(all_layers());
-  recipe_issues.clear();  // of another project
+  recipe_issues.clear();  // of another project, as what a target refuses
+  if (!again) forget_look();
   Q_EMIT q->recipe_checked();
   ask_checks();
   send_histogram();

@@ -140,29 +140,33 @@ void Session::Impl::ask_checks() {
 }
 
 void Session::Impl::ask_look() {
-  if (look.target.isEmpty() || !has_project) {
-    look.refusals.clear();
-    look.trouble.clear();
-    Q_EMIT q->target_looked();
-    return;
-  }
+  if (look.target.isEmpty() || !has_project) return forget_look();
   look.is_wanted = true;
   send_look();
+}
+
+void Session::Impl::forget_look() {
+  if (!look.is_known) return;
+  look.is_known = false;
+  look.refusals.clear();
+  look.trouble.clear();
+  Q_EMIT q->target_looked();
 }
 
 void Session::Impl::send_look() {
   if (!client || look.is_asking || !look.is_wanted || !opening_path.isEmpty()) return;
   look.is_wanted = false;
   look.is_asking = true;
-  check_lane.post([this, asked = client, recipe = recipe, target = look.target, options = look.options] {
+  check_lane.post([this, asked = client, recipe = recipe, target = look.target, options = look.options, project = project_path] {
     const auto answer = asked->check_export(recipe, target.toStdString(), options);
-    on_gui([this, asked, recipe, target, options, answer] {
+    on_gui([this, asked, recipe, target, options, project, answer] {
       look.is_asking = false;
       if (asked != client || (!answer && is_loss(asked, answer.error()))) {
         look.is_wanted = true;  // of the engine that comes
-      } else if (recipe == this->recipe && target == look.target && options == look.options) {
+      } else if (project == project_path && recipe == this->recipe && target == look.target && options == look.options) {
         look.refusals = answer ? *answer : std::vector<Refusal>{};
         look.trouble = answer ? QString() : to_text(answer.error());
+        look.is_known = true;
         Q_EMIT q->target_looked();
       }
       send_look();

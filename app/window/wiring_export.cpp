@@ -41,8 +41,14 @@ void Wiring::look_at_target(const QString& id) {
 }
 
 void Wiring::show_lens() {
-  panels_.target->set_refusals(session_->looked_at_target(), session_->target_refusals(), static_cast<int>(session_->layers().size()),
-                               session_->target_trouble());
+  if (session_->target_is_known()) {
+    std::set<std::string> layers;
+    for (const Layer& layer : session_->layers())
+      if (const Node* node = session_->graph()->find(layer.node)) layers.insert(node->name);
+    panels_.target->set_refusals(session_->looked_at_target(), session_->target_refusals(), layers, session_->target_trouble());
+  } else {
+    panels_.target->forget();
+  }
   if (session_->has_project()) panels_.graph->set_visuals(views::node_visuals(*session_, views::current_run(*session_)));
 }
 
@@ -52,7 +58,8 @@ void Wiring::show_export(std::int64_t id) {
   const QString what = r ? tr("run %1: %2").arg(id).arg(qs(r->name)) : qs(session_->recipe().name);
   export_dialog_ = new ExportDialog(plugin_entries(session_->catalog(), "exporters"), id, what, views::export_stem(*session_, r), views::quantizes(*session_, r), window_);
   export_dialog_->setAttribute(Qt::WA_DeleteOnClose);
-  connect(export_dialog_, &ExportDialog::check_wanted, session_, &Session::check_export);
+  const std::optional<Recipe> recipe = r ? std::optional(r->recipe) : std::nullopt;
+  connect(export_dialog_, &ExportDialog::check_wanted, session_, [this, recipe](const QString& target, const json& options) { session_->check_export(target, options, recipe); });
   connect(export_dialog_, &ExportDialog::export_wanted, this, [this](const QString& target, const QString& path, const json& options, qint64 run_id) {
     ExportRequest request;
     request.target = target.toStdString();

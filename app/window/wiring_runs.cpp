@@ -122,7 +122,14 @@ void Wiring::compare_runs(std::int64_t a, std::int64_t b) {
 }
 
 void Wiring::show_run(std::int64_t id) {
-  if (const Run* r = run(id)) show_in_dialog(new RunDetailsView(*r), tr("Run %1: %2").arg(id).arg(qs(r->name)), {640, 480});
+  const Run* r = run(id);
+  if (!r) return;
+  auto* view = new RunDetailsView(*r);
+  connect(session_, &Session::exports_read, view, [view, id](qint64 of, const std::vector<ExportReport>& reports) {
+    if (of == id) view->set_exports(reports);
+  });
+  show_in_dialog(view, tr("Run %1: %2").arg(id).arg(qs(r->name)), {640, 480});
+  session_->request_exports(id);
 }
 
 void Wiring::restore_run(std::int64_t id) {

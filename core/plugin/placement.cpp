@@ -79,6 +79,18 @@ std::string wrong_axis(const PlacedQuantizer& q, const Shape& shape) {
          shape_text(shape);
 }
 
+const TargetNeed* find_need(const TargetTable& table, const std::string& op, SiteKind kind) {
+  for (const TargetNeed& need : table.needs)
+    if (need.site == kind && (need.ops.empty() || std::find(need.ops.begin(), need.ops.end(), op) != need.ops.end()))
+      return &need;
+  return nullptr;
+}
+
+bool allows_float_layer(const TargetTable& table, const std::string& op) {
+  if (table.float_ops.empty()) return table.allows_float;
+  return std::find(table.float_ops.begin(), table.float_ops.end(), op) != table.float_ops.end();
+}
+
 class Checker {
  public:
   Checker(const QuantizedModel& model, const TargetTable& table, int storage_bits)
@@ -109,10 +121,37 @@ class Checker {
  private:
   void add(Refusal r) { out_.push_back(std::move(r)); }
 
-  void add(const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed,
-           const char* suggestion) {
+  void add(const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed, const char* suggestion,
+           const std::optional<QuantSpec>& fix = {}) {
     if (!got.empty())
-      add({q.node->name, q.name, rule, std::move(got), allowed, suggestion, q.site, {}, table_.allows_float});
+      add({q.node->name, q.name, rule, std::move(got), allowed, suggestion, q.site, fix,
+           may_be_float(table_, q.node->op, q.site.kind)});
+  }
+
+  // The same quantizer with one field changed, where that is legal.
+  template <class Change>
+  std::optional<QuantSpec> changed(const PlacedQuantizer& q, Change change) const {
+    QuantSpec spec = q.params->spec;
+    change(spec);
+    const bool legal = check(spec, q.site.kind).empty() && judge(table_, q.node->op, q.site.kind, spec).row;
+    return legal && spec != q.params->spec ? std::optional(spec) : std::nullopt;
+  }
+
+  void scales(const PlacedQuantizer& q) {
+    const std::vector<float>& scale = q.params->scale;
+    if (std::string got = wrong_scale(q, table_); !got.empty()) {
+      const bool negative = std::any_of(scale.begin(), scale.end(), [](float s) { return s < 0; });
+      const auto fix = negative ? changed(q, [](QuantSpec& s) { s.statistic = Statistic::kAbsMax; }) : std::nullopt;
+      return add(q, "scale", std::move(got), "finite and greater than 0",
+                 negative ? "Use statistic absmax: that of signed-max gives negative scales."
+                          : "Calibrate again, or give clip limits.",
+                 fix);
+    }
+    if (!table_.half_scales) return;
+    for (const float s : scale)
+      if (half_to_float(float_to_half(s)) != s)
+        return add(q, "scale", "scale " + number(s), "float16 numbers", "Use scales of type float16.",
+                   changed(q, [](QuantSpec& spec) { spec.scale = ScaleType::kFloat16; }));
   }
 
   void quantizer(const PlacedQuantizer& q) {
@@ -131,11 +170,11 @@ class Checker {
       r.quantizer = q.name;
       r.site = q.site;
       r.fix = verdict.fix;
-      r.float_fixes = table_.allows_float && !needed(q.node->op, q.site.kind);
+      r.float_fixes = may_be_float(table_, q.node->op, q.site.kind);
       add(std::move(r));
     }
     const TensorInfo& tensor = graph_.tensor(q.tensor);
-    add(q, "scale", wrong_scale(q, table_), "finite and greater than 0", "Calibrate again, or give clip limits.");
+    scales(q);
     add(q, "zero point", wrong_zero_point(q, storage_bits_), "an integer that the stored type holds, one per scale",
         "Use an integer zero point, or none.");
     add(q, "axis of scales", wrong_axis(q, shape_of(model_, q.tensor)), "one scale, or one per index of one axis",
@@ -144,38 +183,24 @@ class Checker {
       add(q, "element type", type_name(tensor.type), "float32", "Convert the model to float32, or leave it float.");
   }
 
-  const TargetNeed* needed(const std::string& op, SiteKind kind) const {
-    for (const TargetNeed& need : table_.needs)
-      if (need.site == kind &&
-          (need.ops.empty() || std::find(need.ops.begin(), need.ops.end(), op) != need.ops.end()))
-        return &need;
-    return nullptr;
-  }
-
   void needs(const Layer& layer) {
     const Node* node = graph_.find(layer.node);
-    const bool may_be_float =
-        std::find(table_.float_ops.begin(), table_.float_ops.end(), node->op) != table_.float_ops.end() ||
-        (table_.float_ops.empty() && table_.allows_float);
-    bool quantized = false;
-    for (const Site& site : layer.sites()) quantized = quantized || quantizer_at(model_, site);
-    if (!quantized && !may_be_float)
-      add({node->name,
-           {},
-           "layer",
-           "float",
-           "quantized layers: this target has no float form of " + node->op,
-           "Quantize the layer.",
-           Site{node->id, SiteKind::kInput, 0},
-           {},
-           false});
-    if (!quantized && may_be_float) return;
-    for (const Site& site : layer.sites()) {
-      const TargetNeed* need = needed(node->op, site.kind);
+    const std::vector<Site> sites = layer.sites();
+    const bool quantized =
+        std::any_of(sites.begin(), sites.end(), [&](const Site& s) { return quantizer_at(model_, s) != nullptr; });
+    const bool has_float_form = allows_float_layer(table_, node->op);
+    if (!quantized && has_float_form) return;
+    bool told = quantized;
+    for (const Site& site : sites) {
+      const TargetNeed* need = find_need(table_, node->op, site.kind);
       if (need == nullptr || quantizer_at(model_, site)) continue;
-      add({node->name, site_name(layer, site), "missing quantizer", "float", need->why, "Quantize it.", site,
-           need->fix, false});
+      add({node->name, site_name(layer, site), kMissingQuantizer, "float", need->why, "Quantize it.", site, need->fix,
+           false});
+      told = true;
     }
+    if (!told && !sites.empty())
+      add({node->name, {}, kFloatLayer, "float", "quantized layers: this target has no float form of " + node->op,
+           "Quantize the layer.", sites.front(), {}, false});
   }
 
   const QuantizedModel& model_;
@@ -276,6 +301,10 @@ Result<StoredTensor> stored_tensor(const QuantizedModel& model, const PlacedQuan
   quant::quantize_codes(p, p.layout, values.data(), out.codes.data());
   quant::fake_quantize(p, p.layout, values.data(), out.values.data());
   return out;
+}
+
+bool may_be_float(const TargetTable& table, const std::string& op, SiteKind site) {
+  return allows_float_layer(table, op) && !find_need(table, op, site);
 }
 
 std::vector<Refusal> check_quantizers(const QuantizedModel& model, const TargetTable& table, int storage_bits) {

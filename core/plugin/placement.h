@@ -52,6 +52,13 @@ struct StoredTensor {
 // kInternal when the initializer has no data or another number of elements than its quantizer was made for.
 Result<StoredTensor> stored_tensor(const QuantizedModel& model, const PlacedQuantizer& placed);
 
+// Rules of refusals that are about quantizers which are not there.
+inline constexpr const char* kMissingQuantizer = "missing quantizer";
+inline constexpr const char* kFloatLayer = "layer";
+
+// Whether the target can do without a quantizer at this site of such a layer.
+bool may_be_float(const TargetTable& table, const std::string& op, SiteKind site);
+
 // What every target asks, in this order: quantizers that no layer has, the target's table, the numbers (finite scales above
 // 0, integers as zero points within `storage_bits` bits of the codes' sign, one scale per index of the axis), quantizers
 // that the target needs and layers that it cannot leave float. Each refusal names its layer and site, with the change that

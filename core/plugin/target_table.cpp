@@ -75,6 +75,14 @@ void mend_format(const TargetRow& r, QuantSpec& s) {
     set_minifloat(s, 5, 2, FloatSpecials::kIeee);
   } else if (wanted == "e2m1") {
     set_minifloat(s, 2, 1, FloatSpecials::kNone);
+  } else if (wanted == "e2m3") {
+    set_minifloat(s, 2, 3, FloatSpecials::kNone);
+  } else if (wanted == "e3m2") {
+    set_minifloat(s, 3, 2, FloatSpecials::kNone);
+  } else if (wanted == "e4m3fnuz") {
+    set_minifloat(s, 4, 3, FloatSpecials::kFnuz);
+  } else if (wanted == "e5m2fnuz") {
+    set_minifloat(s, 5, 2, FloatSpecials::kFnuz);
   } else if (wanted == "ternary" || wanted == "binary" || find_codebook(wanted)) {
     s.format = wanted;
     s.is_signed = true;
@@ -145,6 +153,8 @@ void mend_zero(const TargetRow& r, QuantSpec& s) {
       std::find(r.zero_points.begin(), r.zero_points.end(), ZeroPointType::kInteger) != r.zero_points.end();
   s.zero_point = s.zero_point != ZeroPointType::kNone && integer ? ZeroPointType::kInteger : r.zero_points.front();
   s.zero_point_inside = false;
+  // Codes from 0 on would cut off what is below 0.
+  if (s.zero_point == ZeroPointType::kNone && r.is_signed.value_or(true)) s.is_signed = true;
 }
 bool takes_place(const TargetRow& r, SiteKind, const QuantSpec& s) {
   const bool placed = s.zero_point == ZeroPointType::kInteger || s.zero_point == ZeroPointType::kFloat;
@@ -302,14 +312,27 @@ std::vector<const Axis*> broken(const TargetRow& row, SiteKind site, const Quant
   return out;
 }
 
-// Statistics that fit what has become of the zero point and the sign.
+// What the changes have left without a meaning, one thing after the other until nothing illegal is left.
 void settle(QuantSpec& spec, SiteKind site) {
-  if (check(spec, site).empty()) return;
-  spec.statistic = spec.zero_point == ZeroPointType::kNone ? Statistic::kAbsMax : Statistic::kMinMax;
-  if (check(spec, site).empty()) return;
-  spec.batches = BatchStatistic::kAll;
-  spec.scale =
-      spec.scale == ScaleType::kFloat8 || spec.scale == ScaleType::kQuantized ? ScaleType::kFloat32 : spec.scale;
+  const auto drop_limits = [](QuantSpec& s) { s.clip_min.reset(), s.clip_max.reset(); };
+  using Change = void (*)(QuantSpec&);
+  const Change changes[] = {
+      [](QuantSpec& s) { s.learn_zero_point = s.learn_zero_point && s.zero_point != ZeroPointType::kNone; },
+      [](QuantSpec& s) { s.statistic = s.zero_point == ZeroPointType::kNone ? Statistic::kAbsMax : Statistic::kMinMax; },
+      drop_limits,
+      [](QuantSpec& s) { s.batches = BatchStatistic::kAll; },
+      [](QuantSpec& s) {
+        if (s.format != "int" && s.format != "float") s.rounding = Rounding::kHalfEven, s.soft_rounding = false;
+      },
+      [](QuantSpec& s) {
+        if (s.scale == ScaleType::kFloat8 || s.scale == ScaleType::kQuantized) s.scale = ScaleType::kFloat32;
+      },
+      [](QuantSpec& s) { s.granularity = Granularity::kTensor, s.axis.reset(); },
+  };
+  for (const Change change : changes) {
+    if (check(spec, site).empty()) return;
+    change(spec);
+  }
 }
 
 std::optional<QuantSpec> mended(const TargetTable& table, const TargetRow& row, const std::string& op,

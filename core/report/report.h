@@ -358,8 +358,8 @@ struct Refusal {
   std::string layer, quantizer;  // names; empty: the whole model
   std::string rule, got, allowed, suggestion;
   // What would mend it: another quantizer at `site`, or none there. Without either it takes more than a recipe's rule.
-  std::optional<Site> site;
-  std::optional<QuantSpec> fix;
+  std::optional<Site> site = {};
+  std::optional<QuantSpec> fix = {};
   bool float_fixes = false;
   std::string text() const;      // one sentence
 };

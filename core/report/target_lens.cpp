@@ -1,6 +1,7 @@
 #include "core/report/target_lens.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <map>
 #include <set>
 #include <tuple>
@@ -12,6 +13,23 @@ namespace quanvas {
 
 bool can_mend(const Refusal& refusal) {
   return refusal.site && (refusal.fix || refusal.float_fixes);
+}
+
+std::string summary(const ExportReport& report) {
+  const auto of = [](std::ptrdiff_t part, std::size_t whole, const char* what) {
+    return whole == 0 ? std::string() : ", " + std::to_string(part) + " of " + std::to_string(whole) + what;
+  };
+  std::string out = report.target + ": " + report.path + ", " + std::to_string(static_cast<std::int64_t>(report.file_bytes)) + " bytes";
+  out += of(std::count_if(report.audit.begin(), report.audit.end(), [](const AuditRow& r) { return r.equal; }), report.audit.size(),
+            " quantizers as requested");
+  out += of(std::count_if(report.nodes.begin(), report.nodes.end(), [](const NodeAudit& n) { return n.differing == 0; }),
+            report.nodes.size(), " tensors equal");
+  if (report.checked_samples > 0) {
+    char share[32];
+    std::snprintf(share, sizeof share, "%.2f", report.equal_predictions * 100);
+    out += ", same class " + std::string(share) + " %";
+  }
+  return out;
 }
 
 std::vector<LensLayer> lens(const std::vector<Refusal>& refusals) {
@@ -41,14 +59,9 @@ Recipe with_fixes(const Recipe& recipe, const Graph& graph, const std::vector<Re
     const auto id = ids.find(r.layer);
     if (id == ids.end()) {
       Rule rule;
-      std::string name;
-      for (const char c : r.layer) {
-        if (c == '*' || c == '?' || c == '\\') name += '\\';
-        name += c;
-      }
-      rule.select.names = {name};
+      rule.select.names = {quote_pattern(r.layer)};
       rule.select.sites = {r.site->kind};
-      rule.select.operand = r.site->operand > 0 ? r.site->operand : -1;
+      rule.select.operand = r.site->kind == SiteKind::kBias || r.site->kind == SiteKind::kOutput ? -1 : r.site->operand;
       rule.is_float = !r.fix;
       if (r.fix) rule.override_fields = to_json_value(*r.fix);
       out.rules.push_back(std::move(rule));

@@ -1,8 +1,10 @@
 // Quanvas - verb "export": check, write, read again, prove. Nothing is written while anything is refused.
 #include <filesystem>
+#include <set>
 
 #include "core/base/guarded.h"
 #include "core/plugin/placement.h"
+#include "core/report/target_lens.h"
 #include "core/workflow/export_proof.h"
 #include "core/workflow/state.h"
 
@@ -24,25 +26,32 @@ Result<bool> changes_weights(const Recipe& recipe) {
   return false;
 }
 
-// What has no numbers yet is judged by its declaration, and is not missing.
+// What has no numbers yet is judged by its declaration, and is neither missing nor float.
 void judge_declarations(const QuantizedModel& network, const TargetTable& table, std::vector<Refusal>& refusals) {
+  if (table.rows.empty()) return;
+  const auto is_planned = [&](const Site& site) {
+    const SitePlan* planned = network.plan.find(site);
+    return planned && planned->spec && !quantizer_at(network, site);
+  };
+  std::set<NodeId> with_plan;
+  for (const SitePlan& p : network.plan.sites)
+    if (is_planned(p.site)) with_plan.insert(p.site.node);
   std::erase_if(refusals, [&](const Refusal& r) {
-    const SitePlan* planned = r.site ? network.plan.find(*r.site) : nullptr;
-    return planned && planned->spec && is_activation(r.site->kind) && !quantizer_at(network, *r.site) && r.fix;
+    return r.site && ((r.rule == kMissingQuantizer && is_planned(*r.site)) || (r.rule == kFloatLayer && with_plan.count(r.site->node)));
   });
   const std::vector<Layer> layers = find_layers(*network.model->graph);
   for (const SitePlan& p : network.plan.sites) {
-    if (!p.spec || !is_activation(p.site.kind) || quantizer_at(network, p.site)) continue;
+    if (!is_planned(p.site)) continue;
     const Node* node = network.model->graph->find(p.site.node);
     const Layer* layer = find_layer(layers, p.site.node);
-    if (!node || !layer || table.rows.empty()) continue;
+    if (!node || !layer) continue;
     TargetVerdict verdict = judge(table, node->op, p.site.kind, *p.spec);
     for (Refusal& r : verdict.refusals) {
       r.layer = node->name;
       r.quantizer = site_name(*layer, p.site);
       r.site = p.site;
       r.fix = verdict.fix;
-      r.float_fixes = table.allows_float;
+      r.float_fixes = may_be_float(table, node->op, p.site.kind);
       refusals.push_back(std::move(r));
     }
   }
@@ -166,6 +175,8 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
 
     const Data d = data();
     const DatasetPtr source = d.evaluate ? d.evaluate : d.calibrate;
+    // The file stands whatever becomes of its proof.
+    Status proved;
     auto file = exporter->read(network, request.path, options, job);
     if (!file) {
       report.notes.push_back("Not run against the screen's network: " + file.error().text());
@@ -174,10 +185,13 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
       if (!source)
         report.notes.push_back("Not run against the screen's network: no data is declared.");
       else
-        QUANVAS_CHECK(prove_export(network, exporter->needs_quantizers(), *file, *source, options_.device, report, job));
+        proved = prove_export(network, exporter->needs_quantizers(), *file, *source, options_.device, report, job);
     }
     for (const std::string& note : exporter->table(options).notes) report.notes.push_back(note);
+    if (!proved) report.notes.push_back("Not compared with the screen's network to the end: " + proved.error().text());
     keep_report(report, request.run, job);
+    if (!proved && proved.error().code == ErrorCode::kCancelled)
+      return fail(ErrorCode::kCancelled, "Stopped on request. '" + request.path + "' is written, but its proof was not finished.");
     return report;
   });
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -40,11 +41,15 @@ double largest_difference(const at::Tensor& x, const at::Tensor& y) {
 
 // One parameter per tensor, or one per index of the axis, to broadcast against x.
 at::Tensor parameters(const std::vector<float>& values, std::int64_t axis, const at::Tensor& x) {
-  const at::Tensor t = at::tensor(values, at::kFloat);
+  const at::Tensor t = at::tensor(values, at::kFloat);  // on the CPU, as what it is compared with
   if (values.size() == 1 || axis < 0 || axis >= x.dim()) return values.size() == 1 ? t.reshape({}) : t;
   std::vector<std::int64_t> shape(static_cast<std::size_t>(x.dim()), 1);
   shape[static_cast<std::size_t>(axis)] = static_cast<std::int64_t>(values.size());
   return t.reshape(shape);
+}
+
+bool fits(const std::vector<float>& values, std::int64_t axis, const at::Tensor& x) {
+  return values.size() < 2 || (axis >= 0 && axis < x.dim() && x.size(axis) == static_cast<std::int64_t>(values.size()));
 }
 
 at::Tensor real_values(const at::Tensor& stored, const ReadBack::Held& held) {
@@ -111,8 +116,17 @@ class Matcher {
   const Graph& graph_;
 };
 
+void all_differ(const at::Tensor& x, NodeAudit& row) {
+  row.values += static_cast<double>(x.numel());
+  row.differing += static_cast<double>(x.numel());
+  row.max_difference = std::numeric_limits<double>::quiet_NaN();
+}
+
 void compare(const Probe& probe, at::Tensor x, at::Tensor y, NodeAudit& row) {
-  x = x.to(at::kFloat).contiguous();
+  x = x.to(at::kCPU, at::kFloat).contiguous();
+  y = y.to(at::kCPU);
+  if (x.numel() != y.numel() || !fits(probe.held.scale, probe.held.axis, y) || !fits(probe.held.zero_point, probe.held.axis, y))
+    return all_differ(x, row);
   y = real_values(y, probe.held).reshape(x.sizes()).contiguous();
   row.values += static_cast<double>(x.numel());
   if (x.numel() == 0) return;
@@ -142,15 +156,22 @@ Status compare_nodes(const QuantizedModel& network, const std::vector<Probe>& pr
     NodeAudit row;
     row.layer = p.layer;
     row.what = p.what;
-    row.is_quantized = p.params != nullptr;
+    row.is_quantized = p.params && !p.params->scale.empty();  // dynamic ones have no steps of their own
     report.nodes.push_back(std::move(row));
   }
   if (probes.empty()) return {};
+  std::set<TensorId> of_screen, of_file;
+  for (const Probe& p : probes) {
+    of_screen.insert(p.screen);
+    of_file.insert(p.file);
+  }
+  QUANVAS_TRY(const double screen_bytes, bytes_per_sample(screen, data, of_screen));
+  QUANVAS_TRY(const double file_bytes, bytes_per_sample(file, data, of_file));
   QUANVAS_CHECK(exec::for_each_chunk<std::vector<NodeAudit>>(
       data, choose_samples(data.size(), kNodeSamples, 0), device, job, "compare nodes",
       [&](exec::Chunk& chunk) -> Result<std::vector<NodeAudit>> {
-        QUANVAS_TRY(const exec::Environment a, screen.run_all({chunk.input}));
-        QUANVAS_TRY(const exec::Environment b, file.run_all({chunk.input}));
+        QUANVAS_TRY(const exec::Environment a, run_keeping(screen, chunk.input, of_screen));
+        QUANVAS_TRY(const exec::Environment b, run_keeping(file, chunk.input, of_file));
         std::vector<NodeAudit> rows(probes.size());
         for (std::size_t i = 0; i < probes.size(); ++i) {
           const Probe& p = probes[i];
@@ -158,12 +179,6 @@ Status compare_nodes(const QuantizedModel& network, const std::vector<Probe>& pr
           const at::Tensor y = b[static_cast<std::size_t>(p.file)];
           if (!x.defined() || !y.defined()) continue;
           if (p.input) x = screen.quantize(*p.input, x, {});
-          if (x.numel() != y.numel()) {
-            rows[i].values = static_cast<double>(x.numel());
-            rows[i].differing = rows[i].values;
-            rows[i].max_difference = std::numeric_limits<double>::quiet_NaN();
-            continue;
-          }
           compare(p, x, y, rows[i]);
         }
         return rows;
@@ -178,7 +193,7 @@ Status compare_nodes(const QuantizedModel& network, const std::vector<Probe>& pr
         }
         return {};
       },
-      std::min(kNodeChunk, chunk_size_for(*network.model->graph))));
+      std::min({kNodeChunk, chunk_size_for(*network.model->graph), chunk_size_for(screen_bytes + file_bytes)})));
   // What neither network has run through stays out of the table.
   std::erase_if(report.nodes, [](const NodeAudit& n) { return n.values == 0; });
   report.first_difference = -1;

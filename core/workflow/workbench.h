@@ -92,9 +92,6 @@ void visit_fields(V& v, ExportRequest& e) {
   v("overwrite", e.overwrite);
 }
 
-// Under this key value() gives the reports of a run's exports, oldest first, as JSON; run 0: those of the recipe itself.
-inline std::string exports_key(std::int64_t run) { return "exports-" + std::to_string(run); }
-
 // Raw files for other programs: logits.f32, predictions.txt, codes.json with codes-<n>.i32 (little endian).
 struct DumpRequest {
   std::string folder;

@@ -53,7 +53,6 @@ QString refusal_text(const std::vector<Refusal>& list) {
 }
 
 bool is_bad(const ExportReport& r) {
-  constexpr double kLeastEqual = 0.999;
   const auto unequal = [](const AuditRow& a) { return !a.equal; };
   return std::any_of(r.audit.begin(), r.audit.end(), unequal) || (r.checked_samples > 0 && r.equal_predictions < kLeastEqual);
 }
@@ -267,7 +266,7 @@ void ExportDialog::show_refusals(const std::vector<Refusal>& refusals) {
   if (refusals.empty()) return say("good", tr("This target can hold everything."));
   const auto mendable = std::count_if(refusals.begin(), refusals.end(), can_mend);
   QString text = refusal_text(refusals);
-  if (mendable > 0)
+  if (mendable > 0 && run_ == 0)
     text += QStringLiteral("\n") + tr("%1 of these %2 can be mended with one click in the panel Target.").arg(mendable).arg(refusals.size());
   say("warning", text);
 }

@@ -6,6 +6,7 @@
 #include "core/report/compare.h"
 
 class QTableWidget;
+class QTabWidget;
 
 namespace quanvas {
 
@@ -38,6 +39,13 @@ class RunDetailsView : public QWidget {
 
  public:
   explicit RunDetailsView(const Run& run, QWidget* parent = nullptr);
+  // What was exported of it, oldest first: a page more.
+  void set_exports(const std::vector<ExportReport>& reports);
+  QTableWidget* exports() const { return exports_; }
+
+ private:
+  QTabWidget* tabs_;
+  QTableWidget* exports_ = nullptr;
 };
 
 }  // namespace quanvas

@@ -155,27 +155,33 @@ void TargetPanel::show_choice() {
   const auto* entry = find_entry(entries_, target().toStdString());
   options_->set_schema(entry ? entry->schema : Schema{});
   options_->setVisible(entry && !entry->schema.fields.empty());
+  forget();
+}
+
+void TargetPanel::forget() {
+  const bool chosen = !target().isEmpty();
   lens_.clear();
   list_->clear();
-  summary_->setText(entry ? tr("Asking what this target can hold…") : QString());
-  summary_->setVisible(entry != nullptr);
-  empty_->set_text(
-      entry ? tr("Asking…") : tr("No target is chosen"),
-      entry ? QString() : tr("Choose one to see which layers it can hold, and what would mend the others."));
+  summary_->setText(chosen ? tr("Not asked yet") : QString());
+  summary_->setVisible(chosen);
+  empty_->set_icon(QStringLiteral("export"));
+  if (chosen) empty_->set_text(tr("Not asked yet"), tr("The answer comes as soon as a model is open."));
+  else empty_->set_text(tr("No target is chosen"), tr("Choose one to see which layers it can hold, and what would mend the others."));
   stack_->setCurrentWidget(empty_);
   set_subtitle({});
   update_buttons();
 }
 
-void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& refusals, int layers,
+void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& refusals, const std::set<std::string>& layers,
                                const QString& trouble) {
   if (id != target() || id.isEmpty()) return;
   const QString selected = chosen_layer().isEmpty() ? layer_ : chosen_layer();
   lens_ = lens(refusals);
   list_->clear();
-  int fixable = 0, impossible = 0;
+  int fixable = 0, impossible = 0, left_out = 0;
   for (const LensLayer& l : lens_) {
-    if (!l.layer.empty()) (l.state == LensState::kFixable ? fixable : impossible) += 1;
+    // Other nodes, tensors and the model as a whole are listed, too, but are no layers.
+    if (layers.count(l.layer)) (l.state == LensState::kFixable ? fixable : impossible) += 1;
     // All that is wrong with one quantizer is one row.
     std::vector<std::pair<std::string, QTreeWidgetItem*>> rows;
     for (const Refusal& r : l.refusals) {
@@ -185,6 +191,10 @@ void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& re
         rest.quantizer.clear();
         known->second->setText(1, known->second->text(1) + u'\n' + reason_text(rest));
         known->second->setToolTip(1, known->second->text(1));
+        continue;
+      }
+      if (list_->topLevelItemCount() >= kMostRows) {
+        ++left_out;
         continue;
       }
       const QString where = l.layer.empty() ? tr("The model") : qs(l.layer);
@@ -198,13 +208,14 @@ void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& re
       rows.emplace_back(r.quantizer, item);
     }
   }
-  const int legal = std::max(0, layers - fixable - impossible);
+  if (left_out > 0) new QTreeWidgetItem(list_, {tr("…"), tr("and %1 more").arg(left_out), {}});
+  const int legal = static_cast<int>(layers.size()) - fixable - impossible;
   if (!trouble.isEmpty())
     summary_->setText(trouble);
   else
     summary_->setText(tr("%1 of %2 legal, %3 can be fixed, %4 impossible")
                           .arg(legal)
-                          .arg(counted(layers, tr("1 layer"), tr("%1 layers")))
+                          .arg(counted(static_cast<double>(layers.size()), tr("1 layer"), tr("%1 layers")))
                           .arg(fixable)
                           .arg(impossible));
   set_subtitle(lens_.empty() && trouble.isEmpty() ? tr("holds everything") : QString());

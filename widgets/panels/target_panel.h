@@ -1,6 +1,8 @@
 // Quanvas - the target lens: what an export target makes of each layer, why, and the quantizers that would mend it.
 #pragma once
 
+#include <set>
+#include <string>
 #include <vector>
 
 #include "core/report/target_lens.h"
@@ -25,9 +27,12 @@ class TargetPanel : public Panel {
   explicit TargetPanel(QWidget* parent = nullptr);
   // The choice stays when the target is still there.
   void set_targets(const std::vector<PluginEntry>& targets);
-  // Answers the chosen target; layers: all of the network. trouble: why the target could not be asked.
-  void set_refusals(const QString& target, const std::vector<Refusal>& refusals, int layers, const QString& trouble);
+  // Answers the chosen target; layers: names of all of the network. trouble: why the target could not be asked. At most
+  // kMostRows rows are made, so that an answer never holds the window.
+  void set_refusals(const QString& target, const std::vector<Refusal>& refusals, const std::set<std::string>& layers, const QString& trouble);
+  static constexpr int kMostRows = 300;
   void choose(const QString& id);  // empty: none
+  void forget();                   // what was refused is of another project
   void select_layer(const QString& name);  // the layer that is selected elsewhere
   QString target() const;
   json options() const;

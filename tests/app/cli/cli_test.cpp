@@ -21,7 +21,7 @@ TEST_F(Program, HelpAndVersionAnswerWithoutLoadingTheEngine) {
 
 TEST_F(Program, EverySubcommandHasHelp) {
   for (const char* verb : {"info", "open", "new", "data", "calibrate", "quantize", "run", "evaluate", "train", "sweep",
-                           "compare", "export", "runs", "recipe", "check", "tensor", "presets", "trust", "catalog"})
+                           "compare", "export", "runs", "recipe", "check", "tensor", "presets", "trust", "targets", "catalog"})
     EXPECT_EQ(run({verb, "--help"}).code, 0) << verb;
 }
 
@@ -315,6 +315,41 @@ TEST_F(Workflow, SharedAndDynamicQuantizersComeFromARecipeFile) {
   const Answer exported = run({"export", "p.quanvas", "--target", "onnx-qdq", "--out", "q.onnx"});
   EXPECT_NE(exported.code, 0);
   EXPECT_THAT(exported.out + exported.err, HasSubstr("found from each sample at run time"));
+}
+
+TEST_F(Workflow, ATargetsRepairsAreMadeAndTheReportIsKept) {
+  write("r.yaml",
+        "name: odd\nrules:\n"
+        "  - {select: {kinds: [compute], sites: [weight]}, set: {bits: 4, zero_point: float, zero_point_inside: true, statistic: minmax}}\n"
+        "  - {select: {kinds: [compute], sites: [input]}, set: {source: dynamic, granularity: row}}\n");
+  ASSERT_EQ(run({"recipe", "p.quanvas", "--set", "r.yaml"}).code, 0);
+  const Answer refused = run({"export", "p.quanvas", "--target", "onnx-qdq", "--check"});
+  EXPECT_EQ(refused.code, 4);
+  EXPECT_THAT(refused.out, HasSubstr("zero point"));
+  ASSERT_EQ(run({"calibrate", "p.quanvas"}).code, 0);
+  const Answer mended = run({"export", "p.quanvas", "--target", "onnx-qdq", "--fix"});
+  EXPECT_EQ(mended.code, 0) << mended.out << mended.err;
+  EXPECT_THAT(mended.out, HasSubstr("takes everything"));
+  const json quantized = run_json({"quantize", "p.quanvas"});
+  const std::string id = std::to_string(quantized["id"].get<int>());
+  const json report = run_json({"export", "p.quanvas", "--target", "onnx-qdq", "--run", id, "--out", "q.onnx"});
+  ASSERT_FALSE(report["nodes"].empty());
+  for (const auto& node : report["nodes"]) EXPECT_EQ(node["differing"], 0) << node;
+  EXPECT_EQ(report["first_difference"], -1);
+  EXPECT_GT(report["float_bytes"].get<double>(), report["ideal_bytes"].get<double>());
+  EXPECT_THAT(run({"runs", "p.quanvas", "--run", id}).out, HasSubstr("onnx-qdq: q.onnx"));
+}
+
+TEST_F(Program, TargetsSayWhatTheyTake) {
+  const json all = run_json({"targets"});
+  ASSERT_GT(all.size(), 1u);
+  for (const auto& target : all) EXPECT_FALSE(target["id"].get<std::string>().empty());
+  const json one = run_json({"targets", "--target", "onnx-qdq"});
+  ASSERT_EQ(one.size(), 1u);
+  EXPECT_FALSE(one[0]["rows"].empty());
+  EXPECT_THAT(run({"targets"}).out, HasSubstr("onnx-qdq"));
+  EXPECT_THAT(run({"targets", "--markdown"}).out, HasSubstr("(`onnx-qdq`)"));
+  EXPECT_EQ(run({"targets", "--target", "nowhere"}).code, 3);
 }
 
 TEST_F(Workflow, DataFilesMayBeYamlAndTheirMistakesAreNamed) {
