@@ -77,7 +77,7 @@ TargetTable table(const json& options) {
     t.rows.back().why = "Scales are float8 of one float32.";
   }
   if (wants(options, kMxfp4)) t.rows.push_back(float_row("MXFP4", "e2m1", {G::kGroup}, {32}, {ScaleType::kPowerOfTwo}));
-  if (wants(options, kInt)) {
+  if (wants(options, kInt) || wants(options, kPack)) {
     TargetRow fixed = input_row("static int input: input_scale, input_zero_point");
     fixed.least_bits = 2;
     fixed.most_bits = 8;
@@ -91,7 +91,7 @@ TargetTable table(const json& options) {
     token.dynamic = true;
     t.rows.push_back(token);
   }
-  if (wants(options, kInt) || wants(options, kFloat)) {
+  if (wants(options, kInt) || wants(options, kPack) || wants(options, kFloat)) {
     TargetRow fixed = input_row("static float8 input: input_scale");
     fixed.formats = {"e4m3fn"};
     t.rows.push_back(fixed);
@@ -118,7 +118,11 @@ std::string form_of(const LinearLayer& l, const json& options) {
   const std::string name = format_name(s);
   const std::string given = options.value("format", std::string("auto"));
   std::vector<std::string> fits;
-  if (s.format == "int" && s.bits <= 8) fits = l.input ? std::vector<std::string>{kInt} : std::vector<std::string>{kPack, kInt};
+  if (s.format == "int" && s.bits <= 8) {
+    // Integer products take bytes; float inputs, of 8 bits or more, packed weights.
+    const bool integers = l.input && l.input->spec.format == "int";
+    fits = integers ? std::vector<std::string>{kInt, kPack} : std::vector<std::string>{kPack, kInt};
+  }
   const bool groups = s.granularity == Granularity::kGroup, powers = std::all_of(l.quantizer->scale.begin(), l.quantizer->scale.end(), is_power_of_two);
   if (name == "e4m3fn") {
     if (groups && l.quantizer->layout.group == 32 && powers && !l.input) fits.push_back(kMxfp8);
@@ -155,24 +159,22 @@ json scheme_of(const LinearLayer& l, const std::string& form) {
 TwoLevels two_levels(const std::vector<float>& scale) {
   float most = 0;
   for (const float s : scale) most = std::max(most, s);
-  TwoLevels best;
-  constexpr int kSteps = 8;  // neighbours of the nearest divisor that are tried
-  float divisor = kLargestE4m3 / most;
-  for (int k = 0; k < kSteps; ++k) divisor = std::nextafter(divisor, 0.0f);
-  std::size_t most_equal = 0;
-  for (int k = -kSteps; k <= kSteps; ++k, divisor = std::nextafter(divisor, HUGE_VALF)) {
-    TwoLevels t;
-    t.divisor = divisor;
-    std::size_t equal = 0;
-    for (const float s : scale) {
-      t.codes.push_back(small_code(DataType::kFloat8E4M3Fn, s * divisor));
-      equal += small_value(DataType::kFloat8E4M3Fn, t.codes.back()) / divisor == s;
+  const auto code = [](float s, float divisor) { return small_code(DataType::kFloat8E4M3Fn, s * divisor); };
+  TwoLevels out;
+  out.divisor = kLargestE4m3 / most;
+  // The largest scale is one of the float8 of a binade, nearly always the largest there is.
+  constexpr int kSteps = 8;  // neighbours of each divisor that are tried
+  for (int mantissa = 15; mantissa > 7 && !out.exact; --mantissa) {
+    const float first = std::min(kLargestE4m3, std::ldexp(static_cast<float>(mantissa), 5)) / most;
+    float divisor = first;
+    for (int k = 0; k < kSteps; ++k) divisor = std::nextafter(divisor, 0.0f);
+    for (int k = -kSteps; k <= kSteps && !out.exact; ++k, divisor = std::nextafter(divisor, HUGE_VALF)) {
+      out.exact = std::all_of(scale.begin(), scale.end(), [&](float s) { return small_value(DataType::kFloat8E4M3Fn, code(s, divisor)) / divisor == s; });
+      if (out.exact) out.divisor = divisor;
     }
-    t.exact = equal == scale.size();
-    if (k == -kSteps || equal > most_equal) most_equal = equal, best = std::move(t);
-    if (best.exact) break;
   }
-  return best;
+  for (const float s : scale) out.codes.push_back(code(s, out.divisor));
+  return out;
 }
 
 }  // namespace quanvas::compressed

@@ -222,6 +222,11 @@ Result<std::vector<AuditRow>> audit_dump(const QuantizedModel& model, const desc
     if (!same_spec) row.equal = false, row.written += ", described as " + describe(d->spec);
     rows.push_back(std::move(row));
   }
+  const Placement placement = place(model);
+  for (const described::Quantizer& d : network.quantizers)
+    if (std::none_of(placement.quantizers.begin(), placement.quantizers.end(),
+                     [&](const PlacedQuantizer& q) { return q.node->name == d.node && q.site.kind == d.kind && q.site.operand == d.operand; }))
+      rows.push_back({d.node, enum_text(d.kind), "float", describe(d.spec), 0, false});
   for (const TensorId id : contents_of(model).plain) {
     const std::string& name = model.model->graph->tensor(id).name;
     const TensorData& wanted = *model.model->weights->find(name);

@@ -29,6 +29,22 @@ bool is_constant(const TensorData& data) {
   }
 }
 
+// Without what is as by default: the reader has it all the same.
+template <class T>
+void strip(json& list) {
+  const json plain = to_json_value(T{}), plain_spec = to_json_value(QuantSpec{});
+  const auto lean = [](json& object, const json& defaults) {
+    for (auto it = object.begin(); it != object.end();) it = defaults.contains(it.key()) && defaults[it.key()] == *it ? object.erase(it) : std::next(it);
+  };
+  for (json& entry : list) {
+    if (entry.contains("spec")) lean(entry["spec"], plain_spec);
+    json spec = entry.contains("spec") ? entry["spec"] : json();
+    entry.erase("spec");
+    lean(entry, plain);
+    if (!spec.is_null()) entry["spec"] = std::move(spec);
+  }
+}
+
 bool fits_double(const TensorData& data) {
   if (data.type != DataType::kInt64) return true;
   const std::vector<std::int64_t> values = data.to_int64();
@@ -151,7 +167,10 @@ void describe_sites(const QuantizedModel& model, const Contents& contents, descr
 }
 
 std::map<std::string, std::string> description_texts(const QuantizedModel& model, const described::Network& network, bool graph) {
-  std::map<std::string, std::string> out = {{described::kNetworkKey, to_json_text(network)}};
+  json j = to_json_value(network);
+  strip<described::Weight>(j["weights"]);
+  strip<described::Quantizer>(j["quantizers"]);
+  std::map<std::string, std::string> out = {{described::kNetworkKey, j.dump(-1, ' ', false, json::error_handler_t::replace)}};
   if (graph) out[described::kGraphKey] = graph_to_json(*model.model->graph).dump(-1, ' ', false, json::error_handler_t::replace);
   return out;
 }

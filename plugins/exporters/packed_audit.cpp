@@ -256,7 +256,10 @@ struct Audit {
       if (!same) rows.push_back({name, "values", "float", data ? "other values" : "nothing", data ? static_cast<double>(data->bytes) : 0, false});
     }
     for (const LinearLayer& l : layers) {
+      if (l.quantizer && !l.input && scheme(l).input.is_object()) rows.push_back({l.node->name, "input", "float", "quantized, says the configuration", 0, false});
       if (l.quantizer) continue;
+      if (config && !config->scheme(l, QuantSpec{}).weight.form.empty() && std::any_of(layers.begin(), layers.end(), [](const LinearLayer& o) { return o.quantizer; }))
+        rows.push_back({l.node->name, "weight", "float", "quantized, says the configuration", 0, false});
       for (const char* part : {".weight_packed", ".qweight", ".weight_scale"})
         if (file->tensor(l.module + part)) rows.push_back({l.node->name, "weight", "float", std::string("a tensor '") + part + "'", 0, false});
     }

@@ -21,6 +21,7 @@ std::string contents(const std::string& path);
 ModelPtr small_model();
 
 std::vector<Target> model_targets();
+std::vector<Target> weight_targets();
 std::vector<Target> data_targets();
 std::vector<Target> text_targets();
 std::vector<Target> project_targets();

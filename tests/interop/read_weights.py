@@ -1,6 +1,7 @@
 # Dequantizes exported weights with NumPy as the formats' own libraries do, and saves each as .npy [out, in].
-#   python3 read_weights.py FILE CONFIG FOLDER
-# FILE .safetensors: CONFIG is its config.json. FILE .npz: CONFIG is "-", plain codes, scales and zero points.
+#   python3 read_weights.py JOBS
+# JOBS: lines of FILE CONFIG FOLDER. FILE .safetensors: CONFIG is its config.json. FILE .npz: CONFIG is "-", plain codes, scales
+# and zero points of channels on axis 1.
 # Formulas: compressed-tensors, compressors/; AutoGPTQ, nn_modules/qlinear/qlinear_cuda_old.py; AutoAWQ, utils/packing_utils.py.
 import json
 import struct
@@ -120,7 +121,7 @@ def main(path, config, folder):
                 base = name[:-len(".codes")]
                 codes, scale = arrays[name], arrays[base + ".scale"]
                 zero = arrays[base + ".zero_point"] if base + ".zero_point" in arrays.files else np.zeros_like(scale)
-                assert scale.size == codes.shape[1]  # channels on axis 1 in this test
+                assert scale.size == codes.shape[1]
                 np.save(folder + "/" + base + ".npy", (codes - zero[None, :]).astype(np.float32) * scale[None, :])
         return
     tensors = load_safetensors(path)
@@ -131,4 +132,5 @@ def main(path, config, folder):
         np.save(folder + "/" + m + ".npy", np.ascontiguousarray(read(tensors, m, q).astype(np.float32)))
 
 
-main(*sys.argv[1:])
+for line in open(sys.argv[1]):
+    main(*line.split())

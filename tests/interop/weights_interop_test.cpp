@@ -53,50 +53,47 @@ TEST_F(WeightsInterop, NumpyReadsTheVeryFakeQuantizedWeights) {
   const std::string interpreter = python();
   if (interpreter.empty()) GTEST_SKIP() << "python3 with numpy is not installed (Debian: python3-numpy)";
   const ModelPtr net = linear_net::net();
-  const std::string script = std::string(QUANVAS_TEST_DATA) + "/interop/read_weights.py";
-  const auto compare = [&](const QuantizedModel& model, const std::string& file, const std::string& config, bool by_module) {
-    const std::string log = path("python.txt");
-    ASSERT_EQ(std::system((interpreter + " " + script + " " + file + " " + config + " " + folder_.string() + " > " + log + " 2>&1").c_str()), 0)
-        << read_file(log).value_or("");
-    const std::pair<const char*, const char*> names[] = {{"model.up.weight", "model.up"}, {"model.down.weight", "model.down"}, {"onnx::MatMul_77", "lm_head"}};
-    for (const auto& [initializer, module] : names) {
-      const auto got = read_npy(path((by_module ? module : initializer) + std::string(".npy")));
-      ASSERT_TRUE(got) << got.error().text();
-      const std::vector<float> x = net->weights->find(initializer)->to_floats();
-      std::vector<float> wanted(x.size());
-      for (const auto& [site, p] : model.quantizers)
-        if (net->graph->find(site.node)->inputs[1] == net->graph->tensor(initializer)) quant::fake_quantize(p, p.layout, x.data(), wanted.data());
-      const bool transposed = by_module && initializer != std::string("model.down.weight");
-      const Shape shape = net->weights->find(initializer)->shape;
-      ASSERT_EQ(got->values.size(), x.size());
-      for (std::int64_t i = 0; i < shape[0]; ++i)
-        for (std::int64_t j = 0; j < shape[1]; ++j) {
-          const auto at = static_cast<std::size_t>(transposed ? j * shape[0] + i : i * shape[1] + j);
-          ASSERT_EQ(got->values[at], wanted[static_cast<std::size_t>(i * shape[1] + j)]) << initializer << " " << i << " " << j;
-        }
-    }
+  struct Job {
+    std::string title, folder;
+    QuantizedModel model;
+    bool by_module;  // [out, in]; else as the graph has it
   };
-  for (const Row& row : table()) {
-    SCOPED_TRACE(std::string(row.target) + " " + describe(row.spec) + " " + row.options.dump());
-    const QuantizedModel model = linear_net::quantize(net, row.spec);
-    ASSERT_NO_FATAL_FAILURE(write(row.target, model, row.options));
-    ASSERT_NO_FATAL_FAILURE(compare(model, path(), path("config.json"), true));
-  }
-  // Groups on axis 1 would need the description; channels of MatMul lie on axis 1.
-  QuantizedModel model = linear_net::quantize(net, ints(6, false, kChannel), {}, {"/model/down/Gemm"});
-  ASSERT_NO_FATAL_FAILURE(write("npz", model, {}, "out.npz"));
+  std::vector<Job> jobs;
+  std::ofstream list(path("jobs.txt"));
+  const auto add = [&](const std::string& target, const QuantSpec& spec, const json& given, const std::string& file, const std::set<std::string>& left_float) {
+    Job job{target + " " + describe(spec) + " " + given.dump(), "job" + std::to_string(jobs.size()), linear_net::quantize(net, spec, {}, left_float), target != "npz"};
+    fs::create_directory(path(job.folder));
+    ASSERT_NO_FATAL_FAILURE(write(target, job.model, given, job.folder + "/" + file));
+    list << path(job.folder + "/" + file) << " " << (job.by_module ? path(job.folder + "/config.json") : "-") << " " << path(job.folder) << "\n";
+    jobs.push_back(std::move(job));
+  };
+  for (const Row& row : table()) ASSERT_NO_FATAL_FAILURE(add(row.target, row.spec, row.options, "out.safetensors", {}));
+  // The channels of a MatMul lie on axis 1, those of the Gemm on axis 0.
+  ASSERT_NO_FATAL_FAILURE(add("npz", ints(6, false, kChannel), json::object(), "out.npz", {"/model/down/Gemm"}));
+  list.close();
   const std::string log = path("python.txt");
-  ASSERT_EQ(std::system((interpreter + " " + script + " " + path("out.npz") + " - " + folder_.string() + " > " + log + " 2>&1").c_str()), 0)
+  ASSERT_EQ(std::system((interpreter + " " + std::string(QUANVAS_TEST_DATA) + "/interop/read_weights.py " + path("jobs.txt") + " > " + log + " 2>&1").c_str()), 0)
       << read_file(log).value_or("");
-  for (const char* initializer : {"model.up.weight", "onnx::MatMul_77"}) {
-    const auto got = read_npy(path(initializer + std::string(".npy")));
-    ASSERT_TRUE(got) << got.error().text();
-    const std::vector<float> x = net->weights->find(initializer)->to_floats();
-    std::vector<float> wanted(x.size());
-    for (const auto& [site, p] : model.quantizers)
-      if (net->graph->find(site.node)->inputs[1] == net->graph->tensor(initializer)) quant::fake_quantize(p, p.layout, x.data(), wanted.data());
-    EXPECT_EQ(got->values, wanted);
-    EXPECT_EQ(got->shape, net->weights->find(initializer)->shape);
+  for (const Job& job : jobs) {
+    SCOPED_TRACE(job.title);
+    for (const auto& [site, p] : job.model.quantizers) {
+      const Node& node = *net->graph->find(site.node);
+      const std::string& initializer = net->graph->tensor(node.inputs[1]).name;
+      const std::string module = initializer == "onnx::MatMul_77" ? "lm_head" : initializer.substr(0, initializer.size() - 7);
+      const auto got = read_npy(path(job.folder + "/" + (job.by_module ? module : initializer) + ".npy"));
+      ASSERT_TRUE(got) << got.error().text();
+      const TensorData& data = *net->weights->find(initializer);
+      const std::vector<float> x = data.to_floats();
+      std::vector<float> wanted(x.size()), in_order(x.size());
+      quant::fake_quantize(p, p.layout, x.data(), wanted.data());
+      const bool transposed = job.by_module && node.op == "MatMul";
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const auto columns = static_cast<std::size_t>(data.shape[1]), rows = static_cast<std::size_t>(data.shape[0]);
+        in_order[transposed ? i % columns * rows + i / columns : i] = wanted[i];
+      }
+      EXPECT_EQ(got->shape, transposed ? (Shape{data.shape[1], data.shape[0]}) : data.shape);
+      EXPECT_EQ(got->values, in_order) << module;
+    }
   }
 }
 

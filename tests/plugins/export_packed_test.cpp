@@ -181,6 +181,8 @@ TEST_F(PackedFileTest, RefusalsNameTheRule) {
       {"gptq", "5 bit", plain(half(ints(5, true, kChannel))), "bit width", true},
       {"gptq", "1 bit", plain(half(ints(1, true, kChannel))), "bit width", true},
       {"awq", "8 bit", plain(half(ints(8, true, kChannel))), "bit width", true},
+      {"awq", "a codebook", plain([] { QuantSpec s; s.format = "nf4"; s.granularity = kChannel; return s; }()), "number format", true},
+      {"gptq", "float8", plain(minifloat(4, 3, FloatSpecials::kNan, kTensor)), "number format", true},
       {"gptq", "float32 scales", plain(ints(4, true, kGroup)), "scale type", true},
       {"awq", "float32 scales", plain(ints(4, true, kGroup)), "scale type", true},
       {"gptq", "fractions as zero points", plain(half(float_zero)), "zero point", true},
@@ -296,6 +298,25 @@ TEST_F(PackedFileTest, TamperedFilesAreNotEqual) {
     fs::remove(path("config.json"));
     EXPECT_FALSE(exporter(target).audit(model, path(), options(target, given)));
   }
+}
+
+TEST_F(PackedFileTest, ConfigurationsThatForgetAFloatLayerAreNotEqual) {
+  const QuantizedModel model = linear_net::quantize(net(), w4(), {}, {"/lm_head/MatMul"});
+  for (const char* target : {"gptq", "awq", "compressed-tensors"}) {
+    SCOPED_TRACE(target);
+    ASSERT_NO_FATAL_FAILURE(write(target, model));
+    ASSERT_TRUE(all_equal(audit(target, model))) << text_of(audit(target, model));
+    json all = config();
+    for (const char* key : {"ignore", "dynamic", "modules_to_not_convert"}) all["quantization_config"].erase(key);
+    overwrite(all.dump(), "config.json");
+    EXPECT_FALSE(all_equal(audit(target, model)));
+  }
+  // Inputs that nobody asked for.
+  ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model));
+  json all = config();
+  all["quantization_config"]["config_groups"]["group_0"]["input_activations"] = {{"num_bits", 8}, {"type", "int"}, {"strategy", "token"}, {"dynamic", true}, {"symmetric", true}};
+  overwrite(all.dump(), "config.json");
+  EXPECT_FALSE(all_equal(audit("compressed-tensors", model)));
 }
 
 TEST_F(PackedFileTest, FailuresLeaveBothFilesAsTheyWere) {

@@ -230,6 +230,7 @@ class WeightFileTest : public ::testing::Test {
     const auto opened = import_file(path(name), {}, job);
     ASSERT_TRUE(opened) << opened.error().text();
     ASSERT_TRUE(opened->recipe);
+    EXPECT_TRUE(import_model(path(name), job));
     const Graph& graph = *opened->model.graph;
     const auto plan = resolve(graph, *opened->recipe, PresetLibrary::builtin());
     ASSERT_TRUE(plan) << plan.error().text();
