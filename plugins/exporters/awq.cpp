@@ -29,7 +29,8 @@ class AwqExporter final : public Exporter {
  public:
   PluginInfo info() const override {
     return {"awq", "AWQ (safetensors, GEMM)",
-            "Linear layers as 4 bit integers with float16 scales, as AutoAWQ, vLLM and transformers load them; all else float."};
+            "Linear layers as 4 bit integers with float16 scales, as AutoAWQ, vLLM and transformers load them; all else "
+            "float."};
   }
   std::string extension() const override { return ".safetensors"; }
   Schema schema() const override {
@@ -56,7 +57,9 @@ class AwqExporter final : public Exporter {
     return t;
   }
 
-  std::vector<std::string> files(const std::string& path, const json& options) const override { return files_with_config(path, options); }
+  std::vector<std::string> files(const std::string& path, const json& options) const override {
+    return files_with_config(path, options);
+  }
 
   std::vector<Refusal> check(const QuantizedModel& model, const json& options) const override {
     std::vector<Refusal> out = check_linear(model, table(options));
@@ -69,13 +72,16 @@ class AwqExporter final : public Exporter {
       if (l.out % kPerWord != 0)
         out.push_back(at_weight(l, "size", std::to_string(l.out) + " outputs", "a multiple of 8", "Leave it float."));
       if (group_of(l) != group_of(*first))
-        out.push_back(at_weight(l, "one setting for all layers", describe(l.quantizer->spec), "what '" + first->node->name + "' has: " + describe(first->quantizer->spec),
+        out.push_back(at_weight(l, "one setting for all layers", describe(l.quantizer->spec),
+                                "what '" + first->node->name + "' has: " + describe(first->quantizer->spec),
                                 "Give all layers the same group size, or leave it float."));
       check_half_scales(l, options, out);
       for (const LinearLayer& other : layers)
         if (!other.quantizer && l.module.find(other.module) != std::string::npos)
-          out.push_back(at_weight(l, "names of layers", "'" + l.module + "', which contains the float layer's name '" + other.module + "'",
-                                  "names that are no part of each other: readers would take this one for float, too", "Quantize both or none of them."));
+          out.push_back(at_weight(l, "names of layers",
+                                  "'" + l.module + "', which contains the float layer's name '" + other.module + "'",
+                                  "names that are no part of each other: readers would take this one for float, too",
+                                  "Quantize both or none of them."));
     }
     return out;
   }
@@ -96,16 +102,19 @@ class AwqExporter final : public Exporter {
         }
         job.progress("export", static_cast<double>(++done) / static_cast<double>(file.layers.size()), l.node->name);
       }
-      const json config = {{"quant_method", "awq"}, {"bits", kBits}, {"group_size", group}, {"zero_point", true}, {"version", "gemm"},
-                           {"modules_to_not_convert", left.empty() ? json() : left}};
+      const json config = {{"quant_method", "awq"}, {"bits", kBits},
+                           {"group_size", group},   {"zero_point", true},
+                           {"version", "gemm"},     {"modules_to_not_convert", left.empty() ? json() : left}};
       return file.finish(path, options, config, job);
     });
   }
 
-  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path, const json& options) const override {
+  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path,
+                                      const json& options) const override {
     return guarded("Audit of '" + path + "'", [&] { return audit_packed(model, path, config_path(path, options), "awq"); });
   }
-  Result<ReadBack> read(const QuantizedModel& model, const std::string& path, const json& options, JobContext&) const override {
+  Result<ReadBack> read(const QuantizedModel& model, const std::string& path, const json& options,
+                        JobContext&) const override {
     return guarded("Reading '" + path + "'", [&] { return read_packed(model, path, config_path(path, options), "awq"); });
   }
 
@@ -114,7 +123,8 @@ class AwqExporter final : public Exporter {
     QUANVAS_TRY(const MatrixCodes m, matrix_codes(file.model, l));
     const std::int32_t lowest = lowest_code(l.quantizer->spec);
     const std::int64_t words = l.out / kPerWord;
-    std::vector<std::uint32_t> codes(static_cast<std::size_t>(l.in * words)), zeros(static_cast<std::size_t>(m.groups * words));
+    std::vector<std::uint32_t> codes(static_cast<std::size_t>(l.in * words)),
+        zeros(static_cast<std::size_t>(m.groups * words));
     std::vector<std::uint16_t> scales(static_cast<std::size_t>(m.groups * l.out));
     for (std::int64_t w = 0; w < words; ++w) {
       for (std::int64_t i = 0; i < l.in; ++i)
@@ -126,7 +136,8 @@ class AwqExporter final : public Exporter {
     }
     for (std::int64_t o = 0; o < l.out; ++o)
       for (std::int64_t g = 0; g < m.groups; ++g)
-        scales[static_cast<std::size_t>(g * l.out + o)] = float_to_half(m.scale[static_cast<std::size_t>(o * m.groups + g)]);
+        scales[static_cast<std::size_t>(g * l.out + o)] =
+            float_to_half(m.scale[static_cast<std::size_t>(o * m.groups + g)]);
     file.describe(l, "awq").zero_points = true;
     QUANVAS_CHECK(file.writer.add_values(l.module + ".qweight", DataType::kInt32, {l.in, words}, codes));
     QUANVAS_CHECK(file.writer.add_values(l.module + ".qzeros", DataType::kInt32, {m.groups, words}, zeros));

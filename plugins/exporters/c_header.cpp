@@ -65,7 +65,8 @@ class HeaderText {
   }
   // Scales also as decimals, for people.
   void floats(const std::string& name, const std::vector<float>& values, bool both = false) {
-    array("float", name, values.size(), [&](std::size_t i) { return hex(values[i]) + (both ? " /* " + decimal(values[i]) + " */" : ""); });
+    array("float", name, values.size(),
+          [&](std::size_t i) { return hex(values[i]) + (both ? " /* " + decimal(values[i]) + " */" : ""); });
   }
   std::string take() { return std::move(out_); }
 
@@ -82,7 +83,8 @@ const char* c_type(DataType type) {
   }
 }
 
-const char* const kRequantize = R"(/* A sum of codes (x - z_x) * (w - z_w), plus the bias, as a code of the next quantizer: sum * m0 * 2^(shift - 31),
+const char* const kRequantize =
+    R"(/* A sum of codes (x - z_x) * (w - z_w), plus the bias, as a code of the next quantizer: sum * m0 * 2^(shift - 31),
  * rounded to nearest with ties upward, plus zero_lo_hi[0], kept between zero_lo_hi[1] and zero_lo_hi[2].
  * m0 has 31 bits: the code is the one of real arithmetic but where that lies next to a tie; then it is one step off. */
 #ifndef QUANVAS_REQUANTIZE
@@ -97,29 +99,51 @@ static inline int32_t quanvas_requantize(int32_t sum, int32_t m0, int32_t shift,
 #endif
 )";
 
-std::string prefix_of(const json& options) { return options.value("prefix", std::string()); }
+std::string prefix_of(const json& options) {
+  return options.value("prefix", std::string());
+}
 
 class CHeaderExporter final : public Exporter {
  public:
   PluginInfo info() const override {
-    return {"c-header", "C header", "Codes, scales and biases as constant arrays for C99 and C++, with fixed-point multipliers between integer layers."};
+    return {"c-header", "C header",
+            "Codes, scales and biases as constant arrays for C99 and C++, with fixed-point multipliers between integer "
+            "layers."};
   }
   std::string extension() const override { return ".h"; }
   Schema schema() const override {
-    return {{packing_field(), text_field("prefix", "Prefix", "Stands before every name: several headers in one program.", "")}};
+    return {
+        {packing_field(), text_field("prefix", "Prefix", "Stands before every name: several headers in one program.", "")}};
   }
   TargetTable table(const json&) const override { return dump_table(); }
   std::vector<Refusal> check(const QuantizedModel& model, const json& options) const override {
     std::vector<Refusal> out = check_dump(model);
     for (const char c : prefix_of(options))
       if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_') {
-        out.push_back({{}, {}, "prefix", "'" + prefix_of(options) + "'", "letters, digits and underscores", "Choose another prefix.", {}, {}, false});
+        out.push_back({{},
+                       {},
+                       "prefix",
+                       "'" + prefix_of(options) + "'",
+                       "letters, digits and underscores",
+                       "Choose another prefix.",
+                       {},
+                       {},
+                       false});
         break;
       }
     for (const TensorId id : contents_of(model).plain) {
       const TensorInfo& t = model.model->graph->tensor(id);
-      if (t.type != DataType::kFloat && t.type != DataType::kInt64 && t.type != DataType::kInt32 && t.type != DataType::kBool)
-        out.push_back({t.name, {}, "element type", type_name(t.type), "float32, int32, int64 or bool", "Convert the model's constants to float32.", {}, {}, false});
+      if (t.type != DataType::kFloat && t.type != DataType::kInt64 && t.type != DataType::kInt32 &&
+          t.type != DataType::kBool)
+        out.push_back({t.name,
+                       {},
+                       "element type",
+                       type_name(t.type),
+                       "float32, int32, int64 or bool",
+                       "Convert the model's constants to float32.",
+                       {},
+                       {},
+                       false});
     }
     return out;
   }
@@ -145,11 +169,15 @@ class CHeaderExporter final : public Exporter {
     });
   }
 
-  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path, const json& options) const override {
-    return guarded("Audit of '" + path + "'", [&] { return audit_header(model, path, prefix_of(options), is_dense(options)); });
+  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path,
+                                      const json& options) const override {
+    return guarded("Audit of '" + path + "'",
+                   [&] { return audit_header(model, path, prefix_of(options), is_dense(options)); });
   }
-  Result<ReadBack> read(const QuantizedModel& model, const std::string& path, const json& options, JobContext&) const override {
-    return guarded("Reading '" + path + "'", [&] { return read_header(model, path, prefix_of(options), is_dense(options)); });
+  Result<ReadBack> read(const QuantizedModel& model, const std::string& path, const json& options,
+                        JobContext&) const override {
+    return guarded("Reading '" + path + "'",
+                   [&] { return read_header(model, path, prefix_of(options), is_dense(options)); });
   }
 
  private:
@@ -158,7 +186,9 @@ class CHeaderExporter final : public Exporter {
     std::string guard = names.give(prefix + model.model->graph->name() + "_quanvas_h");
     for (char& c : guard) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     text.line("/* The network " + quoted(model.model->graph->name()) + " as integers, written by Quanvas. C99, C++17.");
-    text.line(" * <tensor>_codes is row-major in the order of the shape beside it; value = (code - zero_point) * scale, in float32. */");
+    text.line(
+        " * <tensor>_codes is row-major in the order of the shape beside it; value = (code - zero_point) * scale, in "
+        "float32. */");
     text.line("#ifndef " + guard);
     text.line("#define " + guard);
     text.line();
@@ -173,8 +203,9 @@ class CHeaderExporter final : public Exporter {
       case Granularity::kTensor: return "one scale";
       case Granularity::kChannel: return "scale[i], i the index on axis " + axis;
       default:
-        return "scale[(o * " + std::to_string((p.layout.dim + p.layout.group - 1) / p.layout.group) + " + d / " + std::to_string(p.layout.group) + ") * " +
-               std::to_string(p.layout.inner) + " + i], d the index on axis " + axis + ", o and i the ones before and behind it as one";
+        return "scale[(o * " + std::to_string((p.layout.dim + p.layout.group - 1) / p.layout.group) + " + d / " +
+               std::to_string(p.layout.group) + ") * " + std::to_string(p.layout.inner) + " + i], d the index on axis " +
+               axis + ", o and i the ones before and behind it as one";
     }
   }
 
@@ -182,9 +213,12 @@ class CHeaderExporter final : public Exporter {
     QUANVAS_TRY(const StoredTensor stored, stored_tensor(model, c.sites.front()));
     const quant::QuantParams& p = c.params();
     text.line();
-    text.line("/* " + quoted(c.initializer) + " [" + shape_text(stored.shape) + "], " + quoted(c.sites.front().node->name) + ": " + describe(p.spec) + ";");
-    text.line(" * " + layout_text(p, stored.shape) +
-              (dense ? "; codes of " + std::to_string(code_bits(p.spec)) + " bits without gaps, the lowest bits first" : "") + ". */");
+    text.line("/* " + quoted(c.initializer) + " [" + shape_text(stored.shape) + "], " + quoted(c.sites.front().node->name) +
+              ": " + describe(p.spec) + ";");
+    text.line(
+        " * " + layout_text(p, stored.shape) +
+        (dense ? "; codes of " + std::to_string(code_bits(p.spec)) + " bits without gaps, the lowest bits first" : "") +
+        ". */");
     if (dense) {
       const std::string bytes = dense_bytes(p, stored.codes);
       std::vector<std::int32_t> shown;
@@ -239,7 +273,8 @@ class CHeaderExporter final : public Exporter {
     if (quant::is_dynamic(p)) return text.line("/* Its scale is found from each sample at run time. */");
     text.floats(name + "_scale", p.scale, true);
     if (p.spec.format != "int") return;
-    if (p.spec.zero_point == ZeroPointType::kFloat || p.spec.zero_point == ZeroPointType::kOffset) return text.floats(name + "_zero_point", p.zero_point, true);
+    if (p.spec.zero_point == ZeroPointType::kFloat || p.spec.zero_point == ZeroPointType::kOffset)
+      return text.floats(name + "_zero_point", p.zero_point, true);
     if (p.hi > INT32_MAX) return;
     std::vector<std::int32_t> values;
     for (const std::int64_t z : zero_points(p)) {
@@ -260,13 +295,16 @@ class CHeaderExporter final : public Exporter {
       std::vector<std::int32_t> m0, shift;
       for (const Multiplier& m : r.channels) m0.push_back(m.m0), shift.push_back(m.shift);
       text.line();
-      text.line("/* " + quoted(r.node->name) + ": s_x s_w / s_y of its output" + (r.relu ? ", behind a Relu" : "") + "; a bias has the scale s_x s_w */");
+      text.line("/* " + quoted(r.node->name) + ": s_x s_w / s_y of its output" + (r.relu ? ", behind a Relu" : "") +
+                "; a bias has the scale s_x s_w */");
       text.integers("int32_t", name + "_multiplier", m0);
       text.integers("int32_t", name + "_shift", shift);
       const std::int64_t zero = zero_points(*r.output)[0];
       const std::int64_t lo = r.relu ? std::max<std::int64_t>(zero, r.output->lo) : r.output->lo;
       if (r.output->hi <= INT32_MAX)
-        text.integers("int32_t", name + "_zero_lo_hi", {static_cast<std::int32_t>(zero), static_cast<std::int32_t>(lo), static_cast<std::int32_t>(r.output->hi)});
+        text.integers(
+            "int32_t", name + "_zero_lo_hi",
+            {static_cast<std::int32_t>(zero), static_cast<std::int32_t>(lo), static_cast<std::int32_t>(r.output->hi)});
     }
   }
 };

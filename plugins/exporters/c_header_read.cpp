@@ -29,8 +29,10 @@ class Parser {
       const std::string name = word();
       if (!take('[')) continue;  // no array
       long long count = 0;
-      if (!integer(count) || count < 1 || !take(']') || !take('=') || !take('{')) return bad("the array '" + name + "' is not declared as one");
-      if (static_cast<unsigned long long>(count) > text_.size() - at_) return bad("the array '" + name + "' claims " + std::to_string(count) + " values");
+      if (!integer(count) || count < 1 || !take(']') || !take('=') || !take('{'))
+        return bad("the array '" + name + "' is not declared as one");
+      if (static_cast<unsigned long long>(count) > text_.size() - at_)
+        return bad("the array '" + name + "' claims " + std::to_string(count) + " values");
       QUANVAS_TRY(TensorData data, values(type, name, count));
       if (!out.emplace(name, std::move(data)).second) return bad("the array '" + name + "' stands there twice");
     }
@@ -39,7 +41,8 @@ class Parser {
 
  private:
   Failure bad(const std::string& what) const {
-    return fail(ErrorCode::kCorrupt, "'" + path_ + "' is no whole header: " + what.substr(0, 300) + ".", "Export it again.");
+    return fail(ErrorCode::kCorrupt, "'" + path_ + "' is no whole header: " + what.substr(0, 300) + ".",
+                "Export it again.");
   }
   bool find(const char* what) {
     // Not in comments.
@@ -114,7 +117,8 @@ class Parser {
     std::vector<T> out;
     for (long long i = 0; i < count; ++i) {
       long long v = 0;
-      if ((i > 0 && !take(',')) || !whole(v) || !std::in_range<T>(v)) return bad("value " + std::to_string(i) + " of '" + name + "' is none of its type");
+      if ((i > 0 && !take(',')) || !whole(v) || !std::in_range<T>(v))
+        return bad("value " + std::to_string(i) + " of '" + name + "' is none of its type");
       out.push_back(static_cast<T>(v));
     }
     return finish(TensorData::copy_of(type, {static_cast<std::int64_t>(count)}, out.data(), out.size() * sizeof(T)), name);
@@ -129,7 +133,8 @@ class Parser {
     std::vector<float> out;
     for (long long i = 0; i < count; ++i) {
       float v = 0;
-      if ((i > 0 && !take(',')) || !real(v)) return bad("value " + std::to_string(i) + " of '" + name + "' is no hexadecimal float");
+      if ((i > 0 && !take(',')) || !real(v))
+        return bad("value " + std::to_string(i) + " of '" + name + "' is no hexadecimal float");
       out.push_back(v);
     }
     return finish(TensorData::of_floats({static_cast<std::int64_t>(count)}, std::move(out)), name);
@@ -168,9 +173,12 @@ struct Opened {
           std::replace(id.begin(), id.end(), '.', '_');
           const TensorData* found = array(id);
           TensorData out;
-          if (found) out = *found;
-          else if (element_count(w.shape) != 0) return fail(ErrorCode::kNotFound, "The header has no array '" + id + "'.");
-          else out.type = DataType::kInt8, out.shape = {0};  // C has no empty arrays
+          if (found)
+            out = *found;
+          else if (element_count(w.shape) != 0)
+            return fail(ErrorCode::kNotFound, "The header has no array '" + id + "'.");
+          else
+            out.type = DataType::kInt8, out.shape = {0};  // C has no empty arrays
           if (name == codes && !dense && out.count() == element_count(w.shape)) out.shape = w.shape;
           return out;
         },
@@ -188,12 +196,14 @@ Result<Opened> open(const QuantizedModel& model, const std::string& path, const 
 }
 
 bool has_codes(const quant::QuantParams& p) {
-  return p.spec.format == "int" && p.spec.zero_point != ZeroPointType::kFloat && p.spec.zero_point != ZeroPointType::kOffset && p.hi <= std::numeric_limits<std::int32_t>::max();
+  return p.spec.format == "int" && p.spec.zero_point != ZeroPointType::kFloat &&
+         p.spec.zero_point != ZeroPointType::kOffset && p.hi <= std::numeric_limits<std::int32_t>::max();
 }
 
 AuditRow activation_row(const Opened& file, const PlacedQuantizer& q) {
   const quant::QuantParams& p = *q.params;
-  AuditRow row{q.node->name, q.name, p.spec.format != "int" || quant::is_dynamic(p) ? describe(p.spec) : quantizer_text(p), "nothing", 0, false};
+  AuditRow row{q.node->name, q.name, p.spec.format != "int" || quant::is_dynamic(p) ? describe(p.spec) : quantizer_text(p),
+               "nothing",    0,      false};
   const std::string& id = file.ids.sites.at(q.site);
   const TensorData* scale = file.array(id + "_scale");
   if (quant::is_dynamic(p)) {
@@ -207,7 +217,8 @@ AuditRow activation_row(const Opened& file, const PlacedQuantizer& q) {
   row.equal = scale->type == DataType::kFloat && same_bits(scale->to_floats(), p.scale);
   if (!has_codes(p)) {
     const TensorData* zero = file.array(id + "_zero_point");
-    row.equal = row.equal && (p.spec.format != "int" || p.zero_point.empty() || (zero && same_numbers(zero->to_floats(), p.zero_point)));
+    row.equal = row.equal &&
+                (p.spec.format != "int" || p.zero_point.empty() || (zero && same_numbers(zero->to_floats(), p.zero_point)));
     return row;
   }
   const TensorData* range = file.array(id + "_zero_lo_hi");
@@ -220,9 +231,12 @@ AuditRow activation_row(const Opened& file, const PlacedQuantizer& q) {
 
 }  // namespace
 
-Result<std::map<std::string, TensorData>> parse_header(const std::string& text, const std::string& path) { return Parser(text, path).run(); }
+Result<std::map<std::string, TensorData>> parse_header(const std::string& text, const std::string& path) {
+  return Parser(text, path).run();
+}
 
-Result<std::vector<AuditRow>> audit_header(const QuantizedModel& model, const std::string& path, const std::string& prefix, bool dense) {
+Result<std::vector<AuditRow>> audit_header(const QuantizedModel& model, const std::string& path, const std::string& prefix,
+                                           bool dense) {
   QUANVAS_TRY(const Opened file, open(model, path, prefix));
   std::vector<AuditRow> rows;
   for (const PlacedQuantizer& q : place(model).quantizers) {
@@ -238,24 +252,31 @@ Result<std::vector<AuditRow>> audit_header(const QuantizedModel& model, const st
     const TensorData& wanted = *model.model->weights->find(model.model->graph->tensor(id).name);
     const TensorData* data = file.array(file.ids.plain.at(id) + "_values");
     const bool empty = wanted.count() == 0;
-    const bool same = data && (wanted.type == DataType::kFloat ? same_bits(data->to_floats(), wanted.to_floats()) : data->to_int64() == wanted.to_int64());
-    if (!same && !empty) rows.push_back({model.model->graph->tensor(id).name, "values", "float", data ? "other values" : "nothing", 0, false});
+    const bool same = data && (wanted.type == DataType::kFloat ? same_bits(data->to_floats(), wanted.to_floats())
+                                                               : data->to_int64() == wanted.to_int64());
+    if (!same && !empty)
+      rows.push_back({model.model->graph->tensor(id).name, "values", "float", data ? "other values" : "nothing", 0, false});
   }
   // Multipliers belong to no quantizer alone: a row only where they are wrong.
   for (const Requantization& r : requantizations(model)) {
     const std::string& id = file.ids.layers.at(r.node->id);
     const TensorData *m0 = file.array(id + "_multiplier"), *shift = file.array(id + "_shift");
-    bool same = m0 && shift && m0->count() == shift->count() && m0->count() == static_cast<std::int64_t>(r.weight->scale.size());
+    bool same =
+        m0 && shift && m0->count() == shift->count() && m0->count() == static_cast<std::int64_t>(r.weight->scale.size());
     for (std::size_t i = 0; same && i < r.weight->scale.size(); ++i) {
-      const double exact = static_cast<double>(r.input->scale[0] * r.weight->scale[i]) / static_cast<double>(r.output->scale[0]);
+      const double exact =
+          static_cast<double>(r.input->scale[0] * r.weight->scale[i]) / static_cast<double>(r.output->scale[0]);
       const double held = std::ldexp(static_cast<double>(m0->to_int64()[i]), static_cast<int>(shift->to_int64()[i]) - 31);
       same = std::fabs(held - exact) <= std::ldexp(exact, -30);
     }
     const TensorData* range = file.array(id + "_zero_lo_hi");
     const std::int64_t zero = zero_points(*r.output)[0];
     const std::int64_t lo = r.relu ? std::max<std::int64_t>(zero, r.output->lo) : r.output->lo;
-    same = same && (r.output->hi > std::numeric_limits<std::int32_t>::max() || (range && range->to_int64() == std::vector<std::int64_t>{zero, lo, r.output->hi}));
-    if (!same) rows.push_back({r.node->name, "multiplier", "s_x s_w / s_y in 31 bits, zero point, range of codes", "another number", 0, false});
+    same = same && (r.output->hi > std::numeric_limits<std::int32_t>::max() ||
+                    (range && range->to_int64() == std::vector<std::int64_t>{zero, lo, r.output->hi}));
+    if (!same)
+      rows.push_back(
+          {r.node->name, "multiplier", "s_x s_w / s_y in 31 bits, zero point, range of codes", "another number", 0, false});
   }
   return rows;
 }
@@ -278,7 +299,8 @@ Result<ReadBack> read_header(const QuantizedModel& model, const std::string& pat
     const TensorData* scale = file.array(id + "_scale");
     if (!quant::is_dynamic(own)) {
       if (!scale || scale->type != DataType::kFloat || scale->count() != static_cast<std::int64_t>(own.scale.size()))
-        return fail(ErrorCode::kCorrupt, "'" + path + "' has no scale of the " + q.name + " of '" + q.node->name + "'.", "Export it again.");
+        return fail(ErrorCode::kCorrupt, "'" + path + "' has no scale of the " + q.name + " of '" + q.node->name + "'.",
+                    "Export it again.");
       own.scale = scale->to_floats();
       const TensorData* range = file.array(id + "_zero_lo_hi");
       if (range && !own.zero_point.empty() && range->count() == 3 * static_cast<std::int64_t>(own.zero_point.size())) {

@@ -16,13 +16,16 @@ bool is_plain_integer(const QuantParams* p) {
   return p && p->spec.format == "int" && !quant::is_dynamic(*p) && p->code_scale.empty() && !p->truncated &&
          (p->spec.zero_point == ZeroPointType::kNone || p->spec.zero_point == ZeroPointType::kInteger);
 }
-bool is_one(const QuantParams* p) { return is_plain_integer(p) && p->scale.size() == 1; }
+bool is_one(const QuantParams* p) {
+  return is_plain_integer(p) && p->scale.size() == 1;
+}
 bool is_same(const QuantParams& a, const QuantParams& b) {
   return a.scale == b.scale && zero_points(a) == zero_points(b) && a.lo == b.lo && a.hi == b.hi;
 }
 
 // The one quantizer that stands behind a tensor; null: none, or several.
-const QuantParams* behind(const Graph& graph, const std::map<std::pair<NodeId, TensorId>, const QuantParams*>& inputs, TensorId tensor, bool& relu) {
+const QuantParams* behind(const Graph& graph, const std::map<std::pair<NodeId, TensorId>, const QuantParams*>& inputs,
+                          TensorId tensor, bool& relu) {
   for (int step = 0; step < kMostSteps && tensor != kNoTensor; ++step) {
     const auto& consumers = graph.tensor(tensor).consumers;
     if (consumers.empty() || graph.is_output(tensor)) return nullptr;
@@ -35,7 +38,8 @@ const QuantParams* behind(const Graph& graph, const std::map<std::pair<NodeId, T
     }
     if (found) return found;
     const Node& next = *graph.find(consumers.front());
-    static const std::set<std::string> kKeeps = {"Relu", "MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Transpose"};
+    static const std::set<std::string> kKeeps = {"Relu",    "MaxPool",   "Flatten",  "Reshape",
+                                                 "Squeeze", "Unsqueeze", "Identity", "Transpose"};
     if (!next.domain.empty() || !kKeeps.count(next.op) || next.input(0) != tensor || next.outputs.empty()) return nullptr;
     relu = relu || next.op == "Relu";
     tensor = next.outputs[0];
@@ -47,7 +51,8 @@ const QuantParams* behind(const Graph& graph, const std::map<std::pair<NodeId, T
 
 std::string Names::give(const std::string& wanted) {
   std::string name;
-  for (const char c : wanted) name += std::isalnum(static_cast<unsigned char>(c)) && static_cast<unsigned char>(c) < 128 ? c : '_';
+  for (const char c : wanted)
+    name += std::isalnum(static_cast<unsigned char>(c)) && static_cast<unsigned char>(c) < 128 ? c : '_';
   if (name.empty() || !std::isalpha(static_cast<unsigned char>(name[0]))) name = "t" + name;
   std::string out = name;
   for (int n = 2; !taken_.insert(out).second; ++n) out = name + "_" + std::to_string(n);
@@ -84,7 +89,8 @@ std::vector<Requantization> requantizations(const QuantizedModel& model) {
     if (q.site.kind == SiteKind::kInput && q.reader) inputs[{q.reader->id, q.tensor}] = q.params;
   std::vector<Requantization> out;
   for (const Layer& layer : find_layers(graph)) {
-    if (layer.kind != LayerKind::kCompute || layer.weight == kNoTensor || layer.weights() != 1 || layer.inputs.size() != 1) continue;
+    if (layer.kind != LayerKind::kCompute || layer.weight == kNoTensor || layer.weights() != 1 || layer.inputs.size() != 1)
+      continue;
     Requantization r;
     r.node = graph.find(layer.node);
     r.input = quantizer_at(model, {layer.node, SiteKind::kInput, 0});

@@ -9,7 +9,8 @@
 
 namespace quanvas::c_header {
 
-// Letters, digits and underscores; never a keyword (every use adds an ending), never reserved. Unique among those given out.
+// Letters, digits and underscores; never a keyword (every use adds an ending), never reserved. Unique among those given
+// out.
 class Names {
  public:
   std::string give(const std::string& wanted);
@@ -19,16 +20,16 @@ class Names {
 };
 
 struct Identifiers {
-  std::map<std::string, std::string> coded;   // of Coded::name: <it>_codes, _scale, _zero_point, _lut
-  std::map<TensorId, std::string> plain;      // <it>_values
-  std::map<Site, std::string> sites;          // of activations: <it>_scale, <it>_zero_lo_hi
-  std::map<NodeId, std::string> layers;       // <it>_multiplier, <it>_shift
+  std::map<std::string, std::string> coded;  // of Coded::name: <it>_codes, _scale, _zero_point, _lut
+  std::map<TensorId, std::string> plain;     // <it>_values
+  std::map<Site, std::string> sites;         // of activations: <it>_scale, <it>_zero_lo_hi
+  std::map<NodeId, std::string> layers;      // <it>_multiplier, <it>_shift
 };
 // `prefix` stands before each.
 Identifiers identifiers(const QuantizedModel& model, const weight_file::Contents& contents, const std::string& prefix);
 
-// The fixed-point numbers that turn a layer's sums of codes into codes of the next quantizer: M = s_x s_w / s_y = m0 2^(shift - 31),
-// m0 a whole number of 31 bits.
+// The fixed-point numbers that turn a layer's sums of codes into codes of the next quantizer: M = s_x s_w / s_y = m0
+// 2^(shift - 31), m0 a whole number of 31 bits.
 struct Multiplier {
   std::int32_t m0 = 0;
   int shift = 0;
@@ -36,8 +37,8 @@ struct Multiplier {
 // false: M is beyond 2^-31 .. 2^30.
 bool multiplier_of(double m, Multiplier& out);
 
-// Where the sums of a layer go: the quantizer of its output, or the one that all its readers have, behind operators that keep
-// codes (Relu, MaxPool, Flatten, Reshape ...).
+// Where the sums of a layer go: the quantizer of its output, or the one that all its readers have, behind operators that
+// keep codes (Relu, MaxPool, Flatten, Reshape ...).
 struct Requantization {
   const Node* node = nullptr;
   const quant::QuantParams *input = nullptr, *weight = nullptr, *output = nullptr;

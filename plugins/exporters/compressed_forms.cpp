@@ -28,7 +28,8 @@ TargetRow weight_row(const char* form) {
   return r;
 }
 
-TargetRow float_row(const char* form, const char* format, std::vector<Granularity> granularities, std::vector<int> groups, std::vector<ScaleType> scales) {
+TargetRow float_row(const char* form, const char* format, std::vector<Granularity> granularities, std::vector<int> groups,
+                    std::vector<ScaleType> scales) {
   TargetRow r = weight_row(form);
   r.formats = {format};
   r.granularities = std::move(granularities);
@@ -51,9 +52,16 @@ bool is_power_of_two(float s) {
 }
 
 json args(int bits, const char* type, bool symmetric, const char* strategy, json group, json dynamic) {
-  return {{"num_bits", bits}, {"type", type}, {"symmetric", symmetric}, {"group_size", std::move(group)}, {"strategy", strategy},
-          {"block_structure", json()}, {"dynamic", dynamic}, {"actorder", json()},
-          {"observer", dynamic == true ? json() : json("minmax")}, {"observer_kwargs", json::object()}};
+  return {{"num_bits", bits},
+          {"type", type},
+          {"symmetric", symmetric},
+          {"group_size", std::move(group)},
+          {"strategy", strategy},
+          {"block_structure", json()},
+          {"dynamic", dynamic},
+          {"actorder", json()},
+          {"observer", dynamic == true ? json() : json("minmax")},
+          {"observer_kwargs", json::object()}};
 }
 
 }  // namespace
@@ -67,10 +75,12 @@ TargetTable table(const json& options) {
     r.most_bits = 8;
     r.zero_points = {ZeroPointType::kNone, ZeroPointType::kInteger};
     r.granularities = {G::kGroup, G::kChannel, G::kTensor};
-    r.why = "Codes are signed in the file: unsigned ones and their zero points are moved by half their range, which is exact.";
+    r.why =
+        "Codes are signed in the file: unsigned ones and their zero points are moved by half their range, which is exact.";
     t.rows.push_back(std::move(r));
   }
-  if (wants(options, kFloat)) t.rows.push_back(float_row("float8 tensor", "e4m3fn", {G::kChannel, G::kTensor, G::kGroup}, {}, {}));
+  if (wants(options, kFloat))
+    t.rows.push_back(float_row("float8 tensor", "e4m3fn", {G::kChannel, G::kTensor, G::kGroup}, {}, {}));
   if (wants(options, kMxfp8)) t.rows.push_back(float_row("MXFP8", "e4m3fn", {G::kGroup}, {32}, {ScaleType::kPowerOfTwo}));
   if (wants(options, kNvfp4)) {
     t.rows.push_back(float_row("NVFP4", "e2m1", {G::kGroup}, {16}, {ScaleType::kFloat8}));
@@ -107,9 +117,11 @@ TargetTable table(const json& options) {
   weight.why = "a quantized linear layer has a quantized weight";
   weight.fix.granularity = G::kChannel;
   t.needs = {weight};
-  t.notes = {"Readers compute activations' codes in their own way: those by token with a scale of the largest magnitude divided by half the number of "
-             "steps (127.5), static zero points added before or after the rounding.",
-             "Quantizers of outputs, biases and layers other than linear ones have no place."};
+  t.notes = {
+      "Readers compute activations' codes in their own way: those by token with a scale of the largest magnitude divided "
+      "by half the number of "
+      "steps (127.5), static zero points added before or after the rounding.",
+      "Quantizers of outputs, biases and layers other than linear ones have no place."};
   return t;
 }
 
@@ -123,7 +135,8 @@ std::string form_of(const LinearLayer& l, const json& options) {
     const bool integers = l.input && l.input->spec.format == "int";
     fits = integers ? std::vector<std::string>{kInt, kPack} : std::vector<std::string>{kPack, kInt};
   }
-  const bool groups = s.granularity == Granularity::kGroup, powers = std::all_of(l.quantizer->scale.begin(), l.quantizer->scale.end(), is_power_of_two);
+  const bool groups = s.granularity == Granularity::kGroup,
+             powers = std::all_of(l.quantizer->scale.begin(), l.quantizer->scale.end(), is_power_of_two);
   if (name == "e4m3fn") {
     if (groups && l.quantizer->layout.group == 32 && powers && !l.input) fits.push_back(kMxfp8);
     fits.push_back(kFloat);
@@ -142,16 +155,21 @@ json scheme_of(const LinearLayer& l, const std::string& form) {
   const bool symmetric = !is_int || (s.is_signed && s.zero_point == ZeroPointType::kNone);
   const bool groups = s.granularity == Granularity::kGroup;
   // Packed zero points exist for channels and groups only.
-  const char* strategy = form == kNvfp4 ? "tensor_group" : groups ? "group" : s.granularity == Granularity::kTensor && form != kPack ? "tensor" : "channel";
-  json weights = args(code_bits(s), is_int ? "int" : "float", symmetric, strategy, groups ? json(l.quantizer->layout.group) : json(), false);
+  const char* strategy = form == kNvfp4                                           ? "tensor_group"
+                         : groups                                                 ? "group"
+                         : s.granularity == Granularity::kTensor && form != kPack ? "tensor"
+                                                                                  : "channel";
+  json weights = args(code_bits(s), is_int ? "int" : "float", symmetric, strategy,
+                      groups ? json(l.quantizer->layout.group) : json(), false);
   if (form == kNvfp4) weights["scale_dtype"] = weights["zp_dtype"] = "torch.float8_e4m3fn";
   if (form == kMxfp4 || form == kMxfp8) weights["scale_dtype"] = weights["zp_dtype"] = "torch.uint8";
   json out = {{"weights", std::move(weights)}, {"input_activations", json()}, {"output_activations", json()}};
   if (l.input) {
     const QuantSpec& in = l.input->spec;
     const bool dynamic = quant::is_dynamic(*l.input), int_in = in.format == "int";
-    out["input_activations"] = args(code_bits(in), int_in ? "int" : "float",
-                                    !int_in || (in.is_signed && in.zero_point == ZeroPointType::kNone), dynamic ? "token" : "tensor", json(), dynamic);
+    out["input_activations"] =
+        args(code_bits(in), int_in ? "int" : "float", !int_in || (in.is_signed && in.zero_point == ZeroPointType::kNone),
+             dynamic ? "token" : "tensor", json(), dynamic);
   }
   return out;
 }
@@ -169,7 +187,9 @@ TwoLevels two_levels(const std::vector<float>& scale) {
     float divisor = first;
     for (int k = 0; k < kSteps; ++k) divisor = std::nextafter(divisor, 0.0f);
     for (int k = -kSteps; k <= kSteps && !out.exact; ++k, divisor = std::nextafter(divisor, HUGE_VALF)) {
-      out.exact = std::all_of(scale.begin(), scale.end(), [&](float s) { return small_value(DataType::kFloat8E4M3Fn, code(s, divisor)) / divisor == s; });
+      out.exact = std::all_of(scale.begin(), scale.end(), [&](float s) {
+        return small_value(DataType::kFloat8E4M3Fn, code(s, divisor)) / divisor == s;
+      });
       if (out.exact) out.divisor = divisor;
     }
   }

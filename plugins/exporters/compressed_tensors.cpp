@@ -1,5 +1,5 @@
-// Quanvas - compressed-tensors files, as vLLM and transformers read them: linear layers in one of its forms, config.json with
-// the schemes, all else float.
+// Quanvas - compressed-tensors files, as vLLM and transformers read them: linear layers in one of its forms, config.json
+// with the schemes, all else float.
 #include <algorithm>
 #include <cmath>
 
@@ -15,15 +15,22 @@ namespace {
 using namespace weight_file;
 using namespace compressed;
 
-bool rounds(const json& options) { return options.value("scales", std::string("exact")) == "round"; }
-std::string packing(const json& options) { return options.value("packing", std::string("refuse")); }
-bool straddles(int bits) { return bits == 3 || bits == 5 || bits == 6 || bits == 7; }
+bool rounds(const json& options) {
+  return options.value("scales", std::string("exact")) == "round";
+}
+std::string packing(const json& options) {
+  return options.value("packing", std::string("refuse"));
+}
+bool straddles(int bits) {
+  return bits == 3 || bits == 5 || bits == 6 || bits == 7;
+}
 
 class CompressedTensorsExporter final : public Exporter {
  public:
   PluginInfo info() const override {
     return {"compressed-tensors", "compressed-tensors (safetensors)",
-            "Linear layers as integers or minifloats with their schemes in config.json, as vLLM and transformers load them; all else float."};
+            "Linear layers as integers or minifloats with their schemes in config.json, as vLLM and transformers load "
+            "them; all else float."};
   }
   std::string extension() const override { return ".safetensors"; }
   Schema schema() const override {
@@ -35,13 +42,15 @@ class CompressedTensorsExporter final : public Exporter {
                             {kNvfp4, "NVFP4", "e2m1 in groups of 16 with float8 scales."},
                             {kMxfp4, "MXFP4", "e2m1 in groups of 32 with powers of two."},
                             {kMxfp8, "MXFP8", "e4m3 in groups of 32 with powers of two."}}),
-              choice_field("packing", "Widths of 3, 5, 6 and 7 bits", "Versions of the library pack them in two ways and read the other one wrongly.", "refuse",
+              choice_field("packing", "Widths of 3, 5, 6 and 7 bits",
+                           "Versions of the library pack them in two ways and read the other one wrongly.", "refuse",
                            {{"refuse", "Refuse", "Only widths that all versions read alike: 1, 2, 4 and 8 bits."},
                             {"dense", "Dense", "Codes go on in the next word: newer versions."},
                             {"padded", "Padded", "Whole codes in each word: up to version 0.9.4."}}),
               choice_field("scales", "Scales of NVFP4", "They are float8 divided by one float32.", "exact",
                            {{"exact", "Exact", "Scales that no such quotient gives are refused."},
-                            {"round", "Rounded", "The nearest quotients; the audit says what that changes, and no such row is equal then."}})}};
+                            {"round", "Rounded",
+                             "The nearest quotients; the audit says what that changes, and no such row is equal then."}})}};
     for (Field& f : config_fields()) s.fields.push_back(std::move(f));
     return s;
   }
@@ -51,7 +60,9 @@ class CompressedTensorsExporter final : public Exporter {
     if (rounds(options)) t.exactness = Exactness::kNear;
     return t;
   }
-  std::vector<std::string> files(const std::string& path, const json& options) const override { return files_with_config(path, options); }
+  std::vector<std::string> files(const std::string& path, const json& options) const override {
+    return files_with_config(path, options);
+  }
 
   std::vector<Refusal> check(const QuantizedModel& model, const json& options) const override {
     std::vector<Refusal> out = check_linear(model, table(options));
@@ -60,14 +71,17 @@ class CompressedTensorsExporter final : public Exporter {
       if (!l.quantizer) continue;
       const std::string form = form_of(l, options);
       const QuantSpec& s = l.quantizer->spec;
-      if (form.empty() && std::none_of(out.begin(), out.end(), [&](const Refusal& r) { return r.site && r.site->node == l.node->id; })) {
+      if (form.empty() &&
+          std::none_of(out.begin(), out.end(), [&](const Refusal& r) { return r.site && r.site->node == l.node->id; })) {
         const std::string format = options.value("format", std::string("auto"));
         out.push_back(at_weight(l, "form", describe(s) + (l.input ? " with quantized inputs" : ""),
-                                format == "auto" ? "the forms of this target" : "what '" + format + "' holds", "Choose the option format=auto, or leave the inputs float."));
+                                format == "auto" ? "the forms of this target" : "what '" + format + "' holds",
+                                "Choose the option format=auto, or leave the inputs float."));
       }
       if (form == kPack && straddles(s.bits) && packing(options) == "refuse")
-        out.push_back(at_weight(l, "packing", std::to_string(s.bits) + " bit", "1, 2, 4 or 8 bit, which all versions of the reader take alike",
-                                "Choose the reader's version with the option packing (dense or padded), or another width."));
+        out.push_back(at_weight(
+            l, "packing", std::to_string(s.bits) + " bit", "1, 2, 4 or 8 bit, which all versions of the reader take alike",
+            "Choose the reader's version with the option packing (dense or padded), or another width."));
       if ((form == kNvfp4 || form == kMxfp4) && l.in % 2 != 0)
         out.push_back(at_weight(l, "size", std::to_string(l.in) + " inputs", "an even number", "Leave it float."));
       if (form == kNvfp4 && !rounds(options) && !two_levels(l.quantizer->scale).exact)
@@ -77,13 +91,32 @@ class CompressedTensorsExporter final : public Exporter {
     for (const PlacedQuantizer& q : place(model).quantizers) {
       const auto rank = static_cast<std::int64_t>(shape_of(model, q.tensor).size());
       const std::int64_t axis = q.params->spec.axis.value_or(-1);
-      if (q.site.kind == SiteKind::kInput && q.params->spec.granularity == Granularity::kRow && rank > 0 && axis != -1 && axis != rank - 1)
-        out.push_back({q.node->name, q.name, "axis of scales", "axis " + std::to_string(axis), "the last axis: a scale for each token", "Leave the axis to the layer.", q.site, {}, true});
-      if (q.site.kind != SiteKind::kInput || quant::is_dynamic(*q.params) || q.params->spec.format != "int" || q.params->spec.bits > 8) continue;
+      if (q.site.kind == SiteKind::kInput && q.params->spec.granularity == Granularity::kRow && rank > 0 && axis != -1 &&
+          axis != rank - 1)
+        out.push_back({q.node->name,
+                       q.name,
+                       "axis of scales",
+                       "axis " + std::to_string(axis),
+                       "the last axis: a scale for each token",
+                       "Leave the axis to the layer.",
+                       q.site,
+                       {},
+                       true});
+      if (q.site.kind != SiteKind::kInput || quant::is_dynamic(*q.params) || q.params->spec.format != "int" ||
+          q.params->spec.bits > 8)
+        continue;
       const double lowest = lowest_code(q.params->spec), highest = lowest + (1 << q.params->spec.bits) - 1;
       for (const float z : q.params->zero_point)
         if (!(z >= lowest && z <= highest))
-          out.push_back({q.node->name, q.name, "zero point", std::to_string(static_cast<std::int64_t>(z)), "a zero point that is a code itself", "Widen the range so that it contains 0.", q.site, {}, true});
+          out.push_back({q.node->name,
+                         q.name,
+                         "zero point",
+                         std::to_string(static_cast<std::int64_t>(z)),
+                         "a zero point that is a code itself",
+                         "Widen the range so that it contains 0.",
+                         q.site,
+                         {},
+                         true});
     }
     return out;
   }
@@ -116,11 +149,15 @@ class CompressedTensorsExporter final : public Exporter {
     });
   }
 
-  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path, const json& options) const override {
-    return guarded("Audit of '" + path + "'", [&] { return audit_packed(model, path, config_path(path, options), "compressed-tensors"); });
+  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path,
+                                      const json& options) const override {
+    return guarded("Audit of '" + path + "'",
+                   [&] { return audit_packed(model, path, config_path(path, options), "compressed-tensors"); });
   }
-  Result<ReadBack> read(const QuantizedModel& model, const std::string& path, const json& options, JobContext&) const override {
-    return guarded("Reading '" + path + "'", [&] { return read_packed(model, path, config_path(path, options), "compressed-tensors"); });
+  Result<ReadBack> read(const QuantizedModel& model, const std::string& path, const json& options,
+                        JobContext&) const override {
+    return guarded("Reading '" + path + "'",
+                   [&] { return read_packed(model, path, config_path(path, options), "compressed-tensors"); });
   }
 
  private:
@@ -138,8 +175,13 @@ class CompressedTensorsExporter final : public Exporter {
       group["targets"] = schemes.size() == 1 ? json::array({"Linear"}) : json(schemes[i].second);
       groups["group_" + std::to_string(i)] = std::move(group);
     }
-    return {{"quant_method", "compressed-tensors"}, {"format", format.empty() ? std::string(kInt) : format}, {"quantization_status", "compressed"},
-            {"config_groups", groups}, {"ignore", ignore}, {"kv_cache_scheme", json()}, {"global_compression_ratio", json()}};
+    return {{"quant_method", "compressed-tensors"},
+            {"format", format.empty() ? std::string(kInt) : format},
+            {"quantization_status", "compressed"},
+            {"config_groups", groups},
+            {"ignore", ignore},
+            {"kv_cache_scheme", json()},
+            {"global_compression_ratio", json()}};
   }
 
   static Status add(HfFile& file, const LinearLayer& l, const std::string& form, const json& options) {
@@ -177,22 +219,27 @@ class CompressedTensorsExporter final : public Exporter {
     return writer.add_values(l.module + ".weight_zero_point", DataType::kInt8, shape, zeros);
   }
 
-  static Status add_packed(safetensors::Writer& writer, const LinearLayer& l, const MatrixCodes& m, bool zero_points, bool padded) {
+  static Status add_packed(safetensors::Writer& writer, const LinearLayer& l, const MatrixCodes& m, bool zero_points,
+                           bool padded) {
     // In the words codes count from 0.
     const std::int32_t lowest = lowest_code(l.quantizer->spec);
     const int bits = l.quantizer->spec.bits;
     WordPacker codes(l.out, l.in, bits, padded), zeros(m.groups, l.out, bits, padded);
     for (std::int64_t o = 0; o < l.out; ++o) {
-      for (std::int64_t i = 0; i < l.in; ++i) codes.put(o, i, static_cast<std::uint32_t>(m.codes[static_cast<std::size_t>(o * l.in + i)] - lowest));
-      for (std::int64_t g = 0; g < m.groups; ++g) zeros.put(g, o, static_cast<std::uint32_t>(m.zero[static_cast<std::size_t>(o * m.groups + g)] - lowest));
+      for (std::int64_t i = 0; i < l.in; ++i)
+        codes.put(o, i, static_cast<std::uint32_t>(m.codes[static_cast<std::size_t>(o * l.in + i)] - lowest));
+      for (std::int64_t g = 0; g < m.groups; ++g)
+        zeros.put(g, o, static_cast<std::uint32_t>(m.zero[static_cast<std::size_t>(o * m.groups + g)] - lowest));
     }
     QUANVAS_CHECK(writer.add_values(l.module + ".weight_packed", DataType::kInt32, {l.out, codes.words()}, codes.rows()));
-    QUANVAS_CHECK(writer.add_values(l.module + ".weight_shape", DataType::kInt64, {2}, std::vector<std::int64_t>{l.out, l.in}));
+    QUANVAS_CHECK(
+        writer.add_values(l.module + ".weight_shape", DataType::kInt64, {2}, std::vector<std::int64_t>{l.out, l.in}));
     if (!zero_points) return {};
     return writer.add_values(l.module + ".weight_zero_point", DataType::kInt32, {zeros.words(), m.groups}, zeros.columns());
   }
 
-  static Status add_scales(safetensors::Writer& writer, const LinearLayer& l, const MatrixCodes& m, const std::string& form) {
+  static Status add_scales(safetensors::Writer& writer, const LinearLayer& l, const MatrixCodes& m,
+                           const std::string& form) {
     const std::string name = l.module + ".weight_scale";
     const Shape shape{l.out, m.groups};
     if (form == kMxfp4 || form == kMxfp8) {

@@ -17,7 +17,8 @@ std::string bytes_of(const std::vector<T>& values) {
 }
 
 std::string requested_text(const PlacedQuantizer& q) {
-  return q.params->spec.format != "int" || quant::is_dynamic(*q.params) ? describe(q.params->spec) : quantizer_text(*q.params);
+  return q.params->spec.format != "int" || quant::is_dynamic(*q.params) ? describe(q.params->spec)
+                                                                        : quantizer_text(*q.params);
 }
 
 const described::Quantizer* find_quantizer(const described::Network& network, const PlacedQuantizer& q) {
@@ -25,7 +26,8 @@ const described::Quantizer* find_quantizer(const described::Network& network, co
     if (d.node == q.node->name && d.kind == q.site.kind && d.operand == q.site.operand) return &d;
   return nullptr;
 }
-const described::Weight* find_weight(const described::Network& network, const std::string& tensor, const std::string& initializer) {
+const described::Weight* find_weight(const described::Network& network, const std::string& tensor,
+                                     const std::string& initializer) {
   for (const described::Weight& w : network.weights)
     if (w.form != "float" && w.tensor == tensor && w.initializer == initializer) return &w;
   return nullptr;
@@ -53,7 +55,9 @@ Field packing_field() {
                       {{"none", "One element each", "int8, uint8, int16 or int32, the narrowest that holds them."},
                        {"dense", "Without gaps", "As many bits as the format has, the lowest first, in bytes."}});
 }
-bool is_dense(const json& options) { return options.value("packing", std::string("none")) == "dense"; }
+bool is_dense(const json& options) {
+  return options.value("packing", std::string("none")) == "dense";
+}
 
 TargetTable dump_table() {
   TargetTable t;
@@ -84,13 +88,29 @@ std::vector<Refusal> check_dump(const QuantizedModel& model) {
   for (const PlacedQuantizer& q : place(model).quantizers) {
     if (is_activation(q.site.kind)) continue;
     if (q.params->spec.format == "int" && q.params->hi > std::numeric_limits<std::int32_t>::max())
-      out.push_back({q.node->name, q.name, "bit width", "32 bit unsigned", "codes that an int32 holds", "Use 31 bits, or signed codes.", q.site, {}, true});
+      out.push_back({q.node->name,
+                     q.name,
+                     "bit width",
+                     "32 bit unsigned",
+                     "codes that an int32 holds",
+                     "Use 31 bits, or signed codes.",
+                     q.site,
+                     {},
+                     true});
     if (q.params->spec.rounding == Rounding::kLearned && q.params->spec.soft_rounding)
       out.push_back({q.node->name, q.name, "rounding", "soft", "codes", "Set soft_rounding to false.", q.site, {}, true});
   }
   for (const auto& [name, data] : model.model->weights->all())
     if (model.model->graph->tensor(name) != kNoTensor && element_size(data.type) == 0)
-      out.push_back({name, {}, "element type", type_name(data.type), "numbers of whole bytes", "Convert the model's constants to float32.", {}, {}, false});
+      out.push_back({name,
+                     {},
+                     "element type",
+                     type_name(data.type),
+                     "numbers of whole bytes",
+                     "Convert the model's constants to float32.",
+                     {},
+                     {},
+                     false});
   return out;
 }
 
@@ -173,7 +193,8 @@ Result<Dump> make_dump(const QuantizedModel& model, bool dense, bool (*has_type)
     std::string bytes(reinterpret_cast<const char*>(data.data), data.bytes);
     const bool named = has_type(data.type);
     const auto size = static_cast<std::int64_t>(bytes.size());
-    dump.tensors.push_back({graph.tensor(id).name, named ? data.type : DataType::kUint8, named ? data.shape : Shape{size}, std::move(bytes)});
+    dump.tensors.push_back(
+        {graph.tensor(id).name, named ? data.type : DataType::kUint8, named ? data.shape : Shape{size}, std::move(bytes)});
     described::Weight w;
     w.initializer = w.tensor = graph.tensor(id).name;
     w.shape = data.shape;
@@ -204,7 +225,8 @@ AuditRow coded_row(const QuantizedModel& model, const PlacedQuantizer& q, const 
   return row;
 }
 
-Result<std::vector<AuditRow>> audit_dump(const QuantizedModel& model, const described::Source& source, const described::Network& network) {
+Result<std::vector<AuditRow>> audit_dump(const QuantizedModel& model, const described::Source& source,
+                                         const described::Network& network) {
   std::vector<AuditRow> rows;
   for (const PlacedQuantizer& q : place(model).quantizers) {
     if (is_activation(q.site.kind)) {
@@ -218,26 +240,30 @@ Result<std::vector<AuditRow>> audit_dump(const QuantizedModel& model, const desc
       continue;
     }
     AuditRow row = coded_row(model, q, described::decode(source, *w));
-    const bool same_spec = d->spec == stored_spec(*q.params, q.site.kind) && w->spec == std::optional(stored_spec(*q.params, SiteKind::kWeight));
+    const bool same_spec = d->spec == stored_spec(*q.params, q.site.kind) &&
+                           w->spec == std::optional(stored_spec(*q.params, SiteKind::kWeight));
     if (!same_spec) row.equal = false, row.written += ", described as " + describe(d->spec);
     rows.push_back(std::move(row));
   }
   const Placement placement = place(model);
   for (const described::Quantizer& d : network.quantizers)
-    if (std::none_of(placement.quantizers.begin(), placement.quantizers.end(),
-                     [&](const PlacedQuantizer& q) { return q.node->name == d.node && q.site.kind == d.kind && q.site.operand == d.operand; }))
+    if (std::none_of(placement.quantizers.begin(), placement.quantizers.end(), [&](const PlacedQuantizer& q) {
+          return q.node->name == d.node && q.site.kind == d.kind && q.site.operand == d.operand;
+        }))
       rows.push_back({d.node, enum_text(d.kind), "float", describe(d.spec), 0, false});
   for (const TensorId id : contents_of(model).plain) {
     const std::string& name = model.model->graph->tensor(id).name;
     const TensorData& wanted = *model.model->weights->find(name);
     const auto data = source(name);
     if (data && data->bytes == wanted.bytes && std::memcmp(data->data, wanted.data, wanted.bytes) == 0) continue;
-    rows.push_back({name, "values", "float", data ? "other values" : "nothing", data ? static_cast<double>(data->bytes) : 0, false});
+    rows.push_back(
+        {name, "values", "float", data ? "other values" : "nothing", data ? static_cast<double>(data->bytes) : 0, false});
   }
   return rows;
 }
 
-Result<ReadBack> read_dump(const QuantizedModel& model, const described::Source& source, const described::Network& network) {
+Result<ReadBack> read_dump(const QuantizedModel& model, const described::Source& source,
+                           const described::Network& network) {
   const Contents contents = contents_of(model);
   FileValues values;
   for (const Coded& c : contents.coded) {
@@ -257,11 +283,15 @@ Result<ReadBack> read_dump(const QuantizedModel& model, const described::Source&
   for (const PlacedQuantizer& q : place(model).quantizers) {
     if (!is_activation(q.site.kind)) continue;
     const described::Quantizer* d = find_quantizer(network, q);
-    if (!d) return fail(ErrorCode::kCorrupt, "The file does not describe the " + q.name + " of '" + q.node->name + "'.", "Export it again.");
+    if (!d)
+      return fail(ErrorCode::kCorrupt, "The file does not describe the " + q.name + " of '" + q.node->name + "'.",
+                  "Export it again.");
     quant::QuantParams own = *q.params;
     if (!quant::is_dynamic(own)) {
       if (d->scale.size() != own.scale.size() || d->zero_point.size() > own.scale.size())
-        return fail(ErrorCode::kCorrupt, "The file has another number of scales for the " + q.name + " of '" + q.node->name + "'.", "Export it again.");
+        return fail(ErrorCode::kCorrupt,
+                    "The file has another number of scales for the " + q.name + " of '" + q.node->name + "'.",
+                    "Export it again.");
       own.scale = d->scale;
       if (!own.zero_point.empty() && d->zero_point.size() == own.zero_point.size()) own.zero_point = d->zero_point;
     }

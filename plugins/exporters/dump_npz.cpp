@@ -9,7 +9,9 @@ namespace {
 
 using namespace weight_file;
 
-bool has_type(DataType type) { return npz::descr_of(type) != nullptr; }
+bool has_type(DataType type) {
+  return npz::descr_of(type) != nullptr;
+}
 
 struct Opened {
   described::Network network;
@@ -27,7 +29,9 @@ Result<Opened> open(const std::string& path) {
 class NpzExporter final : public Exporter {
  public:
   PluginInfo info() const override {
-    return {"npz", "Codes as NumPy arrays", "Every code, scale and zero point as an array for numpy.load, the quantizers and the graph beside them; opens here again."};
+    return {"npz", "Codes as NumPy arrays",
+            "Every code, scale and zero point as an array for numpy.load, the quantizers and the graph beside them; opens "
+            "here again."};
   }
   std::string extension() const override { return ".npz"; }
   Schema schema() const override { return {{packing_field(), graph_field()}}; }
@@ -38,7 +42,15 @@ class NpzExporter final : public Exporter {
     for (const auto& [name, data] : model.model->weights->all())
       if (model.model->graph->tensor(name) != kNoTensor) bytes += static_cast<double>(data.bytes);
     if (bytes > 0x1p32)
-      out.push_back({{}, {}, "file size", std::to_string(bytes / 0x1p30) + " GiB of weights", "less than 4 GiB", "Export to safetensors.", {}, {}, false});
+      out.push_back({{},
+                     {},
+                     "file size",
+                     std::to_string(bytes / 0x1p30) + " GiB of weights",
+                     "less than 4 GiB",
+                     "Export to safetensors.",
+                     {},
+                     {},
+                     false});
     return out;
   }
 
@@ -49,7 +61,8 @@ class NpzExporter final : public Exporter {
       for (DumpTensor& t : dump.tensors) QUANVAS_CHECK(writer.add(t.name, t.type, t.shape, std::move(t.bytes)));
       for (auto& [key, text] : description_texts(model, dump.network, options.value("graph", true))) {
         const Shape shape{static_cast<std::int64_t>(text.size())};
-        QUANVAS_CHECK(writer.add(key == described::kGraphKey ? npz::kGraphArray : npz::kNetworkArray, DataType::kUint8, shape, std::move(text)));
+        QUANVAS_CHECK(writer.add(key == described::kGraphKey ? npz::kGraphArray : npz::kNetworkArray, DataType::kUint8,
+                                 shape, std::move(text)));
       }
       QUANVAS_CHECK(job.check());
       return writer.save(path);

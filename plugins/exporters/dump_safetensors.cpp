@@ -1,5 +1,5 @@
-// Quanvas - codes, scales and zero points as tensors of a safetensors file: our own contract, for readers that are still to be
-// written (docs/export.md).
+// Quanvas - codes, scales and zero points as tensors of a safetensors file: our own contract, for readers that are still to
+// be written (docs/export.md).
 #include "core/base/guarded.h"
 #include "plugins/exporters/dump.h"
 #include "plugins/exporters/safetensors_write.h"
@@ -10,7 +10,9 @@ namespace {
 
 using namespace weight_file;
 
-bool has_type(DataType type) { return safetensors::dtype_of(type) != nullptr; }
+bool has_type(DataType type) {
+  return safetensors::dtype_of(type) != nullptr;
+}
 
 struct Opened {
   std::shared_ptr<const safetensors::File> file;
@@ -31,7 +33,8 @@ Result<Opened> open(const std::string& path) {
 class SafetensorsExporter final : public Exporter {
  public:
   PluginInfo info() const override {
-    return {"safetensors", "Codes as safetensors", "Every code, scale and zero point as a tensor, the quantizers and the graph beside them; opens here again."};
+    return {"safetensors", "Codes as safetensors",
+            "Every code, scale and zero point as a tensor, the quantizers and the graph beside them; opens here again."};
   }
   std::string extension() const override { return ".safetensors"; }
   Schema schema() const override { return {{packing_field(), graph_field()}}; }
@@ -43,7 +46,8 @@ class SafetensorsExporter final : public Exporter {
       QUANVAS_TRY(Dump dump, make_dump(model, is_dense(options), has_type, job));
       safetensors::Writer writer;
       for (DumpTensor& t : dump.tensors) QUANVAS_CHECK(writer.add(t.name, t.type, std::move(t.shape), std::move(t.bytes)));
-      for (auto& [key, text] : description_texts(model, dump.network, options.value("graph", true))) writer.metadata(key, std::move(text));
+      for (auto& [key, text] : description_texts(model, dump.network, options.value("graph", true)))
+        writer.metadata(key, std::move(text));
       QUANVAS_CHECK(job.check());
       return writer.save(path);
     });

@@ -15,8 +15,9 @@ bool is_equal(const quant::QuantParams& a, const quant::QuantParams& b) {
   const auto zero = [](const quant::QuantParams& p) {
     return p.zero_point.empty() ? std::vector<float>(p.scale.size(), 0) : p.zero_point;
   };
-  return same_bits(a.scale, b.scale) && same_bits(zero(a), zero(b)) && a.lo == b.lo && a.hi == b.hi && same_bits(a.rounding, b.rounding) &&
-         same_bits(a.code_scale, b.code_scale) && same_bits(a.center, b.center) && stored_spec(a, SiteKind::kWeight) == stored_spec(b, SiteKind::kWeight);
+  return same_bits(a.scale, b.scale) && same_bits(zero(a), zero(b)) && a.lo == b.lo && a.hi == b.hi &&
+         same_bits(a.rounding, b.rounding) && same_bits(a.code_scale, b.code_scale) && same_bits(a.center, b.center) &&
+         stored_spec(a, SiteKind::kWeight) == stored_spec(b, SiteKind::kWeight);
 }
 
 bool is_constant(const TensorData& data) {
@@ -34,7 +35,8 @@ template <class T>
 void strip(json& list) {
   const json plain = to_json_value(T{}), plain_spec = to_json_value(QuantSpec{});
   const auto lean = [](json& object, const json& defaults) {
-    for (auto it = object.begin(); it != object.end();) it = defaults.contains(it.key()) && defaults[it.key()] == *it ? object.erase(it) : std::next(it);
+    for (auto it = object.begin(); it != object.end();)
+      it = defaults.contains(it.key()) && defaults[it.key()] == *it ? object.erase(it) : std::next(it);
   };
   for (json& entry : list) {
     if (entry.contains("spec")) lean(entry["spec"], plain_spec);
@@ -88,10 +90,13 @@ Contents contents_of(const QuantizedModel& model) {
     const TensorData* data = info.is_initializer ? model.model->weights->find(info.name) : nullptr;
     if (!data) continue;
     const auto c = covered.find(id);
-    const bool all_coded = c != covered.end() && ways[id] == 1 && c->second.size() == info.consumers.size() && !graph.is_output(id);
+    const bool all_coded =
+        c != covered.end() && ways[id] == 1 && c->second.size() == info.consumers.size() && !graph.is_output(id);
     if (all_coded) continue;
-    if (c == covered.end() && is_constant(*data) && fits_double(*data)) out.constants.push_back(id);
-    else out.plain.push_back(id);
+    if (c == covered.end() && is_constant(*data) && fits_double(*data))
+      out.constants.push_back(id);
+    else
+      out.plain.push_back(id);
   }
   return out;
 }
@@ -132,7 +137,8 @@ QuantSpec stored_spec(const quant::QuantParams& params, SiteKind kind) {
   return out;
 }
 
-void describe_sites(const QuantizedModel& model, const Contents& contents, described::Network& network, const NameOf& name_of) {
+void describe_sites(const QuantizedModel& model, const Contents& contents, described::Network& network,
+                    const NameOf& name_of) {
   const Graph& graph = *model.model->graph;
   for (const TensorId id : contents.constants) {
     const TensorData& data = *model.model->weights->find(graph.tensor(id).name);
@@ -161,22 +167,29 @@ void describe_sites(const QuantizedModel& model, const Contents& contents, descr
     for (const PlacedQuantizer& q : c.sites) add(q, name_of ? name_of(c, q) : c.name);
   for (const PlacedQuantizer& q : place(model).quantizers) {
     if (!is_activation(q.site.kind)) continue;
-    if (q.params->truncated) network.notes.push_back("The truncation of '" + q.node->name + "' is not in the file.");
-    else add(q, {});
+    if (q.params->truncated)
+      network.notes.push_back("The truncation of '" + q.node->name + "' is not in the file.");
+    else
+      add(q, {});
   }
 }
 
-std::map<std::string, std::string> description_texts(const QuantizedModel& model, const described::Network& network, bool graph) {
+std::map<std::string, std::string> description_texts(const QuantizedModel& model, const described::Network& network,
+                                                     bool graph) {
   json j = to_json_value(network);
   strip<described::Weight>(j["weights"]);
   strip<described::Quantizer>(j["quantizers"]);
-  std::map<std::string, std::string> out = {{described::kNetworkKey, j.dump(-1, ' ', false, json::error_handler_t::replace)}};
-  if (graph) out[described::kGraphKey] = graph_to_json(*model.model->graph).dump(-1, ' ', false, json::error_handler_t::replace);
+  std::map<std::string, std::string> out = {
+      {described::kNetworkKey, j.dump(-1, ' ', false, json::error_handler_t::replace)}};
+  if (graph)
+    out[described::kGraphKey] = graph_to_json(*model.model->graph).dump(-1, ' ', false, json::error_handler_t::replace);
   return out;
 }
 
 Field graph_field() {
-  return bool_field("graph", "Graph beside the weights", "The file says what the network computes, so that it opens here again; other readers pass over it.", true);
+  return bool_field("graph", "Graph beside the weights",
+                    "The file says what the network computes, so that it opens here again; other readers pass over it.",
+                    true);
 }
 
 Result<ReadBack> read_back(const QuantizedModel& model, const Contents& contents, const FileValues& values,

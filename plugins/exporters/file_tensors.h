@@ -1,5 +1,5 @@
-// Quanvas - what a file of weights has to hold of a network, whatever its packing: which initializers are codes, which stay as
-// they are, which are constants of the graph; and the description that lets Quanvas open it again (described_network.h).
+// Quanvas - what a file of weights has to hold of a network, whatever its packing: which initializers are codes, which stay
+// as they are, which are constants of the graph; and the description that lets Quanvas open it again (described_network.h).
 #pragma once
 
 #include <functional>
@@ -15,15 +15,15 @@ namespace quanvas::weight_file {
 // One way in which an initializer is quantized, with all layers that read it so.
 struct Coded {
   std::string initializer;
-  std::string name;                     // the initializer's, or "initializer@node" where another layer quantizes it in another way
+  std::string name;  // the initializer's, or "initializer@node" where another layer quantizes it in another way
   TensorId tensor = kNoTensor;
-  std::vector<PlacedQuantizer> sites;   // not empty, of equal parameters
+  std::vector<PlacedQuantizer> sites;  // not empty, of equal parameters
   const quant::QuantParams& params() const { return *sites.front().params; }
 };
 struct Contents {
-  std::vector<Coded> coded;             // weights and biases
-  std::vector<TensorId> plain;          // initializers that something reads as they are; among them some of the coded ones
-  std::vector<TensorId> constants;      // small, no parameters: for the description
+  std::vector<Coded> coded;         // weights and biases
+  std::vector<TensorId> plain;      // initializers that something reads as they are; among them some of the coded ones
+  std::vector<TensorId> constants;  // small, no parameters: for the description
 };
 Contents contents_of(const QuantizedModel& model);
 
@@ -32,9 +32,11 @@ QuantSpec stored_spec(const quant::QuantParams& params, SiteKind kind);
 // Constants, quantizers of activations, and quantizers of the coded tensors under the names that they have in the file;
 // name_of: where that is not Coded::name.
 using NameOf = std::function<std::string(const Coded&, const PlacedQuantizer&)>;
-void describe_sites(const QuantizedModel& model, const Contents& contents, described::Network& network, const NameOf& name_of = {});
+void describe_sites(const QuantizedModel& model, const Contents& contents, described::Network& network,
+                    const NameOf& name_of = {});
 // {kNetworkKey: ..., kGraphKey: ... if `graph`}
-std::map<std::string, std::string> description_texts(const QuantizedModel& model, const described::Network& network, bool graph);
+std::map<std::string, std::string> description_texts(const QuantizedModel& model, const described::Network& network,
+                                                     bool graph);
 Field graph_field();
 
 // The screen's graph with the values that a file holds, by name of Coded and initializer; activations as `quantizers` says.

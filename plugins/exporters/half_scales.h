@@ -10,11 +10,14 @@
 namespace quanvas::weight_file {
 
 inline Field scales_field() {
-  return choice_field("scales", "Scales", "The file has them as float16.", "exact",
-                      {{"exact", "Exact", "Scales that are no float16 are refused."},
-                       {"round", "Rounded", "To the nearest float16; the audit says what that changes, and no row is equal then."}});
+  return choice_field(
+      "scales", "Scales", "The file has them as float16.", "exact",
+      {{"exact", "Exact", "Scales that are no float16 are refused."},
+       {"round", "Rounded", "To the nearest float16; the audit says what that changes, and no row is equal then."}});
 }
-inline bool rounds_scales(const json& options) { return options.value("scales", std::string("exact")) == "round"; }
+inline bool rounds_scales(const json& options) {
+  return options.value("scales", std::string("exact")) == "round";
+}
 
 // One row: integers of linear layers, with everything but widths, signs and zero points.
 inline TargetTable half_table(const json& options) {
@@ -43,7 +46,8 @@ inline void check_half_scales(const LinearLayer& l, const json& options, std::ve
     if (!std::isfinite(s) || (std::isfinite(half) && half > 0 && (rounds || half == s))) continue;
     QuantSpec fix = l.quantizer->spec;
     fix.scale = ScaleType::kFloat16;
-    Refusal r = at_weight(l, "scale", "scale " + std::to_string(s), rounds ? "float16 numbers above 0 and below 65520" : "float16 numbers",
+    Refusal r = at_weight(l, "scale", "scale " + std::to_string(s),
+                          rounds ? "float16 numbers above 0 and below 65520" : "float16 numbers",
                           rounds ? "Leave it float." : "Use scales of type float16, or the option scales=round.");
     if (!rounds && fix != l.quantizer->spec && quanvas::check(fix, SiteKind::kWeight).empty()) r.fix = fix;
     out.push_back(std::move(r));

@@ -25,16 +25,22 @@ std::string transposed_bytes(const TensorData& data) {
   std::string out(data.bytes, '\0');
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t c = 0; c < columns; ++c)
-      std::memcpy(out.data() + (c * rows + r) * sizeof(float), data.data + (r * columns + c) * sizeof(float), sizeof(float));
+      std::memcpy(out.data() + (c * rows + r) * sizeof(float), data.data + (r * columns + c) * sizeof(float),
+                  sizeof(float));
   return out;
 }
 
 }  // namespace
 
 std::vector<Field> config_fields() {
-  return {text_field("config", "Configuration", "Name of the configuration beside the file; empty: none. One that is there keeps all but quantization_config.", "config.json"),
-          text_field("base_config", "Configuration of the float model", "Path of a config.json whose other settings are taken over; empty: none.", ""),
-          graph_field()};
+  return {
+      text_field(
+          "config", "Configuration",
+          "Name of the configuration beside the file; empty: none. One that is there keeps all but quantization_config.",
+          "config.json"),
+      text_field("base_config", "Configuration of the float model",
+                 "Path of a config.json whose other settings are taken over; empty: none.", ""),
+      graph_field()};
 }
 
 std::string config_path(const std::string& path, const json& options) {
@@ -51,10 +57,26 @@ std::vector<Refusal> check_config(const json& options) {
   std::vector<Refusal> out;
   const std::string name = options.value("config", std::string()), base = options.value("base_config", std::string());
   if (name.find('/') != std::string::npos || name == "." || name == "..")
-    out.push_back({{}, {}, "configuration", "'" + name + "'", "the name of a file beside the weights", "Leave out the folder.", {}, {}, false});
+    out.push_back({{},
+                   {},
+                   "configuration",
+                   "'" + name + "'",
+                   "the name of a file beside the weights",
+                   "Leave out the folder.",
+                   {},
+                   {},
+                   false});
   if (base.empty()) return out;
   if (const auto config = read_config(base); !config)
-    out.push_back({{}, {}, "configuration", config.error().message, "a config.json", "Give another base_config, or none.", {}, {}, false});
+    out.push_back({{},
+                   {},
+                   "configuration",
+                   config.error().message,
+                   "a config.json",
+                   "Give another base_config, or none.",
+                   {},
+                   {},
+                   false});
   return out;
 }
 
@@ -101,7 +123,8 @@ Status HfFile::finish(const std::string& path, const json& options, const json& 
     const auto m = modules.find(q.node->id);
     return m == modules.end() ? c.name : m->second;
   });
-  for (auto& [key, text] : description_texts(model, network, options.value("graph", true))) writer.metadata(key, std::move(text));
+  for (auto& [key, text] : description_texts(model, network, options.value("graph", true)))
+    writer.metadata(key, std::move(text));
   QUANVAS_CHECK(job.check());
   const std::string config = config_path(path, options);
   if (config.empty()) return writer.save(path);
@@ -122,13 +145,16 @@ Status HfFile::finish(const std::string& path, const json& options, const json& 
   QUANVAS_CHECK(write_file_atomically(config, settings.dump(2, ' ', false, json::error_handler_t::replace) + "\n"));
   Status saved = writer.save(path);
   if (!saved) {
-    if (before) (void)write_file_atomically(config, *before);
-    else fs::remove(config, ec);
+    if (before)
+      (void)write_file_atomically(config, *before);
+    else
+      fs::remove(config, ec);
   }
   return saved;
 }
 
-WordPacker::WordPacker(std::int64_t rows, std::int64_t n, int bits, bool padded) : rows_(rows), bits_(bits), padded_(padded) {
+WordPacker::WordPacker(std::int64_t rows, std::int64_t n, int bits, bool padded)
+    : rows_(rows), bits_(bits), padded_(padded) {
   const std::int64_t each = 32 / bits;
   words_ = padded ? (n + each - 1) / each : (n * bits + 31) / 32;
   data_.assign(static_cast<std::size_t>(rows * words_), 0);
@@ -146,7 +172,8 @@ void WordPacker::put(std::int64_t row, std::int64_t i, std::uint32_t code) {
 std::vector<std::uint32_t> WordPacker::columns() const {
   std::vector<std::uint32_t> out(data_.size());
   for (std::int64_t r = 0; r < rows_; ++r)
-    for (std::int64_t w = 0; w < words_; ++w) out[static_cast<std::size_t>(w * rows_ + r)] = data_[static_cast<std::size_t>(r * words_ + w)];
+    for (std::int64_t w = 0; w < words_; ++w)
+      out[static_cast<std::size_t>(w * rows_ + r)] = data_[static_cast<std::size_t>(r * words_ + w)];
   return out;
 }
 

@@ -42,9 +42,9 @@ class WordPacker {
   // n codes of `bits` bits in each of `rows` rows. padded: no code goes on in the next word.
   WordPacker(std::int64_t rows, std::int64_t n, int bits, bool padded = false);
   void put(std::int64_t row, std::int64_t i, std::uint32_t code);
-  std::int64_t words() const { return words_; }  // of a row
+  std::int64_t words() const { return words_; }                     // of a row
   const std::vector<std::uint32_t>& rows() const { return data_; }  // [rows, words]
-  std::vector<std::uint32_t> columns() const;    // [words, rows]
+  std::vector<std::uint32_t> columns() const;                       // [words, rows]
 
  private:
   std::int64_t rows_, words_;

@@ -11,7 +11,8 @@ namespace {
 constexpr const char* kWeightSuffix = ".weight";
 
 bool is_plain_gemm(const Node& node) {
-  return node.op != "Gemm" || (node.integer("transA", 0) == 0 && node.real("alpha", 1) == 1 && (node.input(2) == kNoTensor || node.real("beta", 1) == 1));
+  return node.op != "Gemm" || (node.integer("transA", 0) == 0 && node.real("alpha", 1) == 1 &&
+                               (node.input(2) == kNoTensor || node.real("beta", 1) == 1));
 }
 
 // "/model/layers.0/self_attn/q_proj/MatMul_1" is the module model.layers.0.self_attn.q_proj.
@@ -47,10 +48,13 @@ void check_layer(const LinearLayer& l, std::vector<Refusal>& out) {
   };
   const int axis = p.spec.axis.value_or(0) + (p.spec.axis.value_or(0) < 0 ? 2 : 0);
   if (p.spec.granularity == Granularity::kChannel && axis != l.channel_axis)
-    out.push_back(at_weight(l, "axis of scales", "axis " + std::to_string(axis), "a scale for each output channel", "Leave the axis to the layer."));
+    out.push_back(at_weight(l, "axis of scales", "axis " + std::to_string(axis), "a scale for each output channel",
+                            "Leave the axis to the layer."));
   if (p.spec.granularity == Granularity::kGroup && axis != l.reduction_axis)
-    out.push_back(at_weight(l, "axis of scales", "axis " + std::to_string(axis), "groups of the layer's inputs", "Leave the axis to the layer."));
-  else if (p.spec.granularity == Granularity::kGroup && !refused("group size") && (p.layout.group < 1 || l.in % p.layout.group != 0))
+    out.push_back(at_weight(l, "axis of scales", "axis " + std::to_string(axis), "groups of the layer's inputs",
+                            "Leave the axis to the layer."));
+  else if (p.spec.granularity == Granularity::kGroup && !refused("group size") &&
+           (p.layout.group < 1 || l.in % p.layout.group != 0))
     out.push_back(at_weight(l, "group size", std::to_string(p.layout.group) + " with " + std::to_string(l.in) + " inputs",
                             "a size that divides the layer's inputs", "Choose another group size, or leave it float."));
   if (p.spec.rounding == Rounding::kLearned && p.spec.soft_rounding)
@@ -59,7 +63,8 @@ void check_layer(const LinearLayer& l, std::vector<Refusal>& out) {
   const double lowest = lowest_code(p.spec), highest = lowest + std::ldexp(1.0, p.spec.bits) - 1;
   for (const float z : p.zero_point)
     if (!(z >= lowest && z <= highest)) {
-      out.push_back(at_weight(l, "zero point", "zero point " + std::to_string(static_cast<std::int64_t>(z)), "a zero point that is a code itself", "Widen the range so that it contains 0."));
+      out.push_back(at_weight(l, "zero point", "zero point " + std::to_string(static_cast<std::int64_t>(z)),
+                              "a zero point that is a code itself", "Widen the range so that it contains 0."));
       break;
     }
 }
@@ -67,7 +72,8 @@ void check_layer(const LinearLayer& l, std::vector<Refusal>& out) {
 }  // namespace
 
 Refusal at_weight(const LinearLayer& l, std::string rule, std::string got, std::string allowed, std::string suggestion) {
-  return {l.node->name, "weight", std::move(rule), std::move(got), std::move(allowed), std::move(suggestion), l.site, {}, true};
+  return {l.node->name, "weight", std::move(rule), std::move(got), std::move(allowed), std::move(suggestion), l.site,
+          {},           true};
 }
 
 std::vector<LinearLayer> linear_layers(const QuantizedModel& model) {
@@ -76,7 +82,9 @@ std::vector<LinearLayer> linear_layers(const QuantizedModel& model) {
   std::set<std::string> taken;
   for (const Layer& layer : find_layers(graph)) {
     const Node& node = *graph.find(layer.node);
-    if ((node.op != "MatMul" && node.op != "Gemm") || layer.weight == kNoTensor || node.input(1) != layer.weight || !is_plain_gemm(node)) continue;
+    if ((node.op != "MatMul" && node.op != "Gemm") || layer.weight == kNoTensor || node.input(1) != layer.weight ||
+        !is_plain_gemm(node))
+      continue;
     const TensorInfo& weight = graph.tensor(layer.weight);
     const TensorData* data = model.model->weights->find(weight.name);
     if (!data || data->shape.size() != 2 || data->type != DataType::kFloat) continue;
@@ -91,13 +99,16 @@ std::vector<LinearLayer> linear_layers(const QuantizedModel& model) {
     if (l.out < 1 || l.in < 1) continue;
     if (layer.bias != kNoTensor) {
       const TensorData* bias = model.model->weights->find(graph.tensor(layer.bias).name);
-      if (bias && bias->shape == Shape{l.out} && graph.tensor(layer.bias).consumers.size() == 1) l.bias = graph.tensor(layer.bias).name;
+      if (bias && bias->shape == Shape{l.out} && graph.tensor(layer.bias).consumers.size() == 1)
+        l.bias = graph.tensor(layer.bias).name;
     }
     l.site = {layer.node, SiteKind::kWeight, 0};
     l.quantizer = quantizer_at(model, l.site);
     l.input = quantizer_at(model, {layer.node, SiteKind::kInput, 0});
-    const bool says = weight.name.ends_with(kWeightSuffix) && weight.consumers.size() == 1 && weight.name.find("::") == std::string::npos;
-    const std::string wanted = says ? weight.name.substr(0, weight.name.size() - std::string(kWeightSuffix).size()) : module_of_node(node);
+    const bool says =
+        weight.name.ends_with(kWeightSuffix) && weight.consumers.size() == 1 && weight.name.find("::") == std::string::npos;
+    const std::string wanted =
+        says ? weight.name.substr(0, weight.name.size() - std::string(kWeightSuffix).size()) : module_of_node(node);
     l.module = wanted;
     for (int n = 2; !taken.insert(l.module).second; ++n) l.module = wanted + "_" + std::to_string(n);
     out.push_back(std::move(l));
@@ -133,7 +144,8 @@ Result<MatrixCodes> matrix_codes(const QuantizedModel& model, const LinearLayer&
   m.values.resize(stored.codes.size());
   for (std::int64_t o = 0; o < l.out; ++o) {
     for (std::int64_t i = 0; i < l.in; ++i) {
-      const auto to = static_cast<std::size_t>(o * l.in + i), from = static_cast<std::size_t>(l.transposed ? i * l.out + o : o * l.in + i);
+      const auto to = static_cast<std::size_t>(o * l.in + i),
+                 from = static_cast<std::size_t>(l.transposed ? i * l.out + o : o * l.in + i);
       m.codes[to] = stored.codes[from];
       m.values[to] = stored.values[from];
     }
@@ -156,11 +168,26 @@ std::vector<Refusal> check_linear(const QuantizedModel& model, const TargetTable
   }
   for (const PlacedQuantizer& q : place(model).quantizers)
     if ((q.node->op == "MatMul" || q.node->op == "Gemm") && !linear.count(q.node->id))
-      out.push_back({q.node->name, q.name, "layer", q.node->op + " without a matrix of its own, or with factors",
-                     "linear layers: x times a matrix of the file, plus a bias", "Leave it float.", q.site, {}, true});
+      out.push_back({q.node->name,
+                     q.name,
+                     "layer",
+                     q.node->op + " without a matrix of its own, or with factors",
+                     "linear layers: x times a matrix of the file, plus a bias",
+                     "Leave it float.",
+                     q.site,
+                     {},
+                     true});
   for (const auto& [name, data] : model.model->weights->all())
     if (model.model->graph->tensor(name) != kNoTensor && element_size(data.type) == 0)
-      out.push_back({name, {}, "element type", type_name(data.type), "numbers of whole bytes", "Convert the model's constants to float32.", {}, {}, false});
+      out.push_back({name,
+                     {},
+                     "element type",
+                     type_name(data.type),
+                     "numbers of whole bytes",
+                     "Convert the model's constants to float32.",
+                     {},
+                     {},
+                     false});
   return out;
 }
 

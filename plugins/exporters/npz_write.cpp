@@ -23,7 +23,8 @@ std::string common(const std::string& name, const std::string& bytes) {
   std::uint32_t crc = 0;
   constexpr std::size_t kStep = std::size_t{1} << 30;
   for (std::size_t at = 0; at < bytes.size(); at += kStep)
-    crc = static_cast<std::uint32_t>(crc32(crc, reinterpret_cast<const Bytef*>(bytes.data() + at), static_cast<uInt>(std::min(kStep, bytes.size() - at))));
+    crc = static_cast<std::uint32_t>(crc32(crc, reinterpret_cast<const Bytef*>(bytes.data() + at),
+                                           static_cast<uInt>(std::min(kStep, bytes.size() - at))));
   std::string out;
   put(out, 20, 2);
   put(out, kUtf8, 2);
@@ -58,11 +59,15 @@ Status Writer::add(const std::string& name, DataType type, const Shape& shape, s
   const std::string member = name + ".npy";
   const bool taken = std::any_of(members_.begin(), members_.end(), [&](const auto& m) { return m.first == member; });
   if (!descr || member.size() > kMostName || taken || members_.size() == kMostMembers)
-    return fail(ErrorCode::kUnsupported, "The array '" + name + "' of " + type_name(type) + " has no place in a NumPy archive.", "Rename it, or convert it to float32.");
+    return fail(ErrorCode::kUnsupported,
+                "The array '" + name + "' of " + type_name(type) + " has no place in a NumPy archive.",
+                "Rename it, or convert it to float32.");
   if (bytes.size() != static_cast<std::size_t>(element_count(shape)) * element_size(type))
-    return fail(ErrorCode::kInternal, "The array '" + name + "' has " + std::to_string(bytes.size()) + " bytes, not those of " + shape_text(shape) + ".");
+    return fail(ErrorCode::kInternal, "The array '" + name + "' has " + std::to_string(bytes.size()) +
+                                          " bytes, not those of " + shape_text(shape) + ".");
   std::string header = std::string("{'descr': '") + descr + "', 'fortran_order': False, 'shape': (";
-  for (std::size_t i = 0; i < shape.size(); ++i) header += std::to_string(shape[i]) + (shape.size() == 1 ? "," : i + 1 < shape.size() ? ", " : "");
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    header += std::to_string(shape[i]) + (shape.size() == 1 ? "," : i + 1 < shape.size() ? ", " : "");
   header += "), }";
   header.append(kAlign - 1 - (kHead + header.size()) % kAlign, ' ');
   header += '\n';
@@ -82,7 +87,9 @@ std::uint64_t Writer::bytes() const {
 
 Status Writer::save(const std::string& path) const {
   if (bytes() >= kMost)
-    return fail(ErrorCode::kUnsupported, "'" + path + "' would have " + std::to_string(bytes()) + " bytes; archives here have less than 4 GiB.", "Export to safetensors.");
+    return fail(ErrorCode::kUnsupported,
+                "'" + path + "' would have " + std::to_string(bytes()) + " bytes; archives here have less than 4 GiB.",
+                "Export to safetensors.");
   return write_file_atomically(path, [&](std::ostream& out) -> Status {
     std::string directory;
     std::uint64_t at = 0;

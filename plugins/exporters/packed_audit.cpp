@@ -32,9 +32,12 @@ class Config {
     QUANVAS_TRY(const json all, parse_json(text, "'" + path + "'"));
     Config c;
     c.method_ = method;
-    if (all.is_object() && all.contains("quantization_config") && all["quantization_config"].is_object()) c.q_ = all["quantization_config"];
-    else return fail(ErrorCode::kCorrupt, "'" + path + "' has no quantization_config.", "Export it again.");
-    if (c.text("quant_method") != method) return fail(ErrorCode::kCorrupt, "'" + path + "' is of another method than " + method + ".", "Export it again.");
+    if (all.is_object() && all.contains("quantization_config") && all["quantization_config"].is_object())
+      c.q_ = all["quantization_config"];
+    else
+      return fail(ErrorCode::kCorrupt, "'" + path + "' has no quantization_config.", "Export it again.");
+    if (c.text("quant_method") != method)
+      return fail(ErrorCode::kCorrupt, "'" + path + "' is of another method than " + method + ".", "Export it again.");
     return c;
   }
 
@@ -52,7 +55,8 @@ class Config {
     } else {
       const bool kept = method_ == "awq" ? listed("modules_to_not_convert", l.module, true) : dynamic_float(l.module);
       if (kept) return s;
-      s.weight.form = method_ == "awq" ? (text("version") == "gemm" && flag(q_, "zero_point") ? "awq" : "?") : text("checkpoint_format");
+      s.weight.form = method_ == "awq" ? (text("version") == "gemm" && flag(q_, "zero_point") ? "awq" : "?")
+                                       : text("checkpoint_format");
       s.weight.bits = integer(q_, "bits");
       apply_group(s.weight, integer(q_, "group_size"));
     }
@@ -61,21 +65,28 @@ class Config {
   }
 
  private:
-  std::string text(const char* key) const { return q_.contains(key) && q_[key].is_string() ? q_[key].get<std::string>() : std::string(); }
+  std::string text(const char* key) const {
+    return q_.contains(key) && q_[key].is_string() ? q_[key].get<std::string>() : std::string();
+  }
   static bool flag(const json& j, const char* key) { return j.contains(key) && j[key].is_boolean() && j[key].get<bool>(); }
   static int integer(const json& j, const char* key) {
-    return j.contains(key) && j[key].is_number_integer() ? static_cast<int>(std::clamp<std::int64_t>(j[key].get<std::int64_t>(), -1, 1 << 30)) : -1;
+    return j.contains(key) && j[key].is_number_integer()
+               ? static_cast<int>(std::clamp<std::int64_t>(j[key].get<std::int64_t>(), -1, 1 << 30))
+               : -1;
   }
   bool listed(const char* key, const std::string& module, bool part) const {
     if (!q_.contains(key) || !q_[key].is_array()) return false;
     for (const json& name : q_[key])
-      if (name.is_string() && (part ? module.find(name.get<std::string>()) != std::string::npos : module == name.get<std::string>())) return true;
+      if (name.is_string() &&
+          (part ? module.find(name.get<std::string>()) != std::string::npos : module == name.get<std::string>()))
+        return true;
     return false;
   }
   bool dynamic_float(const std::string& module) const {
     if (!q_.contains("dynamic") || !q_["dynamic"].is_object()) return false;
     std::string pattern = "-:^";
-    for (const char c : module) pattern += std::string(std::string(".^$*+?()[]{}|\\").find(c) == std::string::npos ? "" : "\\") + c;
+    for (const char c : module)
+      pattern += std::string(std::string(".^$*+?()[]{}|\\").find(c) == std::string::npos ? "" : "\\") + c;
     return q_["dynamic"].contains(pattern + "$");
   }
   // Groups of `size` inputs; -1: rows. What the quantizer has once for the whole tensor stands there for each row.
@@ -105,7 +116,9 @@ class Config {
     if (!group || !group->contains("weights") || !(*group)["weights"].is_object()) return;
     const json& w = (*group)["weights"];
     s.weight.form = text("format");
-    if (s.weight.form == "mixed-precision") s.weight.form = group->contains("format") && (*group)["format"].is_string() ? (*group)["format"].get<std::string>() : "?";
+    if (s.weight.form == "mixed-precision")
+      s.weight.form =
+          group->contains("format") && (*group)["format"].is_string() ? (*group)["format"].get<std::string>() : "?";
     s.weight.bits = integer(w, "num_bits");
     s.weight.zero_points = !flag(w, "symmetric");
     const bool is_int = w.contains("type") && w["type"] == "int";
@@ -135,7 +148,8 @@ struct Audit {
   std::optional<described::Network> network;  // where there is no configuration, and of what it does not say
   std::vector<LinearLayer> layers;
 
-  static Result<Audit> open(const QuantizedModel& model, const std::string& path, const std::string& config_path, const std::string& method) {
+  static Result<Audit> open(const QuantizedModel& model, const std::string& path, const std::string& config_path,
+                            const std::string& method) {
     Audit a{model, nullptr, std::nullopt, std::nullopt, linear_layers(model)};
     QUANVAS_TRY(a.file, safetensors::File::open(path));
     if (const std::string* text = a.file->metadata(described::kNetworkKey)) {
@@ -167,8 +181,10 @@ struct Audit {
     Scheme s;
     const described::Weight* own = described_weight(l.module);
     if (!config) {
-      if (own) s.weight = *own;
-      else s.weight.form.clear();
+      if (own)
+        s.weight = *own;
+      else
+        s.weight.form.clear();
       return s;
     }
     s = config->scheme(l, stored_spec(*l.quantizer, SiteKind::kWeight));
@@ -189,8 +205,8 @@ struct Audit {
     }
     const quant::QuantParams& p = *l.quantizer;
     row.bytes = held->bytes;
-    row.written = s.weight.form + ", " + std::to_string(s.weight.bits) + " bit, " + std::to_string(held->scale.size()) + " scales" +
-                  (held->zero_point.empty() ? "" : ", zero points");
+    row.written = s.weight.form + ", " + std::to_string(s.weight.bits) + " bit, " + std::to_string(held->scale.size()) +
+                  " scales" + (held->zero_point.empty() ? "" : ", zero points");
     PlacedQuantizer placed;
     placed.site = l.site;
     placed.params = &p;
@@ -198,9 +214,12 @@ struct Audit {
     placed.tensor = model.model->graph->tensor(l.weight);
     const auto stored = stored_tensor(model, placed);
     if (!stored) return;
-    const std::vector<float> zero = p.zero_point.empty() && !held->zero_point.empty() ? std::vector<float>(p.scale.size(), 0) : p.zero_point;
-    const bool zeros = held->zero_point.empty() ? std::all_of(zero.begin(), zero.end(), [](float z) { return z == 0; }) : same_numbers(held->zero_point, zero);
-    row.equal = held->codes == stored->codes && zeros && same_bits(held->scale, p.scale) && same_numbers(held->values, stored->values);
+    const std::vector<float> zero =
+        p.zero_point.empty() && !held->zero_point.empty() ? std::vector<float>(p.scale.size(), 0) : p.zero_point;
+    const bool zeros = held->zero_point.empty() ? std::all_of(zero.begin(), zero.end(), [](float z) { return z == 0; })
+                                                : same_numbers(held->zero_point, zero);
+    row.equal = held->codes == stored->codes && zeros && same_bits(held->scale, p.scale) &&
+                same_numbers(held->values, stored->values);
     if (row.equal) return;
     double most = 0;
     for (std::size_t i = 0; i < held->values.size() && i < stored->values.size(); ++i)
@@ -218,16 +237,19 @@ struct Audit {
     const QuantSpec& spec = q.params->spec;
     const auto get = [&](const char* key) { return in.contains(key) ? in[key] : json(); };
     const bool dynamic = get("dynamic") == true, is_int = get("type") == "int";
-    row.written = std::string(dynamic ? "dynamic " : "static ") + get("type").dump() + " " + get("num_bits").dump() + ", " + get("strategy").dump();
-    bool same = is_int == (spec.format == "int") && get("num_bits") == code_bits(spec) && dynamic == quant::is_dynamic(*q.params) &&
-                get("strategy") == (dynamic ? "token" : "tensor");
+    row.written = std::string(dynamic ? "dynamic " : "static ") + get("type").dump() + " " + get("num_bits").dump() + ", " +
+                  get("strategy").dump();
+    bool same = is_int == (spec.format == "int") && get("num_bits") == code_bits(spec) &&
+                dynamic == quant::is_dynamic(*q.params) && get("strategy") == (dynamic ? "token" : "tensor");
     if (!dynamic) {
       const auto scale = file->tensor(l.module + ".input_scale");
-      same = same && scale && scale->type == DataType::kFloat && scale->shape == Shape{1} && same_bits(scale->to_floats(), q.params->scale);
+      same = same && scale && scale->type == DataType::kFloat && scale->shape == Shape{1} &&
+             same_bits(scale->to_floats(), q.params->scale);
       const std::int64_t shift = is_int && !spec.is_signed ? std::int64_t{1} << (spec.bits - 1) : 0;
       const std::int64_t wanted = zero_points(*q.params).empty() ? 0 : zero_points(*q.params)[0] - shift;
       const auto zero = file->tensor(l.module + ".input_zero_point");
-      same = same && (zero ? zero->type == DataType::kInt8 && zero->shape == Shape{1} && zero->to_int64()[0] == wanted && get("symmetric") == false
+      same = same && (zero ? zero->type == DataType::kInt8 && zero->shape == Shape{1} && zero->to_int64()[0] == wanted &&
+                                 get("symmetric") == false
                            : wanted == 0 && get("symmetric") == true);
       row.bytes = (scale ? static_cast<double>(scale->bytes) : 0) + (zero ? static_cast<double>(zero->bytes) : 0);
     }
@@ -253,37 +275,46 @@ struct Audit {
       } else if (same) {
         same = data->bytes == wanted.bytes && std::memcmp(data->data, wanted.data, wanted.bytes) == 0;
       }
-      if (!same) rows.push_back({name, "values", "float", data ? "other values" : "nothing", data ? static_cast<double>(data->bytes) : 0, false});
+      if (!same)
+        rows.push_back({name, "values", "float", data ? "other values" : "nothing",
+                        data ? static_cast<double>(data->bytes) : 0, false});
     }
     for (const LinearLayer& l : layers) {
-      if (l.quantizer && !l.input && scheme(l).input.is_object()) rows.push_back({l.node->name, "input", "float", "quantized, says the configuration", 0, false});
+      if (l.quantizer && !l.input && scheme(l).input.is_object())
+        rows.push_back({l.node->name, "input", "float", "quantized, says the configuration", 0, false});
       if (l.quantizer) continue;
-      if (config && !config->scheme(l, QuantSpec{}).weight.form.empty() && std::any_of(layers.begin(), layers.end(), [](const LinearLayer& o) { return o.quantizer; }))
+      if (config && !config->scheme(l, QuantSpec{}).weight.form.empty() &&
+          std::any_of(layers.begin(), layers.end(), [](const LinearLayer& o) { return o.quantizer; }))
         rows.push_back({l.node->name, "weight", "float", "quantized, says the configuration", 0, false});
       for (const char* part : {".weight_packed", ".qweight", ".weight_scale"})
-        if (file->tensor(l.module + part)) rows.push_back({l.node->name, "weight", "float", std::string("a tensor '") + part + "'", 0, false});
+        if (file->tensor(l.module + part))
+          rows.push_back({l.node->name, "weight", "float", std::string("a tensor '") + part + "'", 0, false});
     }
   }
 };
 
 }  // namespace
 
-Result<std::vector<AuditRow>> audit_packed(const QuantizedModel& model, const std::string& path, const std::string& config, const std::string& method) {
+Result<std::vector<AuditRow>> audit_packed(const QuantizedModel& model, const std::string& path, const std::string& config,
+                                           const std::string& method) {
   QUANVAS_TRY(const Audit audit, Audit::open(model, path, config, method));
   std::vector<AuditRow> rows;
   for (const PlacedQuantizer& q : place(model).quantizers) {
     AuditRow row{q.node->name, q.name, quantizer_text(*q.params), "nothing", 0, false};
     if (q.params->spec.format != "int" || quant::is_dynamic(*q.params)) row.requested = quanvas::describe(q.params->spec);
     const LinearLayer* l = audit.layer_of(q.node->id);
-    if (l && q.site.kind == SiteKind::kWeight) audit.weight_row(*l, row);
-    else if (l && q.site.kind == SiteKind::kInput) audit.input_row(*l, q, row);
+    if (l && q.site.kind == SiteKind::kWeight)
+      audit.weight_row(*l, row);
+    else if (l && q.site.kind == SiteKind::kInput)
+      audit.input_row(*l, q, row);
     rows.push_back(std::move(row));
   }
   audit.others(rows);
   return rows;
 }
 
-Result<ReadBack> read_packed(const QuantizedModel& model, const std::string& path, const std::string& config, const std::string& method) {
+Result<ReadBack> read_packed(const QuantizedModel& model, const std::string& path, const std::string& config,
+                             const std::string& method) {
   QUANVAS_TRY(const Audit audit, Audit::open(model, path, config, method));
   const Contents contents = contents_of(model);
   FileValues values;
@@ -291,7 +322,8 @@ Result<ReadBack> read_packed(const QuantizedModel& model, const std::string& pat
     const LinearLayer* l = audit.layer_of(c.sites.front().node->id);
     if (!l) continue;
     const Scheme s = audit.scheme(*l);
-    if (s.weight.form.empty()) return fail(ErrorCode::kCorrupt, "'" + path + "' has '" + l->module + "' as float.", "Export it again.");
+    if (s.weight.form.empty())
+      return fail(ErrorCode::kCorrupt, "'" + path + "' has '" + l->module + "' as float.", "Export it again.");
     QUANVAS_TRY(described::Held held, described::decode(audit.source(), s.weight));
     values.coded[c.name] = std::move(held.values);
   }
@@ -313,7 +345,8 @@ Result<ReadBack> read_packed(const QuantizedModel& model, const std::string& pat
       const auto scale = audit.file->tensor(l->module + ".input_scale");
       if (scale && scale->type == DataType::kFloat && scale->shape == Shape{1}) own.scale = scale->to_floats();
       const auto zero = audit.file->tensor(l->module + ".input_zero_point");
-      const float shift = params.spec.format == "int" && !params.spec.is_signed ? std::ldexp(1.0f, params.spec.bits - 1) : 0.0f;
+      const float shift =
+          params.spec.format == "int" && !params.spec.is_signed ? std::ldexp(1.0f, params.spec.bits - 1) : 0.0f;
       if (zero && zero->type == DataType::kInt8 && zero->shape == Shape{1} && !own.zero_point.empty())
         own.zero_point = {static_cast<float>(zero->to_int64()[0]) + shift};
     }

@@ -35,10 +35,13 @@ const char* name_of(DataType type) {
 
 Status Writer::add(const std::string& name, DataType type, Shape shape, std::string bytes) {
   if (!name_of(type))
-    return fail(ErrorCode::kUnsupported, "The tensor '" + name + "' is " + type_name(type) + ", which safetensors files do not have.",
+    return fail(ErrorCode::kUnsupported,
+                "The tensor '" + name + "' is " + type_name(type) + ", which safetensors files do not have.",
                 "Convert it to float32.");
-  if (name.empty() || name == "__metadata__" || bytes.size() != static_cast<std::size_t>(element_count(shape)) * element_size(type))
-    return fail(ErrorCode::kInternal, "The tensor '" + name + "' has " + std::to_string(bytes.size()) + " bytes, not those of " + shape_text(shape) + ".");
+  if (name.empty() || name == "__metadata__" ||
+      bytes.size() != static_cast<std::size_t>(element_count(shape)) * element_size(type))
+    return fail(ErrorCode::kInternal, "The tensor '" + name + "' has " + std::to_string(bytes.size()) +
+                                          " bytes, not those of " + shape_text(shape) + ".");
   if (!tensors_.emplace(name, Tensor{type, std::move(shape), std::move(bytes)}).second)
     return fail(ErrorCode::kInternal, "Two tensors are called '" + name + "'.", "Rename one of them in the model.");
   return {};
@@ -48,7 +51,8 @@ Status Writer::save(const std::string& path) const {
   std::vector<std::pair<const std::string*, const Tensor*>> order;
   for (const auto& [name, t] : tensors_) {
     if (find_bad_utf8(name) != name.size())
-      return fail(ErrorCode::kUnsupported, "The tensor '" + name + "' has a name that is no UTF-8 text.", "Rename it in the model.");
+      return fail(ErrorCode::kUnsupported, "The tensor '" + name + "' has a name that is no UTF-8 text.",
+                  "Rename it in the model.");
     order.emplace_back(&name, &t);
   }
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {

@@ -1,5 +1,5 @@
-// Quanvas - writes safetensors files: header as JSON, padded with spaces to a multiple of 8, tensors without gaps, the widest
-// elements first so that each lies at a multiple of its width. Source: huggingface/safetensors, README.md, "Format".
+// Quanvas - writes safetensors files: header as JSON, padded with spaces to a multiple of 8, tensors without gaps, the
+// widest elements first so that each lies at a multiple of its width. Source: huggingface/safetensors, README.md, "Format".
 #pragma once
 
 #include <map>
@@ -16,7 +16,8 @@ class Writer {
   Status add(const std::string& name, DataType type, Shape shape, std::string bytes);
   template <class T>
   Status add_values(const std::string& name, DataType type, Shape shape, const std::vector<T>& values) {
-    return add(name, type, std::move(shape), std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)));
+    return add(name, type, std::move(shape),
+               std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)));
   }
   void metadata(const std::string& key, std::string text) { metadata_[key] = std::move(text); }
   bool has(const std::string& name) const { return tensors_.count(name) > 0; }

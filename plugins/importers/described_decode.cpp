@@ -16,11 +16,12 @@ Failure bad(const Weight& w, const std::string& what) {
 }
 
 // A tensor of the type and shape that the packing has there.
-Result<TensorData> part(const Source& source, const Weight& w, const std::string& suffix, DataType type, const Shape& shape) {
+Result<TensorData> part(const Source& source, const Weight& w, const std::string& suffix, DataType type,
+                        const Shape& shape) {
   QUANVAS_TRY(TensorData data, source(w.tensor + suffix));
   if (data.type != type || data.shape != shape)
-    return bad(w, "has '" + suffix + "' as " + type_name(data.type) + " " + shape_text(data.shape) + " instead of " + type_name(type) +
-                      " " + shape_text(shape));
+    return bad(w, "has '" + suffix + "' as " + type_name(data.type) + " " + shape_text(data.shape) + " instead of " +
+                      type_name(type) + " " + shape_text(shape));
   return data;
 }
 
@@ -32,7 +33,8 @@ T element(const TensorData& data, std::int64_t i) {
 }
 
 // `bits` bits from bit `at` on of words that lie `stride` apart, the lowest first; there are `words` of them.
-std::uint32_t bits_at(const TensorData& data, std::int64_t first, std::int64_t stride, std::int64_t words, std::int64_t at, int bits) {
+std::uint32_t bits_at(const TensorData& data, std::int64_t first, std::int64_t stride, std::int64_t words, std::int64_t at,
+                      int bits) {
   const std::int64_t word = at / 32, shift = at % 32;
   std::uint64_t v = element<std::uint32_t>(data, first + word * stride);
   if (word + 1 < words) v |= static_cast<std::uint64_t>(element<std::uint32_t>(data, first + (word + 1) * stride)) << 32;
@@ -50,16 +52,19 @@ std::int64_t words_of(std::int64_t n, int bits, bool padded) {
 
 // Sign, exponent, mantissa from the highest bit down.
 float minifloat(const QuantSpec& s, std::int32_t code) {
-  const int exponent = (code >> s.mantissa_bits) & ((1 << s.exponent_bits) - 1), mantissa = code & ((1 << s.mantissa_bits) - 1);
+  const int exponent = (code >> s.mantissa_bits) & ((1 << s.exponent_bits) - 1),
+            mantissa = code & ((1 << s.mantissa_bits) - 1);
   const bool fnuz = s.specials == FloatSpecials::kFnuz;
-  const int top = (1 << s.exponent_bits) - 1, bias = s.exponent_bias.value_or((1 << (s.exponent_bits - 1)) - (fnuz ? 0 : 1));
+  const int top = (1 << s.exponent_bits) - 1,
+            bias = s.exponent_bias.value_or((1 << (s.exponent_bits - 1)) - (fnuz ? 0 : 1));
   const bool negative = s.is_signed && (code >> (s.exponent_bits + s.mantissa_bits) & 1) != 0;
   const float nan = std::numeric_limits<float>::quiet_NaN();
   if (s.specials == FloatSpecials::kNan && exponent == top && mantissa == (1 << s.mantissa_bits) - 1) return nan;
   if (s.specials == FloatSpecials::kIeee && exponent == top) return mantissa ? nan : negative ? -HUGE_VALF : HUGE_VALF;
   if (fnuz && negative && exponent == 0 && mantissa == 0) return nan;
-  const float v = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), 1 - bias - s.mantissa_bits)
-                                : std::ldexp(static_cast<float>(mantissa + (1 << s.mantissa_bits)), exponent - bias - s.mantissa_bits);
+  const float v =
+      exponent == 0 ? std::ldexp(static_cast<float>(mantissa), 1 - bias - s.mantissa_bits)
+                    : std::ldexp(static_cast<float>(mantissa + (1 << s.mantissa_bits)), exponent - bias - s.mantissa_bits);
   return negative ? -v : v;
 }
 
@@ -110,7 +115,8 @@ Status fill_values(const Weight& w, const quant::BlockLayout& layout, Held& out)
   const bool nothing = layout.granularity != Granularity::kTensor && (layout.dim < 1 || layout.inner < 1);
   out.values.resize(out.codes.size());
   for (std::size_t e = 0; e < out.codes.size() && !nothing; ++e) {
-    if (!meaning.has(out.codes[e])) return bad(w, "has the code " + std::to_string(out.codes[e]) + ", which its format lacks");
+    if (!meaning.has(out.codes[e]))
+      return bad(w, "has the code " + std::to_string(out.codes[e]) + ", which its format lacks");
     const std::size_t p = where(static_cast<std::int64_t>(e));
     if (p >= out.scale.size()) return bad(w, "has too few scales");
     out.values[e] = meaning.value(out.codes[e], out.scale[p], out.zero_point.empty() ? 0.0f : out.zero_point[p]);
@@ -122,8 +128,8 @@ Status fill_values(const Weight& w, const quant::BlockLayout& layout, Held& out)
 
 struct Matrix {
   std::int64_t out = 0, in = 0, groups = 1;
-  std::vector<std::int32_t> codes;         // [out, in], as the file counts them
-  std::vector<float> scale, zero;          // [out, groups]; zero empty: there are none
+  std::vector<std::int32_t> codes;  // [out, in], as the file counts them
+  std::vector<float> scale, zero;   // [out, groups]; zero empty: there are none
   double bytes = 0;
 };
 
@@ -160,7 +166,8 @@ struct Reader {
     return scales(DataType::kFloat, [](const TensorData& t, std::int64_t i) { return element<float>(t, i); });
   }
   Status power_scales() {
-    return scales(DataType::kUint8, [](const TensorData& t, std::int64_t i) { return std::ldexp(1.0f, element<std::uint8_t>(t, i) - 127); });
+    return scales(DataType::kUint8,
+                  [](const TensorData& t, std::int64_t i) { return std::ldexp(1.0f, element<std::uint8_t>(t, i) - 127); });
   }
 
   Status int_quantized() {
@@ -170,7 +177,9 @@ struct Reader {
     if (!w.zero_points) return {};
     const bool one = w.spec->granularity == Granularity::kTensor;
     QUANVAS_TRY(const TensorData z, take(".weight_zero_point", DataType::kInt8, one ? Shape{1} : Shape{m.out, m.groups}));
-    each_group(m.zero, [&](std::int64_t o, std::int64_t g) { return static_cast<float>(element<std::int8_t>(z, one ? 0 : o * m.groups + g)); });
+    each_group(m.zero, [&](std::int64_t o, std::int64_t g) {
+      return static_cast<float>(element<std::int8_t>(z, one ? 0 : o * m.groups + g));
+    });
     return {};
   }
   Status pack_quantized() {
@@ -178,7 +187,8 @@ struct Reader {
     const int half = 1 << (w.bits - 1);
     QUANVAS_TRY(const TensorData q, take(".weight_packed", DataType::kInt32, {m.out, words}));
     QUANVAS_TRY(const TensorData shape, take(".weight_shape", DataType::kInt64, {2}));
-    if (element<std::int64_t>(shape, 0) != m.out || element<std::int64_t>(shape, 1) != m.in) return bad(w, "has another weight_shape");
+    if (element<std::int64_t>(shape, 0) != m.out || element<std::int64_t>(shape, 1) != m.in)
+      return bad(w, "has another weight_shape");
     each_code([&](std::int64_t o, std::int64_t i) {
       return static_cast<std::int32_t>(bits_at(q, o * words, 1, words, position(i, w.bits, w.padded), w.bits)) - half;
     });
@@ -187,7 +197,8 @@ struct Reader {
     const std::int64_t rows = words_of(m.out, w.bits, w.padded);
     QUANVAS_TRY(const TensorData z, take(".weight_zero_point", DataType::kInt32, {rows, m.groups}));
     each_group(m.zero, [&](std::int64_t o, std::int64_t g) {
-      return static_cast<float>(static_cast<std::int32_t>(bits_at(z, g, m.groups, rows, position(o, w.bits, w.padded), w.bits)) - half);
+      return static_cast<float>(
+          static_cast<std::int32_t>(bits_at(z, g, m.groups, rows, position(o, w.bits, w.padded), w.bits)) - half);
     });
     return {};
   }
@@ -210,7 +221,8 @@ struct Reader {
   }
   Status half_scales() {
     QUANVAS_TRY(const TensorData s, take(".scales", DataType::kFloat16, {m.groups, m.out}));
-    each_group(m.scale, [&](std::int64_t o, std::int64_t g) { return half_to_float(element<std::uint16_t>(s, g * m.out + o)); });
+    each_group(m.scale,
+               [&](std::int64_t o, std::int64_t g) { return half_to_float(element<std::uint16_t>(s, g * m.out + o)); });
     return {};
   }
   Status gptq() {
@@ -219,8 +231,11 @@ struct Reader {
     QUANVAS_TRY(const TensorData z, take(".qzeros", DataType::kInt32, {m.groups, columns}));
     QUANVAS_TRY(const TensorData group_of, take(".g_idx", DataType::kInt32, {m.in}));
     for (std::int64_t i = 0; i < m.in; ++i)
-      if (element<std::int32_t>(group_of, i) != i / (m.in / m.groups)) return bad(w, "has groups whose columns are not neighbours (g_idx)");
-    each_code([&](std::int64_t o, std::int64_t i) { return static_cast<std::int32_t>(bits_at(q, o, m.out, rows, i * w.bits, w.bits)); });
+      if (element<std::int32_t>(group_of, i) != i / (m.in / m.groups))
+        return bad(w, "has groups whose columns are not neighbours (g_idx)");
+    each_code([&](std::int64_t o, std::int64_t i) {
+      return static_cast<std::int32_t>(bits_at(q, o, m.out, rows, i * w.bits, w.bits));
+    });
     const std::uint32_t one = w.form == "gptq" ? 1 : 0;  // the first version stores z - 1
     each_group(m.zero, [&](std::int64_t o, std::int64_t g) {
       return static_cast<float>(bits_at(z, g * columns, 1, columns, o * w.bits, w.bits) + one);
@@ -269,7 +284,8 @@ Status arrange(const Weight& w, const Matrix& m, const quant::BlockLayout& layou
       const float zero = m.zero.empty() ? 0.0f : m.zero[g] + static_cast<float>(shift);
       if (!zeros && zero != 0) return bad(w, "has zero points where its quantizer has none");
       // One scale of the quantizer may stand in the file several times.
-      if (seen[p] && (out.scale[p] != m.scale[g] || (zeros && out.zero_point[p] != zero))) return bad(w, "has more scales than its quantizer");
+      if (seen[p] && (out.scale[p] != m.scale[g] || (zeros && out.zero_point[p] != zero)))
+        return bad(w, "has more scales than its quantizer");
       seen[p] = true;
       out.scale[p] = m.scale[g];
       if (zeros) out.zero_point[p] = zero;
@@ -283,11 +299,13 @@ Result<Held> decode_linear(const Source& source, const Weight& w, const quant::B
   r.m.out = w.shape[w.transposed ? 1 : 0];
   r.m.in = w.shape[w.transposed ? 0 : 1];
   if (layout.granularity == Granularity::kGroup) r.m.groups = layout.parameters() / std::max<std::int64_t>(1, r.m.out);
-  if (r.m.out < 1 || r.m.in < 1 || r.m.groups < 1 || r.m.in % r.m.groups != 0) return bad(w, "has no elements, or groups that do not divide it");
+  if (r.m.out < 1 || r.m.in < 1 || r.m.groups < 1 || r.m.in % r.m.groups != 0)
+    return bad(w, "has no elements, or groups that do not divide it");
   if (layout.granularity == Granularity::kGroup && layout.dim != r.m.in) return bad(w, "has groups along the wrong axis");
   const bool is_int = w.spec->format == "int";
   const auto run = [&]() -> Status {
-    if (is_int && (w.bits < 1 || w.bits > 8 || w.spec->bits != w.bits)) return bad(w, "has codes of " + std::to_string(w.bits) + " bits");
+    if (is_int && (w.bits < 1 || w.bits > 8 || w.spec->bits != w.bits))
+      return bad(w, "has codes of " + std::to_string(w.bits) + " bits");
     if (is_int && w.form == "int-quantized") return r.int_quantized();
     if (is_int && w.form == "pack-quantized") return r.pack_quantized();
     if (is_int && (w.form == "gptq" || w.form == "gptq_v2")) return r.gptq();
@@ -318,7 +336,8 @@ std::int32_t dense_code(const std::byte* data, std::int64_t at, int bits) {
 Result<std::vector<std::int32_t>> plain_codes(const TensorData& data, const Weight& w, std::int64_t count) {
   std::vector<std::int32_t> out(static_cast<std::size_t>(count));
   const auto read = [&]<class T>(T) {
-    for (std::int64_t i = 0; i < count; ++i) out[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(element<T>(data, i));
+    for (std::int64_t i = 0; i < count; ++i)
+      out[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(element<T>(data, i));
   };
   switch (data.type) {
     case DataType::kInt8: read(std::int8_t{}); break;
@@ -340,8 +359,7 @@ Result<Held> decode_plain(const Source& source, const Weight& w, const quant::Bl
     const int bits = code_bits(*w.spec);
     const bool is_binary = w.spec->format == "binary";
     const bool sign = is_binary ? false : w.spec->format == "ternary" || (w.spec->format == "int" && w.spec->is_signed);
-    if (w.bits != bits || q.type != DataType::kUint8 ||
-        static_cast<std::int64_t>(q.bytes) != (count * bits + 7) / 8)
+    if (w.bits != bits || q.type != DataType::kUint8 || static_cast<std::int64_t>(q.bytes) != (count * bits + 7) / 8)
       return bad(w, "has " + std::to_string(q.bytes) + " bytes of packed codes for " + std::to_string(count) + " elements");
     out.codes.resize(static_cast<std::size_t>(count));
     for (std::int64_t i = 0; i < count; ++i) {
@@ -359,7 +377,8 @@ Result<Held> decode_plain(const Source& source, const Weight& w, const quant::Bl
   out.scale = scale.to_floats();
   if (w.spec->zero_point != ZeroPointType::kNone) {
     const bool whole = w.spec->zero_point == ZeroPointType::kInteger;
-    QUANVAS_TRY(const TensorData zero, part(source, w, ".zero_point", whole ? DataType::kInt32 : DataType::kFloat, {parameters}));
+    QUANVAS_TRY(const TensorData zero,
+                part(source, w, ".zero_point", whole ? DataType::kInt32 : DataType::kFloat, {parameters}));
     out.bytes += static_cast<double>(zero.bytes);
     out.zero_point = zero.to_floats();
   }

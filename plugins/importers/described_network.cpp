@@ -18,7 +18,8 @@ Failure bad(const std::string& path, const std::string& what) {
 Result<TensorData> constant_of(const Constant& c, const std::string& path) {
   const auto count = static_cast<std::size_t>(std::max<std::int64_t>(0, element_count(c.shape)));
   const bool negative = std::any_of(c.shape.begin(), c.shape.end(), [](std::int64_t d) { return d < 0; });
-  if (negative || c.values.size() != count) return bad(path, "the constant '" + c.name + "' has another number of values than its shape");
+  if (negative || c.values.size() != count)
+    return bad(path, "the constant '" + c.name + "' has another number of values than its shape");
   std::string bytes;
   const auto put = [&]<class T>(T) {
     for (const double v : c.values) {
@@ -26,14 +27,20 @@ Result<TensorData> constant_of(const Constant& c, const std::string& path) {
       bytes.append(reinterpret_cast<const char*>(&t), sizeof t);
     }
   };
-  const bool whole = std::all_of(c.values.begin(), c.values.end(), [](double v) { return std::fabs(v) <= 0x1p53 && v == std::floor(v); });
+  const bool whole =
+      std::all_of(c.values.begin(), c.values.end(), [](double v) { return std::fabs(v) <= 0x1p53 && v == std::floor(v); });
   const bool small = std::all_of(c.values.begin(), c.values.end(), [](double v) { return v >= -0x1p31 && v < 0x1p31; });
   const auto type = static_cast<DataType>(c.type);
-  if (type == DataType::kFloat) put(float{});
-  else if (type == DataType::kInt64 && whole) put(std::int64_t{});
-  else if (type == DataType::kInt32 && whole && small) put(std::int32_t{});
-  else if (type == DataType::kBool && whole && small) put(std::uint8_t{});
-  else return bad(path, "the constant '" + c.name + "' has values or a type that cannot be");
+  if (type == DataType::kFloat)
+    put(float{});
+  else if (type == DataType::kInt64 && whole)
+    put(std::int64_t{});
+  else if (type == DataType::kInt32 && whole && small)
+    put(std::int32_t{});
+  else if (type == DataType::kBool && whole && small)
+    put(std::uint8_t{});
+  else
+    return bad(path, "the constant '" + c.name + "' has values or a type that cannot be");
   return TensorData::copy_of(type, c.shape, bytes.data(), bytes.size());
 }
 
@@ -115,7 +122,8 @@ struct Loader {
       if (!t.is_initializer) continue;
       const TensorData* data = weights->find(t.name);
       if (!data) return bad(path, "nothing gives the initializer '" + t.name + "'");
-      if (t.shape && *t.shape != data->shape) return bad(path, "the initializer '" + t.name + "' has another shape than in the graph");
+      if (t.shape && *t.shape != data->shape)
+        return bad(path, "the initializer '" + t.name + "' has another shape than in the graph");
     }
     return {};
   }
@@ -123,7 +131,8 @@ struct Loader {
   // A quantizer of a weight speaks of the format that its codes have.
   bool agrees(const Quantizer& q) const {
     if (q.tensor.empty() || q.spec.source != ScaleSource::kStored) return true;
-    return std::any_of(network.weights.begin(), network.weights.end(), [&](const Weight& w) { return w.form != "float" && w.tensor == q.tensor && w.spec == q.spec; });
+    return std::any_of(network.weights.begin(), network.weights.end(),
+                       [&](const Weight& w) { return w.form != "float" && w.tensor == q.tensor && w.spec == q.spec; });
   }
 
   Result<Recipe> recipe(const Graph& graph) {
@@ -137,7 +146,8 @@ struct Loader {
       const Site site{node ? node->id : kNoNode, q.kind, q.operand};
       const TensorId tensor = layer ? site_tensor(*layer, site) : kNoTensor;
       if (tensor == kNoTensor || !check(q.spec, q.kind).empty()) {
-        job.issue({Severity::kWarning, q.node, "The quantizer of '" + q.node + "' has no place in this network.", "Quantize it anew."});
+        job.issue({Severity::kWarning, q.node, "The quantizer of '" + q.node + "' has no place in this network.",
+                   "Quantize it anew."});
         continue;
       }
       quant::Stored stored{q.spec, q.scale, q.zero_point, {}};
@@ -147,9 +157,12 @@ struct Loader {
       }
       if (!is_activation(q.kind))
         if (const TensorData* data = weights->find(graph.tensor(tensor).name)) stored.values = data->content_hash();
-      const bool negative = std::any_of(stored.scale.begin(), stored.scale.end(), [](float s) { return !(s > 0) || !std::isfinite(s); });
+      const bool negative =
+          std::any_of(stored.scale.begin(), stored.scale.end(), [](float s) { return !(s > 0) || !std::isfinite(s); });
       if (q.spec.source == ScaleSource::kStored && (negative || stored.scale.empty())) {
-        job.issue({Severity::kWarning, q.node, "The " + std::string(enum_text(q.kind)) + " of '" + q.node + "' has scales that a recipe cannot keep; its values stay as they are.",
+        job.issue({Severity::kWarning, q.node,
+                   "The " + std::string(enum_text(q.kind)) + " of '" + q.node +
+                       "' has scales that a recipe cannot keep; its values stay as they are.",
                    "Quantize it anew."});
         continue;
       }
@@ -168,12 +181,13 @@ struct Loader {
 Result<Network> parse(const std::string& text, const std::string& path) {
   QUANVAS_TRY(const json j, parse_json(text, "What '" + path + "' says of its network"));
   if (!j.is_object() || !j.contains("version") || j["version"] != kVersion)
-    return fail(ErrorCode::kUnsupported, "'" + path + "' was written by another version of Quanvas.", "Open it with that version, or export it again.");
+    return fail(ErrorCode::kUnsupported, "'" + path + "' was written by another version of Quanvas.",
+                "Open it with that version, or export it again.");
   return from_json_value<Network>(j, "network");
 }
 
-Result<Imported> load(const Source& source, const std::string& graph_text, const std::string& network_text, const std::string& path,
-                      const ImportOptions& options, JobContext& job) {
+Result<Imported> load(const Source& source, const std::string& graph_text, const std::string& network_text,
+                      const std::string& path, const ImportOptions& options, JobContext& job) {
   Loader loader{source, path, job, {}, std::make_shared<WeightStore>(), {}};
   QUANVAS_TRY(const json graph_json, parse_json(graph_text, "The graph in '" + path + "'"));
   QUANVAS_TRY(const GraphPtr graph, graph_from_json(graph_json));
@@ -181,10 +195,13 @@ Result<Imported> load(const Source& source, const std::string& graph_text, const
   QUANVAS_CHECK(loader.read_weights(*graph));
   Model model{graph, loader.weights, path};
   for (const std::string& note : loader.network.notes) job.issue({Severity::kInfo, path, note, {}});
+  if (!options.shapes.empty())
+    job.issue({Severity::kWarning, path, "The shapes that were given are not used: the file's graph has its own.", {}});
   const bool has_activations = std::any_of(loader.network.quantizers.begin(), loader.network.quantizers.end(),
                                            [](const Quantizer& q) { return is_activation(q.kind); });
   if (options.quantizers == FileQuantizers::kNodes && has_activations)
-    job.issue({Severity::kInfo, path, "The file's weights are as it has them; its quantizers of activations are not nodes and stay out.",
+    job.issue({Severity::kInfo, path,
+               "The file's weights are as it has them; its quantizers of activations are not nodes and stay out.",
                "Open it with its quantizers as rules."});
   if (options.quantizers == FileQuantizers::kNodes || loader.network.quantizers.empty()) return Imported(std::move(model));
   QUANVAS_TRY(Recipe recipe, loader.recipe(*graph));

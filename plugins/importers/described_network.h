@@ -1,6 +1,6 @@
 // Quanvas - the network that a file of weights carries beside its tensors: the graph without data, where each initializer
-// lies and in which packing, and what the quantizers are. Written by the exporters of such files as JSON, read by their audits
-// and the importers; docs/export.md, "What files of weights carry".
+// lies and in which packing, and what the quantizers are. Written by the exporters of such files as JSON, read by their
+// audits and the importers; docs/export.md, "What files of weights carry".
 #pragma once
 
 #include <functional>
@@ -21,7 +21,7 @@ inline constexpr int kVersion = 1;
 // A tensor of the file that stands for an initializer.
 struct Weight {
   std::string initializer;
-  std::string tensor;       // its name in the file, or what the names of its parts begin with
+  std::string tensor;  // its name in the file, or what the names of its parts begin with
   // "float" (as it is), "codes", "dense", or of linear layers, [out, in]: int-quantized, pack-quantized, float-quantized,
   // nvfp4-pack-quantized, mxfp4-pack-quantized, mxfp8-quantized, gptq, gptq_v2, awq.
   std::string form = "float";
@@ -29,8 +29,8 @@ struct Weight {
   int bits = 0;             // of a code
   bool padded = false;      // pack-quantized: codes do not go on in the next word
   bool zero_points = false;
-  int type = 0;             // DataType of the initializer, where the file cannot say it
-  Shape shape;              // of the initializer
+  int type = 0;                   // DataType of the initializer, where the file cannot say it
+  Shape shape;                    // of the initializer
   std::optional<QuantSpec> spec;  // of codes: what they mean; source is stored
 };
 template <class V>
@@ -51,7 +51,8 @@ struct Quantizer {
   std::string node;  // of the layer
   SiteKind kind = SiteKind::kWeight;
   int operand = 0;
-  QuantSpec spec;    // as a rule says it: source is stored, or dynamic, or of biases statistics where the accumulator gives the scale
+  QuantSpec spec;  // as a rule says it: source is stored, or dynamic, or of biases statistics where the accumulator gives
+                   // the scale
   std::vector<float> scale, zero_point;  // of activations
   std::string tensor;                    // of weights and biases: which Weight
 };
@@ -100,8 +101,8 @@ void visit_fields(V& v, Network& n) {
 // The tensor of a name; kNotFound when the file has none.
 using Source = std::function<Result<TensorData>(const std::string&)>;
 
-// What a file holds of one initializer. Codes, values: in the order of the initializer. scale, zero_point: in the order of the
-// quantizer's layout (core/quant/params.h); zero_point empty where the spec has none.
+// What a file holds of one initializer. Codes, values: in the order of the initializer. scale, zero_point: in the order of
+// the quantizer's layout (core/quant/params.h); zero_point empty where the spec has none.
 struct Held {
   Shape shape;
   std::vector<std::int32_t> codes;
@@ -113,7 +114,8 @@ Result<Held> decode(const Source& source, const Weight& weight);
 
 // kCorrupt: no such JSON, another version, sizes that cannot be.
 Result<Network> parse(const std::string& text, const std::string& path);
-// The network of a file: graph with the values that the file holds, and its quantizers as a recipe unless the options want none.
+// The network of a file: graph with the values that the file holds, and its quantizers as a recipe unless the options want
+// none.
 Result<Imported> load(const Source& source, const std::string& graph, const std::string& network, const std::string& path,
                       const ImportOptions& options, JobContext& job);
 

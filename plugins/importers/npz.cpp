@@ -17,8 +17,9 @@ class NpzImporter final : public Importer {
     QUANVAS_TRY(const auto file, npz::File::open(path));
     const std::string graph = file->text(npz::kGraphArray), network = file->text(npz::kNetworkArray);
     if (graph.empty() || network.empty())
-      return fail(ErrorCode::kUnsupported, "'" + path + "' holds arrays alone: nothing in it says what the network computes.",
-                  "Open the model as ONNX or TorchScript. Archives open when Quanvas has written them with the option 'graph'.");
+      return fail(
+          ErrorCode::kUnsupported, "'" + path + "' holds arrays alone: nothing in it says what the network computes.",
+          "Open the model as ONNX or TorchScript. Archives open when Quanvas has written them with the option 'graph'.");
     return described::load([&](const std::string& name) { return file->tensor(name); }, graph, network, path, options, job);
   }
 };

@@ -33,12 +33,14 @@ Result<TensorData> array_of(const std::string& label, std::vector<std::byte> byt
   QUANVAS_TRY(const NpyHeader header, read_npy_header(label, bytes.size(), read));
   TensorData out;
   out.type = type_of(header.type);
-  if (out.type == DataType::kUndefined) return fail(ErrorCode::kUnsupported, label + " has elements of a type that is not known here.");
+  if (out.type == DataType::kUndefined)
+    return fail(ErrorCode::kUnsupported, label + " has elements of a type that is not known here.");
   out.shape = header.shape;
   const auto owner = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
   out.data = owner->data() + header.data_at;
   out.bytes = static_cast<std::size_t>(element_count(header.shape)) * element_size(out.type);
-  if (out.bytes != owner->size() - header.data_at) return fail(ErrorCode::kCorrupt, label + " has another size than its shape.");
+  if (out.bytes != owner->size() - header.data_at)
+    return fail(ErrorCode::kCorrupt, label + " has another size than its shape.");
   out.owner = owner;
   return out;
 }
@@ -56,7 +58,8 @@ Result<std::shared_ptr<const File>> File::open(const std::string& path) {
     std::string name = member.name;
     if (name.size() <= 4 || !name.ends_with(".npy")) continue;
     name.resize(name.size() - 4);
-    if (member.size > left) return fail(ErrorCode::kCorrupt, "'" + path + "' claims more bytes than it can hold.", "Export it again.");
+    if (member.size > left)
+      return fail(ErrorCode::kCorrupt, "'" + path + "' claims more bytes than it can hold.", "Export it again.");
     left -= member.size;
     QUANVAS_TRY(std::vector<std::byte> bytes, read_zip_member(*source, member, kMostBytes));
     QUANVAS_TRY(TensorData data, array_of("'" + name + "' in '" + path + "'", std::move(bytes)));

@@ -9,7 +9,7 @@
 
 namespace quanvas::npz {
 
-inline constexpr const char* kGraphArray = "quanvas.graph";      // uint8: the bytes of described::kGraphKey's JSON
+inline constexpr const char* kGraphArray = "quanvas.graph";  // uint8: the bytes of described::kGraphKey's JSON
 inline constexpr const char* kNetworkArray = "quanvas.network";
 
 // All arrays of the archive, read whole. kCorrupt, kUnsupported with the array's name; at most 8 GiB.

@@ -21,9 +21,12 @@ class SafetensorsImporter final : public Importer {
     const std::string* graph = file->metadata(described::kGraphKey);
     const std::string* network = file->metadata(described::kNetworkKey);
     if (!graph || !network)
-      return fail(ErrorCode::kUnsupported, "'" + path + "' holds weights alone: nothing in it says what the network computes.",
-                  "Open the model as ONNX or TorchScript. Files of weights open when Quanvas has written them with the option 'graph'.");
-    return described::load([&](const std::string& name) { return file->tensor(name); }, *graph, *network, path, options, job);
+      return fail(ErrorCode::kUnsupported,
+                  "'" + path + "' holds weights alone: nothing in it says what the network computes.",
+                  "Open the model as ONNX or TorchScript. Files of weights open when Quanvas has written them with the "
+                  "option 'graph'.");
+    return described::load([&](const std::string& name) { return file->tensor(name); }, *graph, *network, path, options,
+                           job);
   }
 };
 QUANVAS_PLUGIN(Importer, SafetensorsImporter)

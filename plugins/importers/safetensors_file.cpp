@@ -18,14 +18,22 @@ struct Named {
   DataType type;
   std::uint64_t bytes;
 };
-constexpr Named kTypes[] = {{"F64", DataType::kDouble, 8},       {"I64", DataType::kInt64, 8},
-                            {"U64", DataType::kUint64, 8},       {"F32", DataType::kFloat, 4},
-                            {"I32", DataType::kInt32, 4},        {"U32", DataType::kUint32, 4},
-                            {"F16", DataType::kFloat16, 2},      {"BF16", DataType::kBfloat16, 2},
-                            {"I16", DataType::kInt16, 2},        {"U16", DataType::kUint16, 2},
-                            {"I8", DataType::kInt8, 1},          {"U8", DataType::kUint8, 1},
-                            {"BOOL", DataType::kBool, 1},        {"F8_E4M3", DataType::kFloat8E4M3Fn, 1},
-                            {"F8_E5M2", DataType::kFloat8E5M2, 1}, {"F8_E8M0", DataType::kFloat8E8M0, 1}};
+constexpr Named kTypes[] = {{"F64", DataType::kDouble, 8},
+                            {"I64", DataType::kInt64, 8},
+                            {"U64", DataType::kUint64, 8},
+                            {"F32", DataType::kFloat, 4},
+                            {"I32", DataType::kInt32, 4},
+                            {"U32", DataType::kUint32, 4},
+                            {"F16", DataType::kFloat16, 2},
+                            {"BF16", DataType::kBfloat16, 2},
+                            {"I16", DataType::kInt16, 2},
+                            {"U16", DataType::kUint16, 2},
+                            {"I8", DataType::kInt8, 1},
+                            {"U8", DataType::kUint8, 1},
+                            {"BOOL", DataType::kBool, 1},
+                            {"F8_E4M3", DataType::kFloat8E4M3Fn, 1},
+                            {"F8_E5M2", DataType::kFloat8E5M2, 1},
+                            {"F8_E8M0", DataType::kFloat8E8M0, 1}};
 
 std::uint64_t bytes_per_element(DataType type) {
   for (const Named& n : kTypes)
@@ -51,8 +59,8 @@ std::string repeated_key(const std::string& text) {
       twice = parsed.get<std::string>();
     return true;
   };
-  (void)json::parse(text, look, /*allow_exceptions=*/false);
-  return twice;
+  const json all = json::parse(text, look, /*allow_exceptions=*/false);
+  return all.is_discarded() ? std::string() : twice;  // the caller has parsed it before
 }
 
 }  // namespace
@@ -112,7 +120,8 @@ Result<TensorData> File::tensor(const std::string& name) const {
 namespace {
 
 Failure broken(const std::string& path, const std::string& what) {
-  return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole safetensors file: " + what + ".", "Export or copy it again.");
+  return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole safetensors file: " + what + ".",
+              "Export or copy it again.");
 }
 
 }  // namespace
@@ -146,7 +155,8 @@ Status File::read(const char* bytes, std::uint64_t size) {
 
 Status File::read_entry(const std::string& name, const json& value, std::uint64_t data_size) {
   const auto bad = [&](const std::string& what) { return broken(path_, "tensor '" + name.substr(0, 200) + "' " + what); };
-  if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") || !value.contains("data_offsets"))
+  if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") ||
+      !value.contains("data_offsets"))
     return bad("is no map of dtype, shape and data_offsets");
   const json &dtype = value["dtype"], &shape = value["shape"], &offsets = value["data_offsets"];
   if (!dtype.is_string() || !shape.is_array() || !offsets.is_array() || offsets.size() != 2)
@@ -155,14 +165,17 @@ Status File::read_entry(const std::string& name, const json& value, std::uint64_
   e.type = type_of(dtype.get<std::string>());
   const std::uint64_t width = bytes_per_element(e.type);
   if (width == 0)
-    return fail(ErrorCode::kUnsupported, "'" + path_ + "': tensor '" + name + "' has the type '" + dtype.get<std::string>().substr(0, 40) + "', which is not known.");
+    return fail(ErrorCode::kUnsupported, "'" + path_ + "': tensor '" + name + "' has the type '" +
+                                             dtype.get<std::string>().substr(0, 40) + "', which is not known.");
   std::uint64_t expected = width;
   for (const json& d : shape) {
-    if (!d.is_number_unsigned() || d.get<std::uint64_t>() > (std::uint64_t{1} << 48)) return bad("has a dimension that is none");
+    if (!d.is_number_unsigned() || d.get<std::uint64_t>() > (std::uint64_t{1} << 48))
+      return bad("has a dimension that is none");
     e.shape.push_back(static_cast<std::int64_t>(d.get<std::uint64_t>()));
     if (__builtin_mul_overflow(expected, d.get<std::uint64_t>(), &expected)) return bad("has more elements than fit");
   }
-  if (!offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) return bad("has offsets that are no whole numbers");
+  if (!offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
+    return bad("has offsets that are no whole numbers");
   e.begin = offsets[0].get<std::uint64_t>();
   e.end = offsets[1].get<std::uint64_t>();
   if (e.begin > e.end || e.end > data_size) return bad("lies beyond the end of the file");

@@ -1,6 +1,6 @@
-// Quanvas - safetensors files, read: 8 bytes with the length of a header, the header as JSON, the bytes of the tensors without
-// gaps. For audits and the importer; the writer (plugins/exporters/safetensors_write.h) shares nothing with it. Source: the
-// format's description in huggingface/safetensors, README.md, "Format".
+// Quanvas - safetensors files, read: 8 bytes with the length of a header, the header as JSON, the bytes of the tensors
+// without gaps. For audits and the importer; the writer (plugins/exporters/safetensors_write.h) shares nothing with it.
+// Source: the format's description in huggingface/safetensors, README.md, "Format".
 #pragma once
 
 #include <map>

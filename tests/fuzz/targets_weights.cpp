@@ -47,10 +47,11 @@ struct Seed {
   QuantizedModel model;
 };
 const std::vector<Seed>& seeds_of_safetensors() {
-  static const std::vector<Seed> all = {{"safetensors", json::object(), quantized(5, false, false)},
-                                        {"safetensors", {{"packing", "dense"}}, quantized(3, true, false)},
-                                        {"compressed-tensors", {{"config", ""}, {"format", "pack-quantized"}}, quantized(4, false, true)},
-                                        {"compressed-tensors", {{"config", ""}, {"format", "int-quantized"}}, quantized(8, false, true)}};
+  static const std::vector<Seed> all = {
+      {"safetensors", json::object(), quantized(5, false, false)},
+      {"safetensors", {{"packing", "dense"}}, quantized(3, true, false)},
+      {"compressed-tensors", {{"config", ""}, {"format", "pack-quantized"}}, quantized(4, false, true)},
+      {"compressed-tensors", {{"config", ""}, {"format", "int-quantized"}}, quantized(8, false, true)}};
   return all;
 }
 
@@ -60,7 +61,8 @@ Bytes written(const std::vector<Seed>& seeds, const char* name) {
     JobContext job;
     const std::string path = scratch_file(name, "");
     const json options = options_of(s.target, s.options);
-    if (!exporter(s.target).check(s.model, options).empty() || !exporter(s.target).write(s.model, path, options, job)) std::abort();
+    if (!exporter(s.target).check(s.model, options).empty() || !exporter(s.target).write(s.model, path, options, job))
+      std::abort();
     out.push_back(contents(path));
   }
   return out;
@@ -76,15 +78,23 @@ void read_all(const std::vector<Seed>& seeds, const std::string& path) {
   }
 }
 
-void read_safetensors(const std::string& bytes) { read_all(seeds_of_safetensors(), scratch_file("m.safetensors", bytes)); }
-Bytes safetensors_seeds() { return written(seeds_of_safetensors(), "m.safetensors"); }
+void read_safetensors(const std::string& bytes) {
+  read_all(seeds_of_safetensors(), scratch_file("m.safetensors", bytes));
+}
+Bytes safetensors_seeds() {
+  return written(seeds_of_safetensors(), "m.safetensors");
+}
 
 const std::vector<Seed>& seeds_of_npz() {
   static const std::vector<Seed> all = {{"npz", json::object(), quantized(8, true, false)}};
   return all;
 }
-void read_npz(const std::string& bytes) { read_all(seeds_of_npz(), scratch_file("m.npz", bytes)); }
-Bytes npz_seeds() { return written(seeds_of_npz(), "m.npz"); }
+void read_npz(const std::string& bytes) {
+  read_all(seeds_of_npz(), scratch_file("m.npz", bytes));
+}
+Bytes npz_seeds() {
+  return written(seeds_of_npz(), "m.npz");
+}
 
 const std::vector<Seed>& seeds_of_header() {
   static const std::vector<Seed> all = {{"c-header", json::object(), quantized(12, false, false)}};
@@ -95,12 +105,16 @@ void read_header(const std::string& bytes) {
   const std::string path = scratch_file("m.h", bytes);
   (void)exporter(s.target).audit(s.model, path, options_of(s.target, s.options));
 }
-Bytes header_seeds() { return written(seeds_of_header(), "m.h"); }
+Bytes header_seeds() {
+  return written(seeds_of_header(), "m.h");
+}
 
 }  // namespace
 
 std::vector<Target> weight_targets() {
-  return {{"safetensors", read_safetensors, safetensors_seeds}, {"npz", read_npz, npz_seeds}, {"c_header", read_header, header_seeds}};
+  return {{"weights-safetensors", read_safetensors, safetensors_seeds},
+          {"weights-npz", read_npz, npz_seeds},
+          {"weights-header", read_header, header_seeds}};
 }
 
 }  // namespace quanvas::fuzz

@@ -1,4 +1,5 @@
-// Exported weights, dequantized by NumPy as the formats' own libraries do (read_weights.py), against the fake-quantized ones.
+// Exported weights, dequantized by NumPy as the formats' own libraries do (read_weights.py), against the fake-quantized
+// ones.
 #include <cstdlib>
 
 #include "core/data/npy.h"
@@ -16,7 +17,8 @@ class WeightsInterop : public WeightFileTest {
  protected:
   static std::string python() {
     const char* given = std::getenv("QUANVAS_PYTHON");
-    for (const std::string& name : {std::string(given ? given : ""), std::string("python3"), std::string("/usr/bin/python3")})
+    for (const std::string& name :
+         {std::string(given ? given : ""), std::string("python3"), std::string("/usr/bin/python3")})
       if (!name.empty() && std::system((name + " -c 'import numpy' > /dev/null 2>&1").c_str()) == 0) return name;
     return {};
   }
@@ -32,10 +34,12 @@ std::vector<Row> table() {
   std::vector<Row> rows;
   for (const bool is_signed : {true, false})
     for (const auto granularity : {kTensor, kChannel, kGroup}) {
-      for (int bits = 1; bits <= 8; ++bits) rows.push_back({"compressed-tensors", ints(bits, is_signed, granularity), {{"packing", "dense"}}});
+      for (int bits = 1; bits <= 8; ++bits)
+        rows.push_back({"compressed-tensors", ints(bits, is_signed, granularity), {{"packing", "dense"}}});
       rows.push_back({"compressed-tensors", ints(8, is_signed, granularity), {{"format", "int-quantized"}}});
       for (const int bits : {2, 3, 4, 8})
-        rows.push_back({"gptq", half(ints(bits, is_signed, granularity)), {{"checkpoint_format", is_signed ? "gptq" : "gptq_v2"}}});
+        rows.push_back(
+            {"gptq", half(ints(bits, is_signed, granularity)), {{"checkpoint_format", is_signed ? "gptq" : "gptq_v2"}}});
       rows.push_back({"awq", half(ints(4, is_signed, granularity)), json::object()});
     }
   for (const auto granularity : {kTensor, kChannel, kGroup})
@@ -60,11 +64,14 @@ TEST_F(WeightsInterop, NumpyReadsTheVeryFakeQuantizedWeights) {
   };
   std::vector<Job> jobs;
   std::ofstream list(path("jobs.txt"));
-  const auto add = [&](const std::string& target, const QuantSpec& spec, const json& given, const std::string& file, const std::set<std::string>& left_float) {
-    Job job{target + " " + describe(spec) + " " + given.dump(), "job" + std::to_string(jobs.size()), linear_net::quantize(net, spec, {}, left_float), target != "npz"};
+  const auto add = [&](const std::string& target, const QuantSpec& spec, const json& given, const std::string& file,
+                       const std::set<std::string>& left_float) {
+    Job job{target + " " + describe(spec) + " " + given.dump(), "job" + std::to_string(jobs.size()),
+            linear_net::quantize(net, spec, {}, left_float), target != "npz"};
     fs::create_directory(path(job.folder));
     ASSERT_NO_FATAL_FAILURE(write(target, job.model, given, job.folder + "/" + file));
-    list << path(job.folder + "/" + file) << " " << (job.by_module ? path(job.folder + "/config.json") : "-") << " " << path(job.folder) << "\n";
+    list << path(job.folder + "/" + file) << " " << (job.by_module ? path(job.folder + "/config.json") : "-") << " "
+         << path(job.folder) << "\n";
     jobs.push_back(std::move(job));
   };
   for (const Row& row : table()) ASSERT_NO_FATAL_FAILURE(add(row.target, row.spec, row.options, "out.safetensors", {}));
@@ -72,14 +79,18 @@ TEST_F(WeightsInterop, NumpyReadsTheVeryFakeQuantizedWeights) {
   ASSERT_NO_FATAL_FAILURE(add("npz", ints(6, false, kChannel), json::object(), "out.npz", {"/model/down/Gemm"}));
   list.close();
   const std::string log = path("python.txt");
-  ASSERT_EQ(std::system((interpreter + " " + std::string(QUANVAS_TEST_DATA) + "/interop/read_weights.py " + path("jobs.txt") + " > " + log + " 2>&1").c_str()), 0)
+  ASSERT_EQ(std::system((interpreter + " " + std::string(QUANVAS_TEST_DATA) + "/interop/read_weights.py " +
+                         path("jobs.txt") + " > " + log + " 2>&1")
+                            .c_str()),
+            0)
       << read_file(log).value_or("");
   for (const Job& job : jobs) {
     SCOPED_TRACE(job.title);
     for (const auto& [site, p] : job.model.quantizers) {
       const Node& node = *net->graph->find(site.node);
       const std::string& initializer = net->graph->tensor(node.inputs[1]).name;
-      const std::string module = initializer == "onnx::MatMul_77" ? "lm_head" : initializer.substr(0, initializer.size() - 7);
+      const std::string module =
+          initializer == "onnx::MatMul_77" ? "lm_head" : initializer.substr(0, initializer.size() - 7);
       const auto got = read_npy(path(job.folder + "/" + (job.by_module ? module : initializer) + ".npy"));
       ASSERT_TRUE(got) << got.error().text();
       const TensorData& data = *net->weights->find(initializer);

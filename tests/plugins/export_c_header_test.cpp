@@ -20,13 +20,17 @@ constexpr auto kChannel = Granularity::kChannel;
 
 class CHeaderTest : public WeightFileTest {
  protected:
-  static bool has(const std::string& compiler) { return std::system((compiler + " --version > /dev/null 2>&1").c_str()) == 0; }
+  static bool has(const std::string& compiler) {
+    return std::system((compiler + " --version > /dev/null 2>&1").c_str()) == 0;
+  }
   // Compiles the source and gives what the program prints; "" when it does not compile.
   std::string run(const std::string& compiler, const std::string& source) const {
     const std::string name = compiler.starts_with("g++") || compiler.starts_with("c++") ? "main.cpp" : "main.c";
     overwrite(source, name);
     const std::string log = path("log.txt"), program = path("program");
-    const std::string command = compiler + " -O1 -Wall -Wextra -Wpedantic -Werror -Wno-unused-const-variable -Wno-unused-variable -o " + program + " " + path(name) + " -lm > " + log + " 2>&1";
+    const std::string command =
+        compiler + " -O1 -Wall -Wextra -Wpedantic -Werror -Wno-unused-const-variable -Wno-unused-variable -o " + program +
+        " " + path(name) + " -lm > " + log + " 2>&1";
     if (std::system(command.c_str()) != 0) {
       ADD_FAILURE() << read_file(log).value_or("");
       return {};
@@ -37,7 +41,8 @@ class CHeaderTest : public WeightFileTest {
 };
 
 QuantizedModel small() {
-  return export_net::quantize(small_net(), {spec(8, true, true, kNone, kChannel), spec(8, false, false, kInteger, kTensor), true});
+  return export_net::quantize(small_net(),
+                              {spec(8, true, true, kNone, kChannel), spec(8, false, false, kInteger, kTensor), true});
 }
 
 TEST_F(CHeaderTest, CompilersSeeTheVeryNumbers) {
@@ -47,14 +52,22 @@ TEST_F(CHeaderTest, CompilersSeeTheVeryNumbers) {
     QuantizedModel model;
   };
   QuantSpec groups = ints(12, false, Granularity::kGroup, 24);
-  for (const Case& c : {Case{"int8, bias, activations", small()}, Case{"groups of 12 bits", linear_net::quantize(net(), groups)},
-                        Case{"float8", linear_net::quantize(net(), minifloat(4, 3, FloatSpecials::kNan, kChannel))},
-                        Case{"nf4", linear_net::quantize(net(), [] { QuantSpec s; s.format = "nf4"; s.granularity = kChannel; return s; }())}}) {
+  for (const Case& c :
+       {Case{"int8, bias, activations", small()}, Case{"groups of 12 bits", linear_net::quantize(net(), groups)},
+        Case{"float8", linear_net::quantize(net(), minifloat(4, 3, FloatSpecials::kNan, kChannel))},
+        Case{"nf4", linear_net::quantize(net(), [] {
+               QuantSpec s;
+               s.format = "nf4";
+               s.granularity = kChannel;
+               return s;
+             }())}}) {
     SCOPED_TRACE(c.name);
     ASSERT_NO_FATAL_FAILURE(write("c-header", c.model, {{"prefix", "m_"}}, "net.h"));
-    std::string source = "#include <stdio.h>\n#include \"net.h\"\n#include \"net.h\"\nint main(void) {\n unsigned long i = 0;\n";
+    std::string source =
+        "#include <stdio.h>\n#include \"net.h\"\n#include \"net.h\"\nint main(void) {\n unsigned long i = 0;\n";
     const auto print = [&](const std::string& array, bool real) {
-      source += " for (i = 0; i < sizeof " + array + " / sizeof " + array + "[0]; ++i) printf(\"" + array + (real ? " %a\\n\", (double)" : " %ld\\n\", (long)") + array + "[i]);\n";
+      source += " for (i = 0; i < sizeof " + array + " / sizeof " + array + "[0]; ++i) printf(\"" + array +
+                (real ? " %a\\n\", (double)" : " %ld\\n\", (long)") + array + "[i]);\n";
     };
     std::map<std::string, std::vector<double>> wanted;
     const weight_file::Contents contents = weight_file::contents_of(c.model);
@@ -74,8 +87,9 @@ TEST_F(CHeaderTest, CompilersSeeTheVeryNumbers) {
       }
       if (const QuantSpec& s = coded.params().spec; s.format == "float" || find_codebook(s.format)) {
         // Value of each code through the table.
-        source += " for (i = 0; i < sizeof " + id + "_codes / sizeof " + id + "_codes[0]; ++i) printf(\"" + id + "_values %a\\n\", (double)(" + id + "_lut[" + id +
-                  "_codes[i]] * " + id + "_scale[i / (sizeof " + id + "_codes / sizeof " + id + "_codes[0] / (sizeof " + id + "_scale / sizeof " + id + "_scale[0]))]));\n";
+        source += " for (i = 0; i < sizeof " + id + "_codes / sizeof " + id + "_codes[0]; ++i) printf(\"" + id +
+                  "_values %a\\n\", (double)(" + id + "_lut[" + id + "_codes[i]] * " + id + "_scale[i / (sizeof " + id +
+                  "_codes / sizeof " + id + "_codes[0] / (sizeof " + id + "_scale / sizeof " + id + "_scale[0]))]));\n";
         if (c.model.model->graph->tensor(coded.tensor).name == "model.down.weight")
           wanted[id + "_values"].assign(stored->values.begin(), stored->values.end());
       }
@@ -85,7 +99,8 @@ TEST_F(CHeaderTest, CompilersSeeTheVeryNumbers) {
       print("m_conv1_input_zero_lo_hi", false);
       const quant::QuantParams& p = c.model.quantizers.at({c.model.model->graph->find("conv1")->id, SiteKind::kInput, 0});
       wanted["m_conv1_input_scale"] = {static_cast<double>(p.scale[0])};
-      wanted["m_conv1_input_zero_lo_hi"] = {static_cast<double>(p.zero_point[0]), static_cast<double>(p.lo), static_cast<double>(p.hi)};
+      wanted["m_conv1_input_zero_lo_hi"] = {static_cast<double>(p.zero_point[0]), static_cast<double>(p.lo),
+                                            static_cast<double>(p.hi)};
     }
     source += " return 0;\n}\n";
     for (const char* compiler : {"cc -std=c99", "c++ -std=c++17"}) {
@@ -99,22 +114,29 @@ TEST_F(CHeaderTest, CompilersSeeTheVeryNumbers) {
   }
 }
 
-// fc of the small network from integers alone: sums of codes, bias, multiplier; against the codes of the fake-quantized values.
+// fc of the small network from integers alone: sums of codes, bias, multiplier; against the codes of the fake-quantized
+// values.
 TEST_F(CHeaderTest, ALayerComputesItsCodesFromIntegers) {
   if (!has("cc")) GTEST_SKIP() << "no C compiler";
   const QuantizedModel model = small();
   ASSERT_NO_FATAL_FAILURE(write("c-header", model, {}, "net.h"));
   constexpr int kIn = 64, kOut = 5, kRows = 2000;
   std::ostringstream source;
-  source << "#include <stdio.h>\n#include \"net.h\"\nint main(void) {\n  unsigned long long state = 1;\n  int r, o, i;\n  for (r = 0; r < " << kRows
-         << "; ++r) {\n    int32_t x[64];\n    for (i = 0; i < 64; ++i) { state = state * 6364136223846793005ull + 1442695040888963407ull; x[i] = (int32_t)(state >> 56); }\n"
+  source << "#include <stdio.h>\n#include \"net.h\"\nint main(void) {\n  unsigned long long state = 1;\n  int r, o, i;\n  "
+            "for (r = 0; r < "
+         << kRows
+         << "; ++r) {\n    int32_t x[64];\n    for (i = 0; i < 64; ++i) { state = state * 6364136223846793005ull + "
+            "1442695040888963407ull; x[i] = (int32_t)(state >> 56); }\n"
          << "    for (o = 0; o < 5; ++o) {\n      int32_t sum = fc_bias_codes[o];\n"
          << "      for (i = 0; i < 64; ++i) sum += (x[i] - fc_input_zero_lo_hi[0]) * fc_weight_codes[o * 64 + i];\n"
-         << "      printf(\"%ld\\n\", (long)quanvas_requantize(sum, fc_multiplier[o], fc_shift[o], fc_zero_lo_hi));\n    }\n  }\n  return 0;\n}\n";
+         << "      printf(\"%ld\\n\", (long)quanvas_requantize(sum, fc_multiplier[o], fc_shift[o], fc_zero_lo_hi));\n    "
+            "}\n  }\n  return 0;\n}\n";
   std::istringstream got(run("cc -std=c99", source.str()));
   const NodeId fc = model.model->graph->find("fc")->id;
-  const quant::QuantParams &in = model.quantizers.at({fc, SiteKind::kInput, 0}), &w = model.quantizers.at({fc, SiteKind::kWeight, 0}),
-                           &bias = model.quantizers.at({fc, SiteKind::kBias, 0}), &out = model.quantizers.at({fc, SiteKind::kOutput, 0});
+  const quant::QuantParams &in = model.quantizers.at({fc, SiteKind::kInput, 0}),
+                           &w = model.quantizers.at({fc, SiteKind::kWeight, 0}),
+                           &bias = model.quantizers.at({fc, SiteKind::kBias, 0}),
+                           &out = model.quantizers.at({fc, SiteKind::kOutput, 0});
   std::vector<std::int32_t> weight(kIn * kOut), b(kOut);
   quant::quantize_codes(w, w.layout, model.model->weights->find("fc.weight")->to_floats().data(), weight.data());
   quant::quantize_codes(bias, bias.layout, model.model->weights->find("fc.bias")->to_floats().data(), b.data());
@@ -129,9 +151,13 @@ TEST_F(CHeaderTest, ALayerComputesItsCodesFromIntegers) {
     for (int o = 0; o < kOut; ++o) {
       std::int64_t sum = b[static_cast<std::size_t>(o)];
       for (int i = 0; i < kIn; ++i)
-        sum += static_cast<std::int64_t>(x[i] - static_cast<std::int32_t>(in.zero_point[0])) * weight[static_cast<std::size_t>(o * kIn + i)];
-      const double real = static_cast<double>(sum) * static_cast<double>(in.scale[0] * w.scale[static_cast<std::size_t>(o)]) / static_cast<double>(out.scale[0]);
-      const double wanted = std::clamp(std::nearbyint(real) + static_cast<double>(out.zero_point[0]), static_cast<double>(out.lo), static_cast<double>(out.hi));
+        sum += static_cast<std::int64_t>(x[i] - static_cast<std::int32_t>(in.zero_point[0])) *
+               weight[static_cast<std::size_t>(o * kIn + i)];
+      const double real = static_cast<double>(sum) *
+                          static_cast<double>(in.scale[0] * w.scale[static_cast<std::size_t>(o)]) /
+                          static_cast<double>(out.scale[0]);
+      const double wanted = std::clamp(std::nearbyint(real) + static_cast<double>(out.zero_point[0]),
+                                       static_cast<double>(out.lo), static_cast<double>(out.hi));
       long code = 0;
       ASSERT_TRUE(got >> code);
       ++seen;
@@ -153,7 +179,8 @@ TEST_F(CHeaderTest, MultipliersAreWithinHalfAUnitOfThirtyOneBits) {
     EXPECT_LE(std::fabs(std::ldexp(static_cast<double>(out.m0), out.shift - 31) - m), std::ldexp(m, -31));
   }
   c_header::Multiplier out;
-  for (const double m : {0.0, -1.0, 1e-12, 1e12, static_cast<double>(NAN), static_cast<double>(INFINITY)}) EXPECT_FALSE(c_header::multiplier_of(m, out)) << m;
+  for (const double m : {0.0, -1.0, 1e-12, 1e12, static_cast<double>(NAN), static_cast<double>(INFINITY)})
+    EXPECT_FALSE(c_header::multiplier_of(m, out)) << m;
 }
 
 TEST_F(CHeaderTest, NamesAreLegalAndUnique) {
@@ -187,14 +214,17 @@ TEST_F(CHeaderTest, TamperedNumbersAreNotEqual) {
 }
 
 TEST_F(CHeaderTest, HostileHeadersAreRefused) {
-  for (const char* text : {"static const int8_t a[4] = {1, 2, 3};", "static const int8_t a[99999999999] = {1};", "static const int8_t a[1] = {200};",
-                           "static const int8_t a[1] = {1}; static const int8_t a[1] = {1};", "static const double a[1] = {1};", "static const float a[1] = {0.5f};",
-                           "static const float a[1] = {0x1p9999f};", "static const int8_t a[-1] = {};", "static const int8_t a[1] = {1", "static const int32_t a[2] = {1 2};",
-                           "static const int8_t a[2] = {1, 2, 3};"}) {
+  for (const char* text :
+       {"static const int8_t a[4] = {1, 2, 3};", "static const int8_t a[99999999999] = {1};",
+        "static const int8_t a[1] = {200};", "static const int8_t a[1] = {1}; static const int8_t a[1] = {1};",
+        "static const double a[1] = {1};", "static const float a[1] = {0.5f};", "static const float a[1] = {0x1p9999f};",
+        "static const int8_t a[-1] = {};", "static const int8_t a[1] = {1", "static const int32_t a[2] = {1 2};",
+        "static const int8_t a[2] = {1, 2, 3};"}) {
     SCOPED_TRACE(text);
     EXPECT_FALSE(c_header::parse_header(text, "x.h"));
   }
-  const auto fine = c_header::parse_header("/* static const int8_t no[1] = {1}; */ static const int8_t a[2] = {-1, /* 7 */ 2};", "x.h");
+  const auto fine =
+      c_header::parse_header("/* static const int8_t no[1] = {1}; */ static const int8_t a[2] = {-1, /* 7 */ 2};", "x.h");
   ASSERT_TRUE(fine);
   ASSERT_EQ(fine->size(), 1u);
   EXPECT_EQ(fine->at("a").to_int64(), (std::vector<std::int64_t>{-1, 2}));

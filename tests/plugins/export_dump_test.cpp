@@ -33,12 +33,18 @@ std::vector<Format> formats() {
   const ModelPtr net = small_net(), linear = linear_net::net();
   for (const int bits : {1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24}) {
     const auto n = std::to_string(bits);
-    out.push_back({"signed " + n, export_net::quantize(net, {spec(bits, true, false, kNone, kChannel), spec(8, false, false, kInteger, kTensor), true})});
+    out.push_back({"signed " + n, export_net::quantize(net, {spec(bits, true, false, kNone, kChannel),
+                                                             spec(8, false, false, kInteger, kTensor), true})});
     out.push_back({"unsigned groups " + n, linear_net::quantize(linear, ints(bits, false, kGroup, 24))});
     out.push_back({"unsigned " + n, linear_net::quantize(linear, ints(bits, false, kChannel))});
   }
-  out.push_back({"signed, zero points", linear_net::quantize(linear, [] { QuantSpec s = ints(4, false, kChannel); s.is_signed = true; return s; }())});
-  out.push_back({"narrow", export_net::quantize(net, {spec(4, true, true, kNone, kTensor), spec(4, true, true, kNone, kTensor)})});
+  out.push_back({"signed, zero points", linear_net::quantize(linear, [] {
+                   QuantSpec s = ints(4, false, kChannel);
+                   s.is_signed = true;
+                   return s;
+                 }())});
+  out.push_back(
+      {"narrow", export_net::quantize(net, {spec(4, true, true, kNone, kTensor), spec(4, true, true, kNone, kTensor)})});
   QuantSpec fraction = ints(4, false, kGroup);
   fraction.zero_point = ZeroPointType::kFloat;
   fraction.zero_point_inside = true;
@@ -99,8 +105,9 @@ TEST_F(DumpTest, TensorsHaveTheNarrowestTypeAndTheModelsShape) {
     bool is_signed;
     DataType type;
   };
-  for (const Case c : {Case{4, true, DataType::kInt8}, Case{8, true, DataType::kInt8}, Case{7, false, DataType::kInt8}, Case{8, false, DataType::kUint8},
-                       Case{9, true, DataType::kInt16}, Case{15, false, DataType::kInt16}, Case{16, false, DataType::kInt32}, Case{17, true, DataType::kInt32}}) {
+  for (const Case c : {Case{4, true, DataType::kInt8}, Case{8, true, DataType::kInt8}, Case{7, false, DataType::kInt8},
+                       Case{8, false, DataType::kUint8}, Case{9, true, DataType::kInt16}, Case{15, false, DataType::kInt16},
+                       Case{16, false, DataType::kInt32}, Case{17, true, DataType::kInt32}}) {
     SCOPED_TRACE(c.bits);
     ASSERT_NO_FATAL_FAILURE(write("safetensors", linear_net::quantize(net(), ints(c.bits, c.is_signed, kGroup))));
     const auto file = safetensors::File::open(path());
@@ -160,7 +167,8 @@ TEST_F(DumpTest, FilesWithoutAGraphSayThatTheyHoldWeightsAlone) {
     EXPECT_NE(opened.error().message.find("alone"), std::string::npos) << opened.error().text();
   }
   // Of others' making.
-  overwrite(std::string("\x40\0\0\0\0\0\0\0", 8) + R"({"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}          )" + std::string("\0\0\x80\x3f", 4));
+  overwrite(std::string("\x40\0\0\0\0\0\0\0", 8) + R"({"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}          )" +
+            std::string("\0\0\x80\x3f", 4));
   const auto foreign = import_file(path(), {}, job);
   ASSERT_FALSE(foreign);
   EXPECT_EQ(foreign.error().code, ErrorCode::kUnsupported) << foreign.error().text();
@@ -178,7 +186,8 @@ TEST_F(DumpTest, WhatAnInt32CannotHoldIsRefused) {
 }
 
 TEST_F(DumpTest, TamperedFilesAreNotEqual) {
-  const QuantizedModel model = export_net::quantize(small_net(), {spec(4, true, true, kNone, kChannel), spec(8, false, false, kInteger, kTensor), true});
+  const QuantizedModel model = export_net::quantize(
+      small_net(), {spec(4, true, true, kNone, kChannel), spec(8, false, false, kInteger, kTensor), true});
   ASSERT_NO_FATAL_FAILURE(write("safetensors", model));
   const std::string good = *read_file(path());
   const auto file = safetensors::File::open(path());
@@ -238,14 +247,24 @@ TEST_F(DumpTest, HostileHeadersAreRefusedWithAReason) {
       {"no JSON", with_header("{\"w\": ")},
       {"a list", with_header("[]")},
       {"deep", with_header(deep)},
-      {"a name twice", with_header(R"({"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", "abcd")},
+      {"a name twice",
+       with_header(
+           R"({"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+           "abcd")},
       {"a key twice", with_header(R"({"w":{"dtype":"U8","dtype":"I8","shape":[4],"data_offsets":[0,4]}})", "abcd")},
-      {"overlapping", with_header(R"({"v":{"dtype":"U8","shape":[5],"data_offsets":[0,5]},"w":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})", "12345678")},
-      {"a gap", with_header(R"({"v":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"w":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})", "12345678")},
+      {"overlapping",
+       with_header(
+           R"({"v":{"dtype":"U8","shape":[5],"data_offsets":[0,5]},"w":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})",
+           "12345678")},
+      {"a gap",
+       with_header(
+           R"({"v":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"w":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})",
+           "12345678")},
       {"bytes behind", tensor(R"({"dtype":"U8","shape":[4],"data_offsets":[0,4]})")},
       {"beyond the end", tensor(R"({"dtype":"U8","shape":[9],"data_offsets":[0,9]})")},
       {"backwards", tensor(R"({"dtype":"U8","shape":[0],"data_offsets":[4,0]})")},
-      {"offsets near 2^64", tensor(R"({"dtype":"U8","shape":[8],"data_offsets":[18446744073709551608,18446744073709551615]})")},
+      {"offsets near 2^64",
+       tensor(R"({"dtype":"U8","shape":[8],"data_offsets":[18446744073709551608,18446744073709551615]})")},
       {"wrong type for the size", tensor(R"({"dtype":"F32","shape":[8],"data_offsets":[0,8]})")},
       {"unknown type", tensor(R"({"dtype":"F99","shape":[8],"data_offsets":[0,8]})")},
       {"type that is no text", tensor(R"({"dtype":7,"shape":[8],"data_offsets":[0,8]})")},
@@ -313,7 +332,8 @@ TEST_F(DumpTest, DamagedFilesNeverCrash) {
     const QuantizedModel& m = target == std::string("compressed-tensors") ? w8 : model;
     json given = json::object();
     if (target == std::string("gptq")) given = {{"checkpoint_format", "gptq_v2"}};
-    if (target == std::string("gptq") && !exporter(target).check(m, options(target, given)).empty()) continue;  // groups of 8
+    if (target == std::string("gptq") && !exporter(target).check(m, options(target, given)).empty())
+      continue;  // groups of 8
     const std::string name = file_name(target);
     ASSERT_NO_FATAL_FAILURE(write(target, m, given, name));
     const std::string good = *read_file(path(name));
@@ -344,7 +364,8 @@ TEST_F(DumpTest, ArchivesThatLieAreRefused) {
     std::string h = header;
     h.append((64 - (10 + h.size() + 1) % 64) % 64, ' ');
     h += '\n';
-    return std::string("\x93NUMPY\x01\x00", 8) + static_cast<char>(h.size() & 0xff) + static_cast<char>(h.size() >> 8) + h + data;
+    return std::string("\x93NUMPY\x01\x00", 8) + static_cast<char>(h.size() & 0xff) + static_cast<char>(h.size() >> 8) + h +
+           data;
   };
   const std::string fine = array("{'descr': '|u1', 'fortran_order': False, 'shape': (2,), }", "{}");
   for (const auto& members : std::vector<fuzz::Members>{
@@ -378,7 +399,8 @@ TEST_F(DumpTest, FailuresLeaveTheOldFile) {
     EXPECT_EQ(*read_file(path("out.any")), "old");
     fs::create_directory(path("folder"));
     EXPECT_FALSE(exporter(target).write(model, path("folder"), options(target, {}), job));
-    for (const auto& entry : fs::directory_iterator(folder_)) EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path();
+    for (const auto& entry : fs::directory_iterator(folder_))
+      EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path();
   }
 }
 

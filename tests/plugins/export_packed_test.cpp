@@ -18,7 +18,9 @@ class PackedFileTest : public WeightFileTest {
   json config() const { return json::parse(*read_file(path("config.json"))); }
 };
 
-QuantSpec w4() { return half(ints(4, true, kGroup, 32)); }
+QuantSpec w4() {
+  return half(ints(4, true, kGroup, 32));
+}
 
 TEST_F(PackedFileTest, NamesAreThoseOfModules) {
   const QuantizedModel model = linear_net::quantize(net(), w4(), {}, {"/model/down/Gemm"});
@@ -63,7 +65,12 @@ TEST_F(PackedFileTest, TheConfigurationSaysWhatReadersAsk) {
   EXPECT_TRUE(q["dynamic"].contains("-:^lm_head$"));
   ASSERT_NO_FATAL_FAILURE(write("awq", model));
   q = config()["quantization_config"];
-  EXPECT_EQ(q, (json{{"quant_method", "awq"}, {"bits", 4}, {"group_size", 32}, {"zero_point", true}, {"version", "gemm"}, {"modules_to_not_convert", {"lm_head"}}}));
+  EXPECT_EQ(q, (json{{"quant_method", "awq"},
+                     {"bits", 4},
+                     {"group_size", 32},
+                     {"zero_point", true},
+                     {"version", "gemm"},
+                     {"modules_to_not_convert", {"lm_head"}}}));
   ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model));
   q = config()["quantization_config"];
   EXPECT_EQ(q["format"], "pack-quantized");
@@ -82,7 +89,8 @@ TEST_F(PackedFileTest, TheConfigurationSaysWhatReadersAsk) {
 
 TEST_F(PackedFileTest, LayersOfSeveralFormatsAreGroupsByName) {
   QuantizedModel model = linear_net::quantize(net(), w4());
-  const QuantizedModel wide = linear_net::quantize(net(), ints(8, true, kChannel), ints(8, true, kTensor), {"/model/up/MatMul", "/model/down/Gemm"});
+  const QuantizedModel wide = linear_net::quantize(net(), ints(8, true, kChannel), ints(8, true, kTensor),
+                                                   {"/model/up/MatMul", "/model/down/Gemm"});
   for (const auto& [site, p] : wide.quantizers) model.quantizers[site] = p;
   ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model));
   const json q = config()["quantization_config"];
@@ -99,7 +107,8 @@ TEST_F(PackedFileTest, LayersOfSeveralFormatsAreGroupsByName) {
 }
 
 TEST_F(PackedFileTest, InputsAreStaticByTensorOrDynamicByToken) {
-  QuantSpec fixed = ints(8, false, kTensor), row = ints(8, true, Granularity::kRow), fp8 = minifloat(4, 3, FloatSpecials::kNan, kTensor);
+  QuantSpec fixed = ints(8, false, kTensor), row = ints(8, true, Granularity::kRow),
+            fp8 = minifloat(4, 3, FloatSpecials::kNan, kTensor);
   row.source = ScaleSource::kDynamic;
   QuantSpec fp8_row = fp8;
   fp8_row.granularity = Granularity::kRow;
@@ -109,7 +118,8 @@ TEST_F(PackedFileTest, InputsAreStaticByTensorOrDynamicByToken) {
     const char* form;
     const char* strategy;
   };
-  for (const Case& c : {Case{ints(8, true, kChannel), fixed, "int-quantized", "tensor"}, Case{ints(8, true, kChannel), row, "int-quantized", "token"},
+  for (const Case& c : {Case{ints(8, true, kChannel), fixed, "int-quantized", "tensor"},
+                        Case{ints(8, true, kChannel), row, "int-quantized", "token"},
                         Case{minifloat(4, 3, FloatSpecials::kNan, kChannel), fp8, "float-quantized", "tensor"},
                         Case{minifloat(4, 3, FloatSpecials::kNan, kTensor), fp8_row, "float-quantized", "token"}}) {
     SCOPED_TRACE(describe(c.input));
@@ -127,7 +137,8 @@ TEST_F(PackedFileTest, InputsAreStaticByTensorOrDynamicByToken) {
     expect_reopens(model);
   }
   const QuantizedModel model = linear_net::quantize(net(), ints(8, true, kChannel), fixed);
-  const quant::QuantParams& p = model.quantizers.at({model.model->graph->find("/model/up/MatMul")->id, SiteKind::kInput, 0});
+  const quant::QuantParams& p =
+      model.quantizers.at({model.model->graph->find("/model/up/MatMul")->id, SiteKind::kInput, 0});
   ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model));
   EXPECT_EQ(values<float>("model.up.input_scale"), p.scale);
   EXPECT_EQ(values<std::int8_t>("model.up.input_zero_point")[0], static_cast<int>(p.zero_point[0]) - 128);
@@ -141,7 +152,8 @@ TEST_F(PackedFileTest, ConfigurationsKeepTheirOtherSettings) {
   EXPECT_EQ(config()["quantization_config"]["quant_method"], "awq");
   overwrite(R"({"hidden_size": 64})", "base.json");
   const json with_base = {{"base_config", path("base.json")}, {"config", "quantized.json"}};
-  EXPECT_EQ(exporter("awq").files(path(), options("awq", with_base)), (std::vector<std::string>{path(), path("quantized.json")}));
+  EXPECT_EQ(exporter("awq").files(path(), options("awq", with_base)),
+            (std::vector<std::string>{path(), path("quantized.json")}));
   ASSERT_NO_FATAL_FAILURE(write("awq", model, with_base));
   EXPECT_EQ(json::parse(*read_file(path("quantized.json")))["hidden_size"], 64);
   EXPECT_TRUE(all_equal(audit("awq", model, with_base)));
@@ -149,8 +161,10 @@ TEST_F(PackedFileTest, ConfigurationsKeepTheirOtherSettings) {
   ASSERT_NO_FATAL_FAILURE(write("awq", model, {{"config", ""}}));
   EXPECT_FALSE(fs::exists(path("config.json")));
   EXPECT_TRUE(all_equal(audit("awq", model, {{"config", ""}})));
-  EXPECT_EQ(rules(exporter("awq").check(model, options("awq", {{"config", "../x.json"}}))), (std::set<std::string>{"configuration"}));
-  EXPECT_EQ(rules(exporter("awq").check(model, options("awq", {{"base_config", path("none.json")}}))), (std::set<std::string>{"configuration"}));
+  EXPECT_EQ(rules(exporter("awq").check(model, options("awq", {{"config", "../x.json"}}))),
+            (std::set<std::string>{"configuration"}));
+  EXPECT_EQ(rules(exporter("awq").check(model, options("awq", {{"base_config", path("none.json")}}))),
+            (std::set<std::string>{"configuration"}));
 }
 
 struct RefusalCase {
@@ -168,11 +182,15 @@ QuantizedModel spoiled(QuantizedModel model, const std::function<void(quant::Qua
 
 TEST_F(PackedFileTest, RefusalsNameTheRule) {
   const auto plain = [](QuantSpec s) { return [s] { return linear_net::quantize(net(), s); }; };
-  const auto sized = [](Sizes sizes) { return [sizes] { return linear_net::quantize(net(sizes), half(ints(4, true, kChannel))); }; };
+  const auto sized = [](Sizes sizes) {
+    return [sizes] { return linear_net::quantize(net(sizes), half(ints(4, true, kChannel))); };
+  };
   const auto conv = [] {
     export_net::Formats f{half(ints(4, true, kChannel)), {}, false};
-    QuantizedModel m = export_net::quantize(export_net::small_net(), {half(ints(4, true, kChannel)), ints(8, true, kTensor), false});
-    for (auto it = m.quantizers.begin(); it != m.quantizers.end();) it = it->first.kind == SiteKind::kWeight ? std::next(it) : m.quantizers.erase(it);
+    QuantizedModel m =
+        export_net::quantize(export_net::small_net(), {half(ints(4, true, kChannel)), ints(8, true, kTensor), false});
+    for (auto it = m.quantizers.begin(); it != m.quantizers.end();)
+      it = it->first.kind == SiteKind::kWeight ? std::next(it) : m.quantizers.erase(it);
     return m;
   };
   QuantSpec float_zero = ints(4, false, kGroup);
@@ -181,7 +199,13 @@ TEST_F(PackedFileTest, RefusalsNameTheRule) {
       {"gptq", "5 bit", plain(half(ints(5, true, kChannel))), "bit width", true},
       {"gptq", "1 bit", plain(half(ints(1, true, kChannel))), "bit width", true},
       {"awq", "8 bit", plain(half(ints(8, true, kChannel))), "bit width", true},
-      {"awq", "a codebook", plain([] { QuantSpec s; s.format = "nf4"; s.granularity = kChannel; return s; }()), "number format", true},
+      {"awq", "a codebook", plain([] {
+         QuantSpec s;
+         s.format = "nf4";
+         s.granularity = kChannel;
+         return s;
+       }()),
+       "number format", true},
       {"gptq", "float8", plain(minifloat(4, 3, FloatSpecials::kNan, kTensor)), "number format", true},
       {"gptq", "float32 scales", plain(ints(4, true, kGroup)), "scale type", true},
       {"awq", "float32 scales", plain(ints(4, true, kGroup)), "scale type", true},
@@ -194,30 +218,51 @@ TEST_F(PackedFileTest, RefusalsNameTheRule) {
       {"gptq", "convolutions", conv, "place of a quantizer", false},
       {"awq", "convolutions", conv, "place of a quantizer", false},
       {"compressed-tensors", "convolutions", conv, "place of a quantizer", false},
-      {"gptq", "inputs", [] { return linear_net::quantize(net(), half(ints(4, true, kChannel)), ints(8, true, kTensor)); }, "place of a quantizer", false},
+      {"gptq", "inputs", [] { return linear_net::quantize(net(), half(ints(4, true, kChannel)), ints(8, true, kTensor)); },
+       "place of a quantizer", false},
       {"compressed-tensors", "9 bit", plain(ints(9, true, kChannel)), "bit width", true},
       {"compressed-tensors", "e5m2", plain(minifloat(5, 2, FloatSpecials::kIeee, kChannel)), "number format", true},
-      {"compressed-tensors", "zero point beyond the codes", [&] {
+      {"compressed-tensors", "zero point beyond the codes",
+       [&] {
          return spoiled(linear_net::quantize(net(), ints(4, false, kChannel)), [](auto& p) { p.zero_point[0] = 16; });
-       }, "zero point", false},
-      {"gptq", "zero point beyond the codes", [&] {
+       },
+       "zero point", false},
+      {"gptq", "zero point beyond the codes",
+       [&] {
          return spoiled(linear_net::quantize(net(), half(ints(4, false, kChannel))), [](auto& p) { p.zero_point[0] = 16; });
-       }, "zero point", false},
-      {"gptq", "a scale that is no float16", [&] {
+       },
+       "zero point", false},
+      {"gptq", "a scale that is no float16",
+       [&] {
          return spoiled(linear_net::quantize(net(), half(ints(4, true, kChannel))), [](auto& p) { p.scale[0] = 0.1f; });
-       }, "scale", false},
-      {"gptq", "scale nan", [&] { return spoiled(linear_net::quantize(net(), half(ints(4, true, kChannel))), [](auto& p) { p.scale[0] = NAN; }); }, "scale", false},
-      {"awq", "soft rounding", [&] {
-         return spoiled(linear_net::quantize(net(), half(ints(4, true, kChannel))), [](auto& p) { p.spec.rounding = Rounding::kLearned; p.spec.soft_rounding = true; });
-       }, "rounding", false},
-      {"compressed-tensors", "scales of inputs", [&] {
-         return spoiled(linear_net::quantize(net(), ints(4, true, kChannel)), [](auto& p) { p.spec.axis = 1 - *p.spec.axis; });
-       }, "axis of scales", false},
-      {"compressed-tensors", "inputs without weights", [&] {
+       },
+       "scale", false},
+      {"gptq", "scale nan",
+       [&] {
+         return spoiled(linear_net::quantize(net(), half(ints(4, true, kChannel))), [](auto& p) { p.scale[0] = NAN; });
+       },
+       "scale", false},
+      {"awq", "soft rounding",
+       [&] {
+         return spoiled(linear_net::quantize(net(), half(ints(4, true, kChannel))), [](auto& p) {
+           p.spec.rounding = Rounding::kLearned;
+           p.spec.soft_rounding = true;
+         });
+       },
+       "rounding", false},
+      {"compressed-tensors", "scales of inputs",
+       [&] {
+         return spoiled(linear_net::quantize(net(), ints(4, true, kChannel)),
+                        [](auto& p) { p.spec.axis = 1 - *p.spec.axis; });
+       },
+       "axis of scales", false},
+      {"compressed-tensors", "inputs without weights",
+       [&] {
          QuantizedModel m = linear_net::quantize(net(), ints(8, true, kChannel), ints(8, true, kTensor));
          m.quantizers.erase({m.model->graph->find("/model/up/MatMul")->id, SiteKind::kWeight, 0});
          return m;
-       }, "missing quantizer", true},
+       },
+       "missing quantizer", true},
   };
   for (const RefusalCase& c : cases) {
     SCOPED_TRACE(std::string(c.target) + ": " + c.name);
@@ -227,10 +272,17 @@ TEST_F(PackedFileTest, RefusalsNameTheRule) {
     for (const Refusal& r : refusals) {
       EXPECT_FALSE(r.layer.empty());
       EXPECT_FALSE(r.allowed.empty());
-      if (c.has_fix && r.rule == c.rule) EXPECT_TRUE(r.fix) << r.text();
+      if (c.has_fix && r.rule == c.rule) {
+        EXPECT_TRUE(r.fix) << r.text();
+      }
       if (!r.fix || r.rule != c.rule || r.rule == "missing quantizer") continue;
       // What the fix says is taken.
-      EXPECT_EQ(rules(exporter(c.target).check(linear_net::quantize(net(), *r.fix), options(c.target, {{c.target == std::string("gptq") ? "checkpoint_format" : "config", c.target == std::string("gptq") ? "gptq_v2" : "config.json"}}))).count(c.rule), 0u);
+      EXPECT_EQ(rules(exporter(c.target).check(
+                          linear_net::quantize(net(), *r.fix),
+                          options(c.target, {{c.target == std::string("gptq") ? "checkpoint_format" : "config",
+                                              c.target == std::string("gptq") ? "gptq_v2" : "config.json"}})))
+                    .count(c.rule),
+                0u);
     }
   }
 }
@@ -287,7 +339,8 @@ TEST_F(PackedFileTest, TamperedFilesAreNotEqual) {
     }
     overwrite(good);
     const std::string config_text = *read_file(path("config.json"));
-    for (const auto& [what, instead] : std::vector<std::pair<std::string, std::string>>{{"\"group_size\": 32", "\"group_size\": 16"}, {": 4", ": 8"}}) {
+    for (const auto& [what, instead] :
+         std::vector<std::pair<std::string, std::string>>{{"\"group_size\": 32", "\"group_size\": 16"}, {": 4", ": 8"}}) {
       std::string bad = config_text;
       ASSERT_NE(bad.find(what), std::string::npos);
       bad.replace(bad.find(what), what.size(), instead);
@@ -314,7 +367,8 @@ TEST_F(PackedFileTest, ConfigurationsThatForgetAFloatLayerAreNotEqual) {
   // Inputs that nobody asked for.
   ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model));
   json all = config();
-  all["quantization_config"]["config_groups"]["group_0"]["input_activations"] = {{"num_bits", 8}, {"type", "int"}, {"strategy", "token"}, {"dynamic", true}, {"symmetric", true}};
+  all["quantization_config"]["config_groups"]["group_0"]["input_activations"] = {
+      {"num_bits", 8}, {"type", "int"}, {"strategy", "token"}, {"dynamic", true}, {"symmetric", true}};
   overwrite(all.dump(), "config.json");
   EXPECT_FALSE(all_equal(audit("compressed-tensors", model)));
 }
@@ -359,40 +413,8 @@ TEST_F(PackedFileTest, FailuresLeaveBothFilesAsTheyWere) {
     EXPECT_FALSE(full);
     EXPECT_EQ(*read_file(path()), "old tensors");
     EXPECT_FALSE(fs::exists(path("config.json")));
-    for (const auto& entry : fs::directory_iterator(folder_)) EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path();
-  }
-}
-
-// Embeddings that are also the head's weight: the table stays float for its own reader, the head has codes.
-TEST_F(PackedFileTest, TiedWeightsStandThereTwice) {
-  GraphBuilder b;
-  b.set_name("tied");
-  b.set_opset(17);
-  auto weights = std::make_shared<WeightStore>();
-  b.tensor("ids", DataType::kInt64, Shape{-1});
-  b.input("ids");
-  b.initializer("embed.weight", DataType::kFloat, {32, 16});
-  weights->set("embed.weight", random_floats({32, 16}, 3));
-  b.tensor("e", DataType::kFloat, Shape{-1, 16});
-  b.tensor("y", DataType::kFloat, Shape{-1, 32});
-  b.node("gather", "Gather", {"embed.weight", "ids"}, {"e"});
-  b.node("head", "Gemm", {"e", "embed.weight"}, {"y"}, {{"transB", std::int64_t{1}}});
-  b.output("y");
-  auto graph = b.build();
-  ASSERT_TRUE(graph);
-  const QuantizedModel model = linear_net::quantize(std::make_shared<const Model>(Model{*graph, weights, ""}), half(ints(4, true, kChannel)));
-  for (const char* target : {"gptq", "awq", "compressed-tensors", "safetensors"}) {
-    SCOPED_TRACE(target);
-    ASSERT_NO_FATAL_FAILURE(write(target, model));
-    EXPECT_TRUE(all_equal(audit(target, model))) << text_of(audit(target, model));
-    EXPECT_EQ(values<float>("embed.weight"), weights->find("embed.weight")->to_floats());
-    expect_reopens(model);
-    JobContext job;
-    const auto back = exporter(target).read(model, path(), options(target, {}), job);
-    ASSERT_TRUE(back) << back.error().text();
-    const Graph& g = *back->model->graph;
-    EXPECT_EQ(g.tensor(g.find("gather")->inputs[0]).name, "embed.weight");
-    EXPECT_NE(g.find("head")->inputs[1], g.find("gather")->inputs[0]);
+    for (const auto& entry : fs::directory_iterator(folder_))
+      EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path();
   }
 }
 

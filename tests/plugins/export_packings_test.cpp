@@ -32,7 +32,8 @@ TEST_F(PackingTest, FourBitWordsHoldEightCodesTheFirstLowest) {
 
 TEST_F(PackingTest, RowsBeginWithWordsOfTheirOwn) {
   // 9 inputs: the second word of each row has one code.
-  const QuantizedModel model = with_codes(2, 9, ints(4, true, kChannel), false, {-8, -8, -8, -8, -8, -8, -8, -8, 7, 7, 7, 7, 7, 7, 7, 7, 7, -7});
+  const QuantizedModel model =
+      with_codes(2, 9, ints(4, true, kChannel), false, {-8, -8, -8, -8, -8, -8, -8, -8, 7, 7, 7, 7, 7, 7, 7, 7, 7, -7});
   ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model));
   EXPECT_EQ(values<std::uint32_t>("fc.weight_packed"), (Words{0, 15, 0xffffffff, 1}));
   EXPECT_TRUE(all_equal(audit("compressed-tensors", model))) << text_of(audit("compressed-tensors", model));
@@ -44,7 +45,8 @@ TEST_F(PackingTest, WidthsThatReadersDisagreeOnNeedTheirVersion) {
   std::vector<int> codes(11, 3);
   codes[10] = 1;
   const QuantizedModel model = with_codes(1, 11, ints(3, true, kChannel), false, codes);
-  EXPECT_EQ(rules(exporter("compressed-tensors").check(model, options("compressed-tensors", {}))), (std::set<std::string>{"packing"}));
+  EXPECT_EQ(rules(exporter("compressed-tensors").check(model, options("compressed-tensors", {}))),
+            (std::set<std::string>{"packing"}));
   ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model, {{"packing", "dense"}}));
   EXPECT_EQ(values<std::uint32_t>("fc.weight_packed"), (Words{0x3fffffffu | 1u << 30, 1}));
   EXPECT_TRUE(all_equal(audit("compressed-tensors", model, {{"packing", "dense"}})));
@@ -148,7 +150,8 @@ TEST_F(PackingTest, GptqOfThreeBitsFillsThreeWordsWithThirtyTwoCodes) {
 }
 
 TEST_F(PackingTest, GptqOfTheFirstVersionHasNoPlaceForTheLowestZeroPoint) {
-  QuantizedModel model = with_codes(8, 8, half(ints(4, false, kChannel)), false, counted(64, 16, 0), {1, 2, 3, 4, 5, 6, 7, 0});
+  QuantizedModel model =
+      with_codes(8, 8, half(ints(4, false, kChannel)), false, counted(64, 16, 0), {1, 2, 3, 4, 5, 6, 7, 0});
   EXPECT_EQ(rules(exporter("gptq").check(model, options("gptq", {}))), (std::set<std::string>{"zero point"}));
   ASSERT_NO_FATAL_FAILURE(write("gptq", model, {{"checkpoint_format", "gptq_v2"}}));
   EXPECT_EQ(values<std::uint32_t>("fc.qzeros"), (Words{0x07654321}));
@@ -192,14 +195,18 @@ TEST_F(PackingTest, EveryWidthAndGranularityIsExactAndOpensAgain) {
       for (const auto granularity : {kTensor, kChannel, kGroup})
         for (const char* form : {"pack-quantized", "int-quantized"}) {
           if (granularity == kTensor && !is_signed && bits == 1) continue;
-          rows.push_back({"compressed-tensors", ints(bits, is_signed, granularity), {{"format", form}, {"packing", bits % 2 ? "dense" : "padded"}}});
+          rows.push_back({"compressed-tensors",
+                          ints(bits, is_signed, granularity),
+                          {{"format", form}, {"packing", bits % 2 ? "dense" : "padded"}}});
         }
   for (const int bits : {2, 3, 4, 8})
     for (const bool is_signed : {true, false})
       for (const auto granularity : {kTensor, kChannel, kGroup})
-        rows.push_back({"gptq", half(ints(bits, is_signed, granularity)), {{"checkpoint_format", is_signed ? "gptq" : "gptq_v2"}}});
+        rows.push_back(
+            {"gptq", half(ints(bits, is_signed, granularity)), {{"checkpoint_format", is_signed ? "gptq" : "gptq_v2"}}});
   for (const bool is_signed : {true, false})
-    for (const auto granularity : {kTensor, kChannel, kGroup}) rows.push_back({"awq", half(ints(4, is_signed, granularity)), json::object()});
+    for (const auto granularity : {kTensor, kChannel, kGroup})
+      rows.push_back({"awq", half(ints(4, is_signed, granularity)), json::object()});
   QuantSpec narrow = ints(4, true, kChannel);
   narrow.narrow = true;
   rows.push_back({"compressed-tensors", narrow, json::object()});
@@ -243,14 +250,16 @@ TEST_F(PackingTest, Nvfp4IsExactOrSaysHowFarItIsOff) {
   const ModelPtr net = linear_net::net();
   QuantizedModel model = linear_net::quantize(net, spec);
   for (auto& [site, p] : model.quantizers)
-    for (std::size_t i = 0; i < p.scale.size(); ++i) p.scale[i] = small_value(DataType::kFloat8E4M3Fn, static_cast<std::uint8_t>(40 + i % 60)) / 1024;
+    for (std::size_t i = 0; i < p.scale.size(); ++i)
+      p.scale[i] = small_value(DataType::kFloat8E4M3Fn, static_cast<std::uint8_t>(40 + i % 60)) / 1024;
   model.quantizers.begin()->second.scale[0] = 448.0f / 1024;
   ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model));
   EXPECT_TRUE(all_equal(audit("compressed-tensors", model))) << text_of(audit("compressed-tensors", model));
   expect_reopens(model);
   for (auto& [site, p] : model.quantizers)
     for (std::size_t i = 0; i < p.scale.size(); ++i) p.scale[i] = std::nextafter(p.scale[i], i % 2 ? 1.0f : 0.0f);
-  EXPECT_EQ(rules(exporter("compressed-tensors").check(model, options("compressed-tensors", {}))), (std::set<std::string>{"scale"}));
+  EXPECT_EQ(rules(exporter("compressed-tensors").check(model, options("compressed-tensors", {}))),
+            (std::set<std::string>{"scale"}));
   ASSERT_NO_FATAL_FAILURE(write("compressed-tensors", model, {{"scales", "round"}}));
   for (const AuditRow& row : audit("compressed-tensors", model, {{"scales", "round"}})) {
     EXPECT_FALSE(row.equal);

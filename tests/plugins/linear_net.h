@@ -79,7 +79,8 @@ inline QuantizedModel quantize(ModelPtr model, const QuantSpec& weight, const st
     const TensorInfo& tensor = model->graph->tensor(layer.weight);
     const std::vector<float> values = model->weights->find(tensor.name)->to_floats();
     const int axis = weight.granularity == Granularity::kGroup ? layer.reduction_axis : layer.channel_axis;
-    out.quantizers[{layer.node, SiteKind::kWeight, 0}] = check(quant::find_params(weight, *tensor.shape, values.data(), axis));
+    out.quantizers[{layer.node, SiteKind::kWeight, 0}] =
+        check(quant::find_params(weight, *tensor.shape, values.data(), axis));
     if (!input) continue;
     quant::QuantParams& p = out.quantizers[{layer.node, SiteKind::kInput, 0}];
     if (input->source == ScaleSource::kDynamic) {
@@ -121,8 +122,8 @@ inline QuantSpec minifloat(int exponent, int mantissa, FloatSpecials specials, G
 
 // One layer "fc": MatMul [in, out] or Gemm [out, in], with these codes: the scale is 1, the weights are the codes less the
 // zero points (one for each row of [out, groups]; empty: none).
-inline QuantizedModel with_codes(std::int64_t out, std::int64_t in, QuantSpec spec, bool transposed, const std::vector<int>& codes,
-                                 const std::vector<int>& zeros = {}) {
+inline QuantizedModel with_codes(std::int64_t out, std::int64_t in, QuantSpec spec, bool transposed,
+                                 const std::vector<int>& codes, const std::vector<int>& zeros = {}) {
   GraphBuilder b;
   b.set_name("one");
   b.set_opset(17);
@@ -131,8 +132,10 @@ inline QuantizedModel with_codes(std::int64_t out, std::int64_t in, QuantSpec sp
   b.tensor("y", DataType::kFloat, Shape{-1, out});
   b.input("x");
   b.initializer("fc.weight", DataType::kFloat, shape);
-  if (transposed) b.node("fc", "MatMul", {"x", "fc.weight"}, {"y"});
-  else b.node("fc", "Gemm", {"x", "fc.weight"}, {"y"}, {{"transB", std::int64_t{1}}});
+  if (transposed)
+    b.node("fc", "MatMul", {"x", "fc.weight"}, {"y"});
+  else
+    b.node("fc", "Gemm", {"x", "fc.weight"}, {"y"}, {{"transB", std::int64_t{1}}});
   b.output("y");
   auto graph = b.build();
   if (!graph) throw std::runtime_error(graph.error().text());
@@ -141,7 +144,8 @@ inline QuantizedModel with_codes(std::int64_t out, std::int64_t in, QuantSpec sp
   for (std::int64_t o = 0; o < out; ++o)
     for (std::int64_t i = 0; i < in; ++i) {
       const int zero = zeros.empty() ? 0 : zeros[static_cast<std::size_t>(o * groups + i / (in / groups))];
-      values[static_cast<std::size_t>(transposed ? i * out + o : o * in + i)] = static_cast<float>(codes[static_cast<std::size_t>(o * in + i)] - zero);
+      values[static_cast<std::size_t>(transposed ? i * out + o : o * in + i)] =
+          static_cast<float>(codes[static_cast<std::size_t>(o * in + i)] - zero);
     }
   auto weights = std::make_shared<WeightStore>();
   weights->set("fc.weight", TensorData::of_floats(shape, values));
@@ -157,7 +161,8 @@ inline QuantizedModel with_codes(std::int64_t out, std::int64_t in, QuantSpec sp
       for (std::int64_t g = 0; g < groups; ++g) {
         const bool by_group = params->scale.size() == static_cast<std::size_t>(out * groups) && groups > 1;
         const std::int64_t at = by_group ? (transposed ? g * out + o : o * groups + g) : o;
-        params->zero_point[static_cast<std::size_t>(at)] = static_cast<float>(zeros[static_cast<std::size_t>(o * groups + g)]);
+        params->zero_point[static_cast<std::size_t>(at)] =
+            static_cast<float>(zeros[static_cast<std::size_t>(o * groups + g)]);
       }
   }
   model.quantizers[{model.model->graph->nodes()[0].id, SiteKind::kWeight, 0}] = *params;
@@ -183,14 +188,16 @@ class WeightFileTest : public ::testing::Test {
   }
   std::string path(const std::string& name = "out.safetensors") const { return (folder_ / name).string(); }
 
-  void write(const std::string& id, const QuantizedModel& model, const json& given = json::object(), const std::string& name = "out.safetensors") {
+  void write(const std::string& id, const QuantizedModel& model, const json& given = json::object(),
+             const std::string& name = "out.safetensors") {
     const auto refusals = exporter(id).check(model, options(id, given));
     ASSERT_TRUE(refusals.empty()) << refusals[0].text();
     JobContext job;
     const Status written = exporter(id).write(model, path(name), options(id, given), job);
     ASSERT_TRUE(written) << written.error().text();
   }
-  std::vector<AuditRow> audit(const std::string& id, const QuantizedModel& model, const json& given = json::object(), const std::string& name = "out.safetensors") const {
+  std::vector<AuditRow> audit(const std::string& id, const QuantizedModel& model, const json& given = json::object(),
+                              const std::string& name = "out.safetensors") const {
     const auto rows = exporter(id).audit(model, path(name), options(id, given));
     EXPECT_TRUE(rows) << rows.error().text();
     return rows.value_or(std::vector<AuditRow>{});
@@ -207,10 +214,13 @@ class WeightFileTest : public ::testing::Test {
   }
   static std::string text_of(const std::vector<AuditRow>& rows) {
     std::string out;
-    for (const AuditRow& r : rows) out += r.layer + " " + r.quantizer + ": " + r.requested + " | " + r.written + (r.equal ? "\n" : "  DIFFERENT\n");
+    for (const AuditRow& r : rows)
+      out += r.layer + " " + r.quantizer + ": " + r.requested + " | " + r.written + (r.equal ? "\n" : "  DIFFERENT\n");
     return out;
   }
-  void overwrite(const std::string& bytes, const std::string& name = "out.safetensors") const { std::ofstream(path(name), std::ios::binary) << bytes; }
+  void overwrite(const std::string& bytes, const std::string& name = "out.safetensors") const {
+    std::ofstream(path(name), std::ios::binary) << bytes;
+  }
 
   template <class T>
   std::vector<T> values(const std::string& tensor) const {
@@ -256,7 +266,8 @@ class WeightFileTest : public ::testing::Test {
       const TensorData* data = tensor.is_initializer ? opened->model.weights->find(tensor.name) : nullptr;
       const auto stored = quant::find_stored(*opened->model.weights, quant::stored_key(node->name, there));
       ASSERT_TRUE(stored);
-      const auto again = quant::stored_params(spec, data ? data->shape : *tensor.shape, data ? data->content_hash() : "", 0, *stored);
+      const auto again =
+          quant::stored_params(spec, data ? data->shape : *tensor.shape, data ? data->content_hash() : "", 0, *stored);
       ASSERT_TRUE(again) << again.error().text();
       EXPECT_EQ(again->scale, params.scale);
       if (params.spec.zero_point != ZeroPointType::kNone) {
