@@ -231,6 +231,20 @@ Bytes torchscript_seeds() {
                       {"m/version", "3\n"}})};
 }
 
+// --- GGUF ---
+
+void read_gguf(const std::string& bytes) { import_as("m.gguf", bytes); }
+Bytes gguf_seeds() {
+  const Exporter* exporter = Registry<Exporter>::instance().find("gguf");
+  if (!exporter) return {};
+  JobContext job;
+  QuantizedModel model;
+  model.model = small_model();
+  const std::string path = scratch_file("seed.gguf", {});
+  if (!exporter->write(model, path, exporter->schema().defaults(), job)) return {};
+  return {contents(path)};
+}
+
 }  // namespace
 
 ModelPtr small_model() {
@@ -248,6 +262,7 @@ std::vector<Target> model_targets() {
           {"onnx-wire", read_wire, wire_seeds},
           {"network-yaml", read_network, network_seeds},
           {"graph-json", read_graph, graph_seeds},
+          {"gguf", read_gguf, gguf_seeds},
           {"torchscript", read_torchscript, torchscript_seeds}};
 }
 
