@@ -93,7 +93,7 @@ install_interop() {
   if [ -d "$interop/node_modules/onnxruntime-node" ] && cmp -s "$root/tests/interop/package-lock.json" "$interop/package-lock.json"; then
     return 0
   fi
-  say "Installing onnxruntime-node in ${interop#"$root"/} (tests only)"
+  say "Installing onnxruntime-node and llama.cpp in ${interop#"$root"/} (tests only)"
   cp "$root/tests/interop/package.json" "$root/tests/interop/package-lock.json" "$root/tests/interop/.npmrc" "$interop/"
   # Without the install scripts: they fetch parts that are not needed here.
   (cd "$interop" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) || {
