@@ -21,7 +21,7 @@ class GgufDamageTest : public GgufTest {
 TEST_F(GgufDamageTest, AuditSeesEveryTampering) {
   for (const char* id : {"gguf-q8_0", "gguf-q4_1", "gguf-q4_k", "gguf-q3_k", "gguf-tq1_0", "gguf-mxfp4", "gguf-iq4_nl"}) {
     SCOPED_TRACE(id);
-    const QuantizedModel model = quantize(network(), preset(id));
+    const QuantizedModel model = quantize(network(256, 256), preset(id));
     ASSERT_NO_FATAL_FAILURE(write(model));
     ASSERT_TRUE(all_equal(audit(model)));
     const std::string good = bytes();

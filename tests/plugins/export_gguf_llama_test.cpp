@@ -1,7 +1,10 @@
 // GGUF files of the architecture llama: what is recognised however it is spelt, what is not, names and hyperparameters,
 // rows that are paired anew, tokenizers.
+#include <ATen/ATen.h>
+
 #include <set>
 
+#include "core/exec/runner.h"
 #include "tests/plugins/export_gguf_net.h"
 #include "tests/plugins/llama_net.h"
 
@@ -23,7 +26,9 @@ std::uint64_t number(const gguf_in::File& f, const std::string& key) {
   const auto it = f.values.find(key);
   return it == f.values.end() ? 0 : std::get<std::uint64_t>(it->second);
 }
-double real_number(const gguf_in::File& f, const std::string& key) { return std::get<double>(f.values.at(key)); }
+double real_number(const gguf_in::File& f, const std::string& key) {
+  return std::get<double>(f.values.at(key));
+}
 
 Form with(const std::function<void(Form&)>& change) {
   Form f;
@@ -63,8 +68,9 @@ TEST_F(GgufLlamaTest, RecognisesEverySpellingAndKeepsEveryWeight) {
     EXPECT_FLOAT_EQ(static_cast<float>(real_number(f, "llama.attention.layer_norm_rms_epsilon")), 1e-5f);
     std::set<std::string> wanted = {"token_embd.weight", "output_norm.weight", "output.weight"};
     for (int i = 0; i < form.blocks; ++i)
-      for (const char* t : {"attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight", "ffn_norm.weight",
-                            "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight", "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"})
+      for (const char* t : {"attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight",
+                            "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight", "attn_q.bias",
+                            "attn_k.bias", "attn_v.bias", "attn_output.bias"})
         if (form.biases || !std::string_view(t).ends_with("bias")) wanted.insert("blk." + std::to_string(i) + "." + t);
     std::set<std::string> there;
     for (const gguf_in::Tensor& t : f.tensors) there.insert(t.name);
@@ -190,6 +196,83 @@ TEST_F(GgufLlamaTest, TokenizersAreWrittenOrRefused) {
   f = file();
   EXPECT_EQ(std::get<gguf_in::Array>(f.values.at("tokenizer.ggml.tokens")).texts[5], "\xe2\x96\x81p5");
   EXPECT_EQ(number(f, "tokenizer.ggml.eos_token_id"), 2u);
+}
+
+// --- opened without a graph of its own ---
+
+at::Tensor scores(const ModelPtr& model, const exec::QuantizerMap* quantizers, const std::vector<std::int64_t>& ids) {
+  const auto runner = exec::Runner::create(model, quantizers);
+  if (!runner) throw std::runtime_error(runner.error().text());
+  const at::Tensor input = at::tensor(ids, at::kLong).view({-1, 8});
+  const auto out = (*runner)->run({input});
+  if (!out) throw std::runtime_error(out.error().text());
+  return out->at(0).to(at::kDouble);
+}
+
+TEST_F(GgufLlamaTest, ALlamaWithoutAGraphIsANetworkThatComputesTheSame) {
+  const std::vector<std::int64_t> ids = {1, 300, 17, 42, 42, 319, 5, 260, 1, 2, 3, 4, 5, 6, 7, 8};  // two texts
+  for (const auto& [name, form] : kForms) {
+    SCOPED_TRACE(name);
+    const QuantizedModel model = quantize(llama_net::network(form), preset("gguf-q4_0"));
+    json given = llama();
+    given["graph"] = false;
+    ASSERT_NO_FATAL_FAILURE(write(model, given));
+    JobContext job;
+    auto opened = import_model(path(), job);
+    ASSERT_TRUE(opened) << opened.error().text();
+    const auto network = std::make_shared<const Model>(std::move(*opened));
+    const at::Tensor ours = scores(model.model, &model.quantizers, ids), theirs = scores(network, nullptr, ids);
+    ASSERT_EQ(ours.sizes(), theirs.sizes());
+    EXPECT_LT((ours - theirs).abs().max().item<double>(), 1e-4 * ours.abs().max().item<double>());
+    // It is recognised again, and its tensors are the same.
+    const gguf_in::File first = file();
+    const QuantizedModel again = quantize(network, preset("gguf-q4_0"));
+    ASSERT_NO_FATAL_FAILURE(write(again, given));
+    const gguf_in::File second = file();
+    ASSERT_EQ(first.tensors.size(), second.tensors.size());
+    for (const char* key :
+         {"llama.attention.head_count", "llama.attention.head_count_kv", "llama.block_count", "llama.feed_forward_length"})
+      EXPECT_EQ(number(first, key), number(second, key)) << key;
+    EXPECT_NEAR(real_number(first, "llama.rope.freq_base"), real_number(second, "llama.rope.freq_base"), 1e-3);
+    for (const gguf_in::Tensor& t : first.tensors) {
+      const gguf_in::Tensor* other = second.find(t.name);
+      ASSERT_NE(other, nullptr) << t.name;
+      EXPECT_EQ(t.bytes, other->bytes) << t.name << ": values of a grid are on the same grid";
+    }
+  }
+}
+
+TEST_F(GgufLlamaTest, DamagedLlamasAreErrorsNotCrashes) {
+  json given = llama();
+  given["graph"] = false;
+  ASSERT_NO_FATAL_FAILURE(write({llama_net::network(with([](Form& f) { f.biases = true; })), {}, {}}, given));
+  const std::string good = *read_file(path());
+  JobContext job;
+  int refused = 0;
+  for (const char* key : {"vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length",
+                          "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+                          "rope.dimension_count", "attention.layer_norm_rms_epsilon", "rope.freq_base"})
+    for (const std::uint32_t value : {0u, 1u, 3u, 24u, 1u << 24, 0x7f800000u, 0x7fc00000u, 0x80000000u, 0xffffffffu}) {
+      const std::string name = std::string("llama.") + key;
+      std::string bad = good;
+      const std::size_t at = bad.find(name);
+      ASSERT_NE(at, std::string::npos) << key;
+      std::memcpy(&bad[at + name.size() + 4], &value, sizeof value);
+      std::ofstream(path(), std::ios::binary) << bad;
+      const auto opened = import_model(path(), job);
+      refused += !opened;
+      if (!opened) {
+        EXPECT_FALSE(opened.error().message.empty());
+      }
+    }
+  EXPECT_GT(refused, 60);
+  for (const char* name :
+       {"blk.0.attn_q.weight", "blk.1.ffn_down.weight", "output_norm.weight", "token_embd.weight", "blk.1.attn_k.bias"}) {
+    std::string bad = good;
+    bad[bad.rfind(name) + 3] = 'x';
+    std::ofstream(path(), std::ios::binary) << bad;
+    EXPECT_FALSE(import_model(path(), job)) << name;
+  }
 }
 
 }  // namespace

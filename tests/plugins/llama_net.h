@@ -15,9 +15,9 @@ using Ints = std::vector<std::int64_t>;
 
 struct Form {
   std::int64_t features = 64, heads = 4, kv_heads = 2, feed_forward = 96, blocks = 2, words = 320, tokens = 8;
-  bool halves = false;   // rotary embedding of pairs (i, i + size/2)
-  bool tied = false;     // the output's matrix is the embedding's table
-  bool biases = false;   // of queries, keys, values and the attention's output
+  bool halves = false;  // rotary embedding of pairs (i, i + size/2)
+  bool tied = false;    // the output's matrix is the embedding's table
+  bool biases = false;  // of queries, keys, values and the attention's output
   double base = 10000;
   // What llama.cpp does not compute.
   bool causal = true, silu = true, plain_scale = true, residual = true;
@@ -100,12 +100,14 @@ class Builder {
     std::vector<float> cos, sin, mask;
     for (std::int64_t t = 0; t < f_.tokens; ++t)
       for (std::int64_t i = 0; i < columns; ++i) {
-        const double angle = static_cast<double>(t) * std::pow(f_.base, -2.0 * static_cast<double>(i % (size_ / 2)) / static_cast<double>(size_));
+        const double angle = static_cast<double>(t) *
+                             std::pow(f_.base, -2.0 * static_cast<double>(i % (size_ / 2)) / static_cast<double>(size_));
         cos.push_back(static_cast<float>(std::cos(angle)));
         sin.push_back(static_cast<float>(std::sin(angle)));
       }
     for (std::int64_t t = 0; t < f_.tokens; ++t)
-      for (std::int64_t s = 0; s < f_.tokens; ++s) mask.push_back(f_.causal && s > t ? -std::numeric_limits<float>::infinity() : 0.0f);
+      for (std::int64_t s = 0; s < f_.tokens; ++s)
+        mask.push_back(f_.causal && s > t ? -std::numeric_limits<float>::infinity() : 0.0f);
     cos_ = constant({f_.tokens, 1, columns}, cos);
     sin_ = constant({f_.tokens, 1, columns}, sin);
     mask_ = constant({f_.tokens, f_.tokens}, mask);
@@ -116,20 +118,22 @@ class Builder {
     if (f_.halves) {
       const std::string x = node("Reshape", {flat, ints(whole)}, whole);
       const std::string a = node("Slice", {x, ints({0}), ints({size_ / 2}), ints({3})}, half);
-      const std::string b = node("Slice", {x, ints({size_ / 2}), ints({std::numeric_limits<std::int64_t>::max()}), ints({3})}, half);
+      const std::string b =
+          node("Slice", {x, ints({size_ / 2}), ints({std::numeric_limits<std::int64_t>::max()}), ints({3})}, half);
       const std::string turned = node("Concat", {node("Neg", {b}, half), a}, whole, {{"axis", std::int64_t{-1}}});
       return node("Add", {node("Mul", {x, cos_}, whole), node("Mul", {turned, sin_}, whole)}, whole);
     }
     const Shape pairs = {-1, f_.tokens, heads, size_ / 2, 2};
     const std::string x = node("Reshape", {flat, ints(pairs)}, pairs);
     const Attributes last = {{"axis", std::int64_t{4}}};
-    const std::string a = node("Gather", {x, ints({0}, true)}, half, last), b = node("Gather", {x, ints({1}, true)}, half, last);
+    const std::string a = node("Gather", {x, ints({0}, true)}, half, last),
+                      b = node("Gather", {x, ints({1}, true)}, half, last);
     const std::string c = node("Sub", {node("Mul", {a, cos_}, half), node("Mul", {b, sin_}, half)}, half);
     const std::string d = node("Add", {node("Mul", {a, sin_}, half), node("Mul", {b, cos_}, half)}, half);
     Shape one = half;
     one.push_back(1);
-    const std::string both = node("Concat", {node("Unsqueeze", {c, ints({-1})}, one), node("Unsqueeze", {d, ints({-1})}, one)}, pairs,
-                                  {{"axis", std::int64_t{-1}}});
+    const std::string both = node("Concat", {node("Unsqueeze", {c, ints({-1})}, one), node("Unsqueeze", {d, ints({-1})}, one)},
+                                  pairs, {{"axis", std::int64_t{-1}}});
     return node("Reshape", {both, ints(whole)}, whole);
   }
 
@@ -144,26 +148,32 @@ class Builder {
   }
 
   std::string block(const std::string& at, const std::string& x) {
-    const Shape line = {-1, f_.tokens, f_.features}, by_head = {-1, f_.heads, f_.tokens, size_}, square = {-1, f_.heads, f_.tokens, f_.tokens};
+    const Shape line = {-1, f_.tokens, f_.features}, by_head = {-1, f_.heads, f_.tokens, size_},
+                square = {-1, f_.heads, f_.tokens, f_.tokens};
     const std::string n = norm(at + "first", x, 1e-5f);
     const std::int64_t kv = f_.kv_heads * size_;
     const std::string q = rotate(linear(at + "q", n, f_.features, f_.features, f_.biases), f_.heads);
     const std::string k = repeated(rotate(linear(at + "k", n, f_.features, kv, f_.biases), f_.kv_heads));
     const Shape kv_shape = {-1, f_.tokens, f_.kv_heads, size_};
-    const std::string v = repeated(node("Reshape", {linear(at + "v", n, f_.features, kv, f_.biases), ints(kv_shape)}, kv_shape));
-    const auto heads = [&](const std::string& t, Ints perm, Shape shape) { return node("Transpose", {t}, std::move(shape), {{"perm", perm}}); };
+    const std::string v =
+        repeated(node("Reshape", {linear(at + "v", n, f_.features, kv, f_.biases), ints(kv_shape)}, kv_shape));
+    const auto heads = [&](const std::string& t, Ints perm, Shape shape) {
+      return node("Transpose", {t}, std::move(shape), {{"perm", perm}});
+    };
     const std::string keys = heads(k, {0, 2, 3, 1}, {-1, f_.heads, size_, f_.tokens});
     const double scale = f_.plain_scale ? 1 / std::sqrt(static_cast<double>(size_)) : 0.5;
     std::string scores = node("MatMul", {heads(q, {0, 2, 1, 3}, by_head), keys}, square);
     scores = node("Mul", {scores, constant({}, {static_cast<float>(scale)})}, square);
     scores = node("Softmax", {node("Add", {scores, mask_}, square)}, square, {{"axis", std::int64_t{-1}}});
     const std::string mixed = node("MatMul", {scores, heads(v, {0, 2, 1, 3}, by_head)}, by_head);
-    const std::string joined = node("Reshape", {heads(mixed, {0, 2, 1, 3}, {-1, f_.tokens, f_.heads, size_}), ints(line)}, line);
+    const std::string joined =
+        node("Reshape", {heads(mixed, {0, 2, 1, 3}, {-1, f_.tokens, f_.heads, size_}), ints(line)}, line);
     const std::string out = linear(at + "o", joined, f_.features, f_.features, f_.biases);
     const std::string h = f_.residual ? node("Add", {x, out}, line) : node("Relu", {out}, line);
     const std::string m = norm(at + "second", h, f_.second_epsilon);
     const Shape wide = {-1, f_.tokens, f_.feed_forward};
-    const std::string gate = linear(at + "gate", m, f_.features, f_.feed_forward), up = linear(at + "up", m, f_.features, f_.feed_forward);
+    const std::string gate = linear(at + "gate", m, f_.features, f_.feed_forward),
+                      up = linear(at + "up", m, f_.features, f_.feed_forward);
     const std::string open = f_.silu ? node("Mul", {gate, node("Sigmoid", {gate}, wide)}, wide) : node("Relu", {gate}, wide);
     return node("Add", {h, linear(at + "down", node("Mul", {open, up}, wide), f_.feed_forward, f_.features)}, line);
   }
@@ -177,7 +187,9 @@ class Builder {
   int count_ = 0;
 };
 
-inline ModelPtr network(const Form& form) { return Builder(form).build(); }
+inline ModelPtr network(const Form& form) {
+  return Builder(form).build();
+}
 
 // A tokenizer.bin of llama2.c with so many tokens.
 inline std::string tokenizer(std::int64_t words) {
