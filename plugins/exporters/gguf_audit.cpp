@@ -47,6 +47,8 @@ class Auditor {
     QUANVAS_CHECK(floats(with_constants));
     return std::move(rows_);
   }
+  // Of a value that run() has looked at, against the screen's.
+  double largest_change() const { return largest_change_; }
 
  private:
   static bool is_static(const PlacedQuantizer& q) { return !q.params->scale.empty(); }
@@ -86,6 +88,7 @@ class Auditor {
     row.bytes = static_cast<double>(held->in_file->bytes.size());
     double change = 0;
     row.equal = compare(q, *held, stored, change);
+    largest_change_ = std::max(largest_change_, change);
     if (change > 0) row.written += ", values within " + number(change);
     if (!lies_along_reduction(q, *held)) {
       row.written += ", rows along another axis";
@@ -186,6 +189,7 @@ class Auditor {
       double change = a.size() == b.size() ? 0 : INFINITY;
       for (std::size_t i = 0; i < a.size() && i < b.size(); ++i) change = std::max(change, apart(a[i], b[i]));
       row.bytes = h.in_file ? static_cast<double>(h.in_file->bytes.size()) : static_cast<double>(data.bytes);
+      largest_change_ = std::max(largest_change_, change);
       row.written += ", values within " + number(change);
       row.requested = type_name(mine->type);
       rows_.push_back(std::move(row));
@@ -203,6 +207,7 @@ class Auditor {
   std::vector<Layer> layers_;
   std::set<const Held*> done_;
   std::vector<AuditRow> rows_;
+  double largest_change_ = 0;
 };
 
 // The graph of the screen, its weights those of the file.
@@ -241,7 +246,13 @@ Result<ReadBack> read_gguf(const QuantizedModel& model, const std::string& path)
   if (!own) {
     QUANVAS_TRY(own, with_weights_of(model, file, path));
   }
+  QUANVAS_TRY(const std::vector<Held> list, gguf_in::contents(file));
+  Auditor auditor(model, file, list);
+  QUANVAS_CHECK(auditor.run(false));
   ReadBack back;
+  if (auditor.largest_change() > 0)
+    back.notes.push_back("Rounding moves weights by up to " + number(auditor.largest_change()) +
+                         ": the file does not hold the very weights of the screen.");
   back.model = std::make_shared<const Model>(std::move(*own));
   for (const auto& [site, params] : model.quantizers)
     if (is_activation(site.kind) && back.model->graph->find(site.node)) back.quantizers[site] = params;

@@ -251,40 +251,37 @@ tl::expected<Row, Misfit> Fitter::row(Type type, std::int64_t index) const {
   return out;
 }
 
-tl::expected<Fit, Misfit> Fitter::find() const {
-  Misfit last{"codes", std::to_string(params_.lo) + " to " + std::to_string(params_.hi),
-              "what a GGUF type holds: at most 8 bits with a sign", "Use a preset of GGUF's formats, or leave it float."};
+bool Fitter::holds(Type type, Misfit& why) const {
+  const Form& form = form_of(type);
+  for (std::int64_t r = 0; r < view_.rows; ++r) {
+    const auto made = row(type, r);
+    if (!made) {
+      why = made.error();
+      return false;
+    }
+    if (round_) continue;
+    const std::vector<std::int64_t> elements = view_.row(r);
+    for (std::size_t e = 0; e < elements.size(); ++e) {
+      const float wanted = stored_.values[static_cast<std::size_t>(elements[e])], given = value_in(form, *made, e);
+      if (given == wanted) continue;
+      why = {"values", number(static_cast<double>(given)) + " for " + number(static_cast<double>(wanted)),
+             "the very values of the network", "Use a preset of GGUF's formats."};
+      return false;
+    }
+  }
+  return true;
+}
+
+tl::expected<Type, Misfit> Fitter::find() const {
   if (!params_.zero_point.empty() && params_.zero_point.size() != params_.scale.size())
     return tl::unexpected(Misfit{
         "zero point", std::to_string(params_.zero_point.size()) + " for " + std::to_string(params_.scale.size()) + " scales",
         "one per scale", "Quantize again with this model."});
-  for (const Type type : candidates()) {
-    const Form& form = form_of(type);
-    Fit fit{type, 0};
-    bool holds = true;
-    for (std::int64_t r = 0; r < view_.rows && holds; ++r) {
-      const auto made = row(type, r);
-      if (!made) {
-        last = made.error();
-        holds = false;
-        break;
-      }
-      const std::vector<std::int64_t> elements = view_.row(r);
-      for (std::size_t e = 0; e < elements.size(); ++e) {
-        const float wanted = stored_.values[static_cast<std::size_t>(elements[e])], given = value_in(form, *made, e);
-        if (given == wanted) continue;
-        fit.largest_change = std::max(fit.largest_change, std::fabs(static_cast<double>(given) - static_cast<double>(wanted)));
-        if (!round_) {
-          last = {"values", number(static_cast<double>(given)) + " for " + number(static_cast<double>(wanted)),
-                  "the very values of the network", "Use a preset of GGUF's formats."};
-          holds = false;
-          break;
-        }
-      }
-    }
-    if (holds) return fit;
-  }
-  return tl::unexpected(last);
+  Misfit why{"codes", std::to_string(params_.lo) + " to " + std::to_string(params_.hi),
+             "what a GGUF type holds: at most 8 bits with a sign", "Use a preset of GGUF's formats, or leave it float."};
+  for (const Type type : candidates())
+    if (holds(type, why)) return type;
+  return tl::unexpected(why);
 }
 
 float value_in(const Form& form, const Row& row, std::size_t e) {

@@ -36,11 +36,6 @@ View view_of(const Shape& shape, std::vector<int> order, bool merged = false);
 struct Misfit {
   std::string rule, got, allowed, suggestion;
 };
-struct Fit {
-  Type type = Type::kF32;
-  double largest_change = 0;  // of a value, by rounding scales and offsets to float16
-};
-
 class Fitter {
  public:
   // round: scales and offsets that are no float16 are rounded to one. The arguments must outlive the object.
@@ -48,12 +43,13 @@ class Fitter {
       : params_(params), stored_(stored), view_(view), round_(round) {}
 
   // The type; else why the last one that came into question does not hold the values.
-  tl::expected<Fit, Misfit> find() const;
+  tl::expected<Type, Misfit> find() const;
   // One row in a type that find() has found.
   tl::expected<Row, Misfit> row(Type type, std::int64_t index) const;
 
  private:
   std::vector<Type> candidates() const;
+  bool holds(Type type, Misfit& why) const;
   std::size_t parameter(std::int64_t element) const;
   std::size_t super_block(std::int64_t element) const;
   std::optional<Misfit> one_level(const Form& form, std::size_t p, std::size_t sub, Row& out) const;

@@ -200,13 +200,11 @@ class Planner {
     if (!entry.in_metadata) entry.file_name = fitting(name ? name->name : entry.tensor, names_);
     if (blocks) {
       QUANVAS_TRY(const StoredTensor stored, stored_tensor(model_, *q));
-      const auto fit = Fitter(*q->params, stored, entry.view, options_.round_scales).find();
-      if (!fit)
-        refuse_this(fit.error());
-      else {
-        entry.type = fit->type;
-        plan_.largest_change = std::max(plan_.largest_change, fit->largest_change);
-      }
+      const auto type = Fitter(*q->params, stored, entry.view, options_.round_scales).find();
+      if (type)
+        entry.type = *type;
+      else
+        refuse_this(type.error());
     } else if (!q) {
       floats(entry, data, use.is_matrix);
     }
@@ -242,7 +240,6 @@ class Planner {
              {"float values", "values that change by up to " + std::to_string(change),
               std::string("values that ") + form_of(entry.type).name + " holds", "Set round_floats, or float_type=f32."},
              {}, false);
-    plan_.largest_change = std::max(plan_.largest_change, change);
   }
 
   std::string fresh(const std::string& name) {

@@ -43,7 +43,6 @@ struct FilePlan {
   std::optional<Llama> llama;  // the file is one of llama.cpp's architecture
   std::string not_llama;       // why it is not, for people
   std::vector<Refusal> refusals;
-  double largest_change = 0;  // of a weight by rounding
 };
 // Points into the model. Errors are defects of ours (weights without data).
 Result<FilePlan> plan(const QuantizedModel& model, const Options& options);

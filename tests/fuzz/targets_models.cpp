@@ -11,6 +11,7 @@
 #include "plugins/importers/torchscript_archive.h"
 #include "tests/fuzz/parts.h"
 #include "tests/fuzz/stored_zip.h"
+#include "tests/plugins/llama_net.h"
 
 namespace quanvas::fuzz {
 namespace {
@@ -236,13 +237,25 @@ Bytes torchscript_seeds() {
 void read_gguf(const std::string& bytes) { import_as("m.gguf", bytes); }
 Bytes gguf_seeds() {
   const Exporter* exporter = Registry<Exporter>::instance().find("gguf");
-  if (!exporter) return {};
+  llama_net::Form form;
+  form.features = form.feed_forward = 8;
+  form.heads = 2;
+  form.kv_heads = form.blocks = 1;
+  form.words = 260;
+  const std::string tokenizer = scratch_file("tokenizer.bin", llama_net::tokenizer(form.words));
+  const std::pair<ModelPtr, json> networks[] = {
+      {small_model(), json::object()}, {llama_net::network(form), {{"form", "llama"}, {"tokenizer", tokenizer}, {"graph", false}}}};
   JobContext job;
-  QuantizedModel model;
-  model.model = small_model();
-  const std::string path = scratch_file("seed.gguf", {});
-  if (!exporter->write(model, path, exporter->schema().defaults(), job)) return {};
-  return {contents(path)};
+  Bytes out;
+  for (const auto& [network, given] : networks) {
+    QuantizedModel model;
+    model.model = network;
+    const std::string path = scratch_file("seed.gguf", {});
+    const auto options = exporter->schema().complete(given, "gguf");
+    if (options && exporter->check(model, *options).empty() && exporter->write(model, path, *options, job)) out.push_back(contents(path));
+  }
+  if (out.size() != std::size(networks)) std::abort();
+  return out;
 }
 
 }  // namespace

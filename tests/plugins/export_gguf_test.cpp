@@ -251,6 +251,10 @@ TEST_F(GgufTest, RoundingIsReportedAndNotCalledEqual) {
     EXPECT_GT(largest, 0);
     EXPECT_LT(largest, 0.5 * 0x1p-11 * 1.01) << "half a unit of float16 of the largest weight";
   }
+  const auto back = exporter().read(model, path(), options(round), job);
+  ASSERT_TRUE(back) << back.error().text();
+  ASSERT_FALSE(back->notes.empty());
+  EXPECT_NE(back->notes[0].find("Rounding moves weights by up to "), std::string::npos) << back->notes[0];
   EXPECT_EQ(exporter().table(options(round)).exactness, Exactness::kNear);
   EXPECT_EQ(exporter().table(options()).exactness, Exactness::kWeights);
 }
