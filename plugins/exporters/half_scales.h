@@ -39,18 +39,13 @@ inline TargetTable half_table(const json& options) {
   return t;
 }
 
+// What rounding cannot hold either; exact scales are asked for by check_quantizers().
 inline void check_half_scales(const LinearLayer& l, const json& options, std::vector<Refusal>& out) {
-  const bool rounds = rounds_scales(options);
+  if (!rounds_scales(options)) return;
   for (const float s : l.quantizer->scale) {
     const float half = half_to_float(float_to_half(s));
-    if (!std::isfinite(s) || (std::isfinite(half) && half > 0 && (rounds || half == s))) continue;
-    QuantSpec fix = l.quantizer->spec;
-    fix.scale = ScaleType::kFloat16;
-    Refusal r = at_weight(l, "scale", "scale " + std::to_string(s),
-                          rounds ? "float16 numbers above 0 and below 65520" : "float16 numbers",
-                          rounds ? "Leave it float." : "Use scales of type float16, or the option scales=round.");
-    if (!rounds && fix != l.quantizer->spec && quanvas::check(fix, SiteKind::kWeight).empty()) r.fix = fix;
-    out.push_back(std::move(r));
+    if (std::isfinite(s) && std::isfinite(half) && half > 0) continue;
+    out.push_back(at_weight(l, "scale", "scale " + std::to_string(s), "float16 numbers above 0 and below 65520", "Leave it float."));
     return;
   }
 }
