@@ -119,7 +119,8 @@ TargetTable gguf_table(const Options& options) {
   table.rows.push_back(row);
   table.half_scales = !options.round_scales;
   table.negative_scales = true;
-  table.exactness = options.round_scales ? Exactness::kNear : Exactness::kWeights;
+  const bool rounds = options.round_scales || (options.round_floats && options.float_type != Type::kF32);
+  table.exactness = rounds ? Exactness::kNear : Exactness::kWeights;
   table.notes = {
       "Quantizers of activations are not in the file: whoever runs it computes activations in its own way, llama.cpp in Q8 "
       "blocks.",

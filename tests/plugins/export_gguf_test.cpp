@@ -265,6 +265,7 @@ TEST_F(GgufTest, FloatMatricesAsHalves) {
     const json given = {{"float_type", type}, {"round_floats", true}};
     ASSERT_NO_FATAL_FAILURE(write(model, given));
     EXPECT_EQ(type_of("head"), name);
+    EXPECT_EQ(exporter().table(options(given)).exactness, Exactness::kNear);
     EXPECT_EQ(type_of("up.bias"), "F32");
     const auto rows = audit(model, given);
     EXPECT_EQ(rows.size(), 4u) << "the quantizer, and three matrices that changed";
@@ -321,110 +322,6 @@ TEST_F(GgufTest, ActivationsAreLeftToTheReader) {
   ASSERT_EQ(back->quantizers.size(), 1u);
   EXPECT_EQ(back->quantizers.begin()->first, (Site{down, SiteKind::kInput, 0}));
   EXPECT_FALSE(back->notes.empty());
-}
-
-TEST_F(GgufTest, WithoutTheGraphTheScreensIsUsed) {
-  const QuantizedModel model = quantize(network(), preset("gguf-q4_1"));
-  ASSERT_NO_FATAL_FAILURE(write(model, {{"graph", false}}));
-  EXPECT_TRUE(all_equal(audit(model, {{"graph", false}})));
-  JobContext job;
-  const auto opened = import_model(path(), job);
-  ASSERT_FALSE(opened);
-  EXPECT_EQ(opened.error().code, ErrorCode::kUnsupported);
-  EXPECT_NE(opened.error().message.find("custom"), std::string::npos) << opened.error().text();
-  const auto back = exporter().read(model, path(), options(), job);
-  ASSERT_TRUE(back) << back.error().text();
-  EXPECT_EQ(back->model->weights->find("up")->to_floats(), values_of(model, "up"));
-  EXPECT_EQ(back->model->weights->find("rows")->to_int64(), model.model->weights->find("rows")->to_int64());
-}
-
-// One table, read as an embedding and as the output's matrix.
-TEST_F(GgufTest, ATensorWithTwoQuantizersIsTwoTensors) {
-  const ModelPtr tied = network(256, 512, true);
-  for (const bool both : {false, true}) {
-    QuantizedModel model = quantize(tied, preset("gguf-q4_0"), {"head"});
-    if (both)
-      for (const auto& [site, params] : quantize(tied, preset("gguf-q8_0"), {"embedding"}).quantizers)
-        model.quantizers[site] = params;
-    ASSERT_NO_FATAL_FAILURE(write(model));
-    EXPECT_TRUE(all_equal(audit(model))) << text_of(audit(model));
-    EXPECT_EQ(type_of("table"), both ? "Q8_0" : "F32");
-    EXPECT_EQ(type_of("table_2"), "Q4_0");
-    JobContext job;
-    const auto opened = import_model(path(), job);
-    ASSERT_TRUE(opened) << opened.error().text();
-    const Node* head = opened->graph->find("head");
-    ASSERT_NE(head, nullptr);
-    EXPECT_EQ(opened->graph->tensor(head->input(1)).name, "table_2");
-    EXPECT_EQ(opened->weights->find("table_2")->to_floats(), values_of(model, "head"));
-    const auto back = exporter().read(model, path(), options({{"graph", false}}), job);
-    ASSERT_TRUE(back);
-    EXPECT_EQ(back->model->weights->find("table_2")->to_floats(), values_of(model, "head"));
-  }
-  QuantizedModel same = quantize(tied, preset("gguf-q4_0"), {"embedding", "head"});
-  ASSERT_NO_FATAL_FAILURE(write(same));
-  EXPECT_EQ(type_of("table_2"), "missing") << "equal quantizers share one tensor";
-  EXPECT_TRUE(all_equal(audit(same)));
-}
-
-TEST_F(GgufTest, LongNamesAreShortenedToUniqueOnes) {
-  const std::string prefix(70, 'n');
-  const QuantizedModel model = quantize(network(256, 512, false, prefix), preset("gguf-q4_0"));
-  ASSERT_NO_FATAL_FAILURE(write(model));
-  const gguf_in::File f = file();
-  EXPECT_EQ(f.tensors.size(), 5u);
-  for (const gguf_in::Tensor& t : f.tensors) EXPECT_LE(t.name.size(), 63u);
-  EXPECT_TRUE(all_equal(audit(model)));
-  JobContext job;
-  const auto opened = import_model(path(), job);
-  ASSERT_TRUE(opened) << opened.error().text();
-  EXPECT_NE(opened->weights->find(prefix + "up"), nullptr);
-}
-
-TEST_F(GgufTest, KernelsAsRowsHaveInputChannelsFastest) {
-  GraphBuilder b;
-  b.set_name("conv");
-  b.set_opset(13);
-  auto weights = std::make_shared<WeightStore>();
-  b.tensor("x", DataType::kFloat, Shape{-1, 32, 6, 6});
-  b.input("x");
-  b.initializer("w", DataType::kFloat, {5, 32, 3, 3});
-  weights->set("w", random_floats({5, 32, 3, 3}, 1));
-  b.initializer("t", DataType::kFloat, {32, 4, 2, 2});
-  weights->set("t", random_floats({32, 4, 2, 2}, 2));
-  b.node("conv", "Conv", {"x", "w"}, {"y"}, {{"kernel_shape", std::vector<std::int64_t>{3, 3}}});
-  b.node("transposed", "ConvTranspose", {"x", "t"}, {"z"}, {{"kernel_shape", std::vector<std::int64_t>{2, 2}}});
-  for (const char* out : {"y", "z"}) {
-    b.tensor(out, DataType::kFloat, Shape{-1, 5, -1, -1});
-    b.output(out);
-  }
-  auto graph = b.build();
-  ASSERT_TRUE(graph);
-  const auto net = std::make_shared<const Model>(Model{*graph, weights, ""});
-  const QuantizedModel model = quantize(net, preset("gguf-q4_0"));
-  ASSERT_EQ(model.quantizers.size(), 2u);
-  const auto refusals = exporter().check(model, options());
-  ASSERT_EQ(refusals.size(), 2u);
-  EXPECT_EQ(refusals[0].rule, "convolution kernel");
-  const json rows = {{"conv", "rows"}};
-  ASSERT_NO_FATAL_FAILURE(write(model, rows));
-  EXPECT_TRUE(all_equal(audit(model, rows))) << text_of(audit(model, rows));
-  const gguf_in::File f = file();
-  EXPECT_EQ(f.find("w")->dims, (std::vector<std::uint64_t>{288, 5}));
-  EXPECT_EQ(f.find("t")->dims, (std::vector<std::uint64_t>{128, 4}));
-  gguf_in::Row row;
-  gguf_in::decode(f.find("w")->type, f.find("w")->bytes.substr(0, 9 * 18), 288, row);
-  const std::vector<float> values = values_of(model, "conv");
-  for (std::size_t k = 0; k < 9; ++k)
-    for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(row.values[k * 32 + i], values[i * 9 + k]);
-  JobContext job;
-  const auto opened = import_model(path(), job);
-  ASSERT_TRUE(opened) << opened.error().text();
-  EXPECT_EQ(opened->weights->find("w")->to_floats(), values);
-  EXPECT_EQ(opened->weights->find("t")->to_floats(), values_of(model, "transposed"));
-  // Float kernels keep their axes.
-  ASSERT_NO_FATAL_FAILURE(write(quantize(net, preset("gguf-q4_0"), {"conv"}), rows));
-  EXPECT_EQ(file().find("t")->dims, (std::vector<std::uint64_t>{2, 2, 4, 32}));
 }
 
 }  // namespace
