@@ -108,6 +108,12 @@ std::string pack_floats(const std::vector<float>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
 }
 
+void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& value) {
+  onnx::AttributeProto* a = node.add_attribute();
+  a->set_name(name);
+  std::visit(SetAttribute{*a}, value);
+}
+
 ModelWriter::ModelWriter(const Model& model, int opset) : model_(model), opset_(opset) {
   for (const TensorInfo& t : model.graph->tensors()) tensor_names_.insert(t.name);
   for (const Node& n : model.graph->nodes()) node_names_.insert(n.name);
@@ -129,6 +135,10 @@ void ModelWriter::initializer(const std::string& name, DataType type, const Shap
   t->set_data_type(static_cast<int>(type));
   for (const std::int64_t d : dims) t->add_dims(d);
   t->set_raw_data(std::move(raw));
+}
+
+void ModelWriter::replace_initializer(const std::string& name, DataType type, const Shape& dims, std::string raw) {
+  if (written_.insert(name).second) initializer(name, type, dims, std::move(raw));
 }
 
 void ModelWriter::need(const std::string& name) {
@@ -182,11 +192,7 @@ Status ModelWriter::copy_one(NodeDraft draft, bool is_own) {
     domains_.insert(draft.domain);
   }
   if (draft.op == "ConstantOfShape" && draft.domain.empty() && set_fill_value(draft.attributes, n)) return {};
-  for (const auto& [key, value] : draft.attributes) {
-    onnx::AttributeProto* a = n.add_attribute();
-    a->set_name(key);
-    std::visit(SetAttribute{*a}, value);
-  }
+  for (const auto& [key, value] : draft.attributes) add_attribute(n, key, value);
   return {};
 }
 
@@ -208,7 +214,8 @@ void ModelWriter::value_info(TensorId id, onnx::ValueInfoProto& info) const {
   }
 }
 
-Status ModelWriter::save(const std::string& path) {
+void ModelWriter::finish() {
+  if (std::exchange(is_finished_, true)) return;
   const Graph& graph = *model_.graph;
   for (const TensorId id : graph.inputs()) value_info(id, *proto_.mutable_graph()->add_input());
   for (const TensorId id : graph.outputs()) {
@@ -218,13 +225,18 @@ Status ModelWriter::save(const std::string& path) {
   onnx::OperatorSetIdProto* set = proto_.add_opset_import();
   set->set_domain("");
   set->set_version(opset_);
-  for (const std::string& domain : domains_) {
+  for (const DomainVersion& d : kDomains)
+    if (domains_.count(d.domain)) versions_.emplace(d.domain, d.version);
+  for (const std::string& domain : domains_) versions_.emplace(domain, 1);
+  for (const auto& [domain, version] : versions_) {
     onnx::OperatorSetIdProto* other = proto_.add_opset_import();
     other->set_domain(domain);
-    other->set_version(1);
-    for (const DomainVersion& d : kDomains)
-      if (domain == d.domain) other->set_version(d.version);
+    other->set_version(version);
   }
+}
+
+Status ModelWriter::save(const std::string& path) {
+  finish();
   if (const std::size_t bytes = proto_.ByteSizeLong(); bytes > kMaxFileBytes)
     return fail(ErrorCode::kUnsupported, "The ONNX file would have " + std::to_string(bytes) +
                                              " bytes; one file holds less than 2 GiB.");

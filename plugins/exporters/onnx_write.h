@@ -4,6 +4,7 @@
 // Not thread-safe: one writer per file.
 #pragma once
 
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -27,6 +28,8 @@ int ir_version(int opset);
 std::string pack_codes(DataType type, const std::vector<std::int32_t>& codes);
 std::string pack_floats(const std::vector<float>& values);
 
+void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& value);
+
 class ModelWriter {
  public:
   // Every name of the model's graph is taken from the start. opset: of ai.onnx in the file.
@@ -38,13 +41,21 @@ class ModelWriter {
 
   // dims {} is a scalar. raw: the bytes in the element type's own layout.
   void initializer(const std::string& name, DataType type, const Shape& dims, std::string raw);
+  // In the place of the model's own initializer of that name. Everyone who reads it must mean this one.
+  void replace_initializer(const std::string& name, DataType type, const Shape& dims, std::string raw);
   // A new operator of ai.onnx with the given names; the node name is made unique.
   onnx::NodeProto& node(const std::string& op, const std::string& name, const std::vector<std::string>& inputs,
                         const std::vector<std::string>& outputs);
   // A node of the model, in the words of the file's opset. Fails when this opset cannot say the same.
   Status copy(NodeDraft draft);
 
-  // Adds inputs, outputs and opsets, writes atomically. kUnsupported when the file would be too large.
+  // The version of another domain than ai.onnx; without it: 1, or what runtimes of opset 13 know.
+  void set_domain(const std::string& domain, int version) { versions_[domain] = version; }
+  // The file as it will be written but for inputs, outputs and opsets, which finish() adds once: for what no function
+  // here says.
+  onnx::ModelProto& proto() { return proto_; }
+  void finish();
+  // finish(), then writes atomically. kUnsupported when the file would be too large.
   Status save(const std::string& path);
 
  private:
@@ -59,6 +70,8 @@ class ModelWriter {
   onnx::ModelProto proto_;
   std::unordered_map<std::string, std::string> constants_;  // of nodes, by content: the name in the file
   std::unordered_set<std::string> tensor_names_, node_names_, written_, domains_;
+  std::map<std::string, int> versions_;  // of domains
+  bool is_finished_ = false;
 };
 
 }  // namespace quanvas::onnx_file
