@@ -63,6 +63,13 @@ Result<onnx::ModelProto> parse(const std::string& path, const std::string& bytes
                   "it cannot be read beyond byte " + std::to_string(at) + " of " + std::to_string(bytes.size()));
 }
 
+// What our own files for the DPU say of the rounding that the format leaves open.
+std::string dpu_rounding(const onnx::ModelProto& model) {
+  for (const auto& entry : model.metadata_props())
+    if (entry.key() == "vai_quant_rounding") return entry.value();
+  return {};
+}
+
 Shape without_symbols(Shape shape) {
   for (std::int64_t& d : shape) d = std::max(d, kUnknownDim);
   return shape;
@@ -181,6 +188,7 @@ class OnnxImporter final : public Importer {
     QUANVAS_TRY(onnx::ModelProto proto, parse(path, text.bytes));
     text.bytes = {};
     QUANVAS_TRY(Draft draft, read_draft(proto, Source{path, job, text.file}));
+    expand_dpu_layers(draft, dpu_rounding(proto));
     QUANVAS_CHECK(bind_shapes(draft, options.shapes));
     job.progress("read the model", 0.5, "shapes");
     if (lifts) expand_integer_operators(draft);

@@ -40,6 +40,9 @@ struct Found {
   std::vector<LeftOver> left;
 };
 
+// Layers of Xilinx' DPU (domain pyxir) as layers between Quant nodes, in onnx_pyxir.cpp. rounding: of their activations, a
+// rounding_mode of QONNX. Before shapes are inferred.
+void expand_dpu_layers(Draft& draft, const std::string& rounding);
 // Operators on codes (QLinearConv ...) as operators on real numbers between DequantizeLinear and QuantizeLinear. Those
 // whose scales are not constants stay. Before shapes are inferred.
 void expand_integer_operators(Draft& draft);
