@@ -34,7 +34,9 @@ std::int32_t ordered(float v) {
   const auto bits = std::bit_cast<std::int32_t>(v);
   return bits < 0 ? std::numeric_limits<std::int32_t>::min() - bits : bits;
 }
-float unordered(std::int32_t k) { return std::bit_cast<float>(k < 0 ? std::numeric_limits<std::int32_t>::min() - k : k); }
+float unordered(std::int32_t k) {
+  return std::bit_cast<float>(k < 0 ? std::numeric_limits<std::int32_t>::min() - k : k);
+}
 
 // The least float32 whose code is at least this; the quantizer rounds in order.
 float least_reaching(const quant::QuantParams& one, std::int64_t code) {
@@ -69,8 +71,12 @@ std::vector<float> thresholds_of(const quant::QuantParams& p) {
 class FinnWriter {
  public:
   FinnWriter(const QuantizedModel& model, FinnProfile profile)
-      : model_(model), graph_(*model.model->graph), thresholds_(profile == FinnProfile::kThresholds), placement_(place(model)),
-        layout_(model, placement_), writer_(*model.model, std::max(graph_.opset(), kQonnxOpset)) {}
+      : model_(model),
+        graph_(*model.model->graph),
+        thresholds_(profile == FinnProfile::kThresholds),
+        placement_(place(model)),
+        layout_(model, placement_),
+        writer_(*model.model, std::max(graph_.opset(), kQonnxOpset)) {}
 
   Status write(const std::string& path, JobContext& job) {
     for (const TensorId input : graph_.inputs()) offer(input, graph_.tensor(input).name);
@@ -176,7 +182,8 @@ class FinnWriter {
     if (!thresholds_) return add_qonnx_quantizer(writer_, dialect_, p, rank, name, raw, result);
     const std::vector<float> steps = thresholds_of(p);
     const auto channels = static_cast<std::int64_t>(p.scale.size());
-    const std::string t = constant(result + "_thresholds", {channels, static_cast<std::int64_t>(steps.size()) / channels}, steps);
+    const std::string t =
+        constant(result + "_thresholds", {channels, static_cast<std::int64_t>(steps.size()) / channels}, steps);
     const bool is_sign = p.spec.format == "binary";
     const std::string counted = is_sign ? result : writer_.tensor_name(result + "_counted");
     onnx::NodeProto& n = writer_.node("MultiThreshold", name, {raw, t}, {counted});
@@ -193,10 +200,12 @@ class FinnWriter {
     std::string codes = counted;
     if (p.lo != 0) {
       codes = writer_.tensor_name(result + "_codes");
-      writer_.node("Add", name + "_add", {counted, constant(result + "_least_code", {}, {static_cast<float>(p.lo)})}, {codes});
+      writer_.node("Add", name + "_add", {counted, constant(result + "_least_code", {}, {static_cast<float>(p.lo)})},
+                   {codes});
       annotate(codes, finn_type(p));
     }
-    writer_.node("Mul", name + "_mul", {codes, constant(result + "_scale", qonnx_broadcast(p, rank, p.scale.size()), p.scale)}, {result});
+    writer_.node("Mul", name + "_mul",
+                 {codes, constant(result + "_scale", qonnx_broadcast(p, rank, p.scale.size()), p.scale)}, {result});
   }
 
   // The mean as FINN looks for it: times the number of elements, then without the sum's low bits.
@@ -205,9 +214,12 @@ class FinnWriter {
     const float elements = p.scale[0] / p.truncated->scale;
     const std::string sum = writer_.tensor_name(result + "_sum");
     writer_.node("Mul", name + "_sum", {raw, constant(result + "_elements", {}, {elements})}, {sum});
-    onnx::NodeProto& n = writer_.node("Trunc", name, {sum, constant(result + "_scale", {}, {p.scale[0]}), constant(result + "_zero_point", {}, {0}),
-                                      constant(result + "_sum_bits", {}, {static_cast<float>(p.truncated->bits)}),
-                                      constant(result + "_bits", {}, {static_cast<float>(p.spec.bits)})}, {result});
+    onnx::NodeProto& n =
+        writer_.node("Trunc", name,
+                     {sum, constant(result + "_scale", {}, {p.scale[0]}), constant(result + "_zero_point", {}, {0}),
+                      constant(result + "_sum_bits", {}, {static_cast<float>(p.truncated->bits)}),
+                      constant(result + "_bits", {}, {static_cast<float>(p.spec.bits)})},
+                     {result});
     n.set_domain(dialect_.domain);
     add_attribute(n, "rounding_mode", std::string("FLOOR"));
   }
@@ -304,15 +316,17 @@ class FinnExporter final : public Exporter {
  public:
   PluginInfo info() const override {
     return {"finn", "FINN",
-            "ONNX for dataflow accelerators on FPGAs with FINN: the layout that ConvertQONNXtoFINN takes, or whole-number weights and "
+            "ONNX for dataflow accelerators on FPGAs with FINN: the layout that ConvertQONNXtoFINN takes, or whole-number "
+            "weights and "
             "thresholds. Brevitas wrote the latter up to 0.9."};
   }
   std::string extension() const override { return ".onnx"; }
   Schema schema() const override {
     return {{choice_field("profile", "Form", "What FINN starts from.", "qonnx",
                           {{"qonnx", "QONNX for ConvertQONNXtoFINN", "Quant nodes; FINN makes the thresholds"},
-                           {"multithreshold", "Thresholds", "MultiThreshold nodes, whole-number weights and types as annotations: "
-                                                            "exact at ties, for Streamline at once"}})}};
+                           {"multithreshold", "Thresholds",
+                            "MultiThreshold nodes, whole-number weights and types as annotations: "
+                            "exact at ties, for Streamline at once"}})}};
   }
   TargetTable table(const json& options) const override { return finn_table(finn_profile(options)); }
   std::vector<Refusal> check(const QuantizedModel& model, const json& options) const override {
@@ -321,8 +335,10 @@ class FinnExporter final : public Exporter {
   Status write(const QuantizedModel& model, const std::string& path, const json& options, JobContext& job) const override {
     return guarded("Export to FINN", [&] { return FinnWriter(model, finn_profile(options)).write(path, job); });
   }
-  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path, const json& options) const override {
-    return guarded("Audit of '" + path + "'", [&] { return audit_finn(model, path, finn_profile(options) == FinnProfile::kThresholds); });
+  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path,
+                                      const json& options) const override {
+    return guarded("Audit of '" + path + "'",
+                   [&] { return audit_finn(model, path, finn_profile(options) == FinnProfile::kThresholds); });
   }
   Result<ReadBack> read(const QuantizedModel& model, const std::string& path, const json&, JobContext& job) const override {
     return read_with_sites(model, path, job);

@@ -42,9 +42,12 @@ class Reader {
     const bool version = onnx_scan::version_of(proto_, thresholds_ ? kFinn : kQonnx) == 1;
     for (const PlacedQuantizer& q : place(model_).quantizers) {
       AuditRow row{q.node->name, q.name, quantizer_text(*q.params), "nothing", 0, false};
-      if (q.site.kind == SiteKind::kBias) bias(q, row);
-      else if (q.site.kind == SiteKind::kWeight) weight(q, row);
-      else activation(q, row);
+      if (q.site.kind == SiteKind::kBias)
+        bias(q, row);
+      else if (q.site.kind == SiteKind::kWeight)
+        weight(q, row);
+      else
+        activation(q, row);
       row.equal = row.equal && version;
       rows.push_back(std::move(row));
     }
@@ -132,7 +135,8 @@ class Reader {
     Shape along(scale.size() == 1 && scale_shape.empty() ? 0 : shape.size(), 1);
     if (!along.empty()) along[1] = static_cast<std::int64_t>(scale.size());
     row.equal = scale == p.scale && scale_shape == along && type_of(onnx_scan::input(*node, 1)) == wanted_type(p) &&
-                std::equal(wanted.begin(), wanted.end(), codes->begin(), [](std::int32_t a, float b) { return static_cast<float>(a) == b; });
+                std::equal(wanted.begin(), wanted.end(), codes->begin(),
+                           [](std::int32_t a, float b) { return static_cast<float>(a) == b; });
   }
 
   void bias(const PlacedQuantizer& q, AuditRow& row) const {
@@ -187,7 +191,8 @@ class Reader {
 
   bool same_steps(const quant::QuantParams& p, const Steps& s) const {
     const bool sign = p.spec.format == "binary";
-    if (s.rows != p.scale.size() || s.columns != static_cast<std::size_t>(sign ? 1 : p.hi - p.lo) || s.type != wanted_type(p)) return false;
+    if (s.rows != p.scale.size() || s.columns != static_cast<std::size_t>(sign ? 1 : p.hi - p.lo) || s.type != wanted_type(p))
+      return false;
     if (!sign && s.scale != p.scale) return false;
     for (std::size_t r = 0; r < s.rows; ++r) {
       quant::QuantParams one = p;
@@ -247,11 +252,14 @@ class Reader {
     }
     row.written = "float";
     const bool may_move = p.spec.granularity == Granularity::kTensor && !p.truncated;
-    const auto is_quantized = [&] { return thresholds_ ? steps(tensor).has_value() : qonnx_node(file_, tensor, kQonnx).has_value(); };
+    const auto is_quantized = [&] {
+      return thresholds_ ? steps(tensor).has_value() : qonnx_node(file_, tensor, kQonnx).has_value();
+    };
     for (int depth = 0; depth < 64 && !is_quantized(); ++depth) {
       const onnx::NodeProto* n = file_.producer(tensor);
       const Node* mine = graph_.find(graph_.tensor(own).producer);
-      if (!may_move || !n || !mine || mine->name != n->name() || mine->op != n->op_type() || !selecting().count(n->op_type())) return;
+      if (!may_move || !n || !mine || mine->name != n->name() || mine->op != n->op_type() || !selecting().count(n->op_type()))
+        return;
       tensor = onnx_scan::input(*n, 0);
       own = mine->input(0);
       if (own == kNoTensor) return;

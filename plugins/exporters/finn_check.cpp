@@ -15,7 +15,8 @@ constexpr int kThresholdBits = 8;  // more is left as it is by FINN, with a warn
 
 Refusal refusal(const PlacedQuantizer& q, const char* rule, std::string got, std::string allowed, std::string suggestion,
                 std::optional<QuantSpec> fix = {}) {
-  return {q.node->name, q.name, rule, std::move(got), std::move(allowed), std::move(suggestion), q.site, std::move(fix), true};
+  return {q.node->name, q.name,         rule, std::move(got), std::move(allowed), std::move(suggestion),
+          q.site,       std::move(fix), true};
 }
 
 void check_place(const FinnPlace& place, std::vector<Refusal>& out) {
@@ -37,14 +38,15 @@ void check_place(const FinnPlace& place, std::vector<Refusal>& out) {
     fix.narrow = false;
     out.push_back(refusal(q, "range of codes", "narrow range behind a ReLU", "full range", "Change narrow.", fix));
   } else if (place.relu != kNoNode && !place.for_all) {
-    out.push_back(refusal(q, "place of a quantizer", "one of several readers of a ReLU", "one quantizer for all who read the ReLU",
-                          "Quantize the output of the ReLU."));
+    out.push_back(refusal(q, "place of a quantizer", "one of several readers of a ReLU",
+                          "one quantizer for all who read the ReLU", "Quantize the output of the ReLU."));
   }
 }
 
 void check_truncation(const PlacedQuantizer& q, std::vector<Refusal>& out) {
   const quant::QuantParams& p = *q.params;
-  const auto kernel = q.node->integers("kernel_shape"), strides = q.node->integers("strides", {1, 1}), pads = q.node->integers("pads");
+  const auto kernel = q.node->integers("kernel_shape"), strides = q.node->integers("strides", {1, 1}),
+             pads = q.node->integers("pads");
   const bool square = kernel.size() == 2 && kernel[0] == kernel[1] && strides.size() == 2 && strides[0] == strides[1];
   const bool padded = std::any_of(pads.begin(), pads.end(), [](std::int64_t v) { return v != 0; });
   const std::int64_t elements = square ? kernel[0] * kernel[0] : 0;
@@ -52,16 +54,20 @@ void check_truncation(const PlacedQuantizer& q, std::vector<Refusal>& out) {
     out.push_back(refusal(q, "truncation", "a window that is not square or is padded", "square windows without padding",
                           "Leave it float, or quantize the output anew."));
   else if (p.scale[0] != p.truncated->scale * static_cast<float>(elements) ||
-           p.truncated->bits - p.spec.bits != (64 - std::countl_zero(static_cast<std::uint64_t>(elements)) - 1) || (elements & (elements - 1)))
-    out.push_back(refusal(q, "truncation", std::to_string(p.truncated->bits) + " bits to " + std::to_string(p.spec.bits) + " of " +
-                          std::to_string(elements) + " elements", "windows of a power of two of elements that lose just the bits of their sum",
+           p.truncated->bits - p.spec.bits != (64 - std::countl_zero(static_cast<std::uint64_t>(elements)) - 1) ||
+           (elements & (elements - 1)))
+    out.push_back(refusal(q, "truncation",
+                          std::to_string(p.truncated->bits) + " bits to " + std::to_string(p.spec.bits) + " of " +
+                              std::to_string(elements) + " elements",
+                          "windows of a power of two of elements that lose just the bits of their sum",
                           "Use the input's width for the output, and a window of 2x2 or 4x4."));
 }
 
 }  // namespace
 
 FinnProfile finn_profile(const json& options) {
-  return options.contains("profile") && options["profile"] == "multithreshold" ? FinnProfile::kThresholds : FinnProfile::kQonnx;
+  return options.contains("profile") && options["profile"] == "multithreshold" ? FinnProfile::kThresholds
+                                                                               : FinnProfile::kQonnx;
 }
 
 TargetTable finn_table(FinnProfile profile) {
@@ -98,8 +104,8 @@ TargetTable finn_table(FinnProfile profile) {
   identity.decoupled = false;
   identity.roundings = {Rounding::kHalfEven};
   if (thresholds)
-    identity.roundings = {Rounding::kHalfEven, Rounding::kHalfUp, Rounding::kHalfAway, Rounding::kCeil, Rounding::kFloor,
-                          Rounding::kTowardZero, Rounding::kDpu};
+    identity.roundings = {Rounding::kHalfEven, Rounding::kHalfUp,     Rounding::kHalfAway, Rounding::kCeil,
+                          Rounding::kFloor,    Rounding::kTowardZero, Rounding::kDpu};
   identity.why = "An activation of b bits is 2^b - 1 thresholds, so at most 8 bits; any place but right behind a ReLU.";
   TargetRow relu = identity;
   relu.form = thresholds ? "MultiThreshold + Mul" : "Relu + Quant";
@@ -112,7 +118,7 @@ TargetTable finn_table(FinnProfile profile) {
   bipolar.formats = {"binary"};
   bipolar.granularities = {Granularity::kTensor};
   bipolar.why = "Its scale must be 1.";
-  table.rows = {weight, sign, bias, identity, relu, bipolar};
+  table.rows = {weight, sign, bias, relu, identity, bipolar};
   if (!thresholds) {
     TargetRow trunc = relu;
     trunc.form = "AveragePool + Mul + Trunc";
@@ -123,13 +129,15 @@ TargetTable finn_table(FinnProfile profile) {
     trunc.roundings = {Rounding::kFloor};
     trunc.truncation = true;
     trunc.why = "FINN makes QuantAvgPool2d of it.";
-    table.rows.push_back(trunc);
-    table.notes = {"FINN makes thresholds that round ties upward, this file rounds them to even: values that lie exactly between two "
-                   "codes differ after ConvertQONNXtoFINN. The profile multithreshold keeps them.",
-                   "Run FINN's tidy-up (FoldConstants, InferDataTypes ...) before Streamline."};
+    table.rows.insert(table.rows.begin(), trunc);
+    table.notes = {
+        "FINN makes thresholds that round ties upward, this file rounds them to even: values that lie exactly between two "
+        "codes differ after ConvertQONNXtoFINN. The profile multithreshold keeps them.",
+        "Run FINN's tidy-up (FoldConstants, InferDataTypes ...) before Streamline."};
   } else {
     table.notes = {"Thresholds are the least float32 that reach the next code, so that ties fall as on the screen.",
-                   "Scales of weights stand behind the layer: sums are rounded elsewhere than on the screen unless scales are powers of two."};
+                   "Scales of weights stand behind the layer: sums are rounded elsewhere than on the screen unless scales "
+                   "are powers of two."};
   }
   return table;
 }
@@ -142,7 +150,8 @@ std::optional<FinnWeight> finn_weight(const Graph& graph, const Node& node) {
   if (node.op == "Conv") return rank >= 3 ? std::optional(FinnWeight{}) : std::nullopt;
   if (rank != 2) return std::nullopt;
   if (node.op == "MatMul") return FinnWeight{true, false};
-  if (node.op != "Gemm" || node.integer("transA", 0) != 0 || node.real("alpha", 1) != 1 || node.real("beta", 1) != 1) return std::nullopt;
+  if (node.op != "Gemm" || node.integer("transA", 0) != 0 || node.real("alpha", 1) != 1 || node.real("beta", 1) != 1)
+    return std::nullopt;
   return FinnWeight{true, node.integer("transB", 0) != 0};
 }
 
@@ -160,24 +169,26 @@ std::vector<Refusal> check_finn(const QuantizedModel& model, FinnProfile profile
   for (const PlacedQuantizer& q : placement.quantizers) {
     const quant::QuantParams& p = *q.params;
     if (q.reader != q.node) {
-      out.push_back(refusal(q, "place of a quantizer", "a part of a joined weight", "weights of one initializer", "Leave it float."));
+      out.push_back(
+          refusal(q, "place of a quantizer", "a part of a joined weight", "weights of one initializer", "Leave it float."));
       continue;
     }
     if (p.truncated) check_truncation(q, out);
     if (!is_activation(q.site.kind)) {
       const auto weight = finn_weight(graph, *q.node);
       if (!weight)
-        out.push_back(refusal(q, "weight", q.node->op + " with a weight on the left, of more axes, or scaled", "x times a matrix, or a convolution",
-                              "Leave it float."));
+        out.push_back(refusal(q, "weight", q.node->op + " with a weight on the left, of more axes, or scaled",
+                              "x times a matrix, or a convolution", "Leave it float."));
       else if (q.site.kind == SiteKind::kWeight && p.spec.granularity == Granularity::kChannel &&
                channel_axis(p, shape_of(model, q.tensor).size()) != (weight->matrix && !weight->transposed ? 1 : 0))
-        out.push_back(refusal(q, "axis of scales", "axis " + std::to_string(p.spec.axis.value_or(0)), "that of the output channels",
-                              "Leave the axis to the layer."));
+        out.push_back(refusal(q, "axis of scales", "axis " + std::to_string(p.spec.axis.value_or(0)),
+                              "that of the output channels", "Leave the axis to the layer."));
       continue;
     }
     const std::size_t rank = shape_of(model, q.tensor).size();
     if (p.spec.granularity == Granularity::kChannel && (rank < 2 || channel_axis(p, rank) != 1 || (rank != 2 && rank != 4)))
-      out.push_back(refusal(q, "axis of scales", "axis " + std::to_string(p.spec.axis.value_or(0)) + " of " + std::to_string(rank),
+      out.push_back(refusal(q, "axis of scales",
+                            "axis " + std::to_string(p.spec.axis.value_or(0)) + " of " + std::to_string(rank),
                             "axis 1 of tensors with 2 or 4", "Use one scale for the tensor."));
     if (p.spec.format == "binary" && (p.scale.size() != 1 || p.scale[0] != 1)) {
       QuantSpec fix = p.spec;

@@ -95,7 +95,8 @@ FinnPlace FinnLayout::find(const PlacedQuantizer& q) {
   if (place.for_all || !all_read_it(q.tensor, key) || has_own(q.tensor)) {
     const Node* maker = producer(q.tensor);
     // A Clip that others read as it is stays one.
-    if (maker && is_relu_for(*maker, *q.params) && (place.for_all || (maker->op == "Relu" && !has_own(q.tensor)))) place.relu = maker->id;
+    if (maker && is_relu_for(*maker, *q.params) && (place.for_all || (maker->op == "Relu" && !has_own(q.tensor))))
+      place.relu = maker->id;
     return place;
   }
   place.for_all = true;

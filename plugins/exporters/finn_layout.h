@@ -17,9 +17,9 @@ namespace quanvas::onnx_file {
 
 struct FinnPlace {
   const PlacedQuantizer* quantizer = nullptr;
-  TensorId at = kNoTensor;       // the tensor that is quantized
-  NodeId relu = kNoNode;         // that makes it: Relu, or a Clip that is written as one
-  bool for_all = false;          // all who read the tensor see it quantized
+  TensorId at = kNoTensor;  // the tensor that is quantized
+  NodeId relu = kNoNode;    // that makes it: Relu, or a Clip that is written as one
+  bool for_all = false;     // all who read the tensor see it quantized
 };
 
 class FinnLayout {

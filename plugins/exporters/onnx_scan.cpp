@@ -10,14 +10,17 @@ namespace quanvas::onnx_scan {
 
 Result<onnx::ModelProto> read(const std::string& path) {
   QUANVAS_TRY(const std::string bytes, read_file(path, (std::uint64_t{1} << 31) - 1));
-  google::protobuf::io::CodedInputStream in(reinterpret_cast<const std::uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
+  google::protobuf::io::CodedInputStream in(reinterpret_cast<const std::uint8_t*>(bytes.data()),
+                                            static_cast<int>(bytes.size()));
   onnx::ModelProto proto;
   if (!proto.ParseFromCodedStream(&in) || !in.ConsumedEntireMessage() || !proto.has_graph())
     return fail(ErrorCode::kCorrupt, "'" + path + "' is not a complete ONNX file.", "Export it again.");
   return proto;
 }
 
-Shape dims(const onnx::TensorProto& tensor) { return {tensor.dims().begin(), tensor.dims().end()}; }
+Shape dims(const onnx::TensorProto& tensor) {
+  return {tensor.dims().begin(), tensor.dims().end()};
+}
 
 std::optional<std::vector<float>> floats(const onnx::TensorProto* tensor) {
   if (tensor == nullptr || tensor->data_type() != onnx::TensorProto::FLOAT) return std::nullopt;
@@ -90,9 +93,15 @@ typename Map::mapped_type find(const Map& map, const std::string& key) {
 }
 }  // namespace
 
-const onnx::NodeProto* Index::node(const std::string& name) const { return find(nodes_, name); }
-const onnx::NodeProto* Index::producer(const std::string& tensor) const { return find(producers_, tensor); }
-const onnx::TensorProto* Index::initializer(const std::string& name) const { return find(initializers_, name); }
+const onnx::NodeProto* Index::node(const std::string& name) const {
+  return find(nodes_, name);
+}
+const onnx::NodeProto* Index::producer(const std::string& tensor) const {
+  return find(producers_, tensor);
+}
+const onnx::TensorProto* Index::initializer(const std::string& name) const {
+  return find(initializers_, name);
+}
 std::vector<const onnx::NodeProto*> Index::readers(const std::string& tensor) const {
   std::vector<const onnx::NodeProto*> out;
   const auto [begin, end] = readers_.equal_range(tensor);

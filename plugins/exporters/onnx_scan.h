@@ -35,7 +35,7 @@ int version_of(const onnx::ModelProto& model, const std::string& domain);  // 0:
 class Index {
  public:
   explicit Index(const onnx::GraphProto& graph);
-  const onnx::NodeProto* node(const std::string& name) const;       // null: none
+  const onnx::NodeProto* node(const std::string& name) const;  // null: none
   const onnx::NodeProto* producer(const std::string& tensor) const;
   const onnx::TensorProto* initializer(const std::string& name) const;
   std::vector<const onnx::NodeProto*> readers(const std::string& tensor) const;

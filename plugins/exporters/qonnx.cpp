@@ -17,7 +17,10 @@ using namespace onnx_file;
 class QonnxWriter {
  public:
   QonnxWriter(const QuantizedModel& model, QonnxOptions options)
-      : model_(model), graph_(*model.model->graph), options_(std::move(options)), placement_(place(model)),
+      : model_(model),
+        graph_(*model.model->graph),
+        options_(std::move(options)),
+        placement_(place(model)),
         writer_(*model.model, std::max(graph_.opset(), kQonnxOpset)) {
     for (const PlacedQuantizer& q : placement_.quantizers) by_node_[q.reader->id].push_back(&q);
   }
@@ -100,7 +103,8 @@ class QonnxWriter {
     scales.insert(scales.begin() + axis, l.dim / l.group);
     const std::string split = reshape(values, apart, result + "_groups");
     const std::string joined = writer_.tensor_name(result + "_grouped");
-    add_qonnx_quantizer(writer_, options_.dialect, *q.params, apart.size(), "quantize_" + result, split, joined, scales, true);
+    add_qonnx_quantizer(writer_, options_.dialect, *q.params, apart.size(), "quantize_" + result, split, joined, scales,
+                        true);
     const std::string target = writer_.tensor_name(result + "_shape");
     writer_.initializer(target, DataType::kInt64, {static_cast<std::int64_t>(shape.size())}, pack_shape(shape));
     writer_.node("Reshape", "join_" + result, {joined, target}, {result});
@@ -121,28 +125,32 @@ class QonnxWriter {
   Placement placement_;
   ModelWriter writer_;
   std::map<NodeId, std::vector<const PlacedQuantizer*>> by_node_;  // that reads or, for outputs, gives the tensor
-  std::map<std::string, std::string> names_;  // quantizer_key() -> quantized tensor
+  std::map<std::string, std::string> names_;                       // quantizer_key() -> quantized tensor
 };
 
 class QonnxExporter final : public Exporter {
  public:
   PluginInfo info() const override {
-    return {"qonnx", "QONNX",
-            "ONNX with a node for each quantizer: integers of any width, signs and minifloats, also with zero points that are "
-            "fractions. Read by FINN, hls4ml and the qonnx tools."};
+    return {
+        "qonnx", "QONNX",
+        "ONNX with a node for each quantizer: integers of any width, signs and minifloats, also with zero points that are "
+        "fractions. Read by FINN, hls4ml and the qonnx tools."};
   }
   std::string extension() const override { return ".onnx"; }
   Schema schema() const override {
-    return {{choice_field("trunc", "Truncation", "Which version of the operator Trunc cuts the low bits of averages off; the "
-                          "domain's version in the file says it, too.", "2",
+    return {{choice_field("trunc", "Truncation",
+                          "Which version of the operator Trunc cuts the low bits of averages off; the "
+                          "domain's version in the file says it, too.",
+                          "2",
                           {{"2", "Version 2", "With a scale of its own"},
                            {"1", "Version 1", "Keeps the scale of its input; for tools from before 2024"}}),
              choice_field("groups", "Groups", "Weights with a scale for each group have no node in QONNX.", "refuse",
                           {{"refuse", "Refuse", "Name them"},
                            {"reshape", "Reshape", "Reshape, Quant and Reshape, which every reader computes right"}}),
-             choice_field("domain", "Domain", "The name of the operators' domain.", "qonnx.custom_op.general",
-                          {{"qonnx.custom_op.general", "qonnx.custom_op.general", "What today's tools call it"},
-                           {"onnx.brevitas", "onnx.brevitas (old)", "What Brevitas called it up to 0.11; with Trunc of version 1"}})}};
+             choice_field(
+                 "domain", "Domain", "The name of the operators' domain.", "qonnx.custom_op.general",
+                 {{"qonnx.custom_op.general", "qonnx.custom_op.general", "What today's tools call it"},
+                  {"onnx.brevitas", "onnx.brevitas (old)", "What Brevitas called it up to 0.11; with Trunc of version 1"}})}};
   }
   TargetTable table(const json& options) const override { return qonnx_table(qonnx_options(options)); }
   std::vector<Refusal> check(const QuantizedModel& model, const json& options) const override {
@@ -151,7 +159,8 @@ class QonnxExporter final : public Exporter {
   Status write(const QuantizedModel& model, const std::string& path, const json& options, JobContext& job) const override {
     return guarded("Export to QONNX", [&] { return QonnxWriter(model, qonnx_options(options)).write(path, job); });
   }
-  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path, const json& options) const override {
+  Result<std::vector<AuditRow>> audit(const QuantizedModel& model, const std::string& path,
+                                      const json& options) const override {
     const QonnxOptions o = qonnx_options(options);
     return guarded("Audit of '" + path + "'", [&] { return audit_qonnx(model, path, o.dialect.domain, o.dialect.version); });
   }

@@ -20,7 +20,8 @@ std::optional<float> one(const Index& file, const onnx::NodeProto& n, int i, Qon
   return (*values)[0];
 }
 
-bool many(const Index& file, const onnx::NodeProto& n, int i, QonnxNode& q, std::vector<float>& into, Shape* shape = nullptr) {
+bool many(const Index& file, const onnx::NodeProto& n, int i, QonnxNode& q, std::vector<float>& into,
+          Shape* shape = nullptr) {
   const auto* t = file.initializer(onnx_scan::input(n, i));
   auto values = onnx_scan::floats(t);
   if (!values || values->empty()) return false;
@@ -40,12 +41,18 @@ float rounded(const std::string& mode, float x) {
 }
 const char* mode_of(Rounding r) {
   switch (r) {
-    case Rounding::kHalfEven: return "ROUND";
-    case Rounding::kCeil: return "CEIL";
-    case Rounding::kFloor: return "FLOOR";
-    case Rounding::kTowardZero: return "DOWN";
-    case Rounding::kHalfAway: return "HALF_UP";
-    default: return "none";
+    case Rounding::kHalfEven:
+      return "ROUND";
+    case Rounding::kCeil:
+      return "CEIL";
+    case Rounding::kFloor:
+      return "FLOOR";
+    case Rounding::kTowardZero:
+      return "DOWN";
+    case Rounding::kHalfAway:
+      return "HALF_UP";
+    default:
+      return "none";
   }
 }
 
@@ -70,8 +77,7 @@ float float_value(const QonnxNode& q, float x, float scale) {
 
 float trunc_value(const QonnxNode& q, float x) {
   const float whole = std::nearbyintf(x / q.sum_scale);
-  if (q.keeps_scale)
-    return rounded(q.rounding, whole / std::exp2(q.sum_bits - q.bits)) * q.sum_scale * q.cut;
+  if (q.keeps_scale) return rounded(q.rounding, whole / std::exp2(q.sum_bits - q.bits)) * q.sum_scale * q.cut;
   const Codes c = codes_of(q);
   const float by = std::exp2(std::nearbyintf(std::log2(q.scale[0] / q.sum_scale)));
   return rounded(q.rounding, std::clamp(whole / by, c.lo, c.hi)) * q.scale[0];
@@ -157,7 +163,8 @@ struct Audit {
 
   const onnx::NodeProto* node_of(const PlacedQuantizer& placed) const {
     const onnx::NodeProto* first = file.node(placed.reader->name);
-    const bool is_last = placed.site.kind == SiteKind::kOutput || (placed.site.kind == SiteKind::kBias && placed.reader->op == "MatMul");
+    const bool is_last =
+        placed.site.kind == SiteKind::kOutput || (placed.site.kind == SiteKind::kBias && placed.reader->op == "MatMul");
     const onnx::NodeProto* last = first && is_last ? file.node(placed.reader->name + kResult) : nullptr;
     return last ? last : first;
   }
@@ -168,7 +175,8 @@ struct Audit {
     return onnx_scan::input(node, i);
   }
   // What the quantizer reads must be what the model has there.
-  bool right_source(const PlacedQuantizer& placed, const onnx::NodeProto& node, const std::string& tensor, const QonnxNode& q) const {
+  bool right_source(const PlacedQuantizer& placed, const onnx::NodeProto& node, const std::string& tensor,
+                    const QonnxNode& q) const {
     if (placed.site.kind == SiteKind::kOutput)
       return std::find(node.output().begin(), node.output().end(), q.source) != node.output().end();
     for (const std::size_t i : placed.inputs)
@@ -188,7 +196,8 @@ struct Audit {
     row.bytes = q->bytes;
     const Shape shape = shape_of(model, placed.tensor);
     if (is_activation(placed.site.kind)) {
-      row.equal = right_version && is_same_quantizer(*placed.params, *q, shape, false) && right_source(placed, *node, tensor, *q);
+      row.equal =
+          right_version && is_same_quantizer(*placed.params, *q, shape, false) && right_source(placed, *node, tensor, *q);
       return row;
     }
     const auto* stored = file.initializer(q->source);
@@ -235,7 +244,8 @@ std::optional<QonnxNode> qonnx_node(const Index& file, const std::string& tensor
   q.op = n->op_type();
   q.source = n->input(0);
   q.rounding = onnx_scan::text(*n, "rounding_mode");
-  if (const auto* split = file.producer(q.source); split && split->op_type() == "Reshape" && file.initializer(onnx_scan::input(*split, 0)))
+  if (const auto* split = file.producer(q.source);
+      split && split->op_type() == "Reshape" && file.initializer(onnx_scan::input(*split, 0)))
     q.source = split->input(0);
   const auto take = [&](int i, float& into) {
     const auto v = one(file, *n, i, q);
@@ -247,8 +257,8 @@ std::optional<QonnxNode> qonnx_node(const Index& file, const std::string& tensor
   if (q.op == "Trunc") {
     const bool own = n->input_size() == 6;
     float zero = 1, scale = 0;
-    if (n->input_size() < 5 || n->input_size() > 6 || !take(1, q.sum_scale) || !take(2, zero) || zero != 0 || !take(3, q.sum_bits) ||
-        (own && !take(4, scale)) || !take(own ? 5 : 4, q.bits))
+    if (n->input_size() < 5 || n->input_size() > 6 || !take(1, q.sum_scale) || !take(2, zero) || zero != 0 ||
+        !take(3, q.sum_bits) || (own && !take(4, scale)) || !take(own ? 5 : 4, q.bits))
       return std::nullopt;
     q.keeps_scale = !own;
     q.scale = {own ? scale : q.sum_scale * q.cut};
@@ -259,11 +269,14 @@ std::optional<QonnxNode> qonnx_node(const Index& file, const std::string& tensor
   if (q.op == "Quant") {
     Shape zero_shape;
     if (!many(file, *n, 2, q, q.zero_point, &zero_shape) || !take(3, q.bits)) return std::nullopt;
-    if (zero_shape.empty()) q.zero_point.resize(q.scale.size(), q.zero_point[0]);
-    else if (zero_shape != q.scale_shape) return std::nullopt;
+    if (zero_shape.empty())
+      q.zero_point.resize(q.scale.size(), q.zero_point[0]);
+    else if (zero_shape != q.scale_shape)
+      return std::nullopt;
     return q;
   }
-  if (q.op != "FloatQuant" || !take(2, q.exponent_bits) || !take(3, q.mantissa_bits) || !take(4, q.exponent_bias) || !take(5, q.largest))
+  if (q.op != "FloatQuant" || !take(2, q.exponent_bits) || !take(3, q.mantissa_bits) || !take(4, q.exponent_bias) ||
+      !take(5, q.largest))
     return std::nullopt;
   q.saturates = onnx_scan::integer(*n, "saturation", 1) != 0;
   q.has_inf = onnx_scan::integer(*n, "has_inf", 0) != 0;
@@ -291,26 +304,31 @@ std::string qonnx_text(const QonnxNode& q) {
   out << (q.scale.size() > 1 ? ", " + std::to_string(q.scale.size()) + " scales" : ", one scale");
   bool zero = true, same = true;
   for (const float z : q.zero_point) zero = zero && z == 0, same = same && z == q.zero_point[0];
-  if (!zero && same) out << ", zero point " << q.zero_point[0];
-  else if (!zero) out << ", zero points";
+  if (!zero && same)
+    out << ", zero point " << q.zero_point[0];
+  else if (!zero)
+    out << ", zero points";
   if (q.rounding != "ROUND" && !q.rounding.empty()) out << ", " << q.rounding;
   return out.str();
 }
 
 bool is_same_quantizer(const quant::QuantParams& p, const QonnxNode& q, const Shape& shape, bool constant) {
   const std::string& format = p.spec.format;
-  const std::string op = p.truncated ? "Trunc" : format == "binary" ? "BipolarQuant" : format == "float" ? "FloatQuant" : "Quant";
+  const std::string op = p.truncated          ? "Trunc"
+                         : format == "binary" ? "BipolarQuant"
+                         : format == "float"  ? "FloatQuant"
+                                              : "Quant";
   if (q.op != op || !same_bits(q.scale, p.scale)) return false;
   if (p.truncated)
-    return q.sum_scale == p.truncated->scale && q.sum_bits == static_cast<float>(p.truncated->bits) && q.rounding == mode_of(p.spec.rounding) &&
-           q.bits == static_cast<float>(p.spec.bits) && gives_the_same(p, q);
+    return q.sum_scale == p.truncated->scale && q.sum_bits == static_cast<float>(p.truncated->bits) &&
+           q.rounding == mode_of(p.spec.rounding) && q.bits == static_cast<float>(p.spec.bits) && gives_the_same(p, q);
   if (!right_shape(p, q, shape)) return false;
   if (op == "Quant") {
     const std::vector<float> zeros = p.zero_point.empty() ? std::vector<float>(p.scale.size(), 0.0f) : p.zero_point;
     const Codes c = codes_of(q);
     const bool ternary = format == "ternary";
-    if (q.zero_point != zeros || q.is_signed != (ternary || p.spec.is_signed) || c.lo != (ternary ? -1.0f : static_cast<float>(p.lo)) ||
-        c.hi != (ternary ? 1.0f : static_cast<float>(p.hi)))
+    if (q.zero_point != zeros || q.is_signed != (ternary || p.spec.is_signed) ||
+        c.lo != (ternary ? -1.0f : static_cast<float>(p.lo)) || c.hi != (ternary ? 1.0f : static_cast<float>(p.hi)))
       return false;
     if (q.rounding != (constant ? "ROUND" : mode_of(p.spec.rounding))) return false;
   }
@@ -335,14 +353,18 @@ bool is_same_constant(const QuantizedModel& model, const PlacedQuantizer& placed
   for (std::int64_t i = 0; i < static_cast<std::int64_t>(values.size()); ++i) {
     std::int64_t k = 0;
     if (l.granularity == Granularity::kChannel) k = i / l.inner % l.dim;
-    if (l.granularity == Granularity::kGroup) k = (i / (l.dim * l.inner) * groups + i / l.inner % l.dim / l.group) * l.inner + i % l.inner;
+    if (l.granularity == Granularity::kGroup)
+      k = (i / (l.dim * l.inner) * groups + i / l.inner % l.dim / l.group) * l.inner + i % l.inner;
     if (k >= static_cast<std::int64_t>(q.scale.size())) return false;
-    if (qonnx_value(q, static_cast<std::size_t>(k), values[static_cast<std::size_t>(i)]) != shown[static_cast<std::size_t>(i)]) return false;
+    if (qonnx_value(q, static_cast<std::size_t>(k), values[static_cast<std::size_t>(i)]) !=
+        shown[static_cast<std::size_t>(i)])
+      return false;
   }
   return true;
 }
 
-Result<std::vector<AuditRow>> audit_qonnx(const QuantizedModel& model, const std::string& path, const std::string& domain, int version) {
+Result<std::vector<AuditRow>> audit_qonnx(const QuantizedModel& model, const std::string& path, const std::string& domain,
+                                          int version) {
   QUANVAS_TRY(const onnx::ModelProto proto, onnx_scan::read(path));
   const Index index(proto.graph());
   const Audit audit{model, index, domain, onnx_scan::version_of(proto, domain) == version};

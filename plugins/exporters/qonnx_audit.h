@@ -22,7 +22,7 @@ struct QonnxNode {
   bool saturates = true, has_inf = false, has_nan = false;
   float sum_scale = 0, sum_bits = 0, cut = 1;  // Trunc; cut: what a Mul behind version 1 multiplies by
   bool keeps_scale = false;                    // Trunc of version 1
-  double bytes = 0;  // of its parameters
+  double bytes = 0;                            // of its parameters
 };
 // The node that gives the tensor, seen through a Reshape; none: no such quantizer, or one whose parameters are no
 // constants of the right shapes.

@@ -38,7 +38,8 @@ Refusal refusal(const PlacedQuantizer& q, const char* rule, std::string got, std
 // Index of the first value that comes back as another one; -1: none.
 std::int64_t first_lost(const quant::QuantParams& p, const StoredTensor& stored) {
   const quant::BlockLayout& l = p.layout;
-  const std::int64_t groups = l.granularity == Granularity::kGroup ? (l.dim + l.group - 1) / std::max<std::int64_t>(l.group, 1) : 1;
+  const std::int64_t groups =
+      l.granularity == Granularity::kGroup ? (l.dim + l.group - 1) / std::max<std::int64_t>(l.group, 1) : 1;
   for (std::size_t i = 0; i < stored.values.size(); ++i) {
     const auto e = static_cast<std::int64_t>(i);
     const std::int64_t o = e / (l.dim * l.inner), d = e / l.inner % l.dim, in = e % l.inner;
@@ -74,7 +75,8 @@ TargetTable qonnx_table(const QonnxOptions& options) {
   weight.zero_point_inside.reset();
   weight.roundings.clear();
   if (options.groups) weight.granularities.push_back(Granularity::kGroup);
-  weight.why = "The values are on the quantizer's grid already, so any rounding leaves them. One signed bit would be a sign in QONNX.";
+  weight.why =
+      "The values are on the quantizer's grid already, so any rounding leaves them. One signed bit would be a sign in QONNX.";
   TargetRow plain = weight;
   plain.form = "float values + Quant, unsigned";
   plain.formats = {"int"};
@@ -130,8 +132,12 @@ TargetTable qonnx_table(const QonnxOptions& options) {
   trunc.granularities = {Granularity::kTensor};
   trunc.truncation = true;
   trunc.why.clear();
-  if (options.dialect.version < 2) trunc.narrow = false;
-  table.rows = {weight, plain, sign, minifloat, bias, act, act_unsigned, act_sign, act_float, trunc};
+  if (options.dialect.version < 2) {
+    trunc.narrow = false;
+    trunc.roundings = {Rounding::kFloor, Rounding::kTowardZero};
+    trunc.why = "Version 1 does not keep its result within the codes, which rounding upward may leave.";
+  }
+  table.rows = {weight, plain, sign, minifloat, bias, trunc, act, act_unsigned, act_sign, act_float};
   table.notes = {"Every tensor of a quantizer is float32, its zero point and its width, too.",
                  "The zero point is added before the rounding, as Brevitas does and ONNX does not.",
                  "Rounding half away from zero is computed in float32 there: the number just below a half becomes 1."};
@@ -145,10 +151,13 @@ std::vector<Refusal> check_codes(const QuantizedModel& model) {
     const bool has_codes = p.spec.format == "int";
     if (const CodeRange all = code_range(p.spec); has_codes && (p.lo != all.lo || p.hi != all.hi)) {
       out.push_back(refusal(q, "range of codes", std::to_string(p.lo) + " to " + std::to_string(p.hi),
-                            std::to_string(all.lo) + " to " + std::to_string(all.hi), "Choose a format that has these codes."));
+                            std::to_string(all.lo) + " to " + std::to_string(all.hi),
+                            "Choose a format that has these codes."));
       continue;
     }
-    if (is_activation(q.site.kind) || p.spec.format == "float" || p.scale.empty() || p.layout.granularity == Granularity::kRow) continue;
+    if (is_activation(q.site.kind) || p.spec.format == "float" || p.scale.empty() ||
+        p.layout.granularity == Granularity::kRow)
+      continue;
     const auto stored = stored_tensor(model, q);
     if (!stored) {
       out.push_back(refusal(q, "initializer", stored.error().message, "a weight with data", "Run the recipe again."));
@@ -169,8 +178,15 @@ std::vector<Refusal> check_trunc_nodes(const Graph& graph, int version) {
     if (n.domain.empty() || n.op != "Trunc" || !n.opaque_reason.empty()) continue;
     const int has = n.inputs.size() > 5 ? 2 : 1;
     if (has != version)
-      out.push_back({n.name, {}, "operator", "Trunc of version " + std::to_string(has), "Trunc of version " + std::to_string(version),
-                     "Choose the other version of Trunc.", {}, {}, false});
+      out.push_back({n.name,
+                     {},
+                     "operator",
+                     "Trunc of version " + std::to_string(has),
+                     "Trunc of version " + std::to_string(version),
+                     "Choose the other version of Trunc.",
+                     {},
+                     {},
+                     false});
   }
   return out;
 }
@@ -186,9 +202,11 @@ std::vector<Refusal> check_qonnx(const QuantizedModel& model, const QonnxOptions
   for (const PlacedQuantizer& q : place(model).quantizers) {
     const quant::QuantParams& p = *q.params;
     if (p.spec.granularity == Granularity::kChannel && shape_of(model, q.tensor).empty())
-      out.push_back(refusal(q, "axis of scales", "a tensor of unknown rank", "tensors whose rank is known", "Use one scale for the tensor."));
+      out.push_back(refusal(q, "axis of scales", "a tensor of unknown rank", "tensors whose rank is known",
+                            "Use one scale for the tensor."));
     if (p.layout.granularity == Granularity::kGroup && p.layout.dim % p.layout.group != 0)
-      out.push_back(refusal(q, "group size", std::to_string(p.layout.group) + " of " + std::to_string(p.layout.dim) + " elements",
+      out.push_back(refusal(q, "group size",
+                            std::to_string(p.layout.group) + " of " + std::to_string(p.layout.dim) + " elements",
                             "groups that divide the axis", "Choose a group size that divides it."));
     if (!p.truncated || options.dialect.version >= 2) continue;
     const int bits = p.truncated->bits - p.spec.bits;

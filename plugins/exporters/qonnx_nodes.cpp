@@ -32,7 +32,9 @@ void add_float_quant(ModelWriter& writer, const QonnxDialect& dialect, const qua
   const QuantSpec& s = p.spec;
   const bool fnuz = s.specials == FloatSpecials::kFnuz;
   const int bias = s.exponent_bias.value_or((1 << (s.exponent_bits - 1)) - (fnuz ? 0 : 1));
-  const std::vector<std::string> inputs = {source, scale, number(writer, result + "_exponent_bits", static_cast<float>(s.exponent_bits)),
+  const std::vector<std::string> inputs = {source,
+                                           scale,
+                                           number(writer, result + "_exponent_bits", static_cast<float>(s.exponent_bits)),
                                            number(writer, result + "_mantissa_bits", static_cast<float>(s.mantissa_bits)),
                                            number(writer, result + "_exponent_bias", static_cast<float>(bias)),
                                            number(writer, result + "_largest", static_cast<float>(largest_float(s)))};
@@ -48,12 +50,18 @@ void add_float_quant(ModelWriter& writer, const QonnxDialect& dialect, const qua
 
 std::string qonnx_rounding(Rounding rounding) {
   switch (rounding) {
-    case Rounding::kHalfEven: return "ROUND";
-    case Rounding::kCeil: return "CEIL";
-    case Rounding::kFloor: return "FLOOR";
-    case Rounding::kTowardZero: return "DOWN";
-    case Rounding::kHalfAway: return "HALF_UP";
-    default: return {};
+    case Rounding::kHalfEven:
+      return "ROUND";
+    case Rounding::kCeil:
+      return "CEIL";
+    case Rounding::kFloor:
+      return "FLOOR";
+    case Rounding::kTowardZero:
+      return "DOWN";
+    case Rounding::kHalfAway:
+      return "HALF_UP";
+    default:
+      return {};
   }
 }
 
@@ -62,7 +70,8 @@ Shape qonnx_broadcast(const quant::QuantParams& params, std::size_t rank, std::s
   const std::size_t dims = std::max<std::size_t>(rank, 1);
   Shape shape(dims, 1);
   const std::int64_t axis = channel_axis(params, dims);
-  if (axis >= 0 && axis < static_cast<std::int64_t>(dims)) shape[static_cast<std::size_t>(axis)] = static_cast<std::int64_t>(count);
+  if (axis >= 0 && axis < static_cast<std::int64_t>(dims))
+    shape[static_cast<std::size_t>(axis)] = static_cast<std::int64_t>(count);
   return shape;
 }
 
@@ -78,8 +87,8 @@ void add_qonnx_quantizer(ModelWriter& writer, const QonnxDialect& dialect, const
   if (p.spec.format == "float") return add_float_quant(writer, dialect, p, name, source, scale, result, on_grid);
   const bool ternary = p.spec.format == "ternary";
   const bool is_zero = std::all_of(p.zero_point.begin(), p.zero_point.end(), [](float z) { return z == 0; });
-  const std::string zero = is_zero ? number(writer, result + "_zero_point", 0.0f)
-                                   : numbers(writer, result + "_zero_point", shape, p.zero_point);
+  const std::string zero =
+      is_zero ? number(writer, result + "_zero_point", 0.0f) : numbers(writer, result + "_zero_point", shape, p.zero_point);
   const std::string bits = number(writer, result + "_bits", static_cast<float>(ternary ? 2 : p.spec.bits));
   onnx::NodeProto& n = own(writer, dialect, "Quant", name, {source, scale, zero, bits}, result);
   add_attribute(n, "signed", std::int64_t{ternary || p.spec.is_signed});

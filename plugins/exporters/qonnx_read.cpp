@@ -18,7 +18,10 @@ Result<ReadBack> read_with_sites(const QuantizedModel& model, const std::string&
     }
     const Node* node = file.find(q.reader->name);
     if (node == nullptr || q.inputs.empty()) continue;
-    const TensorId read = node->input(q.inputs.front());
+    TensorId read = node->input(q.inputs.front());
+    // Padding that became a layer of its own stands behind the quantizer.
+    const Node* before = read == kNoTensor ? nullptr : file.find(file.tensor(read).producer);
+    if (before && before->op == "Pad" && !model.model->graph->find(before->name)) read = before->input(0);
     if (read != kNoTensor && !file.tensor(read).is_initializer) back.sites[q.site].tensor = file.tensor(read).name;
   }
   return back;

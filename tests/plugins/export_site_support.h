@@ -213,13 +213,15 @@ inline quant::QuantParams& at_site(QuantizedModel& model, const std::string& nod
   return model.quantizers.at({model.model->graph->find(node)->id, kind, operand});
 }
 // Another quantizer for an activation, of a fixed range.
-inline void set_activation(QuantizedModel& model, const std::string& node, SiteKind kind, int operand, const QuantSpec& spec, float range) {
+inline void set_activation(QuantizedModel& model, const std::string& node, SiteKind kind, int operand, const QuantSpec& spec,
+                           float range) {
   const Graph& graph = *model.model->graph;
   const Layer layer = *find_layer(find_layers(graph), graph.find(node)->id);
   const Site site{layer.node, kind, operand};
   const auto layout = *quant::make_layout(spec, *graph.tensor(site_tensor(layer, site)).shape, 1);
   const auto n = static_cast<std::size_t>(layout.parameters());
-  model.quantizers[site] = quant::params_from_range(spec, layout, std::vector<float>(n, spec.is_signed ? -range : 0), std::vector<float>(n, range));
+  model.quantizers[site] = quant::params_from_range(spec, layout, std::vector<float>(n, spec.is_signed ? -range : 0),
+                                                    std::vector<float>(n, range));
 }
 // Scales become the power of two at or above them.
 inline void round_scales(QuantizedModel& model) {
