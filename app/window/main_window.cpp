@@ -34,7 +34,7 @@ const char* const kRecentKey = "recent";
 const char* const kThemeKey = "theme";
 
 QString open_filter() {
-  return MainWindow::tr("Models and projects (*.onnx *.pt *.ts *.jit *.quanvas);;All files (*)");
+  return MainWindow::tr("Models and projects (*.onnx *.pt *.ts *.jit *.gguf *.safetensors *.npz *.quanvas);;All files (*)");
 }
 
 QString dropped_file(const QMimeData* data) {
