@@ -4,13 +4,10 @@
 #include <cmath>
 #include <cstring>
 #include <optional>
-#include <unordered_map>
 #include <utility>
 
-#include <google/protobuf/io/coded_stream.h>
-#include <onnx/onnx_pb.h>
-
-#include "core/base/files.h"
+#include "core/quant/dynamic.h"
+#include "plugins/exporters/onnx_file.h"
 #include "plugins/exporters/onnx_opset.h"
 #include "plugins/exporters/onnx_sites.h"
 
@@ -18,169 +15,75 @@ namespace quanvas::onnx_file {
 
 namespace {
 
-Result<onnx::ModelProto> read_proto(const std::string& path) {
-  QUANVAS_TRY(const std::string bytes, read_file(path, std::uint64_t{1} << 31));
-  google::protobuf::io::CodedInputStream in(reinterpret_cast<const std::uint8_t*>(bytes.data()),
-                                            static_cast<int>(bytes.size()));
-  onnx::ModelProto proto;
-  if (!proto.ParseFromCodedStream(&in) || !in.ConsumedEntireMessage() || !proto.has_graph())
-    return fail(ErrorCode::kCorrupt, "'" + path + "' is not a complete ONNX file.", "Export it again.");
-  return proto;
-}
-
-// Values of a numeric TensorProto of the types that quantizers use; empty for others and for damaged ones.
-std::vector<std::int64_t> integers(const onnx::TensorProto& t) {
-  std::vector<std::int64_t> out;
-  const std::string& raw = t.raw_data();
-  const auto unpack = [&]<class T>(T value) {
-    for (std::size_t i = 0; i + sizeof(T) <= raw.size(); i += sizeof(T)) {
-      std::memcpy(&value, raw.data() + i, sizeof(T));
-      out.push_back(value);
-    }
-  };
-  switch (t.data_type()) {
-    case onnx::TensorProto::INT8: unpack(std::int8_t{}); break;
-    case onnx::TensorProto::UINT8: unpack(std::uint8_t{}); break;
-    case onnx::TensorProto::INT32: unpack(std::int32_t{}); break;
-    default: return {};
-  }
-  if (out.empty()) out.assign(t.int32_data().begin(), t.int32_data().end());
-  return out;
-}
-
-std::vector<float> floats(const onnx::TensorProto& t) {
-  if (t.data_type() != onnx::TensorProto::FLOAT) return {};
-  if (!t.has_raw_data()) return {t.float_data().begin(), t.float_data().end()};
-  std::vector<float> out(t.raw_data().size() / sizeof(float));
-  std::memcpy(out.data(), t.raw_data().data(), out.size() * sizeof(float));
-  return out;
-}
-
-// What stands before a tensor in the file.
-struct FileQuantizer {
-  int type = 0;                      // of the codes, as TensorProto.DataType
-  std::int64_t lo = 0, hi = 0;       // of the type, narrowed by a Clip
-  std::vector<float> scale;
-  std::vector<std::int64_t> zero_point;
-  bool per_channel = false;
-  std::int64_t axis = 1;
-  std::string source;                // tensor that enters QuantizeLinear, or the initializer of codes
-  const onnx::TensorProto* codes = nullptr;
-  double bytes = 0;                  // of codes (when constant), scales and zero points
-};
-
-class FileIndex {
- public:
-  explicit FileIndex(const onnx::GraphProto& graph) {
-    for (const auto& node : graph.node()) {
-      nodes_.emplace(node.name(), &node);
-      for (const auto& out : node.output()) producers_.emplace(out, &node);
-    }
-    for (const auto& t : graph.initializer()) tensors_.emplace(t.name(), &t);
-  }
-
-  const onnx::NodeProto* node(const std::string& name) const { return find(nodes_, name); }
-  const onnx::NodeProto* producer(const std::string& tensor) const { return find(producers_, tensor); }
-  const onnx::TensorProto* tensor(const std::string& name) const { return find(tensors_, name); }
-  const onnx::TensorProto* operand(const onnx::NodeProto& node, int i) const {
-    return i < node.input_size() ? tensor(node.input(i)) : nullptr;
-  }
-
-  // The quantizer whose DequantizeLinear makes `tensor`; none when something else does or it is incomplete.
-  std::optional<FileQuantizer> quantizer(const std::string& tensor) const {
-    const onnx::NodeProto* dequantize = producer(tensor);
-    if (dequantize == nullptr || dequantize->op_type() != "DequantizeLinear") return std::nullopt;
-    FileQuantizer q;
-    if (!read_parameters(*dequantize, q)) return std::nullopt;
-    std::string codes = dequantize->input(0);
-    if (q.codes = this->tensor(codes); q.codes != nullptr) {
-      q.type = q.codes->data_type();
-      q.source = codes;
-      q.bytes += static_cast<double>(q.codes->raw_data().size());
-      type_range(q);
-      return q;
-    }
-    return read_activation(codes, q) ? std::optional(q) : std::nullopt;
-  }
-
- private:
-  template <class Map>
-  static typename Map::mapped_type find(const Map& map, const std::string& key) {
-    const auto it = map.find(key);
-    return it == map.end() ? nullptr : it->second;
-  }
-
-  bool read_parameters(const onnx::NodeProto& node, FileQuantizer& q) const {
-    const onnx::TensorProto* scale = operand(node, 1);
-    if (scale == nullptr || node.input_size() == 0) return false;
-    q.scale = floats(*scale);
-    q.per_channel = scale->dims_size() == 1;
-    q.bytes = static_cast<double>(q.scale.size() * sizeof(float));
-    q.zero_point.assign(q.scale.size(), 0);
-    q.type = onnx::TensorProto::UINT8;  // ONNX's default when there is no zero point
-    if (const onnx::TensorProto* zero = operand(node, 2)) {
-      q.zero_point = integers(*zero);
-      q.type = zero->data_type();
-      q.bytes += static_cast<double>(zero->raw_data().size());
-    }
-    for (const auto& a : node.attribute())
-      if (a.name() == "axis") q.axis = a.i();
-    return true;
-  }
-
-  bool read_activation(std::string codes, FileQuantizer& q) const {
-    type_range(q);
-    const onnx::NodeProto* node = producer(codes);
-    if (node != nullptr && node->op_type() == "Clip") {
-      const onnx::TensorProto* lo = operand(*node, 1);
-      const onnx::TensorProto* hi = operand(*node, 2);
-      const auto bound = [](const onnx::TensorProto* t, std::int64_t fallback) {
-        const auto values = t ? integers(*t) : std::vector<std::int64_t>{};
-        return values.size() == 1 ? values[0] : fallback;
-      };
-      q.lo = std::max(q.lo, bound(lo, q.lo));
-      q.hi = std::min(q.hi, bound(hi, q.hi));
-      node = producer(node->input(0));
-    }
-    if (node == nullptr || node->op_type() != "QuantizeLinear") return false;
-    FileQuantizer forward;
-    if (!read_parameters(*node, forward)) return false;
-    q.source = node->input(0);
-    return forward.scale == q.scale && forward.zero_point == q.zero_point && forward.type == q.type &&
-           forward.per_channel == q.per_channel && forward.axis == q.axis;
-  }
-
-  static void type_range(FileQuantizer& q) {
-    switch (q.type) {
-      case onnx::TensorProto::INT8: q.lo = -128, q.hi = 127; break;
-      case onnx::TensorProto::UINT8: q.lo = 0, q.hi = 255; break;
-      default: q.lo = INT32_MIN, q.hi = INT32_MAX; break;
-    }
-  }
-
-  std::unordered_map<std::string, const onnx::NodeProto*> nodes_, producers_;
-  std::unordered_map<std::string, const onnx::TensorProto*> tensors_;
-};
-
 bool same_floats(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-bool same_parameters(const PlacedQuantizer& placed, const FileQuantizer& q, std::size_t rank) {
-  const quant::QuantParams& p = *placed.params;
-  const bool channels = p.spec.granularity == Granularity::kChannel;
-  if (!same_floats(p.scale, q.scale) || zero_points(p) != q.zero_point || channels != q.per_channel) return false;
-  const std::int64_t axis = q.axis < 0 ? q.axis + static_cast<std::int64_t>(rank) : q.axis;
-  return !channels || rank == 0 || axis == channel_axis(p, rank);
+// Minifloats by TensorProto.DataType; 0: the codes are integers.
+int minifloat_type(const QuantSpec& spec) {
+  const std::string name = format_name(spec);
+  if (name == "e4m3fn") return 17;
+  if (name == "e4m3fnuz") return 18;
+  if (name == "e5m2") return 19;
+  if (name == "e5m2fnuz") return 20;
+  return name == "e2m1" ? 23 : 0;
 }
 
+bool same_parameters(const PlacedQuantizer& placed, const FileQuantizer& q, std::size_t rank) {
+  const quant::QuantParams& p = *placed.params;
+  if (quant::is_dynamic(p) || q.dynamic) return quant::is_dynamic(p) && q.dynamic;
+  const bool channels = p.spec.granularity == Granularity::kChannel, blocks = p.spec.granularity == Granularity::kGroup;
+  if (!same_floats(p.scale, q.scale) || zero_points(p) != q.zero_point || channels != q.per_channel() || blocks != q.in_blocks()) return false;
+  const int minifloat = minifloat_type(p.spec);
+  if (minifloat ? q.type != minifloat : !code_range_of(q.type).has_value()) return false;
+  if (blocks && q.block != p.layout.group) return false;
+  const std::int64_t axis = q.axis < 0 ? q.axis + static_cast<std::int64_t>(rank) : q.axis;
+  return (!channels && !blocks) || rank == 0 || axis == channel_axis(p, rank);
+}
+
+// Which scale the elements of a tensor have, by what the file says.
+class FileLayout {
+ public:
+  static std::optional<FileLayout> of(const FileQuantizer& q, const Shape& shape) {
+    FileLayout l;
+    if (q.scale.size() == 1 && !q.in_blocks()) return l;
+    const auto rank = static_cast<std::int64_t>(shape.size());
+    const std::int64_t axis = q.axis < 0 ? q.axis + rank : q.axis;
+    if (axis < 0 || axis >= rank || (q.in_blocks() && q.block < 1)) return std::nullopt;
+    l.one_ = false;
+    l.dim_ = std::max<std::int64_t>(shape[static_cast<std::size_t>(axis)], 1);
+    for (std::int64_t i = axis + 1; i < rank; ++i) l.inner_ *= std::max<std::int64_t>(shape[static_cast<std::size_t>(i)], 1);
+    Shape wanted = {l.dim_};
+    if (q.in_blocks()) {
+      l.block_ = q.block;
+      l.groups_ = (l.dim_ + q.block - 1) / q.block;
+      wanted = shape;
+      wanted[static_cast<std::size_t>(axis)] = l.groups_;
+    }
+    if (wanted != q.scale_shape || element_count(wanted) != static_cast<std::int64_t>(q.scale.size())) return std::nullopt;
+    return l;
+  }
+
+  std::size_t at(std::int64_t i) const {
+    if (one_) return 0;
+    const std::int64_t d = i / inner_ % dim_;
+    if (groups_ == 0) return static_cast<std::size_t>(d);
+    return static_cast<std::size_t>((i / (inner_ * dim_) * groups_ + d / block_) * inner_ + i % inner_);
+  }
+
+ private:
+  bool one_ = true;
+  std::int64_t dim_ = 1, inner_ = 1, block_ = 1, groups_ = 0;  // groups 0: one scale per index of the axis
+};
+
 // Codes, and the floats that DequantizeLinear makes of them, against the quantizer on the model's weights.
-bool same_constant(const QuantizedModel& model, const PlacedQuantizer& placed, const FileQuantizer& q) {
+bool same_constant(const QuantizedModel& model, const PlacedQuantizer& placed, const FileQuantizer& q,
+                   const OnnxFile& file) {
   const quant::QuantParams& p = *placed.params;
   const TensorData* data = model.model->weights->find(model.model->graph->tensor(placed.tensor).name);
   if (data == nullptr) return false;
   const std::vector<float> values = data->to_floats();
-  const std::vector<std::int64_t> stored = integers(*q.codes);
+  const std::vector<std::int64_t> stored = file.codes(*q.codes);
   const auto dims = q.codes->dims();
   if (stored.size() != values.size() || static_cast<std::int64_t>(values.size()) != p.layout.elements() ||
       Shape(dims.begin(), dims.end()) != data->shape)
@@ -189,11 +92,14 @@ bool same_constant(const QuantizedModel& model, const PlacedQuantizer& placed, c
   std::vector<float> shown(values.size());
   quant::quantize_codes(p, p.layout, values.data(), codes.data());
   quant::fake_quantize(p, p.layout, values.data(), shown.data());
-  const std::int64_t inner = q.per_channel ? p.layout.inner : static_cast<std::int64_t>(values.size());
+  const auto layout = FileLayout::of(q, data->shape);
+  if (!layout) return false;
+  const bool minifloat = minifloat_type(p.spec) != 0;
   for (std::size_t i = 0; i < stored.size(); ++i) {
-    const std::size_t c = (static_cast<std::int64_t>(i) / inner) % static_cast<std::int64_t>(q.scale.size());
-    const float value = static_cast<float>(stored[i] - q.zero_point[c]) * q.scale[c];
-    if (stored[i] != codes[i] || stored[i] < p.lo || stored[i] > p.hi || value != shown[i]) return false;
+    const std::size_t c = layout->at(static_cast<std::int64_t>(i));
+    const float units = minifloat ? small_value(static_cast<DataType>(q.type), static_cast<std::uint8_t>(stored[i]))
+                                  : static_cast<float>(stored[i] - q.zero_point[c]);
+    if (stored[i] != codes[i] || stored[i] < p.lo || stored[i] > p.hi || units * q.scale[c] != shown[i]) return false;
   }
   return true;
 }
@@ -224,23 +130,26 @@ bool same_truncation(const Graph& graph, const PlacedQuantizer& placed, const Fi
   return true;
 }
 
-std::string file_text(const FileQuantizer& q) {
-  std::int64_t lo = q.lo, hi = q.hi;
+std::string file_text(const FileQuantizer& q, const OnnxFile& file) {
   std::string held;
-  if (q.codes != nullptr) {
-    const std::vector<std::int64_t> codes = integers(*q.codes);
+  if (q.codes != nullptr && code_range_of(q.type)) {
+    const std::vector<std::int64_t> codes = file.codes(*q.codes);
     if (!codes.empty()) {
       const auto [least, most] = std::minmax_element(codes.begin(), codes.end());
       held = ", codes " + std::to_string(*least) + " … " + std::to_string(*most);
     }
   }
-  return quantizer_text(q.type != onnx::TensorProto::UINT8, lo, hi, q.per_channel, q.scale.size(), q.zero_point) +
-         held;
+  return file_quantizer_text(q) + held;
+}
+
+// Integers in the same words as in the file; the others as their declaration says.
+std::string model_text(const quant::QuantParams& p) {
+  return p.spec.format != "int" || quant::is_dynamic(p) ? describe(p.spec) : quantizer_text(p);
 }
 
 struct Audit {
   const QuantizedModel& model;
-  const FileIndex& file;
+  const OnnxFile& file;
 
   // Where the site lies in the file. A node that was taken apart ends in another one, which gives its output and, of a
   // MatMul, has its bias as second input.
@@ -259,6 +168,11 @@ struct Audit {
     return i >= 0 && i < node.input_size() ? node.input(i) : std::string();
   }
 
+  static bool same_range(const quant::QuantParams& p, const FileQuantizer& q) {
+    if (minifloat_type(p.spec) != 0) return q.saturates == p.spec.saturate;
+    return q.lo == p.lo && q.hi == p.hi;
+  }
+
   // An activation's quantizer must read what the model has there: the producer's output, quantized or not.
   bool right_source(const PlacedQuantizer& placed, const onnx::NodeProto& node, const std::string& tensor,
                     const FileQuantizer& q) const {
@@ -271,24 +185,28 @@ struct Audit {
   }
 
   AuditRow row(const PlacedQuantizer& placed) const {
-    AuditRow row{placed.node->name, placed.name, quantizer_text(*placed.params), "nothing", 0, false};
+    AuditRow row{placed.node->name, placed.name, model_text(*placed.params), "nothing", 0, false};
     const onnx::NodeProto* node = node_of(placed);
     if (node == nullptr) return row;
     const std::string tensor = tensor_of(placed, *node);
-    const auto q = file.quantizer(tensor);
+    auto q = file.quantizer(tensor);
     if (!q) {
       row.written = "float";
       return row;
     }
-    row.written = file_text(*q);
+    if (q->limited && !right_source(placed, *node, tensor, *q)) {
+      q->source = q->limited->source;
+      q->lo = q->limited->lo;
+      q->hi = q->limited->hi;
+    }
+    row.written = file_text(*q, file);
     row.bytes = q->bytes;
     const bool constant = placed.site.kind == SiteKind::kWeight || placed.site.kind == SiteKind::kBias;
     row.equal = same_parameters(placed, *q, shape_of(model, placed.tensor).size()) &&
                 constant == (q->codes != nullptr);
     if (!row.equal) return row;
-    row.equal = constant ? same_constant(model, placed, *q)
-                         : q->lo == placed.params->lo && q->hi == placed.params->hi &&
-                               right_source(placed, *node, tensor, *q) &&
+    row.equal = constant ? same_constant(model, placed, *q, file)
+                         : same_range(*placed.params, *q) && right_source(placed, *node, tensor, *q) &&
                                same_truncation(*model.model->graph, placed, *q);
     return row;
   }
@@ -310,7 +228,7 @@ struct Audit {
         // Under its own name the tensor is quantized where it is made, which is that layer's row.
         if (wanted || id == kNoTensor || tensor == graph.tensor(id).name) continue;
         if (const auto q = file.quantizer(tensor))
-          rows.push_back({original->name, "input " + std::to_string(i), "float", file_text(*q), q->bytes, false});
+          rows.push_back({original->name, "input " + std::to_string(i), "float", file_text(*q, file), q->bytes, false});
       }
     }
   }
@@ -319,8 +237,7 @@ struct Audit {
 }  // namespace
 
 Result<std::vector<AuditRow>> audit_qdq(const QuantizedModel& model, const std::string& path) {
-  QUANVAS_TRY(const onnx::ModelProto proto, read_proto(path));
-  const FileIndex index(proto.graph());
+  QUANVAS_TRY(const OnnxFile index, OnnxFile::open(path));
   const Audit audit{model, index};
   std::vector<AuditRow> rows;
   for (const PlacedQuantizer& placed : place(model).quantizers) rows.push_back(audit.row(placed));
@@ -328,9 +245,23 @@ Result<std::vector<AuditRow>> audit_qdq(const QuantizedModel& model, const std::
   return rows;
 }
 
+Status find_held(const QuantizedModel& model, const std::string& path, ReadBack& back) {
+  QUANVAS_TRY(const OnnxFile file, OnnxFile::open(path));
+  const Audit audit{model, file};
+  for (const PlacedQuantizer& placed : place(model).quantizers) {
+    if (!is_activation(placed.site.kind)) continue;
+    const onnx::NodeProto* node = audit.node_of(placed);
+    const std::string tensor = node ? audit.tensor_of(placed, *node) : std::string();
+    if (!tensor.empty() && file.quantizer(tensor) && back.model->graph->tensor(tensor) != kNoTensor)
+      back.sites[placed.site] = {tensor, {}, {}, -1};
+    else
+      back.notes.push_back("The file has no tensor for " + placed.name + " of '" + placed.node->name + "'.");
+  }
+  return {};
+}
+
 Result<std::vector<AuditRow>> audit_float(const Model& model, const std::string& path) {
-  QUANVAS_TRY(const onnx::ModelProto proto, read_proto(path));
-  const FileIndex index(proto.graph());
+  QUANVAS_TRY(const OnnxFile index, OnnxFile::open(path));
   std::vector<AuditRow> rows;
   const auto add = [&](const std::string& layer, const std::string& kind, TensorId id) {
     if (id == kNoTensor || !model.graph->tensor(id).is_initializer) return;
@@ -341,10 +272,10 @@ Result<std::vector<AuditRow>> audit_float(const Model& model, const std::string&
     if (const onnx::TensorProto* t = index.tensor(name)) {
       const Shape dims(t->dims().begin(), t->dims().end());
       row.written = std::string(type_name(static_cast<DataType>(t->data_type()))) + " " + shape_text(dims);
-      row.bytes = static_cast<double>(t->raw_data().size());
+      const std::string raw = index.bytes(*t).empty() ? t->raw_data() : index.bytes(*t);
+      row.bytes = static_cast<double>(raw.size());
       row.equal = t->data_type() == static_cast<int>(wanted->type) && dims == wanted->shape &&
-                  t->raw_data().size() == wanted->bytes &&
-                  std::memcmp(t->raw_data().data(), wanted->data, wanted->bytes) == 0;
+                  raw.size() == wanted->bytes && std::memcmp(raw.data(), wanted->data, wanted->bytes) == 0;
     }
     rows.push_back(std::move(row));
   };

@@ -14,6 +14,10 @@ namespace quanvas::onnx_file {
 // are bit for bit the model's.
 Result<std::vector<AuditRow>> audit_qdq(const QuantizedModel& model, const std::string& path);
 
+// Where in the re-imported file (back.model) the values are that each activation quantizer gives: back.sites, by the
+// sites of `model`; found by walking the file's nodes. What is not there becomes a note.
+Status find_held(const QuantizedModel& model, const std::string& path, ReadBack& back);
+
 // One row per weight and bias: type, shape and bytes in the file against the model's.
 Result<std::vector<AuditRow>> audit_float(const Model& model, const std::string& path);
 

@@ -18,12 +18,16 @@ class OnnxFloatExporter final : public Exporter {
   }
   std::string extension() const override { return ".onnx"; }
   bool needs_quantizers() const override { return false; }
+  Schema schema() const override { return {{onnx_file::external_field()}}; }
+  std::vector<std::string> files(const std::string& path, const json& options) const override {
+    return onnx_file::onnx_files(path, onnx_file::qdq_options(options).external);
+  }
 
   std::vector<Refusal> check(const QuantizedModel& model, const json&) const override {
     return onnx_file::check_graph(*model.model, model.model->graph->opset());
   }
 
-  Status write(const QuantizedModel& model, const std::string& path, const json&, JobContext& job) const override {
+  Status write(const QuantizedModel& model, const std::string& path, const json& options, JobContext& job) const override {
     return guarded("Export to ONNX", [&]() -> Status {
       const Graph& graph = *model.model->graph;
       onnx_file::ModelWriter writer(*model.model, graph.opset());
@@ -33,7 +37,7 @@ class OnnxFloatExporter final : public Exporter {
         QUANVAS_CHECK(writer.copy(onnx_file::draft_of(graph, node)));
         job.progress("export", static_cast<double>(++done) / static_cast<double>(graph.nodes().size()), node.name);
       }
-      return writer.save(path);
+      return writer.save(path, onnx_file::qdq_options(options).external);
     });
   }
 

@@ -117,6 +117,27 @@ std::string softmax(NodeDraft& draft, const Graph& graph) {
   return {};
 }
 
+// From opset 18 on the number of parts must be said where their sizes are not.
+std::string split_parts(NodeDraft& draft, const Graph&) {
+  const bool has_sizes = draft.inputs.size() > 1 && !draft.inputs[1].empty();
+  if (!has_sizes && !draft.attributes.count("num_outputs"))
+    draft.attributes["num_outputs"] = static_cast<std::int64_t>(draft.outputs.size());
+  return {};
+}
+
+std::string grid_sample(NodeDraft& draft, const Graph&) {
+  const auto it = draft.attributes.find("mode");
+  auto* mode = it == draft.attributes.end() ? nullptr : std::get_if<std::string>(&it->second);
+  if (mode && *mode == "bilinear") *mode = "linear";
+  if (mode && *mode == "bicubic") *mode = "cubic";
+  return {};
+}
+
+std::string no_dft(NodeDraft&, const Graph&) { return "the axis of DFT, which became an input at opset 20"; }
+std::string no_group_norm(NodeDraft&, const Graph&) {
+  return "GroupNormalization with one scale per group, which has one per channel from opset 21 on";
+}
+
 struct Upgrade {
   const char* op;
   int since;  // the first opset with the new form
@@ -140,6 +161,19 @@ constexpr Upgrade kUpgrades[] = {
     {"Softmax", 13, softmax},
     {"LogSoftmax", 13, softmax},
     {"Hardmax", 13, softmax},
+    {"ReduceL1", 18, axes},
+    {"ReduceL2", 18, axes},
+    {"ReduceLogSum", 18, axes},
+    {"ReduceLogSumExp", 18, axes},
+    {"ReduceMax", 18, axes},
+    {"ReduceMean", 18, axes},
+    {"ReduceMin", 18, axes},
+    {"ReduceProd", 18, axes},
+    {"ReduceSumSquare", 18, axes},
+    {"Split", 18, split_parts},
+    {"DFT", 20, no_dft},
+    {"GridSample", 20, grid_sample},
+    {"GroupNormalization", 21, no_group_norm},
 };
 
 }  // namespace

@@ -1,6 +1,6 @@
 // Quanvas - bringing nodes of older ONNX operator sets to a newer one with the same meaning.
 //
-// Operator versions are those of onnx/docs/Changelog.md. Only what exists in ai.onnx 7 to 13 needs work:
+// Operator versions are those of onnx/docs/Changelog.md. Only what changed in ai.onnx 7 to 25 needs work:
 // attributes that became inputs, defaults that changed, operators that were renamed.
 #pragma once
 

@@ -7,6 +7,7 @@
 
 #include "core/algorithms/hadamard.h"
 #include "core/graph/rotation_node.h"
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_opset.h"
 #include "core/plugin/placement.h"
 #include "plugins/exporters/onnx_sites.h"
@@ -79,11 +80,9 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
       out.push_back({node.name, {}, "operator at opset " + std::to_string(opset), why,
                      "what this opset can say", "Export the float model again at opset 13 or newer."});
   }
-  for (const auto& [name, data] : model.weights->all())
-    if (graph.tensor(name) != kNoTensor) bytes += data.bytes;
   if (bytes > kMaxFileBytes)
-    out.push_back({{}, {}, "file size", std::to_string(bytes) + " bytes of weights", "less than 2 GiB in one file",
-                   "Export a smaller part of the network."});
+    out.push_back({{}, {}, "file size", std::to_string(bytes) + " bytes of rotation matrices", "less than 2 GiB",
+                   "Run the pass rotate in smaller blocks."});
   for (const auto& [name, data] : model.weights->all())
     if (data.type == DataType::kString && graph.tensor(name) != kNoTensor)
       out.push_back({name, {}, "element type", "strings", "numbers and booleans",
@@ -91,47 +90,59 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
   return out;
 }
 
-TargetTable qdq_table() {
-  TargetTable table;
-  TargetRow weight;
-  weight.form = "int8 or uint8 initializer + DequantizeLinear";
-  weight.sites = {SiteKind::kWeight};
-  weight.most_bits = 8;
-  weight.narrow.reset();
-  weight.zero_points = {ZeroPointType::kNone, ZeroPointType::kInteger};
-  weight.zero_point_inside.reset();  // codes of constants are stored as they are
-  weight.granularities = {Granularity::kTensor, Granularity::kChannel};
-  weight.roundings.clear();
-  weight.why = "Blocks of scales and wider integers exist from opset 21 on.";
-  TargetRow bias = weight;
-  bias.form = "int32 initializer + DequantizeLinear";
-  bias.sites = {SiteKind::kBias};
-  bias.most_bits = 32;
-  bias.is_signed = true;
-  bias.zero_points = {ZeroPointType::kNone};
-  bias.why.clear();
-  TargetRow activation = weight;
-  activation.form = "QuantizeLinear + Clip where codes are narrower + DequantizeLinear";
-  activation.sites = {SiteKind::kInput, SiteKind::kOutput};
-  activation.zero_point_inside = false;
-  activation.roundings = {Rounding::kHalfEven};
-  activation.truncation = true;
-  activation.decoupled = false;
-  activation.why = "QuantizeLinear rounds half to even and adds the zero point after it.";
-  table.rows = {weight, bias, activation};
-  return table;
+bool is_for_one_sample(const QuantizedModel& model) {
+  for (const auto& [site, params] : model.quantizers)
+    if (quant::is_dynamic(params)) return true;
+  return false;
 }
 
-std::vector<Refusal> check_qdq(const QuantizedModel& model) {
+namespace {
+
+// DynamicQuantizeLinear has one way to find its range, and takes it from the whole tensor.
+void check_dynamic(const QuantizedModel& model, const PlacedQuantizer& q, std::vector<Refusal>& out) {
+  const QuantSpec& s = q.params->spec;
+  const bool usual = s.statistic == Statistic::kMinMax && s.zero_in_range && !s.clip_min && !s.clip_max;
+  if (!usual) {
+    QuantSpec fix = s;
+    fix.statistic = Statistic::kMinMax;
+    fix.zero_in_range = true;
+    fix.clip_min.reset();
+    fix.clip_max.reset();
+    out.push_back({q.node->name, q.name, "statistic", std::string(enum_text(s.statistic)) + (s.zero_in_range ? "" : ", without 0"),
+                   "from the least to the greatest value, with 0 among them", "Use the statistic minmax with zero_in_range.", q.site, fix, true});
+  }
+  const Shape shape = shape_of(model, q.tensor);
+  if (!shape.empty() && shape[0] > 1)
+    out.push_back({q.node->name, q.name, "samples", "a tensor " + shape_text(shape) + ", whose scale is one for each index of its first axis",
+                   "one scale for the whole tensor: DynamicQuantizeLinear", "Calibrate it, or import the model with a batch of 1 or an open one.",
+                   q.site, {}, true});
+}
+
+}  // namespace
+
+std::vector<Refusal> check_qdq(const QuantizedModel& model, const QdqOptions& options) {
   const Graph& graph = *model.model->graph;
-  std::vector<Refusal> out = check_graph(*model.model, std::max(graph.opset(), kQdqOpset));
-  for (Refusal& r : check_quantizers(model, qdq_table())) out.push_back(std::move(r));
-  for (const PlacedQuantizer& q : place(model).quantizers)
+  std::vector<Refusal> out;
+  const int least = std::max(graph.opset(), kQdqOpset);
+  if (options.opset != 0 && (options.opset < least || options.opset > kNewestOpset))
+    return {{{}, {}, "opset", std::to_string(options.opset),
+             std::to_string(least) + " to " + std::to_string(kNewestOpset) + ", or 0 for the lowest that fits",
+             graph.opset() > kQdqOpset ? "The model itself has opset " + std::to_string(graph.opset()) + "; nodes are not brought to an older one."
+                                       : "QuantizeLinear per channel exists from opset 13 on."}};
+  const TargetTable table = qdq_table(options);
+  std::vector<Refusal> wrong = check_quantizers(model, table);
+  // Without them the opset of the quantizers is not known.
+  const int opset = wrong.empty() ? opset_of(model, options) : std::max(least, options.opset);
+  out = check_graph(*model.model, opset);
+  for (Refusal& r : wrong) out.push_back(std::move(r));
+  for (const PlacedQuantizer& q : place(model).quantizers) {
+    if (quant::is_dynamic(*q.params)) check_dynamic(model, q, out);
     if (q.params->truncated && !truncates_exactly(graph, q))
       out.push_back({q.node->name, q.name, "truncation", "sums of scale " + number(static_cast<double>(q.params->truncated->scale)),
                      "sums whose scale is a power of two: QuantizeLinear rounds what float32 computes",
                      "Use a power-of-two scale at the layer's input and average over a power of two of elements, or leave it float.",
                      q.site, {}, true});
+  }
   return out;
 }
 

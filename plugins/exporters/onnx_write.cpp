@@ -2,14 +2,13 @@
 
 #include <bit>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "core/base/files.h"
 #include "core/base/version.h"
 
 namespace quanvas::onnx_file {
-
-static_assert(std::endian::native == std::endian::little, "raw_data is little endian");
 
 namespace {
 
@@ -93,19 +92,18 @@ int ir_version(int opset) {
   return 4;
 }
 
-std::string pack_codes(DataType type, const std::vector<std::int32_t>& codes) {
-  std::string raw;
-  if (type == DataType::kInt32) {
-    raw.assign(reinterpret_cast<const char*>(codes.data()), codes.size() * sizeof(std::int32_t));
-  } else {
-    raw.reserve(codes.size());
-    for (const std::int32_t code : codes) raw.push_back(static_cast<char>(static_cast<std::uint8_t>(code)));
-  }
-  return raw;
+std::string data_path(const std::string& path) { return path + ".data"; }
+
+std::vector<std::string> onnx_files(const std::string& path, bool external) {
+  std::error_code ec;
+  if (external || std::filesystem::exists(data_path(path), ec)) return {path, data_path(path)};
+  return {path};
 }
 
-std::string pack_floats(const std::vector<float>& values) {
-  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+Field external_field() {
+  return choice_field("external_data", "Weights",
+                      "In the file itself as far as it holds them (2 GiB), or always in a second file beside it, *.data.", "auto",
+                      {{"auto", "In the file up to 2 GiB"}, {"always", "Beside the file"}});
 }
 
 void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& value) {
@@ -208,6 +206,8 @@ void ModelWriter::value_info(TensorId id, onnx::ValueInfoProto& info) const {
     const std::int64_t d = (*t.shape)[i];
     if (d >= 0) {
       dim->set_dim_value(d);
+    } else if (i == 0 && one_sample_) {
+      dim->set_dim_value(1);
     } else {
       dim->set_dim_param(i == 0 ? "N" : t.name + "_dim" + std::to_string(i));
     }
@@ -235,15 +235,60 @@ void ModelWriter::finish() {
   }
 }
 
-Status ModelWriter::save(const std::string& path) {
+Status ModelWriter::save(const std::string& path, bool external, std::size_t most_bytes) {
   finish();
+  if (external || proto_.ByteSizeLong() > most_bytes) return save_external(path);
+  return write_file_atomically(path, [&](std::ostream& out) { return save_model(path, out); });
+}
+
+Status ModelWriter::save_model(const std::string& path, std::ostream& out) const {
   if (const std::size_t bytes = proto_.ByteSizeLong(); bytes > kMaxFileBytes)
     return fail(ErrorCode::kUnsupported, "The ONNX file would have " + std::to_string(bytes) +
-                                             " bytes; one file holds less than 2 GiB.");
+                                             " bytes beside its weights; one file holds less than 2 GiB.");
+  if (!proto_.SerializeToOstream(&out) || !out.flush())
+    return fail(ErrorCode::kIo, "Writing '" + path + "' failed.", "Check the space on the disk.");
+  return {};
+}
+
+Status ModelWriter::save_external(const std::string& path) {
+  constexpr std::size_t kSmallest = 1024, kLarge = std::size_t{1} << 20, kPage = 4096, kAligned = 64;
+  struct Piece {
+    std::uint64_t offset = 0;
+    std::string bytes;
+  };
+  std::vector<Piece> pieces;
+  std::uint64_t end = 0;
+  const std::string data = data_path(path), location = std::filesystem::path(data).filename().string();
+  for (onnx::TensorProto& t : *proto_.mutable_graph()->mutable_initializer()) {
+    if (t.raw_data().size() < kSmallest) continue;
+    const std::size_t unit = t.raw_data().size() < kLarge ? kAligned : kPage;  // pages can be mapped on their own
+    Piece piece{(end + unit - 1) / unit * unit, std::move(*t.mutable_raw_data())};
+    t.clear_raw_data();
+    t.set_data_location(onnx::TensorProto::EXTERNAL);
+    const auto entry = [&](const char* key, std::string value) {
+      onnx::StringStringEntryProto* e = t.add_external_data();
+      e->set_key(key);
+      e->set_value(std::move(value));
+    };
+    entry("location", location);
+    entry("offset", std::to_string(piece.offset));
+    entry("length", std::to_string(piece.bytes.size()));
+    end = piece.offset + piece.bytes.size();
+    pieces.push_back(std::move(piece));
+  }
   return write_file_atomically(path, [&](std::ostream& out) -> Status {
-    if (!proto_.SerializeToOstream(&out))
-      return fail(ErrorCode::kIo, "Writing '" + path + "' failed.", "Check the space on the disk.");
-    return {};
+    QUANVAS_CHECK(save_model(path, out));
+    return write_file_atomically(data, [&](std::ostream& file) -> Status {
+      std::uint64_t at = 0;
+      for (const Piece& piece : pieces) {
+        const std::string gap(piece.offset - at, '\0');
+        file.write(gap.data(), static_cast<std::streamsize>(gap.size()));
+        file.write(piece.bytes.data(), static_cast<std::streamsize>(piece.bytes.size()));
+        at = piece.offset + piece.bytes.size();
+      }
+      if (!file) return fail(ErrorCode::kIo, "Writing '" + data + "' failed.", "Check the space on the disk.");
+      return {};
+    });
   });
 }
 

@@ -12,21 +12,26 @@
 
 #include <onnx/onnx_pb.h>
 
+#include "core/base/schema.h"
 #include "core/graph/weights.h"
 #include "plugins/exporters/onnx_opset.h"
+#include "plugins/exporters/onnx_storage.h"
 
 namespace quanvas::onnx_file {
 
-// Protobuf cannot serialize a message of 2 GiB or more.
+// Protobuf cannot serialize a message of 2 GiB or more. Weights beyond it stand in a file of their own.
 inline constexpr std::size_t kMaxFileBytes = (std::size_t{1} << 31) - (std::size_t{1} << 20);
 
 // The IR version that was released with an opset of ai.onnx (onnx/docs/Versioning.md), at least 4: from then
 // on initializers need not be listed as graph inputs.
 int ir_version(int opset);
 
-// Row-major little-endian bytes of `codes` as int8, uint8 or int32.
-std::string pack_codes(DataType type, const std::vector<std::int32_t>& codes);
-std::string pack_floats(const std::vector<float>& values);
+// Where external data of a model file stands: beside it.
+std::string data_path(const std::string& path);
+// The files of an export: the model and, where there is one or will be, its data.
+std::vector<std::string> onnx_files(const std::string& path, bool external);
+// The option "external_data", "auto" or "always".
+Field external_field();
 
 void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& value);
 
@@ -55,8 +60,14 @@ class ModelWriter {
   // here says.
   onnx::ModelProto& proto() { return proto_; }
   void finish();
-  // finish(), then writes atomically. kUnsupported when the file would be too large.
-  Status save(const std::string& path);
+  // The file is for one sample: what the model leaves open in the first dimension of inputs and outputs is 1.
+  void fix_batch() { one_sample_ = true; }
+  // The version of another domain, for nodes that are made with domain set.
+  void use_domain(const std::string& domain) { domains_.insert(domain); }
+
+  // finish(), then writes atomically. Initializers of 1 KiB and more go to data_path() when `external`
+  // is set or the file would have more than `most_bytes`; the data file takes its place only once the model is on the disk.
+  Status save(const std::string& path, bool external = false, std::size_t most_bytes = kMaxFileBytes);
 
  private:
   Status copy_one(NodeDraft draft, bool is_own);  // is_own: its name is that of a node of the model
@@ -64,9 +75,12 @@ class ModelWriter {
   // Writes an initializer of the model the first time that something reads it.
   void need(const std::string& name);
   void value_info(TensorId id, onnx::ValueInfoProto& info) const;
+  Status save_model(const std::string& path, std::ostream& out) const;
+  Status save_external(const std::string& path);
 
   const Model& model_;
   int opset_;
+  bool one_sample_ = false;
   onnx::ModelProto proto_;
   std::unordered_map<std::string, std::string> constants_;  // of nodes, by content: the name in the file
   std::unordered_set<std::string> tensor_names_, node_names_, written_, domains_;

@@ -153,9 +153,32 @@ class Finder {
     const TensorFacts* facts = draft_.known(codes);
     QUANVAS_CHECK(set_format(q, facts ? facts->type : DataType::kUndefined, before, clips));
     QUANVAS_CHECK(set_linear_parameters(q, last, draft_.constant(codes) ? codes : q.input));
+    take_limits(q);
     QUANVAS_CHECK(settle_zero_point(q));
     QUANVAS_CHECK(set_constant(q, codes));
     return q;
+  }
+
+  // 16-bit codes of which a Clip of the real numbers leaves fewer: no runtime clips the codes themselves.
+  void take_limits(Quantizer& q) const {
+    const DraftNode* clip = q.input.empty() || q.scale.size() != 1 || q.spec.format != "int" || q.spec.bits != 16 ? nullptr : node_of(q.input);
+    if (!clip || !is_op(*clip, "Clip") || clip->inputs.size() != 3) return;
+    std::int64_t codes[2];
+    for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+      const TensorData* data = draft_.constant(clip->input(i + 1));
+      const std::vector<float> limit = data && data->type == DataType::kFloat ? data->to_floats() : std::vector<float>();
+      if (limit.size() != 1 || !(std::fabs(limit[0] / q.scale[0]) < 131072)) return;
+      codes[i] = std::llrint(limit[0] / q.scale[0]);
+      if (static_cast<float>(codes[i]) * q.scale[0] != limit[0]) return;
+      codes[i] += std::llrint(q.zero_point[0]);
+    }
+    const auto format = format_of_codes(codes[0], codes[1]);
+    const std::int64_t least = q.spec.is_signed ? -32768 : 0;
+    if (!format || format->is_signed != q.spec.is_signed || format->shift != 0 || codes[0] < least || codes[1] > least + 65535) return;
+    q.spec.bits = format->bits;
+    q.spec.narrow = format->narrow;
+    q.nodes.insert(q.nodes.begin(), producer_.at(q.input));
+    q.input = clip->input(0);
   }
 
   // Codes, scale and zero point of one DynamicQuantizeLinear.

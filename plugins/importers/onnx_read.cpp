@@ -59,6 +59,7 @@ class Reader {
   std::unordered_set<std::string> used_;
   std::map<std::pair<std::string, std::string>, const onnx::FunctionProto*> functions_;
   std::size_t expanded_ = 0;
+  std::map<std::string, int> two_bit_;  // constants of two bits: their type in the file
 
   // A name that nothing in the file has: the given one, or with a number.
   std::string fresh(const std::string& wanted) {
@@ -92,7 +93,9 @@ class Reader {
     };
     for (auto& t : *graph.mutable_initializer()) {
       QUANVAS_CHECK(source_.job.check());
+      const int type = t.data_type();
       QUANVAS_CHECK(add(t.name(), read_tensor(t, source_)));
+      if (is_two_bit_type(type)) two_bit_[scope.resolve(t.name())] = type;
     }
     for (auto& t : *graph.mutable_sparse_initializer())
       QUANVAS_CHECK(add(t.values().name(), read_sparse(t, source_)));
@@ -115,7 +118,7 @@ class Reader {
     TensorFacts facts;
     if (!info.type().has_tensor_type()) return facts;
     const auto& type = info.type().tensor_type();
-    facts.type = static_cast<DataType>(type.elem_type());
+    facts.type = static_cast<DataType>(wide_type(type.elem_type()));
     if (!type.has_shape()) return facts;
     facts.shape.emplace();
     for (const auto& d : type.shape().dim()) facts.shape->push_back(dimension(d, is_input));
@@ -160,8 +163,38 @@ class Reader {
     for (auto& a : *proto.mutable_attribute()) QUANVAS_CHECK(add_argument(a, node, scope));
     capture(node);
     judge(node);
+    std::optional<DraftNode> clip = two_bit_clip(node);
     nodes.push_back(std::move(node));
+    if (clip) nodes.push_back(std::move(*clip));
     return {};
+  }
+
+  static int wide_type(std::int64_t type) {
+    return static_cast<int>(type == kUint2Type ? onnx::TensorProto::UINT8 : type == kInt2Type ? onnx::TensorProto::INT8 : type);
+  }
+
+  // Codes of two bits are held in eight: QuantizeLinear then needs telling which there are.
+  std::optional<DraftNode> two_bit_clip(DraftNode& node) {
+    if (!node.domain.empty() || node.op != "QuantizeLinear" || node.outputs.size() != 1) return std::nullopt;
+    const auto zero = two_bit_.find(node.input(2));
+    const std::int64_t said = node.integer("output_dtype", 0), type = zero != two_bit_.end() ? zero->second : said;
+    if (!is_two_bit_type(type)) return std::nullopt;
+    if (said != 0) node.attributes["output_dtype"] = static_cast<std::int64_t>(wide_type(said));
+    DraftNode clip;
+    clip.op = "Clip";
+    clip.outputs = node.outputs;
+    node.outputs = {fresh(node.outputs[0] + "_wide")};
+    clip.inputs = node.outputs;
+    const bool is_signed = type == kInt2Type;
+    for (const int limit : {is_signed ? -2 : 0, is_signed ? 1 : 3}) {
+      const std::string name = fresh(clip.outputs[0] + (limit < 1 ? "_least" : "_most"));
+      const auto code = static_cast<std::uint8_t>(limit);
+      TensorData data = TensorData::copy_of(is_signed ? DataType::kInt8 : DataType::kUint8, {}, &code, 1);
+      draft_.facts[name] = {data.type, data.shape};
+      draft_.constants[name] = std::move(data);
+      clip.inputs.push_back(name);
+    }
+    return clip;
   }
 
   // The nodes of a function instead of its call.
@@ -256,6 +289,7 @@ class Reader {
     std::optional<TensorData> data;
     if (a.name() == "value" && a.has_t()) {
       a.mutable_t()->set_name(proto.output(0));
+      if (is_two_bit_type(a.t().data_type())) two_bit_[name] = a.t().data_type();
       QUANVAS_TRY(data, read_tensor(*a.mutable_t(), source_));
     } else if (a.name() == "sparse_value" && a.has_sparse_tensor()) {
       QUANVAS_TRY(data, read_sparse(*a.mutable_sparse_tensor(), source_));

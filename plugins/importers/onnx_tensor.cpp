@@ -149,10 +149,28 @@ Result<TensorData> read_fields(const onnx::TensorProto& t, DataType type, Shape 
   return bad(source, name, std::string("has no data that can be read as ") + type_name(type));
 }
 
+// Codes of two bits, four to a byte, the first in the lowest bits, as int8 or uint8: a Graph has no type for them.
+Result<TensorData> read_two_bit(onnx::TensorProto& t, const std::string& name, const Source& source) {
+  const bool is_signed = t.data_type() == kInt2Type;
+  QUANVAS_TRY(Shape shape, checked_dims(t, name, source));
+  const std::int64_t count = element_count(shape);
+  t.clear_dims();
+  t.add_dims(count / 4 + (count % 4 != 0));
+  t.set_data_type(onnx::TensorProto::UINT8);
+  QUANVAS_TRY(const TensorData packed, read_tensor(t, source));
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    const int code = static_cast<std::uint8_t>(packed.data[i / 4]) >> (2 * (i % 4)) & 3;
+    codes[i] = static_cast<std::uint8_t>(is_signed && code > 1 ? code - 4 : code);
+  }
+  return TensorData::copy_of(is_signed ? DataType::kInt8 : DataType::kUint8, std::move(shape), codes.data(), codes.size());
+}
+
 }  // namespace
 
 Result<TensorData> read_tensor(onnx::TensorProto& t, const Source& source) {
   const std::string name = printable(t.name());
+  if (is_two_bit_type(t.data_type())) return read_two_bit(t, name, source);
   const auto type = static_cast<DataType>(t.data_type());
   QUANVAS_TRY(Shape shape, checked_dims(t, name, source));
   if (t.has_segment()) return bad(source, name, "is stored in segments, which this version does not read");

@@ -162,11 +162,20 @@ struct RefusalCase {
   const char* rule;
 };
 const RefusalCase kRefusals[] = {
-    {"12 bit weight", SiteKind::kWeight, [](auto& p) { p.spec.bits = 12; p.lo = -2047; p.hi = 2047; }, "bit width"},
-    {"9 bit activation", SiteKind::kInput, [](auto& p) { p.spec.bits = 9; p.lo = 0; p.hi = 511; }, "bit width"},
+    {"17 bit weight", SiteKind::kWeight, [](auto& p) { p.spec.bits = 17; p.lo = -65535; p.hi = 65535; }, "bit width"},
+    {"17 bit activation", SiteKind::kInput, [](auto& p) { p.spec.bits = 17; p.lo = 0; p.hi = 131071; }, "bit width"},
     {"another format", SiteKind::kWeight, [](auto& p) { p.spec.format = "float8"; }, "number format"},
-    {"groups", SiteKind::kWeight,
-     [](auto& p) { p.spec.granularity = kGroup; p.layout.granularity = kGroup; p.layout.group = 8; }, "granularity"},
+    {"rows", SiteKind::kWeight, [](auto& p) { p.spec.granularity = Granularity::kRow; }, "granularity"},
+    {"groups of an activation", SiteKind::kInput, [](auto& p) { p.spec.granularity = kGroup; }, "granularity"},
+    {"zero point inside", SiteKind::kInput, [](auto& p) { p.spec.zero_point_inside = true; }, "place of the zero point"},
+    {"stochastic", SiteKind::kInput, [](auto& p) { p.spec.rounding = Rounding::kStochastic; }, "rounding"},
+    {"half away", SiteKind::kInput, [](auto& p) { p.spec.rounding = Rounding::kHalfAway; }, "rounding"},
+    {"fractional zero point", SiteKind::kWeight,
+     [](auto& p) { p.spec.zero_point = ZeroPointType::kFloat; p.zero_point.assign(p.scale.size(), 0.5f); }, "zero point"},
+    {"float e4m3 of largest 480", SiteKind::kInput,
+     [](auto& p) { p.spec.format = "float"; p.spec.specials = FloatSpecials::kNone; p.spec.zero_point = kNone; p.zero_point.clear(); },
+     "number format"},
+    {"binary", SiteKind::kInput, [](auto& p) { p.spec.format = "binary"; p.spec.zero_point = kNone; p.zero_point.clear(); }, "number format"},
     {"33 bit bias", SiteKind::kBias, [](auto& p) { p.spec.bits = 33; p.lo = -(std::int64_t{1} << 32); p.hi = -p.lo - 1; },
      "bit width"},
     {"unsigned bias", SiteKind::kBias, [](auto& p) { p.spec.is_signed = false; p.lo = 0; }, "sign"},
@@ -184,7 +193,7 @@ const RefusalCase kRefusals[] = {
     {"offset", SiteKind::kWeight,
      [](auto& p) { p.spec.zero_point = ZeroPointType::kOffset; p.zero_point.assign(p.scale.size(), 0.3f); }, "zero point"},
     {"dynamic", SiteKind::kInput,
-     [](auto& p) { p.spec.source = ScaleSource::kDynamic; p.scale.clear(); p.zero_point.clear(); }, "scale source"},
+     [](auto& p) { p.spec.source = ScaleSource::kDynamic; p.spec.is_signed = true; p.scale.clear(); p.zero_point.clear(); }, "scale source"},
     {"axis 7", SiteKind::kWeight, [](auto& p) { p.spec.axis = 7; }, "axis of scales"},
 };
 
