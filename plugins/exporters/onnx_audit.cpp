@@ -185,7 +185,7 @@ struct Audit {
   }
 
   AuditRow row(const PlacedQuantizer& placed) const {
-    AuditRow row{placed.node->name, placed.name, model_text(*placed.params), "nothing", 0, false};
+    AuditRow row = asked_row(placed);
     const onnx::NodeProto* node = node_of(placed);
     if (node == nullptr) return row;
     const std::string tensor = tensor_of(placed, *node);
@@ -235,6 +235,14 @@ struct Audit {
 };
 
 }  // namespace
+
+AuditRow asked_row(const PlacedQuantizer& placed) {
+  return {placed.node->name, placed.name, model_text(*placed.params), "nothing", 0, false};
+}
+
+AuditRow qdq_row(const QuantizedModel& model, const OnnxFile& file, const PlacedQuantizer& placed) {
+  return Audit{model, file}.row(placed);
+}
 
 Result<std::vector<AuditRow>> audit_qdq(const QuantizedModel& model, const std::string& path) {
   QUANVAS_TRY(const OnnxFile index, OnnxFile::open(path));

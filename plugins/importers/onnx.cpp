@@ -191,7 +191,7 @@ class OnnxImporter final : public Importer {
     expand_dpu_layers(draft, dpu_rounding(proto));
     QUANVAS_CHECK(bind_shapes(draft, options.shapes));
     job.progress("read the model", 0.5, "shapes");
-    if (lifts) expand_integer_operators(draft);
+    expand_integer_operators(draft, !lifts);
     draft = simplify(std::move(draft), job);
     QUANVAS_CHECK(job.check());
     Lifted lifted;

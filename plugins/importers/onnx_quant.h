@@ -44,8 +44,9 @@ struct Found {
 // rounding_mode of QONNX. Before shapes are inferred.
 void expand_dpu_layers(Draft& draft, const std::string& rounding);
 // Operators on codes (QLinearConv ...) as operators on real numbers between DequantizeLinear and QuantizeLinear. Those
-// whose scales are not constants stay. Before shapes are inferred.
-void expand_integer_operators(Draft& draft);
+// whose scales are not constants stay. only_foreign: ai.onnx's own stay, too, as they are executed; those of com.microsoft
+// are not. Before shapes are inferred.
+void expand_integer_operators(Draft& draft, bool only_foreign = false);
 // Moves QuantizeLinear behind operators that only move codes or take the largest of them: what follows then sees real
 // numbers. The results are the same.
 void quantize_late(Draft& draft);

@@ -10,7 +10,7 @@ constexpr const char* kMicrosoft = "com.microsoft";
 
 class Expander {
  public:
-  explicit Expander(Draft& draft) : draft_(draft) {
+  Expander(Draft& draft, bool only_foreign) : draft_(draft), only_foreign_(only_foreign) {
     for (const DraftNode& n : draft.nodes) {
       taken_.insert(n.inputs.begin(), n.inputs.end());
       taken_.insert(n.outputs.begin(), n.outputs.end());
@@ -30,6 +30,7 @@ class Expander {
 
  private:
   Draft& draft_;
+  bool only_foreign_;
   std::vector<DraftNode> out_;
   std::unordered_set<std::string> taken_;
   std::unordered_map<std::string, DraftNode> makers_;      // by result
@@ -38,6 +39,7 @@ class Expander {
   using Rule = void (Expander::*)(DraftNode&);
 
   bool expand(DraftNode& node) {
+    if (only_foreign_ && node.domain.empty()) return false;
     if (node.domain.empty() && node.op == "Mul" && !node.removed) return scaled_sums(node);
     if (node.domain == kMicrosoft && (node.op == "DynamicQuantizeMatMul" || node.op == "MatMulIntegerToFloat") && !node.removed) return float_product(node);
     static const std::map<std::pair<std::string, std::string>, std::pair<std::size_t, Rule>> rules = {
@@ -482,7 +484,7 @@ bool is_qonnx_operator(const std::string& domain, const std::string& op) {
   return domains.count(domain) && ops.count(op);
 }
 
-void expand_integer_operators(Draft& draft) { Expander(draft).run(); }
+void expand_integer_operators(Draft& draft, bool only_foreign) { Expander(draft, only_foreign).run(); }
 
 void quantize_late(Draft& draft) { Late(draft).run(); }
 

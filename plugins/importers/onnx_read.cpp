@@ -170,7 +170,8 @@ class Reader {
   }
 
   static int wide_type(std::int64_t type) {
-    return static_cast<int>(type == kUint2Type ? onnx::TensorProto::UINT8 : type == kInt2Type ? onnx::TensorProto::INT8 : type);
+    const DataType wide = type == kUint2Type ? DataType::kUint8 : type == kInt2Type ? DataType::kInt8 : static_cast<DataType>(type);
+    return static_cast<int>(wide);
   }
 
   // Codes of two bits are held in eight: QuantizeLinear then needs telling which there are.

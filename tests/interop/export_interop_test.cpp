@@ -5,6 +5,7 @@
 #include <onnx/onnx_pb.h>
 
 #include "tests/interop/runtime_support.h"
+#include "tests/plugins/export_code_nets.h"
 #include "tests/plugins/export_onnx_cases.h"
 
 namespace quanvas::interop {
@@ -157,6 +158,71 @@ TEST_F(ExportedFiles, QdqQuantizersGiveTheCodesOfTheScreen) {
     EXPECT_EQ(codes_differ, 0);
     EXPECT_EQ(values_differ, 0);
     EXPECT_GE(compared, 100000);
+  }
+}
+
+// At every site the codes of the file against those of the screen. With powers of two as scales all sums and quotients are
+// exact, so that every code must be the same; else a sum may fall to the other side of a tie.
+TEST_F(ExportedFiles, QOperatorCodesAreThoseOfTheScreen) {
+  const c10::InferenceMode no_gradient;
+  JobContext job;
+  std::vector<Job> jobs;
+  std::vector<QuantizedModel> models;
+  std::vector<ReadBack> backs;
+  std::vector<std::vector<std::string>> names;
+  const std::vector<CodeCase> cases = code_cases();
+  for (const CodeCase& c : cases) {
+    SCOPED_TRACE(c.name);
+    models.push_back(quantize_codes_of(c.net(), c.formats));
+    const std::string file = path("q" + std::to_string(models.size()) + ".onnx"), shown = path("q" + std::to_string(models.size()) + "-shown.onnx");
+    const auto refusals = exporter("onnx-qoperator").check(models.back(), c.options);
+    ASSERT_TRUE(refusals.empty()) << refusals[0].text();
+    ASSERT_TRUE(exporter("onnx-qoperator").write(models.back(), file, c.options, job));
+    auto back = exporter("onnx-qoperator").read(models.back(), file, c.options, job);
+    ASSERT_TRUE(back) << back.error().text();
+    backs.push_back(std::move(*back));
+    std::set<std::string> tensors;
+    for (const auto& [site, held] : backs.back().sites) tensors.insert(held.tensor);
+    names.push_back(expose(file, shown, tensors));
+    jobs.push_back({c.name, shown, {{"x", code_input(*models.back().model, 600, 21)}}});
+  }
+  const std::vector<Answer> answers = onnxruntime(jobs);
+  if (answers.empty()) GTEST_SKIP() << "onnxruntime-node is not installed; packaging/test does it";
+  ASSERT_EQ(answers.size(), jobs.size());
+  for (std::size_t m = 0; m < jobs.size(); ++m) {
+    SCOPED_TRACE(jobs[m].name);
+    EXPECT_EQ(answers[m].error, "");
+    if (!answers[m].error.empty()) continue;
+    std::map<std::string, at::Tensor> got;
+    for (std::size_t i = 0; i < names[m].size(); ++i) got[names[m][i]] = answers[m].outputs[i];
+    std::map<Site, at::Tensor> seen;
+    exec::RunHooks hooks;
+    hooks.quantize = [&](const Site& site, const at::Tensor& v) {
+      const auto q = models[m].quantizers.find(site);
+      return seen[site] = q == models[m].quantizers.end() ? v : exec::fake_quantize(v, q->second);
+    };
+    ASSERT_TRUE((*exec::Runner::create(models[m].model, &models[m].quantizers))->run({jobs[m].inputs[0].tensor}, hooks));
+    std::int64_t compared = 0, differ = 0;
+    double most = 0;
+    std::set<std::string> counted;
+    for (const auto& [site, held] : backs[m].sites) {
+      const at::Tensor values = (got.at(held.tensor).to(at::kFloat) - held.zero_point[0]) * held.scale[0];
+      const at::Tensor steps = ((values - seen.at(site).reshape(values.sizes())) / held.scale[0]).abs().round();
+      most = std::max(most, steps.max().item<double>());
+      EXPECT_TRUE(!cases[m].exact || steps.max().item<double>() == 0)
+          << models[m].model->graph->find(site.node)->name << " " << enum_text(site.kind) << ", " << held.tensor;
+      if (!counted.insert(held.tensor).second) continue;
+      compared += steps.numel();
+      differ += steps.ne(0).sum().item<std::int64_t>();
+    }
+    std::cout << jobs[m].name << ": " << differ << " of " << compared << " codes differ, by " << most << " at most\n";
+    EXPECT_GE(compared, 100000);
+    if (cases[m].exact) {
+      EXPECT_EQ(differ, 0);
+    } else {
+      EXPECT_LE(most, cases[m].most);
+      EXPECT_LE(static_cast<double>(differ), cases[m].share * static_cast<double>(compared));
+    }
   }
 }
 

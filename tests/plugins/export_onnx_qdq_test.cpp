@@ -300,6 +300,27 @@ TEST_F(QdqExport, WeightsBesideTheFile) {
   JobContext job;
   const auto back = import_model(path(), job);
   ASSERT_TRUE(back) << back.error().text();
+  // Beyond 2 GiB of a file that has holes before it.
+  {
+    const onnx::ModelProto proto = load();
+    onnx::ModelProto far = proto;
+    constexpr std::uint64_t kFar = (std::uint64_t{3} << 30) + 4096;
+    for (auto& t : *far.mutable_graph()->mutable_initializer())
+      for (auto& e : *t.mutable_external_data())
+        if (e.key() == "offset") e.set_value(std::to_string(kFar));
+    store(far);
+    const std::string bytes = *read_file(files[1]);
+    std::ofstream holes(files[1], std::ios::binary);
+    holes.seekp(static_cast<std::streamoff>(kFar));
+    holes << bytes;
+    holes.close();
+    EXPECT_EQ(fs::file_size(files[1]), kFar + bytes.size());
+    EXPECT_EQ(unequal(model), "");
+    const auto distant = import_model(path(), job);
+    EXPECT_TRUE(distant) << distant.error().text();
+    std::ofstream(files[1], std::ios::binary) << bytes;
+    store(proto);
+  }
   // One code changed, a truncated and a missing data file: all seen.
   const std::string good = *read_file(files[1]);
   std::string bad = good;
