@@ -14,6 +14,7 @@
 #include "core/exec/runner.h"
 #include "plugins/exporters/onnx_write.h"
 #include "tests/plugins/export_onnx_cases.h"
+#include "tests/plugins/import_quantized_support.h"
 
 namespace quanvas {
 namespace {
@@ -132,6 +133,39 @@ TEST_F(QdqExport, EveryCaseIsWrittenAtTheLowestOpsetAuditedAndComputedAgain) {
     EXPECT_EQ(found, 4u);
     const TensorId y = back->model->graph->outputs()[0];
     EXPECT_LE(((*got)[static_cast<std::size_t>(y)] - (*want)[0]).abs().max().item<double>(), 1e-5 + 1e-2 * (c.opset == 19));
+  }
+}
+
+// Opened as the recipe of a float network, the file gives the same formats and computes the same numbers.
+TEST_F(QdqExport, EveryCaseComesBackAsItsRecipe) {
+  const c10::InferenceMode no_gradient;
+  for (const QdqCase& c : qdq_cases()) {
+    SCOPED_TRACE(c.name);
+    const QuantizedModel model = quantize_all(odd_net(), c.weight, c.activation, true);
+    ASSERT_NO_FATAL_FAILURE(write(model, qdq_json(c)));
+    const import_test::Opened rules = import_test::open_file(path(), FileQuantizers::kRules);
+    ASSERT_TRUE(rules.file) << rules.file.error().text();
+    for (const std::string& op : rules.ops()) {
+      EXPECT_TRUE(op.find("uantizeLinear") == std::string::npos && op != "Clip") << op << "\n" << rules.all_issues();
+    }
+    const at::Tensor x = input(c.activation.source == ScaleSource::kDynamic ? 1 : 4);
+    const auto want = (*exec::Runner::create(model.model, &model.quantizers))->run({x});
+    const auto got = import_test::run(rules, {x});
+    ASSERT_TRUE(want && got) << (got ? "" : got.error().text());
+    EXPECT_LE(((*got)[0] - (*want)[0]).abs().max().item<double>(), 1e-5);
+    const auto after = import_test::quantizers_of(*rules.file);
+    ASSERT_TRUE(after) << after.error().text();
+    for (const auto& [site, q] : model.quantizers) {
+      if (site.kind != SiteKind::kInput) continue;
+      const Node* node = rules.graph().find(model.model->graph->find(site.node)->name);
+      ASSERT_NE(node, nullptr);
+      const auto same = after->find({node->id, site.kind, 0});
+      ASSERT_NE(same, after->end());
+      EXPECT_EQ(same->second.scale, q.scale);
+      EXPECT_EQ(same->second.lo, q.lo);
+      EXPECT_EQ(same->second.hi, q.hi);
+      EXPECT_EQ(format_name(same->second.spec), format_name(q.spec));
+    }
   }
 }
 
