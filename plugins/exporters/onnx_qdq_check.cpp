@@ -53,40 +53,43 @@ std::string wrong_hadamard(const Graph& graph, const Node& node, std::size_t& by
 std::vector<Refusal> check_graph(const Model& model, int opset) {
   const Graph& graph = *model.graph;
   std::vector<Refusal> out;
+  const auto refuse = [&](const std::string& layer, std::string rule, std::string got, const char* allowed, const char* suggestion) {
+    out.push_back({layer, {}, std::move(rule), std::move(got), allowed, suggestion, {}, {}, false});
+  };
   for (const std::vector<TensorId>* ends : {&graph.inputs(), &graph.outputs()})
     for (const TensorId id : *ends)
       if (graph.tensor(id).type == DataType::kUndefined)
-        out.push_back({graph.tensor(id).name, {}, "inputs and outputs", "a sequence, or a tensor of unknown type",
-                       "tensors of a known element type", "Cut the model where tensors come in and go out."});
+        refuse(graph.tensor(id).name, "inputs and outputs", "a sequence, or a tensor of unknown type",
+               "tensors of a known element type", "Cut the model where tensors come in and go out.");
   std::size_t bytes = 0;
   std::set<Attributes> matrices;
   for (const Node& node : graph.nodes()) {
     if (lost_at_import(node))
-      out.push_back({node.name, {}, "operator", node.op + ": " + node.opaque_reason,
-                     "operators whose attributes are numbers, texts and lists of them",
-                     "Cut the model before this node, or replace it, and import it again."});
+      refuse(node.name, "operator", node.op + ": " + node.opaque_reason,
+             "operators whose attributes are numbers, texts and lists of them",
+             "Cut the model before this node, or replace it, and import it again.");
     else if (has_subgraph(node))
-      out.push_back({node.name, {}, "operator", node.op + ": it holds a subgraph",
-                     "operators without subgraphs (If, Loop and Scan are executed, but not written)",
-                     "Cut the model before this node, or replace it, and import it again."});
+      refuse(node.name, "operator", node.op + ": it holds a subgraph",
+             "operators without subgraphs (If, Loop and Scan are executed, but not written)",
+             "Cut the model before this node, or replace it, and import it again.");
     if (is_hadamard(node.domain, node.op)) {
       const std::string why = wrong_hadamard(graph, node, bytes, matrices);
       if (!why.empty())
-        out.push_back({node.name, {}, "operator", node.op + ": " + why, "rotations of float32 by a matrix that fits the file",
-                       "Run the pass rotate without online rotations, or in smaller blocks."});
+        refuse(node.name, "operator", node.op + ": " + why, "rotations of float32 by a matrix that fits the file",
+               "Run the pass rotate without online rotations, or in smaller blocks.");
     }
     NodeDraft draft = draft_of(graph, node);
     if (const std::string why = upgrade(draft, graph, graph.opset(), opset); !why.empty())
-      out.push_back({node.name, {}, "operator at opset " + std::to_string(opset), why,
-                     "what this opset can say", "Export the float model again at opset 13 or newer."});
+      refuse(node.name, "operator at opset " + std::to_string(opset), why,
+             "what this opset can say", "Export the float model again at opset 13 or newer.");
   }
   if (bytes > kMaxFileBytes)
-    out.push_back({{}, {}, "file size", std::to_string(bytes) + " bytes of rotation matrices", "less than 2 GiB",
-                   "Run the pass rotate in smaller blocks."});
+    refuse({}, "file size", std::to_string(bytes) + " bytes of rotation matrices", "less than 2 GiB",
+           "Run the pass rotate in smaller blocks.");
   for (const auto& [name, data] : model.weights->all())
     if (data.type == DataType::kString && graph.tensor(name) != kNoTensor)
-      out.push_back({name, {}, "element type", "strings", "numbers and booleans",
-                     "Remove text processing from the model before export."});
+      refuse(name, "element type", "strings", "numbers and booleans",
+             "Remove text processing from the model before export.");
   return out;
 }
 
@@ -128,7 +131,7 @@ std::vector<Refusal> check_qdq(const QuantizedModel& model, const QdqOptions& op
     return {{{}, {}, "opset", std::to_string(options.opset),
              std::to_string(least) + " to " + std::to_string(kNewestOpset) + ", or 0 for the lowest that fits",
              graph.opset() > kQdqOpset ? "The model itself has opset " + std::to_string(graph.opset()) + "; nodes are not brought to an older one."
-                                       : "QuantizeLinear per channel exists from opset 13 on."}};
+                                       : "QuantizeLinear per channel exists from opset 13 on.", {}, {}, false}};
   const TargetTable table = qdq_table(options);
   std::vector<Refusal> wrong = check_quantizers(model, table);
   // Without them the opset of the quantizers is not known.
@@ -136,7 +139,7 @@ std::vector<Refusal> check_qdq(const QuantizedModel& model, const QdqOptions& op
   out = check_graph(*model.model, opset);
   for (Refusal& r : wrong) out.push_back(std::move(r));
   for (const PlacedQuantizer& q : place(model).quantizers) {
-    if (quant::is_dynamic(*q.params)) check_dynamic(model, q, out);
+    if (quant::is_dynamic(*q.params) && judge(table, q.node->op, q.site.kind, q.params->spec).row) check_dynamic(model, q, out);
     if (q.params->truncated && !truncates_exactly(graph, q))
       out.push_back({q.node->name, q.name, "truncation", "sums of scale " + number(static_cast<double>(q.params->truncated->scale)),
                      "sums whose scale is a power of two: QuantizeLinear rounds what float32 computes",

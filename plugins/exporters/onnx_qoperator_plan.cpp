@@ -158,6 +158,15 @@ CodeForm CodePlan::product_form(const Layer& layer, const Node& node, const Code
     return CodeForm::kFloat;
   }
   const bool has_bias = node.inputs.size() > 2 && node.inputs[2] != kNoTensor;
+  if (has_bias && layer.weight != kNoTensor) {
+    const Shape weight = shape_of(model_, layer.weight);
+    const auto channel = static_cast<std::size_t>(layer.channel_axis);
+    const std::int64_t count = element_count(shape_of(model_, node.inputs[2]));
+    if (layer.bias == kNoTensor || channel >= weight.size() || (count != 1 && count != weight[channel])) {
+      why = layer.bias == kNoTensor ? "a bias that is computed has no form on codes" : "a bias has one number for each output channel on codes";
+      return CodeForm::kFloat;
+    }
+  }
   if (!codes.inputs[0] || !codes.output || (has_bias && !codes.bias)) return CodeForm::kFloat;  // a quantizer is missing
   if (layer.weight == kNoTensor) {  // of two activations
     if (matmul && !has_bias && codes.inputs[1]) return CodeForm::kMatMul;

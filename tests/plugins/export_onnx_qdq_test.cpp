@@ -1,4 +1,7 @@
 // ONNX QDQ beyond int8: every row of its table written, audited and opened again.
+#include <sys/resource.h>
+
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -299,7 +302,9 @@ TEST_F(QdqExport, DynamicScalesMakeAFileForOneSample) {
   EXPECT_TRUE(exporter().check(quantize_all(odd_net(), c.weight, *refusals[0].fix), json::object()).empty());
   other = dynamic_uint8();
   other.granularity = Granularity::kRow;
-  EXPECT_FALSE(exporter().check(quantize_all(odd_net(), c.weight, other), json::object()).empty());
+  other.statistic = Statistic::kAbsMax;
+  for (const Refusal& r : exporter().check(quantize_all(odd_net(), c.weight, other), json::object())) EXPECT_EQ(r.rule, "granularity");
+  EXPECT_EQ(exporter().check(quantize_all(odd_net(), c.weight, other), json::object()).size(), 2u);
 }
 
 // The place of the zero point is refused with the change that mends it.
@@ -390,6 +395,31 @@ TEST_F(QdqExport, AFailedWriteBesideLeavesBothFiles) {
   JobContext job;
   EXPECT_FALSE(exporter().write(model, path(), {{"external_data", "always"}}, job));
   EXPECT_EQ(*read_file(path()), "old");
+}
+
+// The disk is full at the beginning and in the middle.
+TEST_F(QdqExport, AFullDiskLeavesTheOldFiles) {
+  const QuantizedModel model = quantize_all(odd_net(), spec(16, true, true, kNone, kChannel), spec(8, false, false, kInteger, kTensor));
+  const json beside = {{"external_data", "always"}};
+  ASSERT_NO_FATAL_FAILURE(write(model, beside));
+  const std::string data = onnx_file::data_path(path()), old_data = *read_file(data);
+  ASSERT_TRUE(write_file_atomically(path(), "old"));
+  struct rlimit before {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto was = std::signal(SIGXFSZ, SIG_IGN);
+  for (const rlim_t most : {rlim_t{100}, rlim_t{1000}}) {
+    struct rlimit small = before;
+    small.rlim_cur = most;
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+    JobContext job;
+    const Status full = exporter().write(model, path(), beside, job);
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+    EXPECT_FALSE(full);
+    EXPECT_EQ(*read_file(path()), "old");
+    EXPECT_EQ(*read_file(data), old_data);
+    EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 2) << "no temporary file stays";
+  }
+  std::signal(SIGXFSZ, was);
 }
 
 TEST_F(QdqExport, DamagedFilesAreErrorsOrUnequalNeverACrash) {

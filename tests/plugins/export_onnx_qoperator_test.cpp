@@ -238,6 +238,25 @@ TEST_F(QOperatorExport, RefusalsNameLayerRuleAndFix) {
   }
 }
 
+// Shapes and attributes that the operators on codes do not have.
+TEST_F(QOperatorExport, ProductsThatHaveNoFormAreRefused) {
+  for (const char* which : {"bias by row", "alpha"}) {
+    SCOPED_TRACE(which);
+    const bool rows = std::string(which) == "bias by row";
+    NetBuilder n("gemm", {16, 4});
+    const QuantizedModel model = quantize_codes_of(
+        n.done(n.node("Gemm", "fc", {"x", n.weight("w", {4, 5}), n.weight("b", rows ? Shape{16, 5} : Shape{5})}, {16, 5},
+                      rows ? Attributes{} : Attributes{{"alpha", 0.5f}})),
+        {spec(8, true, true, kNone, kTensor), kU8});
+    const auto refusals = exporter().check(model, json::object());
+    ASSERT_EQ(refusals.size(), 1u);
+    EXPECT_EQ(refusals[0].rule, "operator");
+    ASSERT_NO_FATAL_FAILURE(write(model, {{"mixed", true}}));
+    EXPECT_EQ(unequal(model), "");
+    EXPECT_EQ(operators(load()).at("Gemm"), 1);
+  }
+}
+
 // The quantizers of the readers are enough, as long as they are one.
 TEST_F(QOperatorExport, AnOutputTakesTheQuantizerOfItsReaders) {
   QuantizedModel model = quantize_codes_of(curve_net(), {kW8, kU8, false});
