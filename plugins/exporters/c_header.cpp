@@ -1,5 +1,5 @@
 // Quanvas - a network's numbers as a C99 and C++ header: codes, scales, zero points, biases, and what an integer
-// implementation needs between layers (docs/export.md).
+// implementation needs between layers (docs/export-targets.md).
 #include <charconv>
 #include <cmath>
 #include <cstdio>

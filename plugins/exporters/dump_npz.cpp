@@ -1,4 +1,4 @@
-// Quanvas - codes, scales and zero points as NumPy arrays (docs/export.md).
+// Quanvas - codes, scales and zero points as NumPy arrays (docs/export-targets.md).
 #include "core/base/guarded.h"
 #include "plugins/exporters/dump.h"
 #include "plugins/exporters/npz_write.h"

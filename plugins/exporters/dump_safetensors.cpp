@@ -1,5 +1,5 @@
 // Quanvas - codes, scales and zero points as tensors of a safetensors file: our own contract, for readers that are still to
-// be written (docs/export.md).
+// be written (docs/export-targets.md).
 #include "core/base/guarded.h"
 #include "plugins/exporters/dump.h"
 #include "plugins/exporters/safetensors_write.h"

@@ -1,6 +1,6 @@
 // Quanvas - the network that a file of weights carries beside its tensors: the graph without data, where each initializer
 // lies and in which packing, and what the quantizers are. Written by the exporters of such files as JSON, read by their
-// audits and the importers; docs/export.md, "What files of weights carry".
+// audits and the importers; docs/export-targets.md, "What files of weights carry".
 #pragma once
 
 #include <functional>

@@ -173,7 +173,7 @@ class Parser {
     if (!known)
       return fail(ErrorCode::kUnsupported,
                   "'" + path_ + "': " + what + " has ggml's type " + std::to_string(t.type) + ", which is not read here.",
-                  "Convert the file to one of the types in docs/export.md.");
+                  "Convert the file to one of the types in docs/export-targets.md.");
     if (t.columns() % known->block != 0)
       return bad(what + " has rows of " + std::to_string(t.columns()) + " elements, no multiple of " +
                  std::to_string(known->block));
