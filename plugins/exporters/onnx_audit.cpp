@@ -33,7 +33,9 @@ bool same_parameters(const PlacedQuantizer& placed, const FileQuantizer& q, std:
   const quant::QuantParams& p = *placed.params;
   if (quant::is_dynamic(p) || q.dynamic) return quant::is_dynamic(p) && q.dynamic;
   const bool channels = p.spec.granularity == Granularity::kChannel, blocks = p.spec.granularity == Granularity::kGroup;
-  if (!same_floats(p.scale, q.scale) || zero_points(p) != q.zero_point || channels != q.per_channel() || blocks != q.in_blocks()) return false;
+  if (!same_floats(p.scale, q.scale) || zero_points(p) != q.zero_point || channels != q.per_channel() ||
+      blocks != q.in_blocks())
+    return false;
   const int minifloat = minifloat_type(p.spec);
   if (minifloat ? q.type != minifloat : !code_range_of(q.type).has_value()) return false;
   if (blocks && q.block != p.layout.group) return false;
@@ -77,8 +79,7 @@ class FileLayout {
 };
 
 // Codes, and the floats that DequantizeLinear makes of them, against the quantizer on the model's weights.
-bool same_constant(const QuantizedModel& model, const PlacedQuantizer& placed, const FileQuantizer& q,
-                   const OnnxFile& file) {
+bool same_constant(const QuantizedModel& model, const PlacedQuantizer& placed, const FileQuantizer& q, const OnnxFile& file) {
   const quant::QuantParams& p = *placed.params;
   const TensorData* data = model.model->weights->find(model.model->graph->tensor(placed.tensor).name);
   if (data == nullptr) return false;
@@ -282,8 +283,8 @@ Result<std::vector<AuditRow>> audit_float(const Model& model, const std::string&
       row.written = std::string(type_name(static_cast<DataType>(t->data_type()))) + " " + shape_text(dims);
       const std::string raw = index.bytes(*t).empty() ? t->raw_data() : index.bytes(*t);
       row.bytes = static_cast<double>(raw.size());
-      row.equal = t->data_type() == static_cast<int>(wanted->type) && dims == wanted->shape &&
-                  raw.size() == wanted->bytes && std::memcmp(raw.data(), wanted->data, wanted->bytes) == 0;
+      row.equal = t->data_type() == static_cast<int>(wanted->type) && dims == wanted->shape && raw.size() == wanted->bytes &&
+                  std::memcmp(raw.data(), wanted->data, wanted->bytes) == 0;
     }
     rows.push_back(std::move(row));
   };

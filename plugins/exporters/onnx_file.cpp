@@ -17,22 +17,40 @@ namespace {
 
 // By number, as onnx.proto has them.
 enum Type : int {
-  kTypeFloat = 1, kTypeUint8 = 2, kTypeInt8 = 3, kTypeUint16 = 4, kTypeInt16 = 5, kTypeInt32 = 6, kTypeE4M3Fn = 17,
-  kTypeE5M2Fnuz = 20, kTypeUint4 = 21, kTypeInt4 = 22, kTypeE2M1 = 23, kTypeE8M0 = 24, kTypeUint2 = 25, kTypeInt2 = 26
+  kTypeFloat = 1,
+  kTypeUint8 = 2,
+  kTypeInt8 = 3,
+  kTypeUint16 = 4,
+  kTypeInt16 = 5,
+  kTypeInt32 = 6,
+  kTypeE4M3Fn = 17,
+  kTypeE5M2Fnuz = 20,
+  kTypeUint4 = 21,
+  kTypeInt4 = 22,
+  kTypeE2M1 = 23,
+  kTypeE8M0 = 24,
+  kTypeUint2 = 25,
+  kTypeInt2 = 26
 };
 
 int bits_in_file(int type) {
   switch (type) {
     case kTypeFloat:
-    case kTypeInt32: return 32;
+    case kTypeInt32:
+      return 32;
     case kTypeUint16:
-    case kTypeInt16: return 16;
+    case kTypeInt16:
+      return 16;
     case kTypeUint4:
     case kTypeInt4:
-    case kTypeE2M1: return 4;
+    case kTypeE2M1:
+      return 4;
     case kTypeUint2:
-    case kTypeInt2: return 2;
-    default: return type == kTypeUint8 || type == kTypeInt8 || (type >= kTypeE4M3Fn && type <= kTypeE5M2Fnuz) || type == kTypeE8M0 ? 8 : 0;
+    case kTypeInt2:
+      return 2;
+    default:
+      return type == kTypeUint8 || type == kTypeInt8 || (type >= kTypeE4M3Fn && type <= kTypeE5M2Fnuz) || type == kTypeE8M0 ? 8
+                                                                                                                            : 0;
   }
 }
 
@@ -63,7 +81,8 @@ Result<OnnxFile> OnnxFile::open(const std::string& path) {
   google::protobuf::io::CodedInputStream in(reinterpret_cast<const std::uint8_t*>(bytes.data()),
                                             static_cast<int>(bytes.size()));
   auto proto = std::make_shared<onnx::ModelProto>();
-  if (!proto->ParseFromCodedStream(&in) || !in.ConsumedEntireMessage() || !proto->has_graph() || proto->opset_import_size() == 0)
+  if (!proto->ParseFromCodedStream(&in) || !in.ConsumedEntireMessage() || !proto->has_graph() ||
+      proto->opset_import_size() == 0)
     return fail(ErrorCode::kCorrupt, "'" + path + "' is not a complete ONNX file.", "Export it again.");
   OnnxFile file;
   file.path_ = path;
@@ -138,7 +157,8 @@ std::vector<float> OnnxFile::reals(const onnx::TensorProto& t) const {
     return out;
   }
   if (t.data_type() != kTypeFloat) return {};
-  if (!t.has_raw_data() && t.data_location() != onnx::TensorProto::EXTERNAL) return {t.float_data().begin(), t.float_data().end()};
+  if (!t.has_raw_data() && t.data_location() != onnx::TensorProto::EXTERNAL)
+    return {t.float_data().begin(), t.float_data().end()};
   std::vector<float> out(raw.size() / sizeof(float));
   std::memcpy(out.data(), raw.data(), out.size() * sizeof(float));
   return out;
@@ -190,7 +210,8 @@ bool OnnxFile::read_parameters(const onnx::NodeProto& node, int scale_at, int ze
 
 void OnnxFile::follow_clips(std::string& codes, std::int64_t& lo, std::int64_t& hi) const {
   std::size_t steps = 0;
-  for (const onnx::NodeProto* n = producer(codes); n && n->op_type() == "Clip" && n->input_size() > 0 && steps < nodes_.size(); n = producer(codes), ++steps) {
+  for (const onnx::NodeProto* n = producer(codes); n && n->op_type() == "Clip" && n->input_size() > 0 && steps < nodes_.size();
+       n = producer(codes), ++steps) {
     const auto bound = [&](int i, std::int64_t fallback) {
       const onnx::TensorProto* t = operand(*n, i);
       const auto values = t ? this->codes(*t) : std::vector<std::int64_t>{};
@@ -270,8 +291,10 @@ std::string file_quantizer_text(const FileQuantizer& q) {
   if (code_range_of(q.type) && !q.in_blocks())
     return quantizer_text(is_signed_type(q.type), q.lo, q.hi, q.per_channel(), q.scale.size(), q.zero_point);
   std::string text = code_type_name(q.type);
-  if (q.in_blocks()) text += ", in blocks of " + std::to_string(q.block) + " (" + scales + " scales)";
-  else text += q.per_channel() ? ", per channel (" + scales + ")" : ", per tensor";
+  if (q.in_blocks())
+    text += ", in blocks of " + std::to_string(q.block) + " (" + scales + " scales)";
+  else
+    text += q.per_channel() ? ", per channel (" + scales + ")" : ", per tensor";
   const bool zero = std::all_of(q.zero_point.begin(), q.zero_point.end(), [](std::int64_t z) { return z == 0; });
   return zero ? text : text + ", zero points";
 }

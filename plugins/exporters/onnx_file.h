@@ -19,16 +19,16 @@ namespace quanvas::onnx_file {
 
 // What stands before a tensor in the file.
 struct FileQuantizer {
-  int type = 0;                      // of the codes, as TensorProto.DataType
-  std::int64_t lo = 0, hi = 0;       // integers: of the type, narrowed by a Clip
-  std::vector<float> scale;          // empty: found at run time
+  int type = 0;                          // of the codes, as TensorProto.DataType
+  std::int64_t lo = 0, hi = 0;           // integers: of the type, narrowed by a Clip
+  std::vector<float> scale;              // empty: found at run time
   std::vector<std::int64_t> zero_point;  // as many
-  Shape scale_shape;                 // {}: one for all; one dimension: along the axis; in blocks that of the tensor
-  std::int64_t axis = 1, block = 0;  // block 0: not in blocks
+  Shape scale_shape;                     // {}: one for all; one dimension: along the axis; in blocks that of the tensor
+  std::int64_t axis = 1, block = 0;      // block 0: not in blocks
   bool dynamic = false, saturates = true;
-  std::string source;                // tensor that enters QuantizeLinear, or the initializer of codes
+  std::string source;  // tensor that enters QuantizeLinear, or the initializer of codes
   const onnx::TensorProto* codes = nullptr;
-  double bytes = 0;                  // of codes (when constant), scales and zero points
+  double bytes = 0;  // of codes (when constant), scales and zero points
   // A Clip of real numbers before the QuantizeLinear whose limits are codes of it: what it reads, and the codes that it
   // leaves. It may be the quantizer's or one of the network.
   struct Limited {

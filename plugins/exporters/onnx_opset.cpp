@@ -133,7 +133,9 @@ std::string grid_sample(NodeDraft& draft, const Graph&) {
   return {};
 }
 
-std::string no_dft(NodeDraft&, const Graph&) { return "the axis of DFT, which became an input at opset 20"; }
+std::string no_dft(NodeDraft&, const Graph&) {
+  return "the axis of DFT, which became an input at opset 20";
+}
 std::string no_group_norm(NodeDraft&, const Graph&) {
   return "GroupNormalization with one scale per group, which has one per channel from opset 21 on";
 }

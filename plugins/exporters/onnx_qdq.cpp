@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "core/base/guarded.h"
-#include "core/quant/dynamic.h"
 #include "core/plugin/registry.h"
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_audit.h"
 #include "plugins/exporters/onnx_qdq_check.h"
 #include "plugins/exporters/onnx_sites.h"
@@ -74,9 +74,10 @@ class QdqWriter {
     const quant::QuantParams& p = *q.params;
     const Storage s = storage(q);
     const auto integer = [](std::int64_t v) { return std::to_string(v) + ","; };
-    return integer(q.tensor) + integer(static_cast<int>(s.codes)) + integer(static_cast<int>(s.scales)) + integer(p.lo) + integer(p.hi) +
-           integer(static_cast<int>(p.spec.granularity)) + integer(p.spec.axis.value_or(-1)) + integer(p.layout.group) +
-           integer(p.spec.saturate) + integer(quant::is_dynamic(p)) + pack_floats(p.scale) + pack_floats(p.zero_point);
+    return integer(q.tensor) + integer(static_cast<int>(s.codes)) + integer(static_cast<int>(s.scales)) + integer(p.lo) +
+           integer(p.hi) + integer(static_cast<int>(p.spec.granularity)) + integer(p.spec.axis.value_or(-1)) +
+           integer(p.layout.group) + integer(p.spec.saturate) + integer(quant::is_dynamic(p)) + pack_floats(p.scale) +
+           pack_floats(p.zero_point);
   }
 
   Result<std::string> activation(const PlacedQuantizer& q) {
@@ -202,11 +203,15 @@ class OnnxQdqExporter final : public Exporter {
   }
   std::string extension() const override { return ".onnx"; }
   Schema schema() const override {
-    return {{integer_field("opset", "Opset", "Operator set of the file, 13 to 25: what it lacks is refused. 0: the lowest that holds everything.", 0, 0, kNewestOpset),
-             bool_field("native", "Narrow types",
-                        "4 and 2 bit integers in ONNX's own types (opset 21 and 25) and power-of-two scales of minifloat blocks as "
-                        "float8e8m0 (24), where the opset has them; else as int8 with a Clip, and float32.", false),
-             external_field()}};
+    return {
+        {integer_field("opset", "Opset",
+                       "Operator set of the file, 13 to 25: what it lacks is refused. 0: the lowest that holds everything.", 0,
+                       0, kNewestOpset),
+         bool_field("native", "Narrow types",
+                    "4 and 2 bit integers in ONNX's own types (opset 21 and 25) and power-of-two scales of minifloat blocks as "
+                    "float8e8m0 (24), where the opset has them; else as int8 with a Clip, and float32.",
+                    false),
+         external_field()}};
   }
 
   TargetTable table(const json& options) const override { return qdq_table(qdq_options(options)); }

@@ -7,9 +7,9 @@
 
 #include "core/algorithms/hadamard.h"
 #include "core/graph/rotation_node.h"
+#include "core/plugin/placement.h"
 #include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_opset.h"
-#include "core/plugin/placement.h"
 #include "plugins/exporters/onnx_sites.h"
 #include "plugins/exporters/onnx_write.h"
 
@@ -53,7 +53,8 @@ std::string wrong_hadamard(const Graph& graph, const Node& node, std::size_t& by
 std::vector<Refusal> check_graph(const Model& model, int opset) {
   const Graph& graph = *model.graph;
   std::vector<Refusal> out;
-  const auto refuse = [&](const std::string& layer, std::string rule, std::string got, const char* allowed, const char* suggestion) {
+  const auto refuse = [&](const std::string& layer, std::string rule, std::string got, const char* allowed,
+                          const char* suggestion) {
     out.push_back({layer, {}, std::move(rule), std::move(got), allowed, suggestion, {}, {}, false});
   };
   for (const std::vector<TensorId>* ends : {&graph.inputs(), &graph.outputs()})
@@ -80,16 +81,15 @@ std::vector<Refusal> check_graph(const Model& model, int opset) {
     }
     NodeDraft draft = draft_of(graph, node);
     if (const std::string why = upgrade(draft, graph, graph.opset(), opset); !why.empty())
-      refuse(node.name, "operator at opset " + std::to_string(opset), why,
-             "what this opset can say", "Export the float model again at opset 13 or newer.");
+      refuse(node.name, "operator at opset " + std::to_string(opset), why, "what this opset can say",
+             "Export the float model again at opset 13 or newer.");
   }
   if (bytes > kMaxFileBytes)
     refuse({}, "file size", std::to_string(bytes) + " bytes of rotation matrices", "less than 2 GiB",
            "Run the pass rotate in smaller blocks.");
   for (const auto& [name, data] : model.weights->all())
     if (data.type == DataType::kString && graph.tensor(name) != kNoTensor)
-      refuse(name, "element type", "strings", "numbers and booleans",
-             "Remove text processing from the model before export.");
+      refuse(name, "element type", "strings", "numbers and booleans", "Remove text processing from the model before export.");
   return out;
 }
 
@@ -111,14 +111,22 @@ void check_dynamic(const QuantizedModel& model, const PlacedQuantizer& q, std::v
     fix.zero_in_range = true;
     fix.clip_min.reset();
     fix.clip_max.reset();
-    out.push_back({q.node->name, q.name, "statistic", std::string(enum_text(s.statistic)) + (s.zero_in_range ? "" : ", without 0"),
-                   "from the least to the greatest value, with 0 among them", "Use the statistic minmax with zero_in_range.", q.site, fix, true});
+    out.push_back({q.node->name, q.name, "statistic",
+                   std::string(enum_text(s.statistic)) + (s.zero_in_range ? "" : ", without 0"),
+                   "from the least to the greatest value, with 0 among them", "Use the statistic minmax with zero_in_range.",
+                   q.site, fix, true});
   }
   const Shape shape = shape_of(model, q.tensor);
   if (!shape.empty() && shape[0] > 1)
-    out.push_back({q.node->name, q.name, "samples", "a tensor " + shape_text(shape) + ", whose scale is one for each index of its first axis",
-                   "one scale for the whole tensor: DynamicQuantizeLinear", "Calibrate it, or import the model with a batch of 1 or an open one.",
-                   q.site, {}, true});
+    out.push_back({q.node->name,
+                   q.name,
+                   "samples",
+                   "a tensor " + shape_text(shape) + ", whose scale is one for each index of its first axis",
+                   "one scale for the whole tensor: DynamicQuantizeLinear",
+                   "Calibrate it, or import the model with a batch of 1 or an open one.",
+                   q.site,
+                   {},
+                   true});
 }
 
 }  // namespace
@@ -128,10 +136,17 @@ std::vector<Refusal> check_qdq(const QuantizedModel& model, const QdqOptions& op
   std::vector<Refusal> out;
   const int least = std::max(graph.opset(), kQdqOpset);
   if (options.opset != 0 && (options.opset < least || options.opset > kNewestOpset))
-    return {{{}, {}, "opset", std::to_string(options.opset),
+    return {{{},
+             {},
+             "opset",
+             std::to_string(options.opset),
              std::to_string(least) + " to " + std::to_string(kNewestOpset) + ", or 0 for the lowest that fits",
-             graph.opset() > kQdqOpset ? "The model itself has opset " + std::to_string(graph.opset()) + "; nodes are not brought to an older one."
-                                       : "QuantizeLinear per channel exists from opset 13 on.", {}, {}, false}};
+             graph.opset() > kQdqOpset
+                 ? "The model itself has opset " + std::to_string(graph.opset()) + "; nodes are not brought to an older one."
+                 : "QuantizeLinear per channel exists from opset 13 on.",
+             {},
+             {},
+             false}};
   const TargetTable table = qdq_table(options);
   std::vector<Refusal> wrong = check_quantizers(model, table);
   // Without them the opset of the quantizers is not known.

@@ -12,7 +12,8 @@ constexpr int kFloat8Opset = 19, kBlockOpset = 21, kFloat4Opset = 23, kExponentO
 
 class Rows {
  public:
-  Rows(TargetTable& table, const QdqOptions& options) : table_(table), newest_(options.opset == 0 ? kNewestOpset : options.opset) {}
+  Rows(TargetTable& table, const QdqOptions& options)
+      : table_(table), newest_(options.opset == 0 ? kNewestOpset : options.opset) {}
 
   void add(int since, TargetRow row) {
     if (since > newest_) return;
@@ -73,7 +74,8 @@ void add_weights(Rows& rows, const QdqOptions& options) {
   if (options.native) {
     rows.add_blocks(kTwoBitOpset, weight_row("int2 or uint2 initializer + DequantizeLinear", 1, 2));
     rows.add_blocks(kBlockOpset, weight_row("int4 or uint4 initializer + DequantizeLinear", 3, 4));
-    TargetRow exponents = of_format(weight_row("float8 or float4 initializer, float8e8m0 scales + DequantizeLinear", 1, 32), float8_formats());
+    TargetRow exponents =
+        of_format(weight_row("float8 or float4 initializer, float8e8m0 scales + DequantizeLinear", 1, 32), float8_formats());
     exponents.formats.push_back("e2m1");
     exponents.granularities = {G::kGroup};
     exponents.scales = {ScaleType::kPowerOfTwo};
@@ -137,10 +139,11 @@ TargetTable qdq_table(const QdqOptions& options) {
   bias.zero_points = {Z::kNone};
   rows.add(kQdqOpset, std::move(bias));
   add_activations(rows, options);
-  table.notes = {"Operators run in float32 between the quantizers. onnxruntime computes these numbers with graph optimization off; "
-                 "its optimizer puts integer kernels in their place, which round elsewhere.",
-                 "onnxruntime 1.30 has no float4 and no float8e8m0 scales on the CPU.",
-                 "Quantizers that find their scale at run time make a file for one sample at a time."};
+  table.notes = {
+      "Operators run in float32 between the quantizers. onnxruntime computes these numbers with graph optimization off; "
+      "its optimizer puts integer kernels in their place, which round elsewhere.",
+      "onnxruntime 1.30 has no float4 and no float8e8m0 scales on the CPU.",
+      "Quantizers that find their scale at run time make a file for one sample at a time."};
   return table;
 }
 

@@ -24,8 +24,10 @@ class OnnxQOperatorExporter final : public Exporter {
                           {{"qlinearconv", "QLinearConv", "As a convolution of one pixel: portable."},
                            {"qgemm", "QGemm", "An operator of onnxruntime."},
                            {"qlinearmatmul", "QLinearMatMul", "Portable; layers with a bias are refused."}}),
-             bool_field("mixed", "Float where a quantizer is missing",
-                        "Layers that lack a quantizer compute in float from stored codes, as in ONNX QDQ, instead of being refused.", false),
+             bool_field(
+                 "mixed", "Float where a quantizer is missing",
+                 "Layers that lack a quantizer compute in float from stored codes, as in ONNX QDQ, instead of being refused.",
+                 false),
              external_field()}};
   }
 

@@ -26,7 +26,22 @@ struct QOperatorOptions {
 QOperatorOptions qoperator_options(const json& options);
 TargetTable qoperator_table();
 
-enum class CodeForm { kFloat, kConv, kRows, kRowsTransposed, kQGemm, kMatMul, kAdd, kMul, kConcat, kAveragePool, kGlobalAveragePool, kSigmoid, kLeakyRelu, kSoftmax };
+enum class CodeForm {
+  kFloat,
+  kConv,
+  kRows,
+  kRowsTransposed,
+  kQGemm,
+  kMatMul,
+  kAdd,
+  kMul,
+  kConcat,
+  kAveragePool,
+  kGlobalAveragePool,
+  kSigmoid,
+  kLeakyRelu,
+  kSoftmax
+};
 
 // One scale and zero point for the whole tensor, the same codes.
 bool same_codes(const quant::QuantParams& a, const quant::QuantParams& b);

@@ -20,13 +20,15 @@ bool is_one_of(const std::string& op, std::initializer_list<const char*> list) {
 bool moves(const std::string& op) {
   return is_one_of(op, {"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"});
 }
-bool is_limit(const std::string& op) { return op == "Relu" || op == "Clip"; }
+bool is_limit(const std::string& op) {
+  return op == "Relu" || op == "Clip";
+}
 
 // Where an operator on codes has its inputs; -1: none.
 struct Ports {
-  int result = -1;                // scale of the result, its zero point behind
+  int result = -1;  // scale of the result, its zero point behind
   int weight = -1, bias = -1;
-  std::vector<int> activations;   // codes, scale and zero point behind
+  std::vector<int> activations;  // codes, scale and zero point behind
 };
 std::optional<Ports> ports_of(const onnx::NodeProto& n, bool two_activations) {
   const std::string& op = n.op_type();
@@ -47,7 +49,7 @@ std::optional<Ports> ports_of(const onnx::NodeProto& n, bool two_activations) {
 // What codes stand for, and what makes them.
 struct Codes {
   FileQuantizer q;
-  const onnx::NodeProto* maker = nullptr;  // QuantizeLinear, or an operator on codes
+  const onnx::NodeProto* maker = nullptr;      // QuantizeLinear, or an operator on codes
   std::vector<const onnx::NodeProto*> limits;  // Relu and Clip of the network in between, as Clip of codes
 };
 
@@ -111,7 +113,8 @@ class CodeAudit {
   // The node that makes a tensor and only moves or limits values of another one; null: none.
   const Node* passing(TensorId t) const {
     const Node* n = graph_.find(graph_.tensor(t).producer);
-    const bool passes = n && n->domain.empty() && (moves(n->op) || is_limit(n->op)) && !n->inputs.empty() && n->outputs.size() == 1;
+    const bool passes =
+        n && n->domain.empty() && (moves(n->op) || is_limit(n->op)) && !n->inputs.empty() && n->outputs.size() == 1;
     return passes && n->inputs[0] != kNoTensor && !graph_.tensor(n->inputs[0]).is_initializer ? n : nullptr;
   }
 
@@ -164,7 +167,8 @@ class CodeAudit {
   }
 
   static bool same(const quant::QuantParams& p, const FileQuantizer& q, bool range) {
-    if (q.scale.size() != p.scale.size() || std::memcmp(q.scale.data(), p.scale.data(), q.scale.size() * sizeof(float)) != 0) return false;
+    if (q.scale.size() != p.scale.size() || std::memcmp(q.scale.data(), p.scale.data(), q.scale.size() * sizeof(float)) != 0)
+      return false;
     const bool channels = p.spec.granularity == Granularity::kChannel;
     return q.zero_point == zero_points(p) && q.per_channel() == channels && (!range || (q.lo == p.lo && q.hi == p.hi));
   }
@@ -187,7 +191,8 @@ class CodeAudit {
       if (maker && !maker->outputs.empty() && maker->outputs[0] == t) {
         if (!quantizes && codes.maker->name() == maker->name) return true;
         // Under another name what the node gives before its own quantizer.
-        if (raw && (raw->name() == maker->name || raw->name() == maker->name + "_result" || is_requantized(*raw, *maker))) return true;
+        if (raw && (raw->name() == maker->name || raw->name() == maker->name + "_result" || is_requantized(*raw, *maker)))
+          return true;
       }
       const Node* n = passing(t);
       if (!n) return false;
@@ -226,7 +231,8 @@ class CodeAudit {
     for (std::size_t steps = 0; steps <= graph_.nodes().size(); ++steps) {
       const Node* n = passing(t);
       if (!n || codes.maker->input(0) == graph_.tensor(t).name) return true;
-      if (is_limit(n->op) && !seen.count(n->name) && !file_.node(n->name) && limits(*n, p) != std::pair{p.lo, p.hi}) return false;
+      if (is_limit(n->op) && !seen.count(n->name) && !file_.node(n->name) && limits(*n, p) != std::pair{p.lo, p.hi})
+        return false;
       t = n->inputs[0];
     }
     return true;
@@ -269,7 +275,8 @@ class CodeAudit {
     row.bytes = bias ? static_cast<double>(file_.bytes(*t).size()) : own.bytes;
     const auto shown = stored(q);
     if (!shown) return row;
-    row.equal = bias ? same_bias(q, own, codes, *shown) : same(*q.params, own, false) && same_weight(q, node, own, codes, *shown);
+    row.equal =
+        bias ? same_bias(q, own, codes, *shown) : same(*q.params, own, false) && same_weight(q, node, own, codes, *shown);
     return row;
   }
 
@@ -289,7 +296,8 @@ class CodeAudit {
     return out;
   }
 
-  static bool same_bias(const PlacedQuantizer& q, const FileQuantizer& own, const std::vector<std::int64_t>& codes, const Shown& shown) {
+  static bool same_bias(const PlacedQuantizer& q, const FileQuantizer& own, const std::vector<std::int64_t>& codes,
+                        const Shown& shown) {
     if (own.type != onnx::TensorProto::INT32 || codes.empty()) return false;
     const bool one = shown.codes.size() == 1;
     if (!one && shown.codes.size() != codes.size()) return false;
@@ -303,13 +311,14 @@ class CodeAudit {
   }
 
   // [outputs, inputs] or the other way round, as the operator has it.
-  bool same_weight(const PlacedQuantizer& q, const onnx::NodeProto& node, const FileQuantizer& own, const std::vector<std::int64_t>& codes,
-                   const Shown& shown) const {
+  bool same_weight(const PlacedQuantizer& q, const onnx::NodeProto& node, const FileQuantizer& own,
+                   const std::vector<std::int64_t>& codes, const Shown& shown) const {
     if (codes.size() != shown.codes.size() || codes.empty()) return false;
     const std::size_t rank = shown.shape.size();
     const bool matrix = q.reader->op != "Conv";
     const bool first = matrix ? q.reader->integer("transB", 0) != 0 : true;  // the model's first axis is that of the outputs
-    const bool file_first = node.op_type() == "QLinearConv" || (node.op_type() == "QGemm" && integer_attribute(node, "transB", 0) != 0);
+    const bool file_first =
+        node.op_type() == "QLinearConv" || (node.op_type() == "QGemm" && integer_attribute(node, "transB", 0) != 0);
     const onnx::TensorProto* t = file_.operand(node, 3);
     Shape dims(t->dims().begin(), t->dims().end());
     Shape wanted = shown.shape;

@@ -65,15 +65,18 @@ TargetTable qoperator_table() {
   activation.why = "Operators on codes have one scale for what goes in and one for what comes out, and round half to even.";
   table.rows = {weight, bias, activation};
   const std::vector<std::string> ops = {"Conv", "Gemm", "MatMul"};
-  table.needs = {{ops, SiteKind::kInput, "codes to compute with", activation_fix()},
-                 {ops, SiteKind::kWeight, "codes to compute with", weight_fix()},
-                 {ops, SiteKind::kBias, "an integer that is added to the sums of codes", bias_fix()},
-                 {ops, SiteKind::kOutput, "codes to round the sums to: its own, or those of all that reads it", activation_fix()}};
+  table.needs = {
+      {ops, SiteKind::kInput, "codes to compute with", activation_fix()},
+      {ops, SiteKind::kWeight, "codes to compute with", weight_fix()},
+      {ops, SiteKind::kBias, "an integer that is added to the sums of codes", bias_fix()},
+      {ops, SiteKind::kOutput, "codes to round the sums to: its own, or those of all that reads it", activation_fix()}};
   table.notes = {
       "The output of a layer needs no quantizer of its own where everything that reads it quantizes it in the same way.",
-      "Sums of codes are scaled by one float32 factor and rounded: where the screen's sum lies on a tie, or is not exact in float32, the "
+      "Sums of codes are scaled by one float32 factor and rounded: where the screen's sum lies on a tie, or is not exact in "
+      "float32, the "
       "code may differ by one.",
-      "onnxruntime's QLinearAdd adds the zero point before it rounds: where scales are powers of two and sums lie on ties, an odd zero "
+      "onnxruntime's QLinearAdd adds the zero point before it rounds: where scales are powers of two and sums lie on ties, an "
+      "odd zero "
       "point gives the neighbouring code.",
       "QGemm and QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, "
       "QLinearLeakyRelu and QLinearSoftmax are onnxruntime's own (com.microsoft)."};

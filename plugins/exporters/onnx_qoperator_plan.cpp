@@ -16,19 +16,24 @@ bool all_are(const std::vector<std::int64_t>& list, std::int64_t value) {
   return std::all_of(list.begin(), list.end(), [value](std::int64_t v) { return v == value; });
 }
 
-bool is_constant(const Graph& graph, TensorId t) { return t == kNoTensor || graph.tensor(t).is_initializer; }
+bool is_constant(const Graph& graph, TensorId t) {
+  return t == kNoTensor || graph.tensor(t).is_initializer;
+}
 
-std::size_t rank_of(const QuantizedModel& model, TensorId t) { return shape_of(model, t).size(); }
+std::size_t rank_of(const QuantizedModel& model, TensorId t) {
+  return shape_of(model, t).size();
+}
 
 }  // namespace
 
 bool same_codes(const quant::QuantParams& a, const quant::QuantParams& b) {
-  return is_plain(a) && is_plain(b) && a.spec.is_signed == b.spec.is_signed && a.lo == b.lo && a.hi == b.hi && a.scale == b.scale &&
-         zero_points(a) == zero_points(b);
+  return is_plain(a) && is_plain(b) && a.spec.is_signed == b.spec.is_signed && a.lo == b.lo && a.hi == b.hi &&
+         a.scale == b.scale && zero_points(a) == zero_points(b);
 }
 
 bool runs_on_codes(const Graph& graph, const Node& node) {
-  static const char* const kOps[] = {"Relu", "Clip", "MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"};
+  static const char* const kOps[] = {"Relu",      "Clip",    "MaxPool",   "Flatten", "Reshape",
+                                     "Transpose", "Squeeze", "Unsqueeze", "Identity"};
   if (!node.domain.empty() || !node.opaque_reason.empty() || node.inputs.empty() || node.outputs.size() != 1) return false;
   if (std::none_of(std::begin(kOps), std::end(kOps), [&](const char* op) { return node.op == op; })) return false;
   if (is_constant(graph, node.input(0)) || node.outputs[0] == kNoTensor) return false;
@@ -39,12 +44,18 @@ bool runs_on_codes(const Graph& graph, const Node& node) {
 }
 
 CodePlan::CodePlan(const QuantizedModel& model, const QOperatorOptions& options)
-    : model_(model), graph_(*model.model->graph), options_(options), table_(qoperator_table()), placed_(place(model).quantizers) {
+    : model_(model),
+      graph_(*model.model->graph),
+      options_(options),
+      table_(qoperator_table()),
+      placed_(place(model).quantizers) {
   for (const PlacedQuantizer& q : placed_) {
-    if (q.site.kind == SiteKind::kOutput) outputs_[q.node->id] = q.params;
+    if (q.site.kind == SiteKind::kOutput)
+      outputs_[q.node->id] = q.params;
     else if (q.site.kind == SiteKind::kInput)
       for (const std::size_t i : q.inputs) inputs_[{q.reader->id, i}] = q.params;
-    else constants_[q.reader->id].push_back(q);
+    else
+      constants_[q.reader->id].push_back(q);
   }
   for (const Layer& layer : find_layers(graph_)) {
     const Node& node = *graph_.find(layer.node);
@@ -124,8 +135,10 @@ CodeLayer CodePlan::plan(const Layer& layer, const Node& node) {
   codes.output = node.outputs.empty() || node.outputs[0] == kNoTensor ? nullptr : result(node);
   std::string why;
   codes.form = form_of(layer, node, codes, why);
-  if (codes.form != CodeForm::kFloat) check_numbers(node, codes);
-  else if (any && layer.kind == LayerKind::kCompute && !options_.mixed) missing(layer, node, codes, why);
+  if (codes.form != CodeForm::kFloat)
+    check_numbers(node, codes);
+  else if (any && layer.kind == LayerKind::kCompute && !options_.mixed)
+    missing(layer, node, codes, why);
   return codes;
 }
 
@@ -163,12 +176,13 @@ CodeForm CodePlan::product_form(const Layer& layer, const Node& node, const Code
     const auto channel = static_cast<std::size_t>(layer.channel_axis);
     const std::int64_t count = element_count(shape_of(model_, node.inputs[2]));
     if (layer.bias == kNoTensor || channel >= weight.size() || (count != 1 && count != weight[channel])) {
-      why = layer.bias == kNoTensor ? "a bias that is computed has no form on codes" : "a bias has one number for each output channel on codes";
+      why = layer.bias == kNoTensor ? "a bias that is computed has no form on codes"
+                                    : "a bias has one number for each output channel on codes";
       return CodeForm::kFloat;
     }
   }
   if (!codes.inputs[0] || !codes.output || (has_bias && !codes.bias)) return CodeForm::kFloat;  // a quantizer is missing
-  if (layer.weight == kNoTensor) {  // of two activations
+  if (layer.weight == kNoTensor) {                                                              // of two activations
     if (matmul && !has_bias && codes.inputs[1]) return CodeForm::kMatMul;
     if (!matmul) why = node.op + " of two activations has no form on codes";
     return CodeForm::kFloat;
@@ -200,7 +214,8 @@ CodeForm CodePlan::product_form(const Layer& layer, const Node& node, const Code
 
 // What the operators ask of types and numbers beyond each quantizer alone.
 void CodePlan::check_numbers(const Node& node, CodeLayer& codes) {
-  const auto refuse = [&](const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed, const char* suggestion, QuantSpec fix) {
+  const auto refuse = [&](const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed,
+                          const char* suggestion, QuantSpec fix) {
     refusals_.push_back({node.name, q.name, rule, std::move(got), allowed, suggestion, q.site, fix, false});
   };
   if (!codes.weight) return;
@@ -211,11 +226,12 @@ void CodePlan::check_numbers(const Node& node, CodeLayer& codes) {
     fix.zero_point = ZeroPointType::kNone;
     fix.zero_point_inside = false;
     fix.statistic = Statistic::kAbsMax;
-    refuse(w, "types of a product", "uint8 weights with int8 inputs", "int8 weights, or uint8 inputs: no runtime has kernels for these",
-           "Make the weight signed.", fix);
+    refuse(w, "types of a product", "uint8 weights with int8 inputs",
+           "int8 weights, or uint8 inputs: no runtime has kernels for these", "Make the weight signed.", fix);
   }
   const std::vector<std::int64_t> zeros = zero_points(*w.params);
-  const bool as_conv = codes.form == CodeForm::kConv || codes.form == CodeForm::kRows || codes.form == CodeForm::kRowsTransposed;
+  const bool as_conv =
+      codes.form == CodeForm::kConv || codes.form == CodeForm::kRows || codes.form == CodeForm::kRowsTransposed;
   if (as_conv && !zeros.empty() && !all_are(zeros, zeros[0])) {
     QuantSpec fix = w.params->spec;
     fix.granularity = Granularity::kTensor;
@@ -224,11 +240,14 @@ void CodePlan::check_numbers(const Node& node, CodeLayer& codes) {
            "Use a symmetric weight, or one scale for the tensor.", fix);
   }
   const std::size_t rank = rank_of(model_, w.tensor);
-  const std::int64_t axis = codes.form == CodeForm::kConv ? 0 : node.integer("transB", 0) != 0 ? 0 : static_cast<std::int64_t>(rank) - 1;
+  const std::int64_t axis = codes.form == CodeForm::kConv    ? 0
+                            : node.integer("transB", 0) != 0 ? 0
+                                                             : static_cast<std::int64_t>(rank) - 1;
   if (w.params->spec.granularity == Granularity::kChannel && channel_axis(*w.params, rank) != axis) {
     QuantSpec fix = w.params->spec;
     fix.axis.reset();
-    refuse(w, "axis of scales", "axis " + std::to_string(channel_axis(*w.params, rank)), "the axis of output channels", "Leave the axis to the layer.", fix);
+    refuse(w, "axis of scales", "axis " + std::to_string(channel_axis(*w.params, rank)), "the axis of output channels",
+           "Leave the axis to the layer.", fix);
   }
   if (!codes.bias) return;
   const std::vector<float>& scale = codes.bias->params->scale;
@@ -240,23 +259,31 @@ void CodePlan::check_numbers(const Node& node, CodeLayer& codes) {
     QuantSpec fix = codes.bias->params->spec;
     fix.bits = 32;
     fix.scale_from_accumulator = true;
-    refuse(*codes.bias, "scale of a bias", "one of its own", "input scale x weight scale: the bias is added to the sums of codes",
-           "Set scale_from_accumulator.", fix);
+    refuse(*codes.bias, "scale of a bias", "one of its own",
+           "input scale x weight scale: the bias is added to the sums of codes", "Set scale_from_accumulator.", fix);
   }
 }
 
 // A layer that would compute on codes but for these.
 void CodePlan::missing(const Layer& layer, const Node& node, const CodeLayer& codes, const std::string& why) {
   if (!why.empty()) {
-    refusals_.push_back({node.name, {}, "operator", why, "QLinearConv, QLinearMatMul and QGemm",
-                         "Leave the layer float, choose another form of products, or allow float layers with codes (mixed).", {}, {}, true});
+    refusals_.push_back({node.name,
+                         {},
+                         "operator",
+                         why,
+                         "QLinearConv, QLinearMatMul and QGemm",
+                         "Leave the layer float, choose another form of products, or allow float layers with codes (mixed).",
+                         {},
+                         {},
+                         true});
     return;
   }
   const auto add = [&](SiteKind kind, int operand) {
     const Site site{node.id, kind, operand};
     for (const TargetNeed& need : table_.needs)
       if (need.site == kind)
-        refusals_.push_back({node.name, site_name(layer, site), "missing quantizer", "float", need.why, "Quantize it.", site, need.fix, false});
+        refusals_.push_back(
+            {node.name, site_name(layer, site), "missing quantizer", "float", need.why, "Quantize it.", site, need.fix, false});
   };
   for (std::size_t i = 0, operand = 0; i < node.inputs.size() && operand < layer.inputs.size(); ++i) {
     if (node.inputs[i] != layer.inputs[operand]) continue;

@@ -17,7 +17,10 @@ using Strings = std::vector<std::string>;
 class Writer {
  public:
   Writer(const QuantizedModel& model, const QOperatorOptions& options)
-      : model_(model), graph_(*model.model->graph), options_(options), plan_(model, options),
+      : model_(model),
+        graph_(*model.model->graph),
+        options_(options),
+        plan_(model, options),
         writer_(*model.model, std::max(graph_.opset(), kQdqOpset)) {
     for (const TensorId t : graph_.inputs()) real_.insert(t);
   }
@@ -72,12 +75,14 @@ class Writer {
   Parameters parameters(const quant::QuantParams& p, const std::string& base) {
     std::vector<std::int32_t> zeros;
     for (const std::int64_t z : zero_points(p)) zeros.push_back(static_cast<std::int32_t>(z));
-    const Shape shape = p.spec.granularity == Granularity::kChannel ? Shape{static_cast<std::int64_t>(p.scale.size())} : Shape{};
+    const Shape shape =
+        p.spec.granularity == Granularity::kChannel ? Shape{static_cast<std::int64_t>(p.scale.size())} : Shape{};
     return {constant(base + "_scale", DataType::kFloat, shape, pack_floats(p.scale)),
             constant(base + "_zero_point", type_of(p), shape, pack_codes(type_of(p), zeros))};
   }
 
-  Result<std::string> clip(const std::string& codes, const quant::QuantParams& p, std::int64_t lo, std::int64_t hi, const std::string& result) {
+  Result<std::string> clip(const std::string& codes, const quant::QuantParams& p, std::int64_t lo, std::int64_t hi,
+                           const std::string& result) {
     const std::string least = code(p, lo, result + "_min"), most = code(p, hi, result + "_max");
     QUANVAS_CHECK(emit("Clip", "clip_" + result, {codes, least, most}, {result}));
     return result;
@@ -104,8 +109,8 @@ class Writer {
   }
 
   static std::string key(TensorId t, const quant::QuantParams& p) {
-    return std::to_string(t) + "," + std::to_string(static_cast<int>(type_of(p))) + "," + std::to_string(p.lo) + "," + std::to_string(p.hi) + "," +
-           pack_floats(p.scale) + pack_floats(p.zero_point);
+    return std::to_string(t) + "," + std::to_string(static_cast<int>(type_of(p))) + "," + std::to_string(p.lo) + "," +
+           std::to_string(p.hi) + "," + pack_floats(p.scale) + pack_floats(p.zero_point);
   }
 
   // The tensor's codes for what reads it with this quantizer.
@@ -191,7 +196,8 @@ class Writer {
     return hold(node, codes, p, exact);
   }
 
-  Result<std::string> clip_node(const Node& node, const std::string& from, const quant::QuantParams& p, std::int64_t lo, std::int64_t hi) {
+  Result<std::string> clip_node(const Node& node, const std::string& from, const quant::QuantParams& p, std::int64_t lo,
+                                std::int64_t hi) {
     const std::string result = codes_name(node, p);
     const std::string least = code(p, lo, result + "_min"), most = code(p, hi, result + "_max");
     QUANVAS_CHECK(emit("Clip", node.name, {from, least, most}, {result}));
@@ -213,8 +219,10 @@ class Writer {
       std::int32_t code = 0;
       quant::BlockLayout one;
       quant::quantize_codes(p, one, &limit, &code);
-      if (i == 0) lo = std::max<std::int64_t>(lo, code);
-      else hi = std::max(lo, std::min<std::int64_t>(hi, code));
+      if (i == 0)
+        lo = std::max<std::int64_t>(lo, code);
+      else
+        hi = std::max(lo, std::min<std::int64_t>(hi, code));
     }
     return {};
   }
@@ -265,7 +273,8 @@ class Writer {
     Attributes attributes;
     if (channels) attributes["axis"] = channel_axis(*q.params, stored.shape.size());
     known = writer_.tensor_name(name(q.tensor) + "_dequantized");
-    QUANVAS_CHECK(emit("DequantizeLinear", "dequantize_" + name(q.tensor), {codes, scale, zero}, {known}, std::move(attributes)));
+    QUANVAS_CHECK(
+        emit("DequantizeLinear", "dequantize_" + name(q.tensor), {codes, scale, zero}, {known}, std::move(attributes)));
     return known;
   }
 
@@ -283,7 +292,8 @@ class Writer {
     const Parameters result = parameters(p, name(node.outputs[0]));
     const std::string codes = writer_.tensor_name(name(node.outputs[0]) + "_codes");
     const std::string wide = is_narrower(p) ? writer_.tensor_name(codes + "_wide") : codes;
-    QUANVAS_CHECK(layer.weight ? product(node, layer, operands[0], result, wide) : others(node, layer.form, operands, result, wide));
+    QUANVAS_CHECK(layer.weight ? product(node, layer, operands[0], result, wide)
+                               : others(node, layer.form, operands, result, wide));
     if (wide != codes) QUANVAS_CHECK(clip(wide, p, p.lo, p.hi, codes));
     held_[node.outputs[0]] = {codes, &p, plan_.output(node) != nullptr};
     return {};
@@ -301,10 +311,12 @@ class Writer {
     return out;
   }
 
-  Status others(const Node& node, CodeForm form, const std::vector<Strings>& operands, const Parameters& result, const std::string& codes) {
+  Status others(const Node& node, CodeForm form, const std::vector<Strings>& operands, const Parameters& result,
+                const std::string& codes) {
     const Strings y = {result.scale, result.zero_point};
     switch (form) {
-      case CodeForm::kMatMul: return emit("QLinearMatMul", node.name, joined({operands[0], operands[1], y}), {codes});
+      case CodeForm::kMatMul:
+        return emit("QLinearMatMul", node.name, joined({operands[0], operands[1], y}), {codes});
       case CodeForm::kAdd:
       case CodeForm::kMul:
         return emit("QLinear" + node.op, node.name, joined({operands[0], operands[1], y}), {codes}, {}, kMicrosoftDomain);
@@ -315,19 +327,24 @@ class Writer {
       }
       case CodeForm::kAveragePool:
         return emit("QLinearAveragePool", node.name, joined({operands[0], y}), {codes},
-                    chosen(node, {"auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"}), kMicrosoftDomain);
+                    chosen(node, {"auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"}),
+                    kMicrosoftDomain);
       case CodeForm::kGlobalAveragePool:
-        return emit("QLinearGlobalAveragePool", node.name, joined({operands[0], y}), {codes}, {{"channels_last", std::int64_t{0}}}, kMicrosoftDomain);
+        return emit("QLinearGlobalAveragePool", node.name, joined({operands[0], y}), {codes},
+                    {{"channels_last", std::int64_t{0}}}, kMicrosoftDomain);
       case CodeForm::kLeakyRelu:
-        return emit("QLinearLeakyRelu", node.name, joined({operands[0], y}), {codes}, {{"alpha", node.real("alpha", 0.01f)}}, kMicrosoftDomain);
+        return emit("QLinearLeakyRelu", node.name, joined({operands[0], y}), {codes}, {{"alpha", node.real("alpha", 0.01f)}},
+                    kMicrosoftDomain);
       case CodeForm::kSoftmax:
         return emit("QLinearSoftmax", node.name, joined({operands[0], y}), {codes},
                     {{"axis", node.integer("axis", -1)}, {"opset", std::int64_t{13}}}, kMicrosoftDomain);
-      default: return emit("QLinear" + node.op, node.name, joined({operands[0], y}), {codes}, {}, kMicrosoftDomain);
+      default:
+        return emit("QLinear" + node.op, node.name, joined({operands[0], y}), {codes}, {}, kMicrosoftDomain);
     }
   }
 
-  Status product(const Node& node, const CodeLayer& layer, const Strings& x, const Parameters& result, const std::string& codes) {
+  Status product(const Node& node, const CodeLayer& layer, const Strings& x, const Parameters& result,
+                 const std::string& codes) {
     const PlacedQuantizer& w = *layer.weight;
     QUANVAS_TRY(StoredTensor weight, stored_tensor(model_, w));
     const bool by_rows = node.op == "Gemm" && node.integer("transB", 0) != 0;  // [outputs, inputs]
@@ -335,7 +352,7 @@ class Writer {
     const bool turn = (as_conv && !by_rows) || (layer.form == CodeForm::kMatMul && by_rows);
     if (turn) transpose(weight);
     if (as_conv) weight.shape.push_back(1);
-    const std::int64_t outputs = layer.form == CodeForm::kMatMul ? weight.shape.back()
+    const std::int64_t outputs = layer.form == CodeForm::kMatMul  ? weight.shape.back()
                                  : layer.form == CodeForm::kQGemm ? weight.shape[by_rows ? 0 : 1]
                                                                   : weight.shape[0];
     const DataType type = type_of(*w.params);
@@ -346,11 +363,13 @@ class Writer {
     if (layer.bias) {
       QUANVAS_TRY(StoredTensor stored, stored_tensor(model_, *layer.bias));
       if (stored.codes.size() == 1) stored.codes.resize(static_cast<std::size_t>(outputs), stored.codes[0]);
-      bias = constant(name(layer.bias->tensor) + "_codes", DataType::kInt32, {outputs}, pack_codes(DataType::kInt32, stored.codes));
+      bias = constant(name(layer.bias->tensor) + "_codes", DataType::kInt32, {outputs},
+                      pack_codes(DataType::kInt32, stored.codes));
     }
     if (layer.form == CodeForm::kMatMul) return emit("QLinearMatMul", node.name, joined({x, b, y}), {codes});
     if (layer.form == CodeForm::kQGemm)
-      return emit("QGemm", node.name, joined({x, b, {bias}, y}), {codes}, {{"transB", std::int64_t{by_rows}}}, kMicrosoftDomain);
+      return emit("QGemm", node.name, joined({x, b, {bias}, y}), {codes}, {{"transB", std::int64_t{by_rows}}},
+                  kMicrosoftDomain);
     if (layer.form == CodeForm::kConv)
       return emit("QLinearConv", node.name, joined({x, b, y, {bias}}), {codes},
                   chosen(node, {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"}));

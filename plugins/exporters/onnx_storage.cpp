@@ -33,9 +33,8 @@ Range range_of(DataType type) {
 
 bool holds_zero_points(DataType type, const quant::QuantParams& p) {
   const Range r = range_of(type);
-  return std::all_of(p.zero_point.begin(), p.zero_point.end(), [&](float z) {
-    return z >= static_cast<float>(r.lo) && z <= static_cast<float>(r.hi);
-  });
+  return std::all_of(p.zero_point.begin(), p.zero_point.end(),
+                     [&](float z) { return z >= static_cast<float>(r.lo) && z <= static_cast<float>(r.hi); });
 }
 
 // A type of 4 or 2 bits, where it says the same. Codes of constants need only fit; what is computed at run time must have
@@ -103,8 +102,10 @@ Storage storage_of(const PlacedQuantizer& placed, const QdqOptions& options) {
   }
   const bool constant = placed.site.kind == SiteKind::kWeight;
   const bool minifloat = p.spec.format == "float";
-  if (minifloat) set_minifloat(s, format_name(p.spec));
-  else set_integer(s, p, constant, options);
+  if (minifloat)
+    set_minifloat(s, format_name(p.spec));
+  else
+    set_integer(s, p, constant, options);
   if (p.spec.granularity != Granularity::kGroup) return s;
   s.since = std::max(s.since, kBlockOpset);
   const int newest = options.opset == 0 ? kNewestOpset : options.opset;

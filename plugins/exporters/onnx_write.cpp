@@ -92,7 +92,9 @@ int ir_version(int opset) {
   return 4;
 }
 
-std::string data_path(const std::string& path) { return path + ".data"; }
+std::string data_path(const std::string& path) {
+  return path + ".data";
+}
 
 std::vector<std::string> onnx_files(const std::string& path, bool external) {
   std::error_code ec;
@@ -102,8 +104,8 @@ std::vector<std::string> onnx_files(const std::string& path, bool external) {
 
 Field external_field() {
   return choice_field("external_data", "Weights",
-                      "In the file itself as far as it holds them (2 GiB), or always in a second file beside it, *.data.", "auto",
-                      {{"auto", "In the file up to 2 GiB"}, {"always", "Beside the file"}});
+                      "In the file itself as far as it holds them (2 GiB), or always in a second file beside it, *.data.",
+                      "auto", {{"auto", "In the file up to 2 GiB"}, {"always", "Beside the file"}});
 }
 
 void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& value) {

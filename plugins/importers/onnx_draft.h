@@ -146,7 +146,9 @@ void report_opaque(const Graph& graph, JobContext& job);
 
 // uint2 and int2 (opset 25) are read as uint8 and int8; what quantizes to them gets a Clip to their codes.
 inline constexpr int kUint2Type = 25, kInt2Type = 26;
-inline bool is_two_bit_type(std::int64_t type) { return type == kUint2Type || type == kInt2Type; }
+inline bool is_two_bit_type(std::int64_t type) {
+  return type == kUint2Type || type == kInt2Type;
+}
 
 // Reading. `path` is named in errors.
 struct Source {

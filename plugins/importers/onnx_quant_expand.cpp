@@ -484,7 +484,9 @@ bool is_qonnx_operator(const std::string& domain, const std::string& op) {
   return domains.count(domain) && ops.count(op);
 }
 
-void expand_integer_operators(Draft& draft, bool only_foreign) { Expander(draft, only_foreign).run(); }
+void expand_integer_operators(Draft& draft, bool only_foreign) {
+  Expander(draft, only_foreign).run();
+}
 
 void quantize_late(Draft& draft) { Late(draft).run(); }
 

@@ -161,7 +161,8 @@ class Finder {
 
   // 16-bit codes of which a Clip of the real numbers leaves fewer: no runtime clips the codes themselves.
   void take_limits(Quantizer& q) const {
-    const DraftNode* clip = q.input.empty() || q.scale.size() != 1 || q.spec.format != "int" || q.spec.bits != 16 ? nullptr : node_of(q.input);
+    const DraftNode* clip =
+        q.input.empty() || q.scale.size() != 1 || q.spec.format != "int" || q.spec.bits != 16 ? nullptr : node_of(q.input);
     if (!clip || !is_op(*clip, "Clip") || clip->inputs.size() != 3) return;
     std::int64_t codes[2];
     for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
@@ -174,7 +175,8 @@ class Finder {
     }
     const auto format = format_of_codes(codes[0], codes[1]);
     const std::int64_t least = q.spec.is_signed ? -32768 : 0;
-    if (!format || format->is_signed != q.spec.is_signed || format->shift != 0 || codes[0] < least || codes[1] > least + 65535) return;
+    if (!format || format->is_signed != q.spec.is_signed || format->shift != 0 || codes[0] < least || codes[1] > least + 65535)
+      return;
     q.spec.bits = format->bits;
     q.spec.narrow = format->narrow;
     q.nodes.insert(q.nodes.begin(), producer_.at(q.input));

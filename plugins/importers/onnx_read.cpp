@@ -170,7 +170,9 @@ class Reader {
   }
 
   static int wide_type(std::int64_t type) {
-    const DataType wide = type == kUint2Type ? DataType::kUint8 : type == kInt2Type ? DataType::kInt8 : static_cast<DataType>(type);
+    const DataType wide = type == kUint2Type  ? DataType::kUint8
+                          : type == kInt2Type ? DataType::kInt8
+                                              : static_cast<DataType>(type);
     return static_cast<int>(wide);
   }
 

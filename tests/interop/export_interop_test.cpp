@@ -61,7 +61,9 @@ at::Tensor near_ties(const Shape& shape, float scale) {
   return x;
 }
 
-std::int64_t unequal(const at::Tensor& a, const at::Tensor& b) { return a.sizes() == b.sizes() ? a.ne(b).sum().item<std::int64_t>() : a.numel(); }
+std::int64_t unequal(const at::Tensor& a, const at::Tensor& b) {
+  return a.sizes() == b.sizes() ? a.ne(b).sum().item<std::int64_t>() : a.numel();
+}
 
 TEST_F(ExportedFiles, QdqQuantizersGiveTheCodesOfTheScreen) {
   JobContext job;
@@ -77,7 +79,8 @@ TEST_F(ExportedFiles, QdqQuantizersGiveTheCodesOfTheScreen) {
     if (!c.in_ort) continue;
     models.push_back(quantize_all(odd_net(), c.weight, c.activation, true));
     const QuantizedModel& model = models.back();
-    const std::string file = path(std::to_string(models.size()) + ".onnx"), shown = path(std::to_string(models.size()) + "-shown.onnx");
+    const std::string file = path(std::to_string(models.size()) + ".onnx"),
+                      shown = path(std::to_string(models.size()) + "-shown.onnx");
     ASSERT_TRUE(exporter("onnx-qdq").check(model, qdq_json(c)).empty());
     ASSERT_TRUE(exporter("onnx-qdq").write(model, file, qdq_json(c), job));
     const auto back = exporter("onnx-qdq").read(model, file, qdq_json(c), job);
@@ -97,7 +100,8 @@ TEST_F(ExportedFiles, QdqQuantizersGiveTheCodesOfTheScreen) {
       while (n && n->op_type() == "Clip") n = producer(proto, n->input(0));
       ASSERT_TRUE(n);
       place.source = n->input(0);
-      if (const onnx::NodeProto* limit = producer(proto, place.source); limit && limit->op_type() == "Clip") place.source = limit->input(0);
+      if (const onnx::NodeProto* limit = producer(proto, place.source); limit && limit->op_type() == "Clip")
+        place.source = limit->input(0);
       const int type = n->op_type() == "DynamicQuantizeLinear" ? 2 : types[n->input(2)];
       if (type > 6) place.codes.clear();
       for (const std::string* t : {&place.source, &place.codes, &place.values})
@@ -109,7 +113,8 @@ TEST_F(ExportedFiles, QdqQuantizersGiveTheCodesOfTheScreen) {
     const bool one = c.activation.source == ScaleSource::kDynamic;
     float scale = 0.02f;
     for (const auto& [site, p] : model.quantizers)
-      if (site.kind == SiteKind::kInput && !p.scale.empty() && model.model->graph->find(site.node)->name == "conv") scale = p.scale[0];
+      if (site.kind == SiteKind::kInput && !p.scale.empty() && model.model->graph->find(site.node)->name == "conv")
+        scale = p.scale[0];
     // A file for one sample is run on many.
     const at::Tensor all = near_ties({one ? 270 : 400, 3, 7, 5}, scale);
     for (std::int64_t i = 0; i < (one ? all.size(0) : 1); ++i)
@@ -154,7 +159,8 @@ TEST_F(ExportedFiles, QdqQuantizersGiveTheCodesOfTheScreen) {
         EXPECT_EQ(unequal(got.at(name + "_dequantized"), want), 0) << name;
       }
     }
-    std::cout << of[m]->name << ": " << codes_differ << " codes and " << values_differ << " values of " << compared << " differ\n";
+    std::cout << of[m]->name << ": " << codes_differ << " codes and " << values_differ << " values of " << compared
+              << " differ\n";
     EXPECT_EQ(codes_differ, 0);
     EXPECT_EQ(values_differ, 0);
     EXPECT_GE(compared, 100000);
@@ -174,7 +180,8 @@ TEST_F(ExportedFiles, QOperatorCodesAreThoseOfTheScreen) {
   for (const CodeCase& c : cases) {
     SCOPED_TRACE(c.name);
     models.push_back(quantize_codes_of(c.net(), c.formats));
-    const std::string file = path("q" + std::to_string(models.size()) + ".onnx"), shown = path("q" + std::to_string(models.size()) + "-shown.onnx");
+    const std::string file = path("q" + std::to_string(models.size()) + ".onnx"),
+                      shown = path("q" + std::to_string(models.size()) + "-shown.onnx");
     const auto refusals = exporter("onnx-qoperator").check(models.back(), c.options);
     ASSERT_TRUE(refusals.empty()) << refusals[0].text();
     ASSERT_TRUE(exporter("onnx-qoperator").write(models.back(), file, c.options, job));

@@ -38,7 +38,8 @@ class NetBuilder {
     return name;
   }
   // The node and its result carry one name.
-  std::string node(const std::string& op, const std::string& name, std::vector<std::string> inputs, Shape shape, Attributes attributes = {}) {
+  std::string node(const std::string& op, const std::string& name, std::vector<std::string> inputs, Shape shape,
+                   Attributes attributes = {}) {
     b_.tensor(name + ".y", DataType::kFloat, std::move(shape));
     b_.node(name, op, std::move(inputs), {name + ".y"}, std::move(attributes));
     return name + ".y";
@@ -80,7 +81,8 @@ inline ModelPtr picture_net() {
 // The same operators without pools, and curves: Sigmoid, Mul, LeakyRelu, GlobalAveragePool, Softmax.
 inline ModelPtr curve_net() {
   NetBuilder n("curves", {-1, 4, 6, 6});
-  const std::string a = n.node("Conv", "conv", {"x", n.weight("conv.w", {6, 4, 1, 1}), n.weight("conv.b", {6})}, {-1, 6, 6, 6}, {{"kernel_shape", Ints{1, 1}}});
+  const std::string a = n.node("Conv", "conv", {"x", n.weight("conv.w", {6, 4, 1, 1}), n.weight("conv.b", {6})}, {-1, 6, 6, 6},
+                               {{"kernel_shape", Ints{1, 1}}});
   const std::string s = n.node("Sigmoid", "sigmoid", {a}, {-1, 6, 6, 6});
   std::string t = n.node("Mul", "mul", {a, s}, {-1, 6, 6, 6});
   t = n.node("LeakyRelu", "leaky", {t}, {-1, 6, 6, 6}, {{"alpha", 0.125f}});
@@ -93,7 +95,8 @@ inline ModelPtr curve_net() {
 // x[N,6,8]: MatMul with and without a bias, of two activations; Transpose, Unsqueeze and Squeeze.
 inline ModelPtr token_net() {
   NetBuilder n("tokens", {-1, 6, 8});
-  const std::string q = n.node("MatMul", "queries", {"x", n.weight("queries.w", {8, 8}), n.weight("queries.b", {8})}, {-1, 6, 8});
+  const std::string q =
+      n.node("MatMul", "queries", {"x", n.weight("queries.w", {8, 8}), n.weight("queries.b", {8})}, {-1, 6, 8});
   const std::string k = n.node("MatMul", "keys", {"x", n.weight("keys.w", {8, 8})}, {-1, 6, 8});
   std::string t = n.node("Transpose", "turn", {k}, {-1, 8, 6}, {{"perm", Ints{0, 2, 1}}});
   t = n.node("MatMul", "scores", {q, t}, {-1, 6, 6});
@@ -105,7 +108,7 @@ inline ModelPtr token_net() {
 
 struct CodeFormats {
   QuantSpec weight, activation;
-  bool outputs = true;  // every layer's output, too, and not only the last one's
+  bool outputs = true;                    // every layer's output, too, and not only the last one's
   std::set<std::string> keep_float = {};  // nodes without any quantizer
 };
 
@@ -162,8 +165,8 @@ inline QuantizedModel quantize_codes_of(ModelPtr model, const CodeFormats& forma
     if (layer.bias == kNoTensor || w == out.quantizers.end()) continue;
     QuantSpec bias = spec(32, true, false, ZeroPointType::kNone, Granularity::kTensor);
     bias.scale_from_accumulator = true;
-    out.quantizers[{layer.node, SiteKind::kBias, 0}] = check(quant::bias_params(bias, input->second.scale[0], w->second.scale,
-                                                                               *graph.tensor(layer.bias).shape, layer.bias_axis));
+    out.quantizers[{layer.node, SiteKind::kBias, 0}] = check(
+        quant::bias_params(bias, input->second.scale[0], w->second.scale, *graph.tensor(layer.bias).shape, layer.bias_axis));
   }
   return out;
 }
@@ -178,7 +181,7 @@ struct CodeCase {
   ModelPtr (*net)();
   CodeFormats formats;
   json options;
-  bool exact;  // scales are powers of two: sums and quotients are exact in float32 whatever their order
+  bool exact;                      // scales are powers of two: sums and quotients are exact in float32 whatever their order
   double most = 1, share = 0.005;  // else: steps that codes may differ by in onnxruntime, and how many of them
 };
 
@@ -189,20 +192,39 @@ inline std::vector<CodeCase> code_cases() {
   constexpr auto kChannel = Granularity::kChannel;
   const QuantSpec w8 = spec(8, true, true, kNone, kChannel), u8 = spec(8, false, false, kInteger, kTensor);
   const QuantSpec s8 = spec(8, true, false, kNone, kTensor);
-  const QuantSpec po2_w = power_of_two(spec(6, true, true, kNone, kChannel)), po2_s = power_of_two(s8), po2_u = power_of_two(u8);
+  const QuantSpec po2_w = power_of_two(spec(6, true, true, kNone, kChannel)), po2_s = power_of_two(s8),
+                  po2_u = power_of_two(u8);
   const json gemm = {{"gemm", "qgemm"}};
   std::vector<CodeCase> out = {
       {"pictures, int8 powers of two", picture_net, {po2_w, po2_s}, json::object(), true},
       {"pictures, uint8 powers of two", picture_net, {po2_w, po2_u}, json::object(), true},
       {"pictures, QGemm, powers of two", picture_net, {po2_w, po2_u}, gemm, true},
       {"pictures, inputs only, powers of two", picture_net, {po2_w, po2_u, false}, json::object(), true},
-      {"pictures, narrow int8 activations", picture_net, {po2_w, power_of_two(spec(8, true, true, kNone, kTensor))}, json::object(), true},
-      {"tokens, uint5 activations", token_net, {po2_w, power_of_two(spec(5, false, false, kInteger, kTensor))}, json::object(), true},
+      {"pictures, narrow int8 activations",
+       picture_net,
+       {po2_w, power_of_two(spec(8, true, true, kNone, kTensor))},
+       json::object(),
+       true},
+      {"tokens, uint5 activations",
+       token_net,
+       {po2_w, power_of_two(spec(5, false, false, kInteger, kTensor))},
+       json::object(),
+       true},
       // onnxruntime's QLinearAdd adds the zero point before it rounds: of the many ties of few bits, those with an odd zero
       // point fall to the other side.
-      {"pictures, uint5 activations", picture_net, {po2_w, power_of_two(spec(5, false, false, kInteger, kTensor))}, json::object(), false, 3, 0.12},
+      {"pictures, uint5 activations",
+       picture_net,
+       {po2_w, power_of_two(spec(5, false, false, kInteger, kTensor))},
+       json::object(),
+       false,
+       3,
+       0.12},
       {"pictures, int4 weights", picture_net, {power_of_two(spec(4, true, true, kNone, kTensor)), po2_s}, json::object(), true},
-      {"pictures, int2 weights", picture_net, {power_of_two(spec(2, true, true, kNone, kChannel)), po2_u}, json::object(), true},
+      {"pictures, int2 weights",
+       picture_net,
+       {power_of_two(spec(2, true, true, kNone, kChannel)), po2_u},
+       json::object(),
+       true},
       {"pictures, Add without quantizers", picture_net, {po2_w, po2_u, true, {"add"}}, json::object(), true},
       {"pictures, mixed", picture_net, {po2_w, po2_u, true, {"relu1", "pool"}}, {{"mixed", true}}, true},
       {"tokens, powers of two", token_net, {po2_w, po2_s}, json::object(), true},
@@ -210,7 +232,11 @@ inline std::vector<CodeCase> code_cases() {
       {"pictures, int8", picture_net, {w8, s8}, json::object(), false},
       {"pictures, uint8", picture_net, {w8, u8}, json::object(), false},
       {"pictures, uint8, QGemm", picture_net, {w8, u8}, gemm, false},
-      {"pictures, uint8 weights with a zero point", picture_net, {spec(8, false, false, kInteger, kTensor), u8}, json::object(), false},
+      {"pictures, uint8 weights with a zero point",
+       picture_net,
+       {spec(8, false, false, kInteger, kTensor), u8},
+       json::object(),
+       false},
       {"tokens, uint8", token_net, {w8, u8}, json::object(), false},
       {"tokens, QGemm", token_net, {w8, s8}, gemm, false},
       {"curves, int8", curve_net, {w8, s8}, json::object(), false},

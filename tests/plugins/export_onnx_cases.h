@@ -77,13 +77,14 @@ inline QuantizedModel quantize_all(ModelPtr model, const QuantSpec& weight, cons
     }
     const auto input = out.quantizers.find({layer.node, SiteKind::kInput, 0});
     const auto w = out.quantizers.find({layer.node, SiteKind::kWeight, 0});
-    if (layer.bias == kNoTensor || weight.format != "int" || activation.format != "int" || weight.granularity == Granularity::kGroup ||
-        weight.zero_point != ZeroPointType::kNone || input->second.scale.size() != 1)
+    if (layer.bias == kNoTensor || weight.format != "int" || activation.format != "int" ||
+        weight.granularity == Granularity::kGroup || weight.zero_point != ZeroPointType::kNone ||
+        input->second.scale.size() != 1)
       continue;
     QuantSpec bias = spec(32, true, false, ZeroPointType::kNone, Granularity::kTensor);
     bias.scale_from_accumulator = true;
-    out.quantizers[{layer.node, SiteKind::kBias, 0}] = check(quant::bias_params(bias, input->second.scale[0], w->second.scale,
-                                                                               *model->graph->tensor(layer.bias).shape, layer.bias_axis));
+    out.quantizers[{layer.node, SiteKind::kBias, 0}] = check(quant::bias_params(
+        bias, input->second.scale[0], w->second.scale, *model->graph->tensor(layer.bias).shape, layer.bias_axis));
   }
   return out;
 }
@@ -96,8 +97,8 @@ inline QuantSpec of_format(const char* format, Granularity granularity, int grou
   if (s.format == "binary") s.statistic = Statistic::kMean;
   return s;
 }
-inline QuantSpec minifloat(int exponent, int mantissa, FloatSpecials specials, Granularity granularity, ScaleType scale = ScaleType::kFloat32,
-                           int group = 2) {
+inline QuantSpec minifloat(int exponent, int mantissa, FloatSpecials specials, Granularity granularity,
+                           ScaleType scale = ScaleType::kFloat32, int group = 2) {
   QuantSpec s = of_format("float", granularity, group);
   s.exponent_bits = exponent;
   s.mantissa_bits = mantissa;
@@ -121,7 +122,7 @@ struct QdqCase {
   const char* name;
   QuantSpec weight, activation;
   bool native;
-  int opset;      // the lowest that holds it
+  int opset;           // the lowest that holds it
   bool in_ort = true;  // onnxruntime 1.30 has the kernels on the CPU
 };
 
@@ -153,7 +154,8 @@ inline std::vector<QdqCase> qdq_cases() {
       {"native uint4 weights in groups", in_groups(spec(4, false, false, kInteger, kGroup), 2), u8, true, 21},
       {"native int3 in int4", spec(3, true, true, kNone, kTensor), u8, true, 21},
       {"native int2", spec(2, true, false, kNone, kChannel), spec(2, true, false, kNone, kTensor), true, 25},
-      {"native uint2 in groups", in_groups(spec(2, false, false, kInteger, kGroup), 2), spec(2, false, false, kNone, kTensor), true, 25},
+      {"native uint2 in groups", in_groups(spec(2, false, false, kInteger, kGroup), 2), spec(2, false, false, kNone, kTensor),
+       true, 25},
       {"int9", spec(9, true, true, kNone, kChannel), spec(9, true, false, kNone, kTensor), false, 21},
       {"int16 narrow", spec(16, true, true, kNone, kTensor), spec(16, true, true, kNone, kTensor), false, 21},
       {"int16", spec(16, true, false, kNone, kTensor), spec(16, true, false, kNone, kTensor), false, 21},
@@ -180,6 +182,8 @@ inline std::vector<QdqCase> qdq_cases() {
   };
 }
 
-inline json qdq_json(const QdqCase& c) { return {{"native", c.native}}; }
+inline json qdq_json(const QdqCase& c) {
+  return {{"native", c.native}};
+}
 
 }  // namespace quanvas::export_net

@@ -21,7 +21,8 @@ constexpr auto kInteger = ZeroPointType::kInteger;
 constexpr auto kTensor = Granularity::kTensor;
 constexpr auto kChannel = Granularity::kChannel;
 
-const QuantSpec kW8 = spec(8, true, true, kNone, kChannel), kU8 = spec(8, false, false, kInteger, kTensor), kS8 = spec(8, true, false, kNone, kTensor);
+const QuantSpec kW8 = spec(8, true, true, kNone, kChannel), kU8 = spec(8, false, false, kInteger, kTensor),
+                kS8 = spec(8, true, false, kNone, kTensor);
 
 class QOperatorExport : public ::testing::Test {
  protected:
@@ -179,8 +180,12 @@ struct Refused {
   std::function<void(QuantizedModel&)> spoil;
 };
 
-quant::QuantParams& at_site(QuantizedModel& m, const char* node, SiteKind kind) { return m.quantizers.at({m.model->graph->find(node)->id, kind, 0}); }
-void drop(QuantizedModel& m, const char* node, SiteKind kind) { m.quantizers.erase({m.model->graph->find(node)->id, kind, 0}); }
+quant::QuantParams& at_site(QuantizedModel& m, const char* node, SiteKind kind) {
+  return m.quantizers.at({m.model->graph->find(node)->id, kind, 0});
+}
+void drop(QuantizedModel& m, const char* node, SiteKind kind) {
+  m.quantizers.erase({m.model->graph->find(node)->id, kind, 0});
+}
 
 TEST_F(QOperatorExport, RefusalsNameLayerRuleAndFix) {
   const Refused rows[] = {
@@ -202,14 +207,34 @@ TEST_F(QOperatorExport, RefusalsNameLayerRuleAndFix) {
       {"9 bits", "conv1", "bit width", [](auto& m) { at_site(m, "conv1", SiteKind::kInput).spec.bits = 9; }},
       {"per channel", "fc1", "granularity", [](auto& m) { at_site(m, "fc1", SiteKind::kInput).spec.granularity = kChannel; }},
       {"minifloat", "fc1", "number format",
-       [](auto& m) { auto& p = at_site(m, "fc1", SiteKind::kInput); p.spec.format = "float"; p.spec.zero_point = kNone; p.zero_point.clear(); }},
+       [](auto& m) {
+         auto& p = at_site(m, "fc1", SiteKind::kInput);
+         p.spec.format = "float";
+         p.spec.zero_point = kNone;
+         p.zero_point.clear();
+       }},
       {"fractional zero point", "fc1", "zero point",
-       [](auto& m) { auto& p = at_site(m, "fc1", SiteKind::kInput); p.spec.zero_point = ZeroPointType::kFloat; p.zero_point = {0.5f}; }},
-      {"zero point inside", "fc1", "place of the zero point", [](auto& m) { at_site(m, "fc1", SiteKind::kInput).spec.zero_point_inside = true; }},
+       [](auto& m) {
+         auto& p = at_site(m, "fc1", SiteKind::kInput);
+         p.spec.zero_point = ZeroPointType::kFloat;
+         p.zero_point = {0.5f};
+       }},
+      {"zero point inside", "fc1", "place of the zero point",
+       [](auto& m) { at_site(m, "fc1", SiteKind::kInput).spec.zero_point_inside = true; }},
       {"rounding", "fc1", "rounding", [](auto& m) { at_site(m, "fc1", SiteKind::kInput).spec.rounding = Rounding::kFloor; }},
       {"dynamic", "fc1", "scale source",
-       [](auto& m) { auto& p = at_site(m, "fc1", SiteKind::kInput); p.spec.source = ScaleSource::kDynamic; p.scale.clear(); p.zero_point.clear(); }},
-      {"unsigned bias", "fc1", "sign", [](auto& m) { auto& p = at_site(m, "fc1", SiteKind::kBias); p.spec.is_signed = false; p.lo = 0; }},
+       [](auto& m) {
+         auto& p = at_site(m, "fc1", SiteKind::kInput);
+         p.spec.source = ScaleSource::kDynamic;
+         p.scale.clear();
+         p.zero_point.clear();
+       }},
+      {"unsigned bias", "fc1", "sign",
+       [](auto& m) {
+         auto& p = at_site(m, "fc1", SiteKind::kBias);
+         p.spec.is_signed = false;
+         p.lo = 0;
+       }},
       {"scale 0", "fc1", "scale", [](auto& m) { at_site(m, "fc1", SiteKind::kInput).scale[0] = 0; }},
       {"weight zero points by channel", "conv1", "zero point",
        [](auto& m) {
@@ -345,7 +370,8 @@ TEST_F(QOperatorExport, FilesComeBackAsTheirRecipe) {
     const auto rules = import_file(path(), options, job);
     ASSERT_TRUE(rules) << rules.error().text();
     ASSERT_TRUE(rules->recipe);
-    for (const Node& n : rules->model.graph->nodes()) EXPECT_TRUE(n.op.find("QLinear") == std::string::npos && n.op != "QGemm") << n.op;
+    for (const Node& n : rules->model.graph->nodes())
+      EXPECT_TRUE(n.op.find("QLinear") == std::string::npos && n.op != "QGemm") << n.op;
   }
 }
 
