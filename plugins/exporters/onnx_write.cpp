@@ -105,7 +105,7 @@ std::vector<std::string> onnx_files(const std::string& path, bool external) {
 Field external_field() {
   return choice_field("external_data", "Weights",
                       "In the file itself as far as it holds them (2 GiB), or always in a second file beside it, *.data.",
-                      "auto", {{"auto", "In the file up to 2 GiB"}, {"always", "Beside the file"}});
+                      "auto", {{"auto", "In the file up to 2 GiB", ""}, {"always", "Beside the file", ""}});
 }
 
 void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& value) {
