@@ -334,9 +334,9 @@ class Reader {
     static const std::regex call(R"(\bops\.([A-Za-z_]\w{0,99})\.(\w{1,100}))"),
         custom(R"(__torch__\.torch\.classes\.(\w{1,99}\.\w{1,99}))");
     for (std::sregex_iterator it(text.begin(), text.end(), call), end; it != end; ++it)
-      if ((*it)[1] != "prim" && (*it)[1] != "aten") out_.operators.insert((*it)[1].str() + "::" + (*it)[2].str());
+      if ((*it)[1] != "prim" && (*it)[1] != "aten" && (*it)[1] != "quantized") out_.operators.insert((*it)[1].str() + "::" + (*it)[2].str());
     for (std::sregex_iterator it(text.begin(), text.end(), custom), end; it != end; ++it)
-      out_.classes.insert((*it)[1]);
+      if ((*it)[1].str().rfind("quantized.", 0) != 0) out_.classes.insert((*it)[1]);
   }
 
   template <class Use>

@@ -106,12 +106,16 @@ namespace {
 const std::vector<const Handlers*>& families() {
   static const std::vector<const Handlers*> all = {&math_handlers(),     &activation_handlers(), &layer_handlers(),
                                                    &pool_handlers(),     &shape_handlers(),      &index_handlers(),
-                                                   &creation_handlers(), &recurrent_handlers()};
+                                                   &creation_handlers(), &recurrent_handlers(),  &quantized_handlers()};
   return all;
 }
 }  // namespace
 
 Handler find_handler(const std::string& op) {
+  if (op.rfind("quantized::", 0) == 0) {
+    const auto it = packed_handlers().find(op.substr(11));
+    return it == packed_handlers().end() ? nullptr : it->second;
+  }
   if (op.rfind("aten::", 0) != 0) return nullptr;
   for (const Handlers* family : families())
     if (const auto it = family->find(op.substr(6)); it != family->end()) return it->second;
@@ -122,6 +126,7 @@ std::vector<std::string> mapped_operators() {
   std::vector<std::string> out;
   for (const Handlers* family : families())
     for (const auto& [name, handler] : *family) out.push_back(name);
+  for (const auto& [name, handler] : packed_handlers()) out.push_back("quantized::" + name);
   std::sort(out.begin(), out.end());
   return out;
 }

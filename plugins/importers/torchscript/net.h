@@ -56,6 +56,18 @@ Ref make_tensor(std::string name);
 Ref make_list(Refs items, Kind kind = Kind::kList);
 Ref make_other(std::string what);
 
+// What a quantized tensor is kept as: the values that its codes stand for, in a float tensor of the draft, and this.
+struct QuantizedFacts {
+  std::string scale, zero_point;  // constants of the draft
+  double scale_value = 1;
+  std::int64_t zero_point_value = 0;
+  DataType type = DataType::kUint8;  // of the codes
+};
+// The way of a constant from integers to what they stand for: (codes - zero point) * scale.
+struct CodesFacts {
+  std::string codes, zero_point;
+};
+
 // The draft and what is known of its tensors. Names of nodes follow `scope`; every name is used once.
 class Net {
  public:
@@ -67,6 +79,8 @@ class Net {
   bool is_leaf = false;                          // that module has no modules of its own
   std::map<std::string, TensorFacts> learned;    // inputs: what the way they are used tells
   std::set<std::string> nonnegative;             // numbers that cannot be below 0
+  std::map<std::string, QuantizedFacts> quantized;  // quantized tensors
+  std::map<std::string, CodesFacts> codes;          // float constants that were integers
 
   Net();
   Net(const Net&) = delete;
@@ -153,6 +167,8 @@ const Handlers& shape_handlers();
 const Handlers& index_handlers();
 const Handlers& creation_handlers();
 const Handlers& recurrent_handlers();
+const Handlers& quantized_handlers();  // aten
+const Handlers& packed_handlers();     // of namespace quantized
 Handler find_handler(const std::string& op);  // "aten::relu"; null: not mapped
 std::vector<std::string> mapped_operators();  // sorted
 bool is_view(const std::string& op);          // its result shares memory with its first argument
@@ -164,6 +180,15 @@ inline Attribute attribute(std::vector<std::int64_t> v) {
 inline Attribute attribute(std::int64_t v) {
   return v;
 }
+
+// Results of an operator on quantized tensors are quantized tensors. "" or why they are not known to be.
+std::string keep_quantized(Net& net, const std::string& op, const Refs& in, Refs& out);
+// A constant that is made of integers as DequantizeLinear, when the step is one of (codes - zero point) * scale. None: it is
+// no such step, or not the last one, which is noted.
+std::optional<std::string> dequantized_constant(Net& net, const std::string& op, const Refs& in, const std::string& result);
+// clamp(round(x / s) + z) with (codes - z) * s behind it, and int_repr with the latter, as QuantizeLinear and
+// DequantizeLinear. In ops_spelled.cpp.
+void find_spelled_quantizers(Draft& draft);
 
 // After shapes are known: an operator set that has all operators of the draft, and their form in it.
 void choose_opset(Draft& draft);

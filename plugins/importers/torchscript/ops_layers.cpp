@@ -1,6 +1,7 @@
 // Layers with weights, matrix products, attention, normalization, resizing.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "plugins/importers/torchscript/net.h"
 
@@ -73,7 +74,10 @@ Results linear(Call& c) {
   const std::string x = c.x(), weight = c.x(1), bias = c.optional(2);
   const Shape* s = c.net.shape(x);
   if (s && s->size() == 2) return one(c.net.emit("Gemm", {x, weight, bias}, {{"transB", std::int64_t{1}}}));
-  const std::string product = c.net.emit("MatMul", {x, c.net.transposed(weight)});
+  const bool leaf = std::exchange(c.net.is_leaf, false);  // the module's name is for the product
+  const std::string turned = c.net.transposed(weight);
+  c.net.is_leaf = leaf;
+  const std::string product = c.net.emit("MatMul", {x, turned});
   return one(bias.empty() ? product : c.net.emit("Add", {product, bias}));
 }
 

@@ -2,17 +2,12 @@
 // trusted.
 #include <ATen/ATen.h>
 #include <torch/csrc/jit/api/function_impl.h>
-#include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <csignal>
-#include <cstring>
 
-#include "core/base/child.h"
-#include "core/base/files.h"
-#include "core/base/guarded.h"
 #include "core/plugin/registry.h"
+#include "plugins/importers/onnx_quant.h"
+#include "plugins/importers/torchscript/load.h"
 #include "plugins/importers/torchscript/walk.h"
 #include "plugins/importers/torchscript_archive.h"
 
@@ -29,58 +24,6 @@ Failure needs_trust(const std::string& path, const Archive& archive) {
       "'" + path + "' is TorchScript: it brings code of its own, which is run when it is read. It holds " +
           archive.content() + ".",
       "If you trust where it comes from, say so: --trust on the command line, or Open in the window's question.");
-}
-
-// LibTorch's sentences, as far as they tell more than "it does not work".
-Failure cannot_load(const std::string& path, const Archive& archive, std::string what) {
-  if (what.find_last_of(".!:") != what.size() - 1) what += '.';
-  std::string own;
-  for (const auto* names : {&archive.operators, &archive.classes})
-    for (const std::string& name : *names) own += (own.empty() ? "" : ", ") + name;
-  if (!own.empty())
-    return fail(ErrorCode::kUnsupported,
-                "'" + path + "' cannot be read: it uses what is not LibTorch's own (" + own + ").",
-                "Export the network without custom operators, or as ONNX.");
-  if (what.find("nknown builtin op") != std::string::npos || what.find("produced by") != std::string::npos ||
-      what.find("file format version") != std::string::npos)
-    return fail(ErrorCode::kUnsupported, "'" + path + "' was made for a newer LibTorch than the one here: " + what,
-                "Export it with an older PyTorch, or as ONNX.");
-  return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole TorchScript file: " + what,
-              "Save or copy the model again.");
-}
-
-// LibTorch ends this process on some damaged files: another one reads the file first.
-Status check_apart(const std::string& path, const Archive& archive, const JobContext& job) {
-  constexpr const char* kVariable = "QUANVAS_TORCHSCRIPT_CHECK";
-  QUANVAS_TRY(const std::filesystem::path program, find_program("quanvas-torchscript-check", kVariable, "it looks whether LibTorch can read TorchScript files"));
-  const ExchangeFolder exchange;
-  if (!exchange.is_there())
-    return fail(ErrorCode::kIo, std::string("Cannot make a folder in '") + runtime_dir().string() + "': " + std::strerror(errno) + ".");
-  std::error_code ec;
-  const double megabytes = static_cast<double>(std::filesystem::file_size(path, ec)) / 1e6;
-  const ChildEnd end = run_program(program, {path}, exchange.file("messages"), job.stop_token(), 120 + megabytes / 10);
-  QUANVAS_CHECK(job.check());
-  if (!end.started)
-    return fail(ErrorCode::kNotFound, "The program '" + program.string() + "' does not start; it looks whether LibTorch can read TorchScript files.",
-                "Install Quanvas again.");
-  if (end.signal == SIGXCPU || end.timed_out) return cannot_load(path, archive, "LibTorch does not come to an end with it");
-  if (end.signal == SIGKILL)
-    return fail(ErrorCode::kOutOfMemory, "The system stopped LibTorch while it read '" + path + "', probably for lack of memory.", "Close other programs and try again.");
-  if (end.signal != 0) return cannot_load(path, archive, "LibTorch crashes when it reads it (signal " + std::to_string(end.signal) + ")");
-  if (!end.fine()) return cannot_load(path, archive, end.why());
-  return {};
-}
-
-Result<torch::jit::Module> load_module(const std::string& path, const Archive& archive) {
-  try {
-    torch::jit::Module module = torch::jit::load(path, at::kCPU);
-    module.eval();
-    return module;
-  } catch (const std::bad_alloc&) {
-    return fail(ErrorCode::kOutOfMemory, "There is not enough memory to read '" + path + "'.");
-  } catch (const std::exception& e) {
-    return cannot_load(path, archive, first_line(e.what()));
-  }
 }
 
 // One walk over the whole network. What it learns of its inputs is for the next one.
@@ -426,10 +369,21 @@ class TorchScriptImporter final : public Importer {
     Reading reading(path, module, options, job);
     QUANVAS_TRY(Draft draft, reading.read());
     job.progress("read the model", 0.7, "shapes");
+    find_spelled_quantizers(draft);
+    drop_unread_results(draft);
     draft = onnx_import::simplify(std::move(draft), job);
     QUANVAS_CHECK(job.check());
+    onnx_import::Lifted lifted;
+    if (options.quantizers != FileQuantizers::kNodes) {
+      QUANVAS_TRY(lifted, onnx_import::lift_quantizers(draft, path, job));
+    }
     choose_opset(draft);
     QUANVAS_TRY(Imported imported, onnx_import::finish(draft, path));
+    if (!lifted.items.empty()) {
+      auto weights = std::make_shared<WeightStore>(*imported.model.weights);
+      imported.recipe = onnx_import::recipe_of(lifted, *imported.model.graph, *weights, path);
+      imported.model.weights = std::move(weights);
+    }
     report_open(reading.open_inputs(), path, job);
     onnx_import::report_opaque(*imported.model.graph, job);
     imported.trusted = archive.hash;

@@ -1,9 +1,12 @@
 // Values of LibTorch as values of the walk and back, and what is computed while walking.
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "core/base/guarded.h"
 #include "plugins/importers/torchscript/walk.h"
 
 namespace quanvas::torchscript {
@@ -77,6 +80,8 @@ Ref Walk::import_value(const c10::IValue& v, const std::string& name) {
     return known;
   }
   if (v.isObject()) {
+    if (const auto type = v.type()->cast<c10::ClassType>(); type && type->name() && type->name()->qualifiedName().find("torch.classes.quantized.") != std::string::npos)
+      return import_packed(v, name, type->name()->name());
     if (!v.type()->cast<c10::ClassType>() || !v.toObject()->type())
       return make_other("an object of a class of another program");
     return import_module(torch::jit::Module(v.toObject()));
@@ -103,6 +108,50 @@ Ref Walk::import_value(const c10::IValue& v, const std::string& name) {
   return make_other("a value of type " + v.tagKind());
 }
 
+// Weight, scales and bias of packed parameters, as members of an object; "what" is their class.
+Ref Walk::import_packed(const c10::IValue& value, const std::string& name, const std::string& what) {
+  Ref& known = imported_[value.toObject().get()];
+  if (known) return known;
+  const Ref out = make_none();
+  const auto ask = [&](const std::string& op) {
+    const auto schema = c10::Dispatcher::singleton().findSchemaOrThrow(("quantized::" + op).c_str(), "");
+    torch::jit::Stack stack = {value};
+    schema.callBoxed(&stack);
+    return stack;
+  };
+  const bool linear = what == "LinearPackedParamsBase", conv = what == "Conv2dPackedParamsBase" || what == "Conv3dPackedParamsBase";
+  if (!linear && !conv) return known = make_other("packed parameters of class " + what);
+  const std::string prefix = linear ? "linear" : what == "Conv2dPackedParamsBase" ? "conv2d" : "conv3d";
+  try {
+    const torch::jit::Stack parts = ask(prefix + "_unpack");
+    const at::Tensor weight = parts.at(0).toTensor();
+    if (conv)
+      for (const char* list : {"stride", "padding", "dilation"}) {
+        Refs items;
+        for (const std::int64_t i : ask(prefix + "_" + list).at(0).toIntVector()) items.push_back(make_int(i));
+        out->members[list] = make_list(std::move(items));
+      }
+    if (conv) out->members["groups"] = make_int(ask(prefix + "_groups").at(0).toInt());
+    if (const c10::IValue turned = conv ? ask(prefix + "_transpose").at(0) : c10::IValue(false); turned.isInt() ? turned.toInt() != 0 : turned.toBool())
+      return known = make_other("packed parameters of a transposed convolution");
+    const bool channels = weight.qscheme() == at::kPerChannelAffine;
+    if (!channels && weight.qscheme() != at::kPerTensorAffine) return known = make_other("packed parameters whose scales are no numbers");
+    const at::Tensor scale = channels ? weight.q_per_channel_scales() : at::scalar_tensor(weight.q_scale(), at::kDouble);
+    const at::Tensor zero = channels ? weight.q_per_channel_zero_points() : at::scalar_tensor(weight.q_zero_point(), at::kLong);
+    const at::Tensor codes = weight.int_repr();
+    out->members["codes"] = import_tensor(codes, name + ".weight_codes");
+    out->members["scale"] = import_tensor(scale.to(at::kFloat), name + ".weight_scale");
+    out->members["zero_point"] = import_tensor(zero.to(codes.scalar_type()), name + ".weight_zero_point");
+    out->members["axis"] = make_int(channels ? weight.q_per_channel_axis() : -1);
+    out->members["bias"] = parts.at(1).isTensor() && parts.at(1).toTensor().defined() ? import_tensor(parts.at(1).toTensor(), name + ".bias") : make_none();
+    out->kind = Kind::kObject;
+    out->path = name;
+  } catch (const std::exception& e) {
+    return known = make_other(std::string("packed parameters that LibTorch does not unpack (") + first_line(e.what()) + ")");
+  }
+  return known = out;
+}
+
 Ref Walk::import_module(const torch::jit::Module& module) {
   const auto object = module._ivalue();
   Ref& known = imported_[object.get()];
@@ -110,7 +159,13 @@ Ref Walk::import_module(const torch::jit::Module& module) {
   const Ref out = known = make_none();
   out->kind = Kind::kObject;
   out->type = std::make_shared<c10::ClassTypePtr>(object->type());
-  const std::string path = net_.scope;
+  std::string path = net_.scope;
+  // Files of Quanvas keep the name that a layer had in its network.
+  const auto& class_name = object->type()->name();
+  if (const auto slot = object->type()->findAttributeSlot("layer");
+      slot && class_name && class_name->qualifiedName().find("__torch__.quanvas.") == 0 && object->getSlot(*slot).isString())
+    path = object->getSlot(*slot).toStringRef();
+  const std::string outer = std::exchange(net_.scope, path);
   out->path = path;
   for (std::size_t i = 0; i < object->type()->numAttributes(); ++i) {
     const std::string& name = object->type()->getAttributeName(i);
@@ -119,6 +174,7 @@ Ref Walk::import_module(const torch::jit::Module& module) {
     out->members[name] = import_value(object->getSlot(i), inner);
     net_.scope = path;
   }
+  net_.scope = outer;
   return out;
 }
 
@@ -206,6 +262,8 @@ std::optional<Refs> Walk::folded(torch::jit::Node* n, const Refs& in) {
   remembers_ = false;  // these tensors do not live on
   for (const c10::IValue& v : stack) out.push_back(import_value(v, base));
   remembers_ = true;
+  if (out.size() == 1 && out[0]->kind == Kind::kTensor)
+    if (auto kept = dequantized_constant(net_, op, in, out[0]->name)) out[0] = make_tensor(std::move(*kept));
   return out;
 }
 

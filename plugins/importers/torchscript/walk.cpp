@@ -2,6 +2,8 @@
 
 #include <torch/csrc/jit/api/function_impl.h>
 
+#include <algorithm>
+
 #include "core/base/guarded.h"
 
 namespace quanvas::torchscript {
@@ -117,6 +119,7 @@ Refs Walk::mapped(torch::jit::Node* n, const Refs& in) {
   const std::size_t mark = net_.nodes->size();
   std::string why = "operator '" + base + "' is not mapped";
   Refs out;
+  const bool on_codes = std::any_of(in.begin(), in.end(), [&](const Ref& v) { return v->kind == Kind::kTensor && net_.quantized.count(v->name) > 0; });
   try {
     if (!handler) throw Unmapped(why);
     Call call{net_, base, {}, in, {}};
@@ -125,9 +128,11 @@ Refs Walk::mapped(torch::jit::Node* n, const Refs& in) {
       for (const auto& a : schema->arguments()) call.arguments.push_back(a.name());
     }
     out = fit(n, handler(call));
+    if (const std::string lost = keep_quantized(net_, base, in, out); !lost.empty()) throw Unmapped(lost);
   } catch (const Unmapped& e) {
     why = e.what();
     net_.nodes->resize(mark);
+    if (on_codes) throw;  // LibTorch would compute with values where the program has codes
     out = torch_node(n, in, why);
   } catch (const std::out_of_range&) {
     net_.nodes->resize(mark);

@@ -131,6 +131,7 @@ class Walk {
 
   // values.cpp
   Ref import_tensor(const at::Tensor& t, const std::string& name);
+  Ref import_packed(const c10::IValue& value, const std::string& name, const std::string& what);
   bool is_constant(const Ref& v) const;
   c10::IValue ivalue(const Ref& v, const c10::TypePtr& type) const;
   std::optional<Refs> folded(torch::jit::Node* node, const Refs& in);

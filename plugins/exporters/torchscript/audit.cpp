@@ -1,0 +1,306 @@
+// Files are read again by the importer, whose graph says what the code computes: from each layer's node back to the
+// quantizers of its inputs, and on to that of its output.
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <set>
+
+#include "core/plugin/placement.h"
+#include "plugins/exporters/torchscript/exporters.h"
+#include "plugins/exporters/torchscript/program.h"
+
+namespace quanvas::torchscript_file {
+namespace {
+
+struct FileQuantizer {
+  std::int64_t lo = 0, hi = 0;
+  std::vector<float> scale;
+  std::vector<std::int64_t> zero_point;
+  std::int64_t axis = -1;               // -1: one scale
+  const TensorData* codes = nullptr;    // of constants
+  TensorId values = kNoTensor;          // what DequantizeLinear gives
+  double bytes = 0;
+};
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+class FileGraph {
+ public:
+  FileGraph(const Model& model) : model_(model), graph_(*model.graph) {}
+
+  // The node of the layer: the one of its name, or of its operator inside its module.
+  const Node* layer(const Node& node) const {
+    const auto fits = [&](const Node& n) {
+      const auto product = [](const std::string& op) { return op == "Gemm" || op == "MatMul"; };
+      return n.op == node.op || (product(n.op) && product(node.op));
+    };
+    if (const Node* n = graph_.find(node.name); n && fits(*n)) return n;
+    for (const Node& n : graph_.nodes())
+      if (n.name.compare(0, node.name.size() + 1, node.name + ".") == 0 && fits(n)) return &n;
+    return graph_.find(node.name);
+  }
+
+  const Node* producer(TensorId t) const { return t == kNoTensor ? nullptr : graph_.find(graph_.tensor(t).producer); }
+  const TensorData* constant(TensorId t) const {
+    return t == kNoTensor || !graph_.tensor(t).is_initializer ? nullptr : model_.weights->find(graph_.tensor(t).name);
+  }
+  const Graph& graph() const { return graph_; }
+
+  // Behind operators that only move values or choose among them.
+  std::optional<FileQuantizer> before(TensorId t) const {
+    static const std::set<std::string> moving = {"Relu", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Clip", "Pad"};
+    for (int steps = 0; steps < 64; ++steps) {
+      const Node* n = producer(t);
+      if (!n || !n->domain.empty()) return std::nullopt;
+      if (n->op == "DequantizeLinear") return read(*n);
+      if (moving.count(n->op) == 0) return std::nullopt;
+      t = n->input(0);
+    }
+    return std::nullopt;
+  }
+
+  // Of what a node gives: the quantizer that reads it, or what else is done in the module of its name.
+  std::optional<FileQuantizer> behind(const Node& node, const std::string& module) const {
+    const TensorId t = node.outputs.at(0);
+    for (const NodeId id : graph_.tensor(t).consumers) {
+      const Node* reader = graph_.find(id);
+      if ((reader->op == "Relu" || reader->op == "Add") && reader->name.compare(0, module.size() + 1, module + ".") == 0) {
+        if (auto found = behind(*reader, module)) return found;
+      }
+      if (reader->op != "QuantizeLinear") continue;
+      TensorId codes = reader->outputs.at(0);
+      for (int steps = 0; steps < 2; ++steps)
+        for (const NodeId next : graph_.tensor(codes).consumers) {
+          const Node* n = graph_.find(next);
+          if (n->op == "DequantizeLinear") return read(*n);
+          if (n->op == "Clip") codes = n->outputs.at(0);
+        }
+    }
+    return std::nullopt;
+  }
+
+  // The bias of a product that an Add gives it.
+  TensorId added(const Node& product) const {
+    for (const NodeId id : graph_.tensor(product.outputs.at(0)).consumers) {
+      const Node* n = graph_.find(id);
+      if (n->op == "Add" && n->inputs.size() == 2) return n->inputs[n->inputs[0] == product.outputs[0] ? 1 : 0];
+    }
+    return kNoTensor;
+  }
+
+ private:
+  const Model& model_;
+  const Graph& graph_;
+
+  std::optional<FileQuantizer> read(const Node& dequantize) const {
+    FileQuantizer q;
+    q.values = dequantize.outputs.at(0);
+    const TensorData *scale = constant(dequantize.input(1)), *zero = constant(dequantize.input(2));
+    if (!scale) return std::nullopt;
+    q.scale = scale->to_floats();
+    q.zero_point = zero ? zero->to_int64() : std::vector<std::int64_t>(q.scale.size(), 0);
+    if (q.zero_point.size() != q.scale.size()) return std::nullopt;
+    if (!scale->shape.empty()) q.axis = dequantize.integer("axis", 1);
+    q.bytes = static_cast<double>(q.scale.size() * sizeof(float));
+    TensorId codes = dequantize.input(0);
+    q.lo = -2147483648ll;
+    q.hi = 2147483647ll;
+    if (q.codes = constant(codes); q.codes) {
+      limit(q, q.codes->type);
+      q.bytes += static_cast<double>(q.codes->bytes);
+      return q;
+    }
+    const Node* n = producer(codes);
+    if (n && n->op == "Clip") {
+      const TensorData *lo = constant(n->input(1)), *hi = constant(n->input(2));
+      if (!lo || !hi || lo->to_int64().size() != 1 || hi->to_int64().size() != 1) return std::nullopt;
+      q.lo = lo->to_int64()[0];
+      q.hi = hi->to_int64()[0];
+      n = producer(n->input(0));
+    }
+    if (!n || n->op != "QuantizeLinear") return std::nullopt;
+    // It quantizes with the same numbers.
+    const TensorData *s = constant(n->input(1)), *z = constant(n->input(2));
+    if (!s || !z || !same_bits(s->to_floats(), q.scale) || z->to_int64() != q.zero_point) return std::nullopt;
+    limit(q, z->type);
+    return q;
+  }
+  static void limit(FileQuantizer& q, DataType type) {
+    if (type == DataType::kInt32) return;
+    q.lo = std::max<std::int64_t>(q.lo, type == DataType::kInt8 ? -128 : 0);
+    q.hi = std::min<std::int64_t>(q.hi, type == DataType::kInt8 ? 127 : 255);
+  }
+};
+
+// The model's codes in the file's order: [rows, columns] turned, if that is what makes them equal.
+enum class Order { kSame, kTurned, kOther };
+Order order_of(const StoredTensor& stored, const std::vector<std::int64_t>& codes) {
+  if (stored.codes.size() != codes.size()) return Order::kOther;
+  if (std::equal(codes.begin(), codes.end(), stored.codes.begin())) return Order::kSame;
+  if (stored.shape.size() != 2) return Order::kOther;
+  const auto rows = static_cast<std::size_t>(stored.shape[0]), columns = static_cast<std::size_t>(stored.shape[1]);
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t c = 0; c < columns; ++c)
+      if (codes[c * rows + r] != stored.codes[r * columns + c]) return Order::kOther;
+  return Order::kTurned;
+}
+
+// As the quantizer of the screen counts them: LibTorch's quantized tensors have 128 more for signed codes.
+void count_from_sign(FileQuantizer& q, const quant::QuantParams& p) {
+  if (!p.spec.is_signed || q.lo < 0 || q.codes) return;
+  q.lo -= 128;
+  q.hi -= 128;
+  for (std::int64_t& z : q.zero_point) z -= 128;
+}
+
+class Audit {
+ public:
+  Audit(const QuantizedModel& model, const Model& file) : model_(model), file_(file) {}
+
+  Result<std::vector<AuditRow>> run() {
+    std::vector<AuditRow> rows;
+    for (const PlacedQuantizer& q : place(model_).quantizers) {
+      AuditRow row{q.node->name, q.name, quantizer_text(*q.params), "not found", 0, false};
+      if (std::optional<FileQuantizer> held = find(q)) {
+        if (is_activation(q.site.kind)) count_from_sign(*held, *q.params);
+        const bool channels = held->axis >= 0;
+        row.bytes = held->bytes;
+        if (is_activation(q.site.kind)) {
+          row.written = quantizer_text(held->lo < 0, held->lo, held->hi, channels, held->scale.size(), held->zero_point);
+          row.equal = held->lo == q.params->lo && held->hi == q.params->hi && same_numbers(*held, *q.params) && (!channels || held->axis == channel_axis(*q.params, rank(q)));
+        } else {
+          QUANVAS_CHECK(compare_constant(q, *held, row));
+        }
+      }
+      rows.push_back(std::move(row));
+    }
+    return rows;
+  }
+
+  std::map<Site, ReadBack::Held> sites() const {
+    std::map<Site, ReadBack::Held> out;
+    for (const PlacedQuantizer& q : place(model_).quantizers) {
+      if (!is_activation(q.site.kind)) continue;
+      const Node* node = file_.layer(*q.node);
+      if (q.site.kind == SiteKind::kOutput) {
+        if (const auto held = find(q)) out[q.site].tensor = file_.graph().tensor(held->values).name;
+      } else if (node && q.inputs.size() == 1 && file_.before(node->input(q.inputs[0]))) {
+        out[q.site].tensor = file_.graph().tensor(node->input(q.inputs[0])).name;
+      }
+    }
+    return out;
+  }
+
+ private:
+  const QuantizedModel& model_;
+  const FileGraph file_;
+
+  std::size_t rank(const PlacedQuantizer& q) const { return shape_of(model_, q.tensor).size(); }
+
+  std::optional<FileQuantizer> find(const PlacedQuantizer& q) const {
+    const Node* own = q.site.kind == SiteKind::kOutput ? q.node : q.reader;
+    const Node* node = file_.layer(*own);
+    if (!node && q.site.kind == SiteKind::kOutput && own->op == "Relu") {  // part of the layer before it
+      const Graph& graph = *model_.model->graph;
+      own = graph.find(graph.tensor(own->input(0)).producer);
+      node = own ? file_.layer(*own) : nullptr;
+    }
+    if (!node) return std::nullopt;
+    if (q.site.kind == SiteKind::kOutput) return file_.behind(*node, own->name);
+    if (q.inputs.empty()) return std::nullopt;
+    const std::size_t i = q.inputs[0];
+    if (q.site.kind == SiteKind::kBias && node->input(i) == kNoTensor) return file_.before(file_.added(*node));
+    return file_.before(node->input(i));
+  }
+
+  static bool same_numbers(const FileQuantizer& held, const quant::QuantParams& p) { return same_bits(held.scale, p.scale) && held.zero_point == zero_points(p); }
+
+  Status compare_constant(const PlacedQuantizer& q, const FileQuantizer& held, AuditRow& row) const {
+    if (!held.codes) {
+      row.written = "values that are computed";
+      return {};
+    }
+    QUANVAS_TRY(const StoredTensor stored, stored_tensor(model_, q));
+    const std::vector<std::int64_t> codes = held.codes->to_int64();
+    const Order order = order_of(stored, codes);
+    const bool channels = held.axis >= 0;
+    const quant::QuantParams& p = *q.params;
+    // Integers of the file are wider than the format: what they use is compared, and every value.
+    row.written = quantizer_text(p.spec.is_signed, p.lo, p.hi, channels, held.scale.size(), held.zero_point);
+    if (order == Order::kOther) {
+      row.written += ", other codes";
+      return {};
+    }
+    std::int64_t axis = held.axis;
+    if (order == Order::kTurned && axis >= 0) axis = 1 - axis;
+    const bool by_channel = p.spec.granularity == Granularity::kChannel;
+    // A bias of one scale may be written with one for each of its values, and the other way round where there is one.
+    std::vector<float> scale = held.scale;
+    if (q.site.kind == SiteKind::kBias && scale.size() != p.scale.size() && std::adjacent_find(scale.begin(), scale.end(), std::not_equal_to<>()) == scale.end())
+      scale.assign(p.scale.size(), scale[0]);
+    std::vector<std::int64_t> zeros = held.zero_point;
+    if (zeros.size() != scale.size() && std::adjacent_find(zeros.begin(), zeros.end(), std::not_equal_to<>()) == zeros.end()) zeros.assign(scale.size(), zeros.empty() ? 0 : zeros[0]);
+    const bool axes = q.site.kind == SiteKind::kBias || !by_channel || !channels || axis == channel_axis(p, stored.shape.size());
+    row.equal = axes && same_bits(scale, p.scale) && zeros == zero_points(p) && same_values(stored, codes, order, held);
+    return {};
+  }
+
+  // (code - zero point) * scale in float32, bit for bit the values of the screen.
+  static bool same_values(const StoredTensor& stored, const std::vector<std::int64_t>& codes, Order order, const FileQuantizer& held) {
+    const Shape& shape = held.codes->shape;
+    std::int64_t inner = 1, dim = 1;
+    if (held.axis >= 0) {
+      if (held.axis >= static_cast<std::int64_t>(shape.size())) return false;
+      dim = shape[static_cast<std::size_t>(held.axis)];
+      for (std::size_t i = static_cast<std::size_t>(held.axis) + 1; i < shape.size(); ++i) inner *= shape[i];
+      if (static_cast<std::int64_t>(held.scale.size()) != dim) return false;
+    }
+    const auto rows = stored.shape.size() == 2 ? static_cast<std::size_t>(stored.shape[0]) : 1, columns = stored.codes.size() / std::max<std::size_t>(rows, 1);
+    for (std::size_t i = 0; i < codes.size(); ++i) {
+      const std::size_t c = held.axis < 0 ? 0 : static_cast<std::size_t>(static_cast<std::int64_t>(i) / inner % dim);
+      const float value = static_cast<float>(codes[i] - held.zero_point[c]) * held.scale[c];
+      const std::size_t k = order == Order::kSame ? i : (i % rows) * columns + i / rows;
+      if (std::memcmp(&value, &stored.values[k], sizeof value) != 0 && !(value == 0 && stored.values[k] == 0)) return false;
+    }
+    return true;
+  }
+};
+
+Result<Model> import_nodes(const QuantizedModel& model, const std::string& path, JobContext& job) {
+  ImportOptions options;
+  options.quantizers = FileQuantizers::kNodes;
+  options.trusted = kTrustAny;  // its code is Quanvas's own, or was changed since: another process reads it first
+  const Graph& graph = *model.model->graph;
+  // The importer's names are those of forward()'s arguments, in order.
+  std::vector<Shape> shapes;
+  for (const TensorId t : graph.inputs())
+    if (graph.tensor(t).shape) shapes.push_back(*graph.tensor(t).shape);
+  if (shapes.size() == graph.inputs().size()) {
+    Program names;
+    for (std::size_t i = 0; i < shapes.size(); ++i) options.shapes[names.variable(graph.tensor(graph.inputs()[i]).name)] = shapes[i];
+  }
+  JobContext quiet(job.stop_token());
+  QUANVAS_TRY(Imported imported, import_file(path, options, quiet));
+  return std::move(imported.model);
+}
+
+}  // namespace
+
+Result<std::vector<AuditRow>> audit_torchscript(const QuantizedModel& model, const std::string& path) {
+  JobContext job;
+  QUANVAS_TRY(const Model file, import_nodes(model, path, job));
+  return Audit(model, file).run();
+}
+
+Result<ReadBack> read_torchscript(const QuantizedModel& model, const std::string& path, JobContext& job) {
+  QUANVAS_TRY(Model file, import_nodes(model, path, job));
+  ReadBack back;
+  back.model = std::make_shared<const Model>(std::move(file));
+  back.sites = Audit(model, *back.model).sites();
+  back.notes = {"The file is run by Quanvas's own arithmetic, which divides by scales; LibTorch multiplies by float(1 / scale) in quantize_per_tensor."};
+  return back;
+}
+
+}  // namespace quanvas::torchscript_file
