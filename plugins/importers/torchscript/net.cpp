@@ -105,11 +105,15 @@ Net::Net() {
 
 // A module of one operator gives its name to it; further operators stand below it.
 std::string Net::node_name(const std::string& op) {
-  if (is_leaf && origin != "aten::size" && !scope.empty() && node_names_.insert(scope).second) return scope;
+  if (is_leaf && origin != "aten::size" && !scope.empty() && (reserved_.erase(scope) > 0 || node_names_.insert(scope).second)) return scope;
   std::string last = origin.substr(origin.find("::") == std::string::npos ? 0 : origin.find("::") + 2);
   while (!last.empty() && last.back() == '_') last.pop_back();
   if (last.empty() || is_leaf) last = lower(op);
   return unique(node_names_, scope.empty() ? last : scope + "." + last);
+}
+
+void Net::reserve(const std::string& name) {
+  if (node_names_.insert(name).second) reserved_.insert(name);
 }
 
 std::string Net::new_tensor(const std::string& base) {

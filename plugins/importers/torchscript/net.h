@@ -91,6 +91,8 @@ class Net {
   std::string add_node(DraftNode node);  // names it; returns its first output. Facts are the caller's.
   std::string new_tensor(const std::string& base);
 
+  void reserve(const std::string& name);  // for the first node of the leaf whose scope it is
+
   // Constants. The same small integers become the same constant.
   std::string constant(const std::string& base, TensorData data);
   std::string ints(const std::vector<std::int64_t>& values);  // vector
@@ -116,7 +118,7 @@ class Net {
   std::string transposed(const std::string& t);  // the last two axes; a constant stays one
 
  private:
-  std::set<std::string> node_names_, tensor_names_;
+  std::set<std::string> node_names_, tensor_names_, reserved_;
   std::map<std::vector<std::int64_t>, std::string> int_vectors_;
   std::map<std::pair<double, DataType>, std::string> scalars_;
   std::map<std::string, std::string> transposed_;

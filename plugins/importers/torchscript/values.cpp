@@ -164,7 +164,7 @@ Ref Walk::import_module(const torch::jit::Module& module) {
   const auto& class_name = object->type()->name();
   if (const auto slot = object->type()->findAttributeSlot("layer");
       slot && class_name && class_name->qualifiedName().find("__torch__.quanvas.") == 0 && object->getSlot(*slot).isString())
-    path = object->getSlot(*slot).toStringRef();
+    net_.reserve(path = object->getSlot(*slot).toStringRef());
   const std::string outer = std::exchange(net_.scope, path);
   out->path = path;
   for (std::size_t i = 0; i < object->type()->numAttributes(); ++i) {
