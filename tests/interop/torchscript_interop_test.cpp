@@ -39,7 +39,8 @@ class PyTorchTest : public TorchScriptExportTest {
     const auto at = answer.find("{\"version\"");
     if (status_ != 0 || at == std::string::npos) return {};
     Tensors out;
-    for (const json& s : json::parse(answer.substr(at))["shapes"]) {
+    const json parsed = json::parse(answer.substr(at));
+    for (const json& s : parsed["shapes"]) {
       const std::string bytes = *read_file(path("out" + std::to_string(out.size())));
       at::Tensor t = at::empty(s.get<std::vector<std::int64_t>>(), at::kFloat);
       EXPECT_EQ(bytes.size(), t.nbytes());
