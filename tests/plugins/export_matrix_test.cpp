@@ -135,11 +135,13 @@ const SiteKind kKinds[] = {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput,
 
 TEST(ExportMatrix, EveryCombinationIsLegalOrRefusedByANamedRule) {
   for (const Exporter* e : targets()) {
+    std::set<std::string> seen;  // options that change nothing of the table
     for (const json& options : option_sets(*e)) {
       const std::string id = e->info().id + " " + options.dump();
       SCOPED_TRACE(id);
       const TargetTable table = e->table(options);
       ASSERT_FALSE(table.rows.empty()) << "a target without a table";
+      if (!seen.insert(table_json(table).dump()).second) continue;
       std::set<std::string> forms;
       for (const TargetRow& row : table.rows) {
         EXPECT_TRUE(forms.insert(row.form).second) << "two rows are called " << row.form;
@@ -233,7 +235,7 @@ class ExportFiles : public ::testing::Test {
     const auto rows = e.audit(network, path, options);
     if (!rows) return "audit: " + rows.error().text();
     for (const AuditRow& row : *rows)
-      if (!row.equal)
+      if (!row.equal && table.exactness != Exactness::kNear)
         return row.layer + " " + row.quantizer + ": asked " + row.requested + ", written " + row.written;
     if (rows->size() < network.quantizers.size() && table.exactness != Exactness::kWeights)
       return "the audit has too few rows";
@@ -254,6 +256,17 @@ class ExportFiles : public ::testing::Test {
   fs::path folder_;
 };
 
+// One of each: what the file has for it, the format, the scales. The rounding of constants leaves no trace. With other
+// options than the defaults the finer differences are left out.
+std::string class_name(const json& options, const TargetRow& row, SiteKind kind, const QuantSpec& s) {
+  if (!options.is_null()) return options.dump() + "|" + row.form + "|" + format_name(s) + "|" + enum_text(s.granularity);
+  return row.form + "|" + format_name(s) + "|" + std::to_string(code_bits(s)) + (s.is_signed ? "s" : "u") +
+         (s.narrow ? "n" : "") + "|" + enum_text(s.zero_point) + (s.zero_point_inside ? "i" : "") + "|" +
+         enum_text(s.granularity) + "|" + enum_text(s.scale) + "|" + enum_text(s.source) +
+         (s.scale_from_accumulator ? "|accumulator" : "") +
+         (is_activation(kind) ? std::string("|") + enum_text(s.rounding) : "");
+}
+
 TEST_F(ExportFiles, EachClassOfLegalQuantizersIsWrittenAndExact) {
   struct Net {
     ModelPtr model;
@@ -262,6 +275,7 @@ TEST_F(ExportFiles, EachClassOfLegalQuantizersIsWrittenAndExact) {
   const Net nets[] = {{export_net::small_net(), RandomData({1, 8, 8})}, {linear_net(), RandomData({256})}};
   for (const Exporter* e : targets()) {
     const std::string id = e->info().id;
+    const json defaults = option_sets(*e).front();
     std::size_t files = 0, by_numbers = 0;
     std::set<std::string> proven, classes;
     std::map<std::string, std::string> reasons;
@@ -273,21 +287,21 @@ TEST_F(ExportFiles, EachClassOfLegalQuantizersIsWrittenAndExact) {
         bare.model = net.model;
         const auto base = fitted(*e, options, bare);
         if (!base) continue;
+        std::map<std::pair<std::string, SiteKind>, std::vector<std::pair<const TargetRow*, const QuantSpec*>>> known;
+        const auto legal = [&](const std::string& op, SiteKind kind) -> const auto& {
+          const auto [it, fresh] = known.try_emplace({op, kind});
+          if (fresh)
+            for (const QuantSpec& s : combinations(kind))
+              if (const TargetVerdict v = judge(table, op, kind, s); v.row) it->second.emplace_back(v.row, &s);
+          return it->second;
+        };
         for (const Layer& layer : find_layers(*net.model->graph)) {
           const std::string op = net.model->graph->find(layer.node)->op;
           if (layer.kind != LayerKind::kCompute) continue;
           for (const Site& site : layer.sites())
-            for (const QuantSpec& s : combinations(site.kind)) {
-              const TargetVerdict v = judge(table, op, site.kind, s);
-              if (!v.row) continue;
-              // One of each: what the file has for it, the format, the scales. The rounding of constants leaves no
-              // trace.
-              const std::string name = v.row->form + "|" + format_name(s) + "|" + std::to_string(code_bits(s)) +
-                                       (s.is_signed ? "s" : "u") + (s.narrow ? "n" : "") + "|" +
-                                       enum_text(s.zero_point) + (s.zero_point_inside ? "i" : "") + "|" +
-                                       enum_text(s.granularity) + "|" + enum_text(s.scale) + "|" +
-                                       enum_text(s.source) + (s.scale_from_accumulator ? "|accumulator" : "") +
-                                       (is_activation(site.kind) ? std::string("|") + enum_text(s.rounding) : "");
+            for (const auto& [row, combination] : legal(op, site.kind)) {
+              const QuantSpec& s = *combination;
+              const std::string name = class_name(options == defaults ? json() : options, *row, site.kind, s);
               classes.insert(name);
               if (proven.count(name)) continue;
               QuantizedModel network = *base;
