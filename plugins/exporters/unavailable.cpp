@@ -32,19 +32,20 @@ class Unavailable : public Exporter {
 class Xir final : public Unavailable {
  public:
   Xir()
-      : Unavailable({"xir", "Xilinx XIR (xmodel)", "Compiled graphs for Xilinx' DPU."}, ".xmodel",
-                    "An xmodel is written by Xilinx' library libxir, which no free distribution has and whose format is not "
-                    "published; export to pyxir, from which Vitis AI compiles.") {}
+      : Unavailable(
+            {"xir", "Xilinx XIR (xmodel)", "Compiled graphs for Xilinx' DPU."}, ".xmodel",
+            "An xmodel is written by Xilinx' library libxir, which Debian does not have and without which no file could be "
+            "checked here; export to pyxir, from which Xilinx' compilers start.") {}
 };
 QUANVAS_PLUGIN(Exporter, Xir)
 
 class SharkTank final : public Unavailable {
  public:
   SharkTank()
-      : Unavailable({"sharktank", "SHARK (IRPA)", "Parameter archives of SHARK Tank for IREE."}, ".irpa",
-                    "An archive is tied to the layouts of the Python package sharktank of the same version, with which it "
-                    "could not be "
-                    "checked here; use safetensors with a quantization_config, or GGUF, which IREE's tools read.") {}
+      : Unavailable(
+            {"sharktank", "SHARK (IRPA)", "Parameter archives of SHARK Tank for IREE."}, ".irpa",
+            "An archive follows the classes of the Python package sharktank, without which no file could be checked here; "
+            "use safetensors with a quantization_config, or GGUF.") {}
 };
 QUANVAS_PLUGIN(Exporter, SharkTank)
 
@@ -54,19 +55,20 @@ class TorchMlirPacked final : public Unavailable {
       : Unavailable(
             {"torch-mlir-packed", "torch-MLIR, packed groups", "Products of packed 2 and 4 bit groups in the dialect torch."},
             ".mlir",
-            "The custom operator that multiplies packed groups existed in one experimental branch of torch-MLIR and no "
-            "compiler "
-            "lowers it today; use onnx-qdq with blocks, which torch-MLIR imports.") {}
+            "The form is an operator of Brevitas in a graph that Python traces for torch-MLIR, and neither was there to "
+            "check "
+            "a file; use onnx-qdq, which torch-MLIR imports.") {}
 };
 QUANVAS_PLUGIN(Exporter, TorchMlirPacked)
 
 class VllmBrevitas final : public Unavailable {
  public:
   VllmBrevitas()
-      : Unavailable(
-            {"vllm-brevitas", "vLLM, Brevitas' own form", "Checkpoints of Brevitas for its vLLM plug-in."}, ".safetensors",
-            "Only Brevitas' own plug-in reads this form, by the names of its Python classes; use safetensors in the form "
-            "compressed-tensors, which vLLM reads itself.") {}
+      : Unavailable({"vllm-brevitas", "vLLM, Brevitas' own form", "Checkpoints of Brevitas for its vLLM plug-in."},
+                    ".safetensors",
+                    "Brevitas' own plug-in for vLLM reads this form, by the names of its Python classes, and could not be "
+                    "had here; use "
+                    "safetensors in the form compressed-tensors, which vLLM reads itself.") {}
 };
 QUANVAS_PLUGIN(Exporter, VllmBrevitas)
 
