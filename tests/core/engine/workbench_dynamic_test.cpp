@@ -108,7 +108,7 @@ TEST_F(WorkbenchTest, DynamicActivationsInFactsHistogramDumpSweepAndExport) {
   auto refusals = bench_->check_export(recipe, "onnx-qdq", json::object());
   ASSERT_TRUE(refusals) << refusals.error().text();
   int named = 0;
-  for (const auto& refusal : *refusals) named += refusal.rule == "scale source";
+  for (const auto& refusal : *refusals) named += refusal.rule == "granularity";
   EXPECT_EQ(named, 2);
 }
 
