@@ -21,12 +21,14 @@ class PyTorchTest : public TorchScriptExportTest {
   // Empty: PyTorch or its engine is not there (`status_`), or it has failed.
   Tensors pytorch(const at::Tensor& input, const std::string& engine) {
     const at::Tensor x = input.contiguous();
-    std::ofstream(path("in"), std::ios::binary).write(static_cast<const char*>(x.data_ptr()), static_cast<std::streamsize>(x.nbytes()));
+    std::ofstream(path("in"), std::ios::binary)
+        .write(static_cast<const char*>(x.data_ptr()), static_cast<std::streamsize>(x.nbytes()));
     const char* python = std::getenv("QUANVAS_PYTHON");
     std::string shape;
     for (const std::int64_t d : x.sizes()) shape += (shape.empty() ? "" : ",") + std::to_string(d);
-    const std::string command = std::string(python ? python : "/usr/bin/python3") + " '" QUANVAS_SOURCE_DIR "/tests/interop/run_torch.py' '" + path() + "' '" +
-                                path("in") + "' " + shape + " '" + path("out") + "' " + engine + " 2>&1";
+    const std::string command = std::string(python ? python : "/usr/bin/python3") +
+                                " '" QUANVAS_SOURCE_DIR "/tests/interop/run_torch.py' '" + path() + "' '" + path("in") + "' " +
+                                shape + " '" + path("out") + "' " + engine + " 2>&1";
     FILE* pipe = popen(command.c_str(), "r");
     std::string answer;
     char buffer[4096];
@@ -71,7 +73,8 @@ TEST_F(PyTorchTest, ComputesTheIntegersOfTheScreen) {
           for (auto& [site, p] : model.quantizers)
             if (site.kind == SiteKind::kBias)
               for (std::size_t i = 0; i < p.scale.size(); ++i)
-                p.scale[i] = model.quantizers.at({site.node, SiteKind::kInput, 0}).scale[0] * model.quantizers.at({site.node, SiteKind::kWeight, 0}).scale[i];
+                p.scale[i] = model.quantizers.at({site.node, SiteKind::kInput, 0}).scale[0] *
+                             model.quantizers.at({site.node, SiteKind::kWeight, 0}).scale[i];
         }
         ASSERT_NO_FATAL_FAILURE(write(id, model));
         const Tensors got = pytorch(x, engine);
@@ -82,8 +85,9 @@ TEST_F(PyTorchTest, ComputesTheIntegersOfTheScreen) {
         ASSERT_EQ(got.size(), wanted.size());
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           const Steps s = steps_between(wanted[i], got[i], at_site(model, layers[i], SiteKind::kOutput).scale[0]);
-          std::printf("  %s %s%s %s: %lld of %lld differ, most %lld\n", id, engine.c_str(), power_of_two ? " 2^n" : "", layers[i],
-                      static_cast<long long>(s.differing), static_cast<long long>(s.values), static_cast<long long>(s.most));
+          std::printf("  %s %s%s %s: %lld of %lld differ, most %lld\n", id, engine.c_str(), power_of_two ? " 2^n" : "",
+                      layers[i], static_cast<long long>(s.differing), static_cast<long long>(s.values),
+                      static_cast<long long>(s.most));
           if (i > 0) {
             EXPECT_GE(s.values, 100000);
           }
@@ -93,6 +97,43 @@ TEST_F(PyTorchTest, ComputesTheIntegersOfTheScreen) {
         }
       }
   EXPECT_GT(run, 0) << "PyTorch has none of the engines";
+}
+
+// A limit between convolutions, on codes whose channels lie innermost.
+TEST_F(PyTorchTest, LimitsCodesInTheirPlaces) {
+  GraphBuilder b;
+  auto weights = std::make_shared<WeightStore>();
+  using Ints = std::vector<std::int64_t>;
+  b.tensor("x", DataType::kFloat, Shape{-1, 3, 8, 8});
+  b.input("x");
+  for (const auto& [name, shape] : {std::pair<std::string, Shape>{"w1", {8, 3, 3, 3}}, {"w2", {8, 1, 3, 3}}}) {
+    b.initializer(name, DataType::kFloat, shape);
+    weights->set(name, export_net::random_floats(shape, static_cast<std::uint32_t>(name.back())));
+  }
+  b.tensor("a", DataType::kFloat, Shape{-1, 8, 8, 8});
+  b.tensor("c", DataType::kFloat, Shape{-1, 8, 8, 8});
+  b.tensor("y", DataType::kFloat, Shape{-1, 8, 8, 8});
+  b.node("first", "Conv", {"x", "w1"}, {"a"}, {{"pads", Ints{1, 1, 1, 1}}});
+  b.node("limit", "Clip", {"a"}, {"c"}, {{"min", 0.0f}, {"max", 1.0f}});
+  b.node("second", "Conv", {"c", "w2"}, {"y"}, {{"pads", Ints{1, 1, 1, 1}}, {"group", std::int64_t{8}}});
+  b.output("y");
+  b.set_opset(10);
+  const auto graph = b.build();
+  ASSERT_TRUE(graph);
+  QuantizedModel model = quantize(std::make_shared<const Model>(Model{*graph, weights, "limit"}),
+                                  {spec(8, true, true, kNone, kChannel), spec(8, false, false, kInteger, kTensor), true});
+  ASSERT_NO_FATAL_FAILURE(write(kPacked, model));
+  const at::Tensor x = random_input({256, 3, 8, 8}, 5), wanted = screen(model, {x})[0];
+  for (const char* engine : {"onednn", "qnnpack"}) {
+    const Tensors got = pytorch(x, engine);
+    if (status_ == kNotInstalled) GTEST_SKIP() << "PyTorch for Python is not installed (apt-get install python3-torch)";
+    if (status_ == kNoEngine) continue;
+    ASSERT_EQ(got.size(), 1u);
+    const Steps s = steps_between(wanted, got[0], at_site(model, "second", SiteKind::kOutput).scale[0]);
+    EXPECT_GE(s.values, 100000);
+    EXPECT_LE(s.most, 1) << engine;
+    EXPECT_LE(s.differing * 1000, s.values) << engine << ": " << s.differing;
+  }
 }
 
 // quantize_per_tensor and the division, on values around the middle of two codes.
@@ -124,7 +165,8 @@ TEST_F(PyTorchTest, DividesExactlyInTheExactForm) {
       if (status_ == kNotInstalled) GTEST_SKIP() << "PyTorch for Python is not installed (apt-get install python3-torch)";
       ASSERT_EQ(got.size(), 1u);
       const Steps steps = steps_between(wanted, got[0], s);
-      std::printf("  %s scale %g: %lld of %lld near ties differ\n", id, static_cast<double>(s), static_cast<long long>(steps.differing), static_cast<long long>(steps.values));
+      std::printf("  %s scale %g: %lld of %lld near ties differ\n", id, static_cast<double>(s),
+                  static_cast<long long>(steps.differing), static_cast<long long>(steps.values));
       EXPECT_LE(steps.most, most);
     }
   }

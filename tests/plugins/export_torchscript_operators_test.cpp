@@ -11,17 +11,19 @@ using Ints = std::vector<std::int64_t>;
 
 struct OpCase {
   std::string op;
-  std::vector<Shape> inputs;            // of the graph; -1: 3 in the run
-  std::vector<TensorData> constants;    // after them
+  std::vector<Shape> inputs;          // of the graph; -1: 3 in the run
+  std::vector<TensorData> constants;  // after them
   Attributes attributes;
   int opset = 13, outputs = 1;
-  Shape result;                         // as the graph declares it; empty: nothing
+  Shape result;  // as the graph declares it; empty: nothing
 };
 
 TensorData ints(std::vector<std::int64_t> v) { return TensorData::of_int64({static_cast<std::int64_t>(v.size())}, v); }
 TensorData number(float v) { return TensorData::of_floats({}, {v}); }
 TensorData floats(Shape shape, std::uint32_t seed = 5) { return export_net::random_floats(std::move(shape), seed); }
-TensorData above_zero(std::int64_t n) { return TensorData::of_floats({n}, std::vector<float>(static_cast<std::size_t>(n), 0.7f)); }
+TensorData above_zero(std::int64_t n) {
+  return TensorData::of_floats({n}, std::vector<float>(static_cast<std::size_t>(n), 0.7f));
+}
 
 ModelPtr model_of(const OpCase& c) {
   GraphBuilder b;
@@ -53,12 +55,21 @@ ModelPtr model_of(const OpCase& c) {
 std::vector<OpCase> cases() {
   const Shape image = {-1, 4, 9, 7}, line = {-1, 4, 9}, matrix = {-1, 6};
   std::vector<OpCase> all = {
-      {"Conv", {image}, {floats({6, 4, 3, 3}), floats({6})}, {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"strides", Ints{2, 1}}}},
-      {"Conv", {image}, {floats({4, 1, 3, 3})}, {{"pads", Ints{0, 1, 2, 1}}, {"group", std::int64_t{4}}, {"dilations", Ints{2, 1}}}},
+      {"Conv",
+       {image},
+       {floats({6, 4, 3, 3}), floats({6})},
+       {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"strides", Ints{2, 1}}}},
+      {"Conv",
+       {image},
+       {floats({4, 1, 3, 3})},
+       {{"pads", Ints{0, 1, 2, 1}}, {"group", std::int64_t{4}}, {"dilations", Ints{2, 1}}}},
       {"Conv", {image}, {floats({6, 4, 2, 3})}, {{"auto_pad", std::string("SAME_UPPER")}, {"strides", Ints{2, 2}}}},
       {"Conv", {image}, {floats({6, 4, 2, 3})}, {{"auto_pad", std::string("SAME_LOWER")}}},
       {"Conv", {line}, {floats({6, 2, 3}), floats({6})}, {{"pads", Ints{1, 1}}, {"group", std::int64_t{2}}}},
-      {"ConvTranspose", {image}, {floats({4, 3, 3, 3}), floats({3})}, {{"strides", Ints{2, 2}}, {"pads", Ints{1, 1, 1, 1}}, {"output_padding", Ints{1, 0}}}},
+      {"ConvTranspose",
+       {image},
+       {floats({4, 3, 3, 3}), floats({3})},
+       {{"strides", Ints{2, 2}}, {"pads", Ints{1, 1, 1, 1}}, {"output_padding", Ints{1, 0}}}},
       {"Gemm", {matrix}, {floats({5, 6}), floats({5})}, {{"transB", std::int64_t{1}}}},
       {"Gemm", {matrix}, {floats({6, 5}), floats({1, 5})}, {{"alpha", 0.5f}, {"beta", 2.0f}}},
       {"Gemm", {matrix}, {floats({6, 5})}},
@@ -69,31 +80,64 @@ std::vector<OpCase> cases() {
       {"MaxPool", {image}, {}, {{"kernel_shape", Ints{2, 2}}, {"pads", Ints{0, 0, 1, 1}}}},
       {"MaxPool", {line}, {}, {{"kernel_shape", Ints{3}}, {"strides", Ints{2}}}},
       {"AveragePool", {image}, {}, {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 2}}, {"pads", Ints{1, 1, 1, 1}}}},
-      {"AveragePool", {image}, {}, {{"kernel_shape", Ints{2, 3}}, {"count_include_pad", std::int64_t{1}}, {"pads", Ints{1, 0, 1, 0}}}},
-      {"GlobalAveragePool", {image}, {}}, {"GlobalMaxPool", {image}, {}},
+      {"AveragePool",
+       {image},
+       {},
+       {{"kernel_shape", Ints{2, 3}}, {"count_include_pad", std::int64_t{1}}, {"pads", Ints{1, 0, 1, 0}}}},
+      {"GlobalAveragePool", {image}, {}},
+      {"GlobalMaxPool", {image}, {}},
       {"ReduceMean", {image}, {}, {{"axes", Ints{2, -1}}, {"keepdims", std::int64_t{0}}}},
-      {"ReduceSum", {image}, {ints({1})}}, {"ReduceMax", {image}, {}, {{"axes", Ints{3}}}}, {"ReduceMin", {image}, {}},
+      {"ReduceSum", {image}, {ints({1})}},
+      {"ReduceMax", {image}, {}, {{"axes", Ints{3}}}},
+      {"ReduceMin", {image}, {}},
       {"BatchNormalization", {image}, {floats({4}, 1), floats({4}, 2), floats({4}, 3), above_zero(4)}, {{"epsilon", 1e-3f}}},
       {"InstanceNormalization", {image}, {floats({4}, 1), floats({4}, 2)}},
       {"LayerNormalization", {{-1, 5, 6}}, {floats({6}, 1), floats({6}, 2)}, {{"epsilon", 1e-3f}}, 17},
       {"RMSNormalization", {{-1, 5, 6}}, {floats({6}, 1)}, {{"epsilon", 1e-3f}}},
-      {"Softmax", {image}, {}, {{"axis", std::int64_t{1}}}}, {"Softmax", {image}, {}, {{"axis", std::int64_t{2}}}, 11},
-      {"LogSoftmax", {matrix}, {}}, {"Clip", {image}, {number(-0.5f), number(1)}}, {"Clip", {image}, {}, {{"min", 0.0f}, {"max", 6.0f}}, 9},
-      {"Clip", {image}, {number(0.1f)}}, {"LeakyRelu", {image}, {}, {{"alpha", 0.2f}}}, {"Elu", {image}, {}, {{"alpha", 0.7f}}},
-      {"HardSigmoid", {image}, {}, {{"alpha", 0.3f}, {"beta", 0.4f}}}, {"PRelu", {image}, {floats({4, 1, 1})}}, {"Gelu", {image}, {}, {}, 20},
-      {"Gelu", {image}, {}, {{"approximate", std::string("tanh")}}, 20}, {"Add", {image}, {floats({4, 1, 1})}}, {"Sub", {image, image}, {}},
-      {"Div", {image}, {above_zero(7)}}, {"Max", {image, image}, {}}, {"Min", {image, image}, {}}, {"Sum", {image, image, image}, {}},
-      {"Reshape", {image}, {ints({0, -1})}}, {"Reshape", {image}, {ints({1, 36, 7})}, {}, 13, 1, {-1, 36, 7}}, {"Flatten", {image}, {}},
-      {"Flatten", {image}, {}, {{"axis", std::int64_t{2}}}}, {"Flatten", {image}, {}, {{"axis", std::int64_t{0}}}},
-      {"Transpose", {image}, {}, {{"perm", Ints{0, 2, 3, 1}}}}, {"Transpose", {image}, {}}, {"Squeeze", {{-1, 1, 5, 1}}, {ints({1, -1})}},
-      {"Unsqueeze", {matrix}, {ints({0, 3})}}, {"Unsqueeze", {matrix}, {}, {{"axes", Ints{-1}}}, 11}, {"Concat", {image, image}, {}, {{"axis", std::int64_t{1}}}},
-      {"Split", {image}, {ints({1, 3})}, {{"axis", std::int64_t{1}}}, 13, 2}, {"Split", {image}, {}, {{"axis", std::int64_t{1}}}, 13, 2},
-      {"Slice", {image}, {ints({1, -5}), ints({3, 100}), ints({1, 2}), ints({1, 2})}}, {"Slice", {image}, {}, {{"starts", Ints{1}}, {"ends", Ints{-1}}, {"axes", Ints{3}}}, 9},
-      {"Pad", {image}, {ints({0, 1, 0, 2, 0, 0, 3, 1}), number(0.5f)}}, {"Pad", {image}, {}, {{"pads", Ints{0, 0, 1, 1, 0, 0, 1, 1}}}, 9},
-      {"Expand", {{-1, 1, 5}}, {ints({1, 4, 1})}}, {"Gather", {image}, {TensorData::of_int64({}, {2})}, {{"axis", std::int64_t{1}}}},
-      {"Gather", {image}, {ints({3, 0, -1})}, {{"axis", std::int64_t{1}}}}, {"Cast", {image}, {}, {{"to", std::int64_t{11}}}}, {"Identity", {image}, {}},
-      {"Dropout", {image}, {}}, {"Pow", {image}, {number(2)}}};
-  for (const char* op : {"Relu", "Sigmoid", "Tanh", "Exp", "Neg", "Abs", "Erf", "Ceil", "Floor", "Round", "Sign", "Sin", "Cos", "HardSwish", "Mish", "Selu", "Softplus", "Celu", "Reciprocal"})
+      {"Softmax", {image}, {}, {{"axis", std::int64_t{1}}}},
+      {"Softmax", {image}, {}, {{"axis", std::int64_t{2}}}, 11},
+      {"LogSoftmax", {matrix}, {}},
+      {"Clip", {image}, {number(-0.5f), number(1)}},
+      {"Clip", {image}, {}, {{"min", 0.0f}, {"max", 6.0f}}, 9},
+      {"Clip", {image}, {number(0.1f)}},
+      {"LeakyRelu", {image}, {}, {{"alpha", 0.2f}}},
+      {"Elu", {image}, {}, {{"alpha", 0.7f}}},
+      {"HardSigmoid", {image}, {}, {{"alpha", 0.3f}, {"beta", 0.4f}}},
+      {"PRelu", {image}, {floats({4, 1, 1})}},
+      {"Gelu", {image}, {}, {}, 20},
+      {"Gelu", {image}, {}, {{"approximate", std::string("tanh")}}, 20},
+      {"Add", {image}, {floats({4, 1, 1})}},
+      {"Sub", {image, image}, {}},
+      {"Div", {image}, {above_zero(7)}},
+      {"Max", {image, image}, {}},
+      {"Min", {image, image}, {}},
+      {"Sum", {image, image, image}, {}},
+      {"Reshape", {image}, {ints({0, -1})}},
+      {"Reshape", {image}, {ints({1, 36, 7})}, {}, 13, 1, {-1, 36, 7}},
+      {"Flatten", {image}, {}},
+      {"Flatten", {image}, {}, {{"axis", std::int64_t{2}}}},
+      {"Flatten", {image}, {}, {{"axis", std::int64_t{0}}}},
+      {"Transpose", {image}, {}, {{"perm", Ints{0, 2, 3, 1}}}},
+      {"Transpose", {image}, {}},
+      {"Squeeze", {{-1, 1, 5, 1}}, {ints({1, -1})}},
+      {"Unsqueeze", {matrix}, {ints({0, 3})}},
+      {"Unsqueeze", {matrix}, {}, {{"axes", Ints{-1}}}, 11},
+      {"Concat", {image, image}, {}, {{"axis", std::int64_t{1}}}},
+      {"Split", {image}, {ints({1, 3})}, {{"axis", std::int64_t{1}}}, 13, 2},
+      {"Split", {image}, {}, {{"axis", std::int64_t{1}}}, 13, 2},
+      {"Slice", {image}, {ints({1, -5}), ints({3, 100}), ints({1, 2}), ints({1, 2})}},
+      {"Slice", {image}, {}, {{"starts", Ints{1}}, {"ends", Ints{-1}}, {"axes", Ints{3}}}, 9},
+      {"Pad", {image}, {ints({0, 1, 0, 2, 0, 0, 3, 1}), number(0.5f)}},
+      {"Pad", {image}, {}, {{"pads", Ints{0, 0, 1, 1, 0, 0, 1, 1}}}, 9},
+      {"Expand", {{-1, 1, 5}}, {ints({1, 4, 1})}},
+      {"Gather", {image}, {TensorData::of_int64({}, {2})}, {{"axis", std::int64_t{1}}}},
+      {"Gather", {image}, {ints({3, 0, -1})}, {{"axis", std::int64_t{1}}}},
+      {"Cast", {image}, {}, {{"to", std::int64_t{11}}}},
+      {"Identity", {image}, {}},
+      {"Dropout", {image}, {}},
+      {"Pow", {image}, {number(2)}}};
+  for (const char* op : {"Relu", "Sigmoid", "Tanh", "Exp", "Neg", "Abs", "Erf", "Ceil", "Floor", "Round", "Sign", "Sin", "Cos",
+                         "HardSwish", "Mish", "Selu", "Softplus", "Celu", "Reciprocal"})
     all.push_back({op, {image}, {}, {}, 18});
   return all;
 }
@@ -115,12 +159,15 @@ TEST_F(TorchScriptExportTest, LibTorchComputesEveryOperatorAsTheExecutorDoes) {
     ASSERT_EQ(wanted.size(), got.size());
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       ASSERT_EQ(wanted[i].sizes(), got[i].sizes());
-      EXPECT_LE((wanted[i].to(at::kDouble) - got[i].to(at::kDouble)).abs().max().item<double>(), 2e-6 * std::max(1.0, wanted[i].to(at::kDouble).abs().max().item<double>()));
+      EXPECT_LE((wanted[i].to(at::kDouble) - got[i].to(at::kDouble)).abs().max().item<double>(),
+                2e-6 * std::max(1.0, wanted[i].to(at::kDouble).abs().max().item<double>()));
     }
   }
   // Comparisons, logic, roots of what may be below 0, shapes and tables are tried in networks.
-  const std::set<std::string> elsewhere = {"And", "Or", "Xor", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "Sqrt", "Where", "Shape", "Mul"};
-  for (const std::string& op : torchscript_file::expressible_operators()) EXPECT_TRUE(tried.count(op) || elsewhere.count(op)) << op;
+  const std::set<std::string> elsewhere = {"And",  "Or",          "Xor", "Not",  "Equal", "Greater", "GreaterOrEqual",
+                                           "Less", "LessOrEqual", "Log", "Sqrt", "Where", "Shape",   "Mul"};
+  for (const std::string& op : torchscript_file::expressible_operators())
+    EXPECT_TRUE(tried.count(op) || elsewhere.count(op)) << op;
 }
 
 TEST_F(TorchScriptExportTest, ComparisonsChooseWithWhere) {
@@ -153,7 +200,8 @@ TEST_F(TorchScriptExportTest, ComparisonsChooseWithWhere) {
 }
 
 TEST_F(TorchScriptExportTest, OperatorsWithoutExpressionAreRefusedByName) {
-  const OpCase rows[] = {{"Einsum", {{2, 3}}, {}, {{"equation", std::string("ij->ji")}}}, {"AveragePool", {{-1, 4, 9, 7}}, {}, {{"kernel_shape", Ints{2, 2}}, {"ceil_mode", std::int64_t{1}}}},
+  const OpCase rows[] = {{"Einsum", {{2, 3}}, {}, {{"equation", std::string("ij->ji")}}},
+                         {"AveragePool", {{-1, 4, 9, 7}}, {}, {{"kernel_shape", Ints{2, 2}}, {"ceil_mode", std::int64_t{1}}}},
                          {"Pad", {{-1, 4, 9, 7}}, {ints({0, 0, 1, 1, 0, 0, 1, 1})}, {{"mode", std::string("reflect")}}},
                          {"Slice", {{-1, 4}}, {ints({3}), ints({0}), ints({1}), ints({-1})}}};
   for (const OpCase& c : rows)
@@ -195,41 +243,58 @@ void result(GraphBuilder& b, const std::string& name, Shape shape) { b.tensor(na
 
 std::vector<LayerCase> layer_cases() {
   std::vector<LayerCase> all;
-  all.push_back({"MatMul with a bias over three axes", chain({-1, 5, 6}, [](GraphBuilder& b, WeightStore& w) {
-    parameter(b, w, "w", {6, 6}, 1);
-    parameter(b, w, "b", {6}, 2);
-    result(b, "y", {-1, 5, 6});
-    b.node("mlp.0.fc", "MatMul", {"x", "w", "b"}, {"y"});
-    b.output("y");
-  }), {{16, 5, 6}}});
-  all.push_back({"Gemm with the weight on the right", chain({-1, 6}, [](GraphBuilder& b, WeightStore& w) {
-    parameter(b, w, "w", {6, 4}, 1);
-    result(b, "y", {-1, 4});
-    b.node("fc", "Gemm", {"x", "w"}, {"y"});
-    b.output("y");
-  }), {{64, 6}}});
-  all.push_back({"Conv over one axis", chain({-1, 4, 12}, [](GraphBuilder& b, WeightStore& w) {
-    parameter(b, w, "w", {6, 2, 3}, 1);
-    parameter(b, w, "b", {6}, 2);
-    result(b, "c", {-1, 6, 6});
-    result(b, "y", {-1, 6, 6});
-    b.node("conv", "Conv", {"x", "w", "b"}, {"c"}, {{"pads", Ints{1, 1}}, {"strides", Ints{2}}, {"group", std::int64_t{2}}});
-    b.node("relu", "Relu", {"c"}, {"y"});
-    b.output("y");
-  }), {{32, 4, 12}}});
-  all.push_back({"Conv with uneven pads", chain({-1, 3, 8, 8}, [](GraphBuilder& b, WeightStore& w) {
-    parameter(b, w, "w", {4, 3, 3, 3}, 1);
-    result(b, "y", {-1, 4, 4, 4});
-    b.node("/features/0/Conv", "Conv", {"x", "w"}, {"y"}, {{"pads", Ints{0, 0, 1, 1}}, {"strides", Ints{2, 2}}});
-    b.output("y");
-  }), {{16, 3, 8, 8}}});
-  all.push_back({"Concat and Mul", chain({-1, 4, 5}, [](GraphBuilder& b, WeightStore&) {
-    result(b, "c", {-1, 8, 5});
-    result(b, "y", {-1, 8, 5});
-    b.node("cat", "Concat", {"x", "x"}, {"c"}, {{"axis", std::int64_t{1}}});
-    b.node("square", "Mul", {"c", "c"}, {"y"});
-    b.output("y");
-  }), {{16, 4, 5}}});
+  all.push_back({"MatMul with a bias over three axes",
+                 chain({-1, 5, 6},
+                       [](GraphBuilder& b, WeightStore& w) {
+                         parameter(b, w, "w", {6, 6}, 1);
+                         parameter(b, w, "b", {6}, 2);
+                         result(b, "y", {-1, 5, 6});
+                         b.node("mlp.0.fc", "MatMul", {"x", "w", "b"}, {"y"});
+                         b.output("y");
+                       }),
+                 {{16, 5, 6}}});
+  all.push_back({"Gemm with the weight on the right",
+                 chain({-1, 6},
+                       [](GraphBuilder& b, WeightStore& w) {
+                         parameter(b, w, "w", {6, 4}, 1);
+                         result(b, "y", {-1, 4});
+                         b.node("fc", "Gemm", {"x", "w"}, {"y"});
+                         b.output("y");
+                       }),
+                 {{64, 6}}});
+  all.push_back({"Conv over one axis",
+                 chain({-1, 4, 12},
+                       [](GraphBuilder& b, WeightStore& w) {
+                         parameter(b, w, "w", {6, 2, 3}, 1);
+                         parameter(b, w, "b", {6}, 2);
+                         result(b, "c", {-1, 6, 6});
+                         result(b, "y", {-1, 6, 6});
+                         b.node("conv", "Conv", {"x", "w", "b"}, {"c"},
+                                {{"pads", Ints{1, 1}}, {"strides", Ints{2}}, {"group", std::int64_t{2}}});
+                         b.node("relu", "Relu", {"c"}, {"y"});
+                         b.output("y");
+                       }),
+                 {{32, 4, 12}}});
+  all.push_back(
+      {"Conv with uneven pads",
+       chain({-1, 3, 8, 8},
+             [](GraphBuilder& b, WeightStore& w) {
+               parameter(b, w, "w", {4, 3, 3, 3}, 1);
+               result(b, "y", {-1, 4, 4, 4});
+               b.node("/features/0/Conv", "Conv", {"x", "w"}, {"y"}, {{"pads", Ints{0, 0, 1, 1}}, {"strides", Ints{2, 2}}});
+               b.output("y");
+             }),
+       {{16, 3, 8, 8}}});
+  all.push_back({"Concat and Mul",
+                 chain({-1, 4, 5},
+                       [](GraphBuilder& b, WeightStore&) {
+                         result(b, "c", {-1, 8, 5});
+                         result(b, "y", {-1, 8, 5});
+                         b.node("cat", "Concat", {"x", "x"}, {"c"}, {{"axis", std::int64_t{1}}});
+                         b.node("square", "Mul", {"c", "c"}, {"y"});
+                         b.output("y");
+                       }),
+                 {{16, 4, 5}}});
   return all;
 }
 

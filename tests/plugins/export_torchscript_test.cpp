@@ -32,10 +32,12 @@ const FormatCase kFloatCases[] = {
     {"w4 per channel, u4", {spec(4, true, true, kNone, kChannel), spec(4, false, false, kNone, kTensor), false}},
     {"w3, s5", {spec(3, true, true, kNone, kTensor), spec(5, true, false, kNone, kTensor), true}},
     {"w2, u2", {spec(2, true, true, kNone, kChannel), spec(2, false, false, kNone, kTensor), false}},
-    {"w8 asymmetric per channel, u7", {spec(8, false, false, kInteger, kChannel), spec(7, false, false, kInteger, kTensor), true}},
+    {"w8 asymmetric per channel, u7",
+     {spec(8, false, false, kInteger, kChannel), spec(7, false, false, kInteger, kTensor), true}},
     {"w1, u1", {spec(1, true, false, kNone, kTensor), spec(1, false, false, kNone, kTensor), true}},
     {"activations per channel", {spec(8, true, true, kNone, kTensor), spec(8, true, true, kNone, kChannel), false}},
-    {"activations per channel, asymmetric", {spec(8, true, true, kNone, kTensor), spec(8, false, false, kInteger, kChannel), false}},
+    {"activations per channel, asymmetric",
+     {spec(8, true, true, kNone, kTensor), spec(8, false, false, kInteger, kChannel), false}},
 };
 
 // Values of the last layer: within one step of its quantizer, and nearly all the same.
@@ -95,7 +97,8 @@ TEST_F(TorchScriptExportTest, EveryFloatFormatIsWrittenAuditedReadAndRun) {
 QuantizedModel with_bias_scales(QuantizedModel model) {
   for (auto& [site, p] : model.quantizers)
     if (site.kind == SiteKind::kBias) {
-      const auto &x = model.quantizers.at({site.node, SiteKind::kInput, 0}), &w = model.quantizers.at({site.node, SiteKind::kWeight, 0});
+      const auto &x = model.quantizers.at({site.node, SiteKind::kInput, 0}),
+                 &w = model.quantizers.at({site.node, SiteKind::kWeight, 0});
       for (std::size_t i = 0; i < p.scale.size(); ++i) p.scale[i] = x.scale[0] * w.scale[w.scale.size() == 1 ? 0 : i];
     }
   return model;
@@ -199,13 +202,21 @@ TEST_F(TorchScriptExportTest, RefusesByRule) {
       {"7-bit activation", kPacked, none, {w8, spec(7, false, false, kInteger, kTensor), true}, "bit width"},
       {"narrow activation", kPacked, none, {w8, spec(8, true, true, kNone, kTensor), true}, "range of codes"},
       {"activation per channel", kPacked, none, {w8, spec(8, false, false, kNone, kChannel), true}, "granularity"},
-      {"zero point inside", kPacked, none, {w8, changed(a8, [](QuantSpec& s) { s.zero_point_inside = true; }), true}, "place of the zero point"},
+      {"zero point inside",
+       kPacked,
+       none,
+       {w8, changed(a8, [](QuantSpec& s) { s.zero_point_inside = true; }), true},
+       "place of the zero point"},
       {"rounding", kPacked, none, {w8, changed(a8, [](QuantSpec& s) { s.rounding = Rounding::kFloor; }), true}, "rounding"},
       {"no output quantizer", kPacked, none, {w8, a8, false}, "missing quantizer"},
       {"9-bit weight", kFloat, none, {spec(9, true, false, kNone, kTensor), a8, true}, "bit width"},
       {"16-bit activation", kFloat, none, {w8, spec(16, true, false, kNone, kTensor), true}, "bit width"},
       {"rounding", kFloat, none, {w8, changed(a8, [](QuantSpec& s) { s.rounding = Rounding::kFloor; }), true}, "rounding"},
-      {"zero point inside", kFloat, none, {w8, changed(a8, [](QuantSpec& s) { s.zero_point_inside = true; }), true}, "place of the zero point"},
+      {"zero point inside",
+       kFloat,
+       none,
+       {w8, changed(a8, [](QuantSpec& s) { s.zero_point_inside = true; }), true},
+       "place of the zero point"},
   };
   for (const Row& row : rows) {
     SCOPED_TRACE(std::string(row.id) + ": " + row.name);
@@ -215,7 +226,8 @@ TEST_F(TorchScriptExportTest, RefusesByRule) {
     for (const Refusal& r : refusals) EXPECT_FALSE(r.layer.empty() || r.suggestion.empty() || r.allowed.empty()) << r.text();
   }
   // The same with 7 bits.
-  EXPECT_TRUE(check(kPacked, quantize(small_net(), {spec(7, true, true, kNone, kChannel), a8, true}), {{"profile", "fbgemm"}}).empty());
+  EXPECT_TRUE(
+      check(kPacked, quantize(small_net(), {spec(7, true, true, kNone, kChannel), a8, true}), {{"profile", "fbgemm"}}).empty());
 }
 
 TEST_F(TorchScriptExportTest, MissingQuantizersAreNamedWithTheirFix) {
@@ -227,7 +239,8 @@ TEST_F(TorchScriptExportTest, MissingQuantizersAreNamedWithTheirFix) {
     const auto refusals = check(kPacked, model);
     ASSERT_FALSE(refusals.empty()) << enum_text(kind);
     bool found = false;
-    for (const Refusal& r : refusals) found = found || (r.rule == "missing quantizer" && r.site == site && r.fix && r.layer == "fc");
+    for (const Refusal& r : refusals)
+      found = found || (r.rule == "missing quantizer" && r.site == site && r.fix && r.layer == "fc");
     EXPECT_TRUE(found) << refusals[0].text();
     EXPECT_TRUE(check(kFloat, model).empty()) << enum_text(kind);  // it computes in float
   }
@@ -259,7 +272,9 @@ TEST_F(TorchScriptExportTest, AuditSeesWhatIsNotTheNetworkOfTheScreen) {
       for (const AuditRow& r : audit(id, other)) found = found || (r.layer == layer && r.quantizer == what && !r.equal);
       EXPECT_TRUE(found) << id << ": " << layer << " " << what;
     };
-    differs("conv1", "input", [](QuantizedModel& m) { at_site(m, "conv1", SiteKind::kInput).scale[0] = std::nextafter(at_site(m, "conv1", SiteKind::kInput).scale[0], 1.0f); });
+    differs("conv1", "input", [](QuantizedModel& m) {
+      at_site(m, "conv1", SiteKind::kInput).scale[0] = std::nextafter(at_site(m, "conv1", SiteKind::kInput).scale[0], 1.0f);
+    });
     differs("fc", "input", [](QuantizedModel& m) { at_site(m, "fc", SiteKind::kInput).zero_point[0] += 1; });
     differs("fc", "output", [](QuantizedModel& m) { at_site(m, "fc", SiteKind::kOutput).scale[0] *= 1.5f; });
     differs("conv2", "weight", [](QuantizedModel& m) { at_site(m, "conv2", SiteKind::kWeight).scale[2] *= 1.01f; });
@@ -289,7 +304,8 @@ TEST_F(TorchScriptExportTest, DamagedFilesAreErrorsAndNeverCrash) {
   refused("", "empty");
   refused("PK\3\4", "a head alone");
   refused(std::string(4096, '\0'), "zeros");
-  for (const std::size_t n : {whole.size() / 4, whole.size() / 2, whole.size() - 1, whole.size() - 30}) refused(whole.substr(0, n), "cut at " + std::to_string(n));
+  for (const std::size_t n : {whole.size() / 4, whole.size() / 2, whole.size() - 1, whole.size() - 30})
+    refused(whole.substr(0, n), "cut at " + std::to_string(n));
   // Bytes of members: their check sums tell.
   const std::size_t first = whole.find("data.pkl") + 200;
   for (std::size_t at = first; at < whole.size() * 3 / 4; at += whole.size() / 25) {
@@ -342,7 +358,9 @@ TEST_F(TorchScriptExportTest, OpensAgainAsARecipe) {
     ASSERT_TRUE(imported->recipe);
     EXPECT_GE(imported->recipe->rules.size(), 4u);
     const Graph& graph = *imported->model.graph;
-    for (const Node& n : graph.nodes()) EXPECT_TRUE(n.op.find("quantize") == std::string::npos && n.op.find("Quantize") == std::string::npos) << n.name << " " << n.op;
+    for (const Node& n : graph.nodes())
+      EXPECT_TRUE(n.op.find("quantize") == std::string::npos && n.op.find("Quantize") == std::string::npos)
+          << n.name << " " << n.op;
     for (const char* name : {"conv1", "conv2", "add", "fc"}) EXPECT_NE(graph.find(std::string(name)), nullptr) << name;
   }
 }

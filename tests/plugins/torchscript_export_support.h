@@ -89,7 +89,8 @@ inline bool all_equal(const std::vector<AuditRow>& rows) {
 }
 inline std::string text_of(const std::vector<AuditRow>& rows) {
   std::string out;
-  for (const AuditRow& r : rows) out += r.layer + " " + r.quantizer + ": " + r.requested + " | " + r.written + (r.equal ? "\n" : "  DIFFERENT\n");
+  for (const AuditRow& r : rows)
+    out += r.layer + " " + r.quantizer + ": " + r.requested + " | " + r.written + (r.equal ? "\n" : "  DIFFERENT\n");
   return out;
 }
 

@@ -16,9 +16,9 @@ struct FileQuantizer {
   std::int64_t lo = 0, hi = 0;
   std::vector<float> scale;
   std::vector<std::int64_t> zero_point;
-  std::int64_t axis = -1;               // -1: one scale
-  const TensorData* codes = nullptr;    // of constants
-  TensorId values = kNoTensor;          // what DequantizeLinear gives
+  std::int64_t axis = -1;             // -1: one scale
+  const TensorData* codes = nullptr;  // of constants
+  TensorId values = kNoTensor;        // what DequantizeLinear gives
   double bytes = 0;
 };
 
@@ -50,7 +50,8 @@ class FileGraph {
 
   // Behind operators that only move values or choose among them.
   std::optional<FileQuantizer> before(TensorId t) const {
-    static const std::set<std::string> moving = {"Relu", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Clip", "Pad"};
+    static const std::set<std::string> moving = {"Relu",    "MaxPool",   "Reshape",  "Flatten", "Transpose",
+                                                 "Squeeze", "Unsqueeze", "Identity", "Clip",    "Pad"};
     for (int steps = 0; steps < 64; ++steps) {
       const Node* n = producer(t);
       if (!n || !n->domain.empty()) return std::nullopt;
@@ -169,7 +170,8 @@ class Audit {
         row.bytes = held->bytes;
         if (is_activation(q.site.kind)) {
           row.written = quantizer_text(held->lo < 0, held->lo, held->hi, channels, held->scale.size(), held->zero_point);
-          row.equal = held->lo == q.params->lo && held->hi == q.params->hi && same_numbers(*held, *q.params) && (!channels || held->axis == channel_axis(*q.params, rank(q)));
+          row.equal = held->lo == q.params->lo && held->hi == q.params->hi && same_numbers(*held, *q.params) &&
+                      (!channels || held->axis == channel_axis(*q.params, rank(q)));
         } else {
           QUANVAS_CHECK(compare_constant(q, *held, row));
         }
@@ -215,7 +217,9 @@ class Audit {
     return file_.before(node->input(i));
   }
 
-  static bool same_numbers(const FileQuantizer& held, const quant::QuantParams& p) { return same_bits(held.scale, p.scale) && held.zero_point == zero_points(p); }
+  static bool same_numbers(const FileQuantizer& held, const quant::QuantParams& p) {
+    return same_bits(held.scale, p.scale) && held.zero_point == zero_points(p);
+  }
 
   Status compare_constant(const PlacedQuantizer& q, const FileQuantizer& held, AuditRow& row) const {
     if (!held.codes) {
@@ -238,17 +242,21 @@ class Audit {
     const bool by_channel = p.spec.granularity == Granularity::kChannel;
     // A bias of one scale may be written with one for each of its values, and the other way round where there is one.
     std::vector<float> scale = held.scale;
-    if (q.site.kind == SiteKind::kBias && scale.size() != p.scale.size() && std::adjacent_find(scale.begin(), scale.end(), std::not_equal_to<>()) == scale.end())
+    if (q.site.kind == SiteKind::kBias && scale.size() != p.scale.size() &&
+        std::adjacent_find(scale.begin(), scale.end(), std::not_equal_to<>()) == scale.end())
       scale.assign(p.scale.size(), scale[0]);
     std::vector<std::int64_t> zeros = held.zero_point;
-    if (zeros.size() != scale.size() && std::adjacent_find(zeros.begin(), zeros.end(), std::not_equal_to<>()) == zeros.end()) zeros.assign(scale.size(), zeros.empty() ? 0 : zeros[0]);
-    const bool axes = q.site.kind == SiteKind::kBias || !by_channel || !channels || axis == channel_axis(p, stored.shape.size());
+    if (zeros.size() != scale.size() && std::adjacent_find(zeros.begin(), zeros.end(), std::not_equal_to<>()) == zeros.end())
+      zeros.assign(scale.size(), zeros.empty() ? 0 : zeros[0]);
+    const bool axes =
+        q.site.kind == SiteKind::kBias || !by_channel || !channels || axis == channel_axis(p, stored.shape.size());
     row.equal = axes && same_bits(scale, p.scale) && zeros == zero_points(p) && same_values(stored, codes, order, held);
     return {};
   }
 
   // (code - zero point) * scale in float32, bit for bit the values of the screen.
-  static bool same_values(const StoredTensor& stored, const std::vector<std::int64_t>& codes, Order order, const FileQuantizer& held) {
+  static bool same_values(const StoredTensor& stored, const std::vector<std::int64_t>& codes, Order order,
+                          const FileQuantizer& held) {
     const Shape& shape = held.codes->shape;
     std::int64_t inner = 1, dim = 1;
     if (held.axis >= 0) {
@@ -257,7 +265,8 @@ class Audit {
       for (std::size_t i = static_cast<std::size_t>(held.axis) + 1; i < shape.size(); ++i) inner *= shape[i];
       if (static_cast<std::int64_t>(held.scale.size()) != dim) return false;
     }
-    const auto rows = stored.shape.size() == 2 ? static_cast<std::size_t>(stored.shape[0]) : 1, columns = stored.codes.size() / std::max<std::size_t>(rows, 1);
+    const auto rows = stored.shape.size() == 2 ? static_cast<std::size_t>(stored.shape[0]) : 1,
+               columns = stored.codes.size() / std::max<std::size_t>(rows, 1);
     for (std::size_t i = 0; i < codes.size(); ++i) {
       const std::size_t c = held.axis < 0 ? 0 : static_cast<std::size_t>(static_cast<std::int64_t>(i) / inner % dim);
       const float value = static_cast<float>(codes[i] - held.zero_point[c]) * held.scale[c];
@@ -279,7 +288,8 @@ Result<Model> import_nodes(const QuantizedModel& model, const std::string& path,
     if (graph.tensor(t).shape) shapes.push_back(*graph.tensor(t).shape);
   if (shapes.size() == graph.inputs().size()) {
     Program names;
-    for (std::size_t i = 0; i < shapes.size(); ++i) options.shapes[names.variable(graph.tensor(graph.inputs()[i]).name)] = shapes[i];
+    for (std::size_t i = 0; i < shapes.size(); ++i)
+      options.shapes[names.variable(graph.tensor(graph.inputs()[i]).name)] = shapes[i];
   }
   JobContext quiet(job.stop_token());
   QUANVAS_TRY(Imported imported, import_file(path, options, quiet));
@@ -299,7 +309,9 @@ Result<ReadBack> read_torchscript(const QuantizedModel& model, const std::string
   ReadBack back;
   back.model = std::make_shared<const Model>(std::move(file));
   back.sites = Audit(model, *back.model).sites();
-  back.notes = {"The file is run by Quanvas's own arithmetic, which divides by scales; LibTorch multiplies by float(1 / scale) in quantize_per_tensor."};
+  back.notes = {
+      "The file is run by Quanvas's own arithmetic, which divides by scales; LibTorch multiplies by float(1 / scale) in "
+      "quantize_per_tensor."};
   return back;
 }
 

@@ -29,7 +29,8 @@ std::int64_t Saying::rank(std::size_t i) const {
 
 std::int64_t Saying::axis(std::int64_t a, std::int64_t rank) const {
   const std::int64_t out = a < 0 ? a + rank : a;
-  if (out < 0 || out >= std::max<std::int64_t>(rank, 1)) throw Unsaid("axis " + std::to_string(a) + " of a tensor of rank " + std::to_string(rank));
+  if (out < 0 || out >= std::max<std::int64_t>(rank, 1))
+    throw Unsaid("axis " + std::to_string(a) + " of a tensor of rank " + std::to_string(rank));
   return out;
 }
 
@@ -61,7 +62,9 @@ namespace {
 
 std::vector<std::string> one(std::string expression) { return {std::move(expression)}; }
 
-bool is_float(DataType t) { return t == DataType::kFloat || t == DataType::kDouble || t == DataType::kFloat16 || t == DataType::kBfloat16; }
+bool is_float(DataType t) {
+  return t == DataType::kFloat || t == DataType::kDouble || t == DataType::kFloat16 || t == DataType::kBfloat16;
+}
 
 // torch.NAME(x) of operators whose names are those of ONNX in small letters.
 template <const char* const& kName>
@@ -69,22 +72,23 @@ std::vector<std::string> plain(Saying& s) {
   return one(std::string("torch.") + kName + "(" + s.x() + ")");
 }
 #define QUANVAS_PLAIN(id, name) const char* const k##id = name;
-QUANVAS_PLAIN(Relu, "relu") QUANVAS_PLAIN(Sigmoid, "sigmoid") QUANVAS_PLAIN(Tanh, "tanh") QUANVAS_PLAIN(Exp, "exp")
-QUANVAS_PLAIN(Log, "log") QUANVAS_PLAIN(Sqrt, "sqrt") QUANVAS_PLAIN(Neg, "neg") QUANVAS_PLAIN(Abs, "abs")
-QUANVAS_PLAIN(Erf, "erf") QUANVAS_PLAIN(Ceil, "ceil") QUANVAS_PLAIN(Floor, "floor") QUANVAS_PLAIN(Round, "round")
-QUANVAS_PLAIN(Sign, "sign") QUANVAS_PLAIN(Reciprocal, "reciprocal") QUANVAS_PLAIN(Sin, "sin") QUANVAS_PLAIN(Cos, "cos")
-QUANVAS_PLAIN(Not, "logical_not") QUANVAS_PLAIN(HardSwish, "hardswish") QUANVAS_PLAIN(Mish, "mish") QUANVAS_PLAIN(Selu, "selu")
-QUANVAS_PLAIN(Softplus, "softplus")
+QUANVAS_PLAIN(Relu, "relu")
+QUANVAS_PLAIN(Sigmoid, "sigmoid") QUANVAS_PLAIN(Tanh, "tanh") QUANVAS_PLAIN(Exp, "exp") QUANVAS_PLAIN(Log, "log")
+    QUANVAS_PLAIN(Sqrt, "sqrt") QUANVAS_PLAIN(Neg, "neg") QUANVAS_PLAIN(Abs, "abs") QUANVAS_PLAIN(Erf, "erf")
+        QUANVAS_PLAIN(Ceil, "ceil") QUANVAS_PLAIN(Floor, "floor") QUANVAS_PLAIN(Round, "round") QUANVAS_PLAIN(Sign, "sign")
+            QUANVAS_PLAIN(Reciprocal, "reciprocal") QUANVAS_PLAIN(Sin, "sin") QUANVAS_PLAIN(Cos, "cos")
+                QUANVAS_PLAIN(Not, "logical_not") QUANVAS_PLAIN(HardSwish, "hardswish") QUANVAS_PLAIN(Mish, "mish")
+                    QUANVAS_PLAIN(Selu, "selu") QUANVAS_PLAIN(Softplus, "softplus")
 #undef QUANVAS_PLAIN
 
-// torch.NAME(a, b)
-template <const char* const& kName>
-std::vector<std::string> pair(Saying& s) {
+    // torch.NAME(a, b)
+    template <const char* const& kName>
+    std::vector<std::string> pair(Saying& s) {
   return one(std::string("torch.") + kName + "(" + s.x(0) + ", " + s.x(1) + ")");
 }
-const char *const kAdd = "add", *const kSub = "sub", *const kMul = "mul", *const kPow = "pow", *const kEqual = "eq", *const kGreater = "gt",
-                  *const kLess = "lt", *const kGreaterOrEqual = "ge", *const kLessOrEqual = "le", *const kAnd = "logical_and",
-                  *const kOr = "logical_or", *const kXor = "logical_xor";
+const char *const kAdd = "add", *const kSub = "sub", *const kMul = "mul", *const kPow = "pow", *const kEqual = "eq",
+                  *const kGreater = "gt", *const kLess = "lt", *const kGreaterOrEqual = "ge", *const kLessOrEqual = "le",
+                  *const kAnd = "logical_and", *const kOr = "logical_or", *const kXor = "logical_xor";
 
 std::vector<std::string> divide(Saying& s) {
   if (!is_float(s.info(0).type) || !is_float(s.info(1).type)) throw Unsaid("it divides integers, which round differently");
@@ -114,7 +118,8 @@ std::vector<std::string> leaky_relu(Saying& s) {
 std::vector<std::string> elu(Saying& s) { return one("torch.elu(" + s.x() + ", " + literal(s.node.real("alpha", 1)) + ")"); }
 std::vector<std::string> celu(Saying& s) { return one("torch.celu(" + s.x() + ", " + literal(s.node.real("alpha", 1)) + ")"); }
 std::vector<std::string> gelu(Saying& s) {
-  return one("torch.gelu(" + s.x() + ", approximate=\"" + (s.node.text("approximate", "none") == "tanh" ? "tanh" : "none") + "\")");
+  return one("torch.gelu(" + s.x() + ", approximate=\"" + (s.node.text("approximate", "none") == "tanh" ? "tanh" : "none") +
+             "\")");
 }
 std::vector<std::string> hard_sigmoid(Saying& s) {
   return one("torch.clamp(torch.add(torch.mul(" + s.x() + ", " + literal(s.node.real("alpha", 0.2f)) + "), " +
@@ -130,11 +135,14 @@ std::vector<std::string> where(Saying& s) { return one("torch.where(" + s.x(0) +
 std::vector<std::string> soft(Saying& s, const char* name) {
   const bool joined = s.opset() < 13;
   const std::int64_t given = s.node.integer("axis", joined ? 1 : -1);
-  const auto call = [&](const std::string& x, const std::string& axis) { return std::string("torch.") + name + "(" + x + ", " + axis + ")"; };
+  const auto call = [&](const std::string& x, const std::string& axis) {
+    return std::string("torch.") + name + "(" + x + ", " + axis + ")";
+  };
   if (!joined) return one(call(s.x(), std::to_string(given)));
   const std::int64_t rank = s.rank(), axis = s.axis(given, rank);
   if (axis == rank - 1) return one(call(s.x(), std::to_string(axis)));
-  return one("torch.reshape(" + call("torch.flatten(" + s.x() + ", " + std::to_string(axis) + ")", std::to_string(axis)) + ", " + s.x() + ".size())");
+  return one("torch.reshape(" + call("torch.flatten(" + s.x() + ", " + std::to_string(axis) + ")", std::to_string(axis)) +
+             ", " + s.x() + ".size())");
 }
 std::vector<std::string> softmax(Saying& s) { return soft(s, "softmax"); }
 std::vector<std::string> log_softmax(Saying& s) { return soft(s, "log_softmax"); }
@@ -146,17 +154,55 @@ std::vector<std::string> dropout(Saying& s) {
 }
 
 const Says& element_says() {
-  static const Says table = {
-      {"Relu", plain<kRelu>}, {"Sigmoid", plain<kSigmoid>}, {"Tanh", plain<kTanh>}, {"Exp", plain<kExp>}, {"Log", plain<kLog>},
-      {"Sqrt", plain<kSqrt>}, {"Neg", plain<kNeg>}, {"Abs", plain<kAbs>}, {"Erf", plain<kErf>}, {"Ceil", plain<kCeil>},
-      {"Floor", plain<kFloor>}, {"Round", plain<kRound>}, {"Sign", plain<kSign>}, {"Reciprocal", plain<kReciprocal>},
-      {"Sin", plain<kSin>}, {"Cos", plain<kCos>}, {"Not", plain<kNot>}, {"HardSwish", plain<kHardSwish>}, {"Mish", plain<kMish>},
-      {"Selu", plain<kSelu>}, {"Softplus", plain<kSoftplus>}, {"Add", pair<kAdd>}, {"Sub", pair<kSub>}, {"Mul", pair<kMul>},
-      {"Pow", pair<kPow>}, {"Equal", pair<kEqual>}, {"Greater", pair<kGreater>}, {"Less", pair<kLess>},
-      {"GreaterOrEqual", pair<kGreaterOrEqual>}, {"LessOrEqual", pair<kLessOrEqual>}, {"And", pair<kAnd>}, {"Or", pair<kOr>},
-      {"Xor", pair<kXor>}, {"Div", divide}, {"Max", maximum}, {"Min", minimum}, {"Sum", sum}, {"Clip", clip},
-      {"LeakyRelu", leaky_relu}, {"Elu", elu}, {"Celu", celu}, {"Gelu", gelu}, {"HardSigmoid", hard_sigmoid}, {"PRelu", prelu},
-      {"Where", where}, {"Softmax", softmax}, {"LogSoftmax", log_softmax}, {"Identity", same}, {"Dropout", dropout}};
+  static const Says table = {{"Relu", plain<kRelu>},
+                             {"Sigmoid", plain<kSigmoid>},
+                             {"Tanh", plain<kTanh>},
+                             {"Exp", plain<kExp>},
+                             {"Log", plain<kLog>},
+                             {"Sqrt", plain<kSqrt>},
+                             {"Neg", plain<kNeg>},
+                             {"Abs", plain<kAbs>},
+                             {"Erf", plain<kErf>},
+                             {"Ceil", plain<kCeil>},
+                             {"Floor", plain<kFloor>},
+                             {"Round", plain<kRound>},
+                             {"Sign", plain<kSign>},
+                             {"Reciprocal", plain<kReciprocal>},
+                             {"Sin", plain<kSin>},
+                             {"Cos", plain<kCos>},
+                             {"Not", plain<kNot>},
+                             {"HardSwish", plain<kHardSwish>},
+                             {"Mish", plain<kMish>},
+                             {"Selu", plain<kSelu>},
+                             {"Softplus", plain<kSoftplus>},
+                             {"Add", pair<kAdd>},
+                             {"Sub", pair<kSub>},
+                             {"Mul", pair<kMul>},
+                             {"Pow", pair<kPow>},
+                             {"Equal", pair<kEqual>},
+                             {"Greater", pair<kGreater>},
+                             {"Less", pair<kLess>},
+                             {"GreaterOrEqual", pair<kGreaterOrEqual>},
+                             {"LessOrEqual", pair<kLessOrEqual>},
+                             {"And", pair<kAnd>},
+                             {"Or", pair<kOr>},
+                             {"Xor", pair<kXor>},
+                             {"Div", divide},
+                             {"Max", maximum},
+                             {"Min", minimum},
+                             {"Sum", sum},
+                             {"Clip", clip},
+                             {"LeakyRelu", leaky_relu},
+                             {"Elu", elu},
+                             {"Celu", celu},
+                             {"Gelu", gelu},
+                             {"HardSigmoid", hard_sigmoid},
+                             {"PRelu", prelu},
+                             {"Where", where},
+                             {"Softmax", softmax},
+                             {"LogSoftmax", log_softmax},
+                             {"Identity", same},
+                             {"Dropout", dropout}};
   return table;
 }
 

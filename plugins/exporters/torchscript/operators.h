@@ -28,11 +28,11 @@ struct Saying {
   const Graph& graph() const { return *model.graph; }
   int opset() const { return model.graph->opset(); }
   bool has(std::size_t i) const { return i < in.size() && !in[i].empty(); }
-  const std::string& x(std::size_t i = 0) const;                  // Unsaid when omitted
+  const std::string& x(std::size_t i = 0) const;  // Unsaid when omitted
   const TensorInfo& info(std::size_t i = 0) const;
-  const TensorData* constant(std::size_t i) const;                // null: computed, or not there
-  std::int64_t rank(std::size_t i = 0) const;                     // Unsaid when not known
-  std::int64_t axis(std::int64_t a, std::int64_t rank) const;     // in [0, rank)
+  const TensorData* constant(std::size_t i) const;             // null: computed, or not there
+  std::int64_t rank(std::size_t i = 0) const;                  // Unsaid when not known
+  std::int64_t axis(std::int64_t a, std::int64_t rank) const;  // in [0, rank)
   // From the attribute, or the constant input; none: neither is there. Unsaid when the input is computed.
   std::optional<Ints> ints(const char* attribute, std::size_t input) const;
   std::optional<double> number(const char* attribute, std::size_t input) const;
@@ -57,7 +57,7 @@ std::vector<std::string> expressible_operators();
 
 using Say = std::vector<std::string> (*)(Saying&);
 using Says = std::map<std::string, Say>;
-const Says& shape_says();   // operators_shape.cpp
-const Says& layer_says();   // operators_layers.cpp
+const Says& shape_says();  // operators_shape.cpp
+const Says& layer_says();  // operators_layers.cpp
 
 }  // namespace quanvas::torchscript_file

@@ -79,23 +79,25 @@ std::vector<std::string> conv(Saying& s) {
     x = padded(x, w, 0);
     pads.assign(pads.size(), 0);
   }
-  return one("torch.conv" + std::to_string(w.kernel.size()) + "d(" + x + ", " + s.x(1) + ", " + (s.has(2) ? s.x(2) : "None") + ", " +
-             literal(w.stride) + ", " + literal(pads) + ", " + literal(w.dilation) + ", " + std::to_string(s.node.integer("group", 1)) + ")");
+  return one("torch.conv" + std::to_string(w.kernel.size()) + "d(" + x + ", " + s.x(1) + ", " + (s.has(2) ? s.x(2) : "None") +
+             ", " + literal(w.stride) + ", " + literal(pads) + ", " + literal(w.dilation) + ", " +
+             std::to_string(s.node.integer("group", 1)) + ")");
 }
 
 std::vector<std::string> conv_transpose(Saying& s) {
   const TensorData* weight = s.constant(1);
   if (!weight || weight->shape.size() < 3) throw Unsaid("its weight is no constant");
-  if (!s.node.integers("output_shape").empty() || (s.node.text("auto_pad", "NOTSET") != "NOTSET" && s.node.text("auto_pad", "") != "VALID"))
+  if (!s.node.integers("output_shape").empty() ||
+      (s.node.text("auto_pad", "NOTSET") != "NOTSET" && s.node.text("auto_pad", "") != "VALID"))
     throw Unsaid("its pads follow from the size of its output");
   const Window w = window_of(s, Ints(weight->shape.begin() + 2, weight->shape.end()));
   const Ints extra = s.node.integers("output_padding", Ints(w.kernel.size(), 0));
   bool direct = w.symmetric() && extra.size() == w.kernel.size();
   for (std::size_t i = 0; direct && i < extra.size(); ++i) direct = extra[i] < std::max(w.stride[i], w.dilation[i]);
   if (!direct) throw Unsaid("its pads differ at begin and end");
-  return one("torch.conv_transpose" + std::to_string(w.kernel.size()) + "d(" + s.x() + ", " + s.x(1) + ", " + (s.has(2) ? s.x(2) : "None") + ", " +
-             literal(w.stride) + ", " + literal(w.begin) + ", " + literal(extra) + ", " + std::to_string(s.node.integer("group", 1)) + ", " +
-             literal(w.dilation) + ")");
+  return one("torch.conv_transpose" + std::to_string(w.kernel.size()) + "d(" + s.x() + ", " + s.x(1) + ", " +
+             (s.has(2) ? s.x(2) : "None") + ", " + literal(w.stride) + ", " + literal(w.begin) + ", " + literal(extra) + ", " +
+             std::to_string(s.node.integer("group", 1)) + ", " + literal(w.dilation) + ")");
 }
 
 std::vector<std::string> gemm(Saying& s) {
@@ -107,7 +109,8 @@ std::vector<std::string> gemm(Saying& s) {
   }
   const std::string a = s.node.integer("transA", 0) ? "torch.t(" + s.x() + ")" : s.x();
   const std::string b = s.node.integer("transB", 0) ? "torch.t(" + s.x(1) + ")" : s.x(1);
-  if (s.has(2)) return one("torch.addmm(" + s.x(2) + ", " + a + ", " + b + ", beta=" + literal(beta) + ", alpha=" + literal(alpha) + ")");
+  if (s.has(2))
+    return one("torch.addmm(" + s.x(2) + ", " + a + ", " + b + ", beta=" + literal(beta) + ", alpha=" + literal(alpha) + ")");
   const std::string product = "torch.mm(" + a + ", " + b + ")";
   return one(alpha == 1 ? product : "torch.mul(" + product + ", " + literal(alpha) + ")");
 }
@@ -139,8 +142,8 @@ std::vector<std::string> max_pool(Saying& s) {
     x = padded(x, w, -INFINITY);
     pads.assign(pads.size(), 0);
   }
-  return one("torch.max_pool" + std::to_string(w.kernel.size()) + "d(" + x + ", " + literal(w.kernel) + ", " + literal(w.stride) + ", " +
-             literal(pads) + ", " + literal(w.dilation) + (rounds_up(s) ? ", True)" : ", False)"));
+  return one("torch.max_pool" + std::to_string(w.kernel.size()) + "d(" + x + ", " + literal(w.kernel) + ", " +
+             literal(w.stride) + ", " + literal(pads) + ", " + literal(w.dilation) + (rounds_up(s) ? ", True)" : ", False)"));
 }
 
 std::vector<std::string> average_pool(Saying& s) {
@@ -149,13 +152,13 @@ std::vector<std::string> average_pool(Saying& s) {
   if (!all_zero(w.begin) || !all_zero(w.end)) {
     const bool counts = s.node.integer("count_include_pad", 0) != 0;
     if (!direct(w)) throw Unsaid("its pads differ at begin and end");
-    return one("torch.avg_pool" + std::to_string(w.kernel.size()) + "d(" + s.x() + ", " + literal(w.kernel) + ", " + literal(w.stride) + ", " +
-               literal(w.begin) + ", False, " + (counts ? "True" : "False") + ")");
+    return one("torch.avg_pool" + std::to_string(w.kernel.size()) + "d(" + s.x() + ", " + literal(w.kernel) + ", " +
+               literal(w.stride) + ", " + literal(w.begin) + ", False, " + (counts ? "True" : "False") + ")");
   }
   for (const std::int64_t d : w.dilation)
     if (d != 1) throw Unsaid("dilations");
-  return one("torch.avg_pool" + std::to_string(w.kernel.size()) + "d(" + s.x() + ", " + literal(w.kernel) + ", " + literal(w.stride) + ", " +
-             literal(w.begin) + ", False, True)");
+  return one("torch.avg_pool" + std::to_string(w.kernel.size()) + "d(" + s.x() + ", " + literal(w.kernel) + ", " +
+             literal(w.stride) + ", " + literal(w.begin) + ", False, True)");
 }
 
 std::vector<std::string> global_pool(Saying& s, const char* how, const char* end) {
@@ -174,7 +177,8 @@ std::vector<std::string> reduce(Saying& s, const char* how) {
   if (axes.empty())
     for (std::int64_t i = 0; i < s.rank(); ++i) axes.push_back(i);
   if (axes.empty()) return one(s.x());
-  return one(std::string("torch.") + how + "(" + s.x() + ", " + literal(axes) + ", " + (s.node.integer("keepdims", 1) ? "True" : "False") + ")");
+  return one(std::string("torch.") + how + "(" + s.x() + ", " + literal(axes) + ", " +
+             (s.node.integer("keepdims", 1) ? "True" : "False") + ")");
 }
 std::vector<std::string> reduce_mean(Saying& s) { return reduce(s, "mean"); }
 std::vector<std::string> reduce_sum(Saying& s) { return reduce(s, "sum"); }
@@ -184,7 +188,8 @@ std::vector<std::string> reduce_min(Saying& s) { return reduce(s, "amin"); }
 // --- normalizations
 
 std::vector<std::string> batch_norm(Saying& s) {
-  if (s.node.integer("training_mode", 0) || s.node.integer("spatial", 1) == 0) throw Unsaid("it normalizes by other statistics than those of the file");
+  if (s.node.integer("training_mode", 0) || s.node.integer("spatial", 1) == 0)
+    throw Unsaid("it normalizes by other statistics than those of the file");
   return one("torch.batch_norm(" + s.x() + ", " + s.x(1) + ", " + s.x(2) + ", " + s.x(3) + ", " + s.x(4) + ", False, 0., " +
              literal(s.node.real("epsilon", 1e-5f)) + ", False)");
 }
@@ -199,9 +204,10 @@ std::vector<std::string> layer_norm(Saying& s) {
     if (s.node.outputs[i] != kNoTensor) throw Unsaid("its mean or deviation is read");
   const std::int64_t rank = s.rank(), axis = s.axis(s.node.integer("axis", -1), rank);
   const TensorData* scale = s.constant(1);
-  if (!scale || static_cast<std::int64_t>(scale->shape.size()) != rank - axis) throw Unsaid("its scale is no constant of the shape that is normalized");
-  return one("torch.layer_norm(" + s.x() + ", " + literal(scale->shape) + ", " + s.x(1) + ", " + (s.has(2) ? s.x(2) : "None") + ", " +
-             literal(s.node.real("epsilon", 1e-5f)) + ")");
+  if (!scale || static_cast<std::int64_t>(scale->shape.size()) != rank - axis)
+    throw Unsaid("its scale is no constant of the shape that is normalized");
+  return one("torch.layer_norm(" + s.x() + ", " + literal(scale->shape) + ", " + s.x(1) + ", " + (s.has(2) ? s.x(2) : "None") +
+             ", " + literal(s.node.real("epsilon", 1e-5f)) + ")");
 }
 
 std::vector<std::string> rms_norm(Saying& s) {
@@ -209,8 +215,8 @@ std::vector<std::string> rms_norm(Saying& s) {
   Ints axes;
   for (std::int64_t i = axis; i < rank; ++i) axes.push_back(i);
   const std::string x = s.x();
-  return one("torch.mul(torch.mul(" + x + ", torch.rsqrt(torch.add(torch.mean(torch.mul(" + x + ", " + x + "), " + literal(axes) + ", True), " +
-             literal(s.node.real("epsilon", 1e-5f)) + "))), " + s.x(1) + ")");
+  return one("torch.mul(torch.mul(" + x + ", torch.rsqrt(torch.add(torch.mean(torch.mul(" + x + ", " + x + "), " +
+             literal(axes) + ", True), " + literal(s.node.real("epsilon", 1e-5f)) + "))), " + s.x(1) + ")");
 }
 
 }  // namespace

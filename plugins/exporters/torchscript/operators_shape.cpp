@@ -17,7 +17,8 @@ std::string run_time_list(Saying& s, std::size_t input) {
 }
 
 std::vector<std::string> reshape(Saying& s) {
-  if (!s.node.attributes.count("shape") && !s.constant(1)) return one("torch.reshape(" + s.x() + ", " + run_time_list(s, 1) + ")");
+  if (!s.node.attributes.count("shape") && !s.constant(1))
+    return one("torch.reshape(" + s.x() + ", " + run_time_list(s, 1) + ")");
   const auto target = s.ints("shape", 1);
   if (!target) throw Unsaid("its target is missing");
   // A batch that the file has fixed follows the input.
@@ -80,29 +81,47 @@ std::vector<std::string> split(Saying& s) {
   const std::int64_t axis = s.node.integer("axis", 0);
   auto sizes = s.ints("split", 1);
   if (!sizes) {
-    const std::int64_t rank = s.rank(), length = s.info().shape ? (*s.info().shape)[static_cast<std::size_t>(s.axis(axis, rank))] : -1;
+    const std::int64_t rank = s.rank(),
+                       length = s.info().shape ? (*s.info().shape)[static_cast<std::size_t>(s.axis(axis, rank))] : -1;
     if (length < 0) throw Unsaid("the size of what it splits is not known");
     const auto parts = static_cast<std::int64_t>(s.node.outputs.size()), each = (length + parts - 1) / parts;
     sizes = Ints{};
-    for (std::int64_t i = 0, left = length; i < parts; ++i, left -= each) sizes->push_back(std::clamp<std::int64_t>(left, 0, each));
+    for (std::int64_t i = 0, left = length; i < parts; ++i, left -= each)
+      sizes->push_back(std::clamp<std::int64_t>(left, 0, each));
   }
-  const std::string list = s.kept("parts", "torch.split_with_sizes(" + s.x() + ", " + literal(*sizes) + ", " + text(axis) + ")");
+  const std::string list =
+      s.kept("parts", "torch.split_with_sizes(" + s.x() + ", " + literal(*sizes) + ", " + text(axis) + ")");
   std::vector<std::string> out;
   for (std::size_t i = 0; i < sizes->size(); ++i) out.push_back(list + "[" + std::to_string(i) + "]");
   return out;
 }
 
+// Where a slice begins or ends: numbers, or for one axis the number that a run gives. None: not given.
+std::optional<std::vector<std::string>> bounds(Saying& s, const char* attribute, std::size_t input) {
+  if (!s.node.attributes.count(attribute) && s.node.input(input) != kNoTensor && !s.constant(input)) {
+    const auto& shape = s.info(input).shape;
+    if (!shape || element_count(*shape) != 1) throw Unsaid("where it begins or ends along several axes is computed at run time");
+    return std::vector<std::string>{"int(" + s.x(input) + ")"};
+  }
+  const auto numbers = s.ints(attribute, input);
+  if (!numbers) return std::nullopt;
+  std::vector<std::string> out;
+  for (const std::int64_t n : *numbers) out.push_back(text(n));
+  return out;
+}
+
 std::vector<std::string> slice(Saying& s) {
-  const auto starts = s.ints("starts", 1), ends = s.ints("ends", 2);
+  const auto starts = bounds(s, "starts", 1), ends = bounds(s, "ends", 2);
   if (!starts || !ends || starts->size() != ends->size()) throw Unsaid("'starts' and 'ends' have different lengths");
   Ints every;
   for (std::size_t i = 0; i < starts->size(); ++i) every.push_back(static_cast<std::int64_t>(i));
   const Ints axes = s.ints("axes", 3).value_or(every), steps = s.ints("steps", 4).value_or(Ints(starts->size(), 1));
-  if (axes.size() != starts->size() || steps.size() != starts->size()) throw Unsaid("'axes' and 'steps' have another length than 'starts'");
+  if (axes.size() != starts->size() || steps.size() != starts->size())
+    throw Unsaid("'axes' and 'steps' have another length than 'starts'");
   std::string out = s.x();
   for (std::size_t i = 0; i < axes.size(); ++i) {
     if (steps[i] < 1) throw Unsaid("a step below 1");
-    out = "torch.slice(" + out + ", " + text(axes[i]) + ", " + text((*starts)[i]) + ", " + text((*ends)[i]) + ", " + text(steps[i]) + ")";
+    out = "torch.slice(" + out + ", " + text(axes[i]) + ", " + (*starts)[i] + ", " + (*ends)[i] + ", " + text(steps[i]) + ")";
   }
   return one(out);
 }
@@ -124,7 +143,8 @@ std::vector<std::string> pad(Saying& s) {
     begin[a] = (*given)[i];
     end[a] = (*given)[i + axes.size()];
   }
-  return one("torch.constant_pad_nd(" + s.x() + ", " + literal(flat_pads(begin, end)) + ", " + literal(s.number("value", 2).value_or(0)) + ")");
+  return one("torch.constant_pad_nd(" + s.x() + ", " + literal(flat_pads(begin, end)) + ", " +
+             literal(s.number("value", 2).value_or(0)) + ")");
 }
 
 std::vector<std::string> expand(Saying& s) {
@@ -150,7 +170,9 @@ std::vector<std::string> gather(Saying& s) {
     if (data->shape.empty()) return one("torch.select(" + s.x() + ", " + text(axis) + ", " + text(index.at(0)) + ")");
     const auto& shape = s.info(0).shape;
     const TensorData* table = s.constant(0);
-    const std::int64_t length = table ? table->shape[static_cast<std::size_t>(axis)] : shape ? (*shape)[static_cast<std::size_t>(axis)] : -1;
+    const std::int64_t length = table   ? table->shape[static_cast<std::size_t>(axis)]
+                                : shape ? (*shape)[static_cast<std::size_t>(axis)]
+                                        : -1;
     const bool negative = std::any_of(index.begin(), index.end(), [](std::int64_t i) { return i < 0; });
     if (data->shape.size() != 1 || (negative && length < 0)) throw Unsaid("its indices are no list");
     Ints list = index;
@@ -159,15 +181,15 @@ std::vector<std::string> gather(Saying& s) {
   }
   if (axis == 0 && rank == 2 && s.constant(0)) return one("torch.embedding(" + s.x() + ", " + s.x(1) + ")");
   const std::string x = s.x(), i = s.x(1);
-  return one("torch.reshape(torch.index_select(" + x + ", " + text(axis) + ", torch.flatten(" + i + ")), " + x + ".size()[:" + text(axis) + "] + " + i +
-             ".size() + " + x + ".size()[" + text(axis + 1) + ":])");
+  return one("torch.reshape(torch.index_select(" + x + ", " + text(axis) + ", torch.flatten(" + i + ")), " + x +
+             ".size()[:" + text(axis) + "] + " + i + ".size() + " + x + ".size()[" + text(axis + 1) + ":])");
 }
 
 // Numbers of c10::ScalarType.
 std::vector<std::string> cast(Saying& s) {
-  static const std::map<DataType, int> types = {{DataType::kUint8, 0}, {DataType::kInt8, 1}, {DataType::kInt16, 2}, {DataType::kInt32, 3},
-                                                {DataType::kInt64, 4}, {DataType::kFloat16, 5}, {DataType::kFloat, 6}, {DataType::kDouble, 7},
-                                                {DataType::kBool, 11}, {DataType::kBfloat16, 15}};
+  static const std::map<DataType, int> types = {
+      {DataType::kUint8, 0},   {DataType::kInt8, 1},  {DataType::kInt16, 2},  {DataType::kInt32, 3}, {DataType::kInt64, 4},
+      {DataType::kFloat16, 5}, {DataType::kFloat, 6}, {DataType::kDouble, 7}, {DataType::kBool, 11}, {DataType::kBfloat16, 15}};
   const auto it = types.find(static_cast<DataType>(s.node.integer("to", 1)));
   if (it == types.end()) throw Unsaid("it casts to a type that TorchScript does not have");
   return one(s.x() + ".to(dtype=" + std::to_string(it->second) + ")");
@@ -181,9 +203,11 @@ std::vector<std::string> shape(Saying& s) {
 }  // namespace
 
 const Says& shape_says() {
-  static const Says table = {{"Reshape", reshape}, {"Flatten", flatten}, {"Squeeze", squeeze}, {"Unsqueeze", unsqueeze},
-                             {"Transpose", transpose}, {"Concat", concat}, {"Split", split}, {"Slice", slice}, {"Pad", pad},
-                             {"Expand", expand}, {"Gather", gather}, {"Cast", cast}, {"Shape", shape}};
+  static const Says table = {{"Reshape", reshape},     {"Flatten", flatten},     {"Squeeze", squeeze},
+                             {"Unsqueeze", unsqueeze}, {"Transpose", transpose}, {"Concat", concat},
+                             {"Split", split},         {"Slice", slice},         {"Pad", pad},
+                             {"Expand", expand},       {"Gather", gather},       {"Cast", cast},
+                             {"Shape", shape}};
   return table;
 }
 

@@ -38,7 +38,8 @@ std::int64_t stored_zero_point(const quant::QuantParams& p) {
 }
 
 bool keeps_codes(const Model& model, const Node& node) {
-  static const std::set<std::string> ops = {"Relu", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Clip"};
+  static const std::set<std::string> ops = {"Relu",    "MaxPool",   "Reshape",  "Flatten", "Transpose",
+                                            "Squeeze", "Unsqueeze", "Identity", "Dropout", "Clip"};
   if (!node.domain.empty() || ops.count(node.op) == 0 || !node.opaque_reason.empty()) return false;
   if (node.op == "MaxPool") {  // LibTorch pools codes over one or two axes
     const std::size_t n = node.integers("kernel_shape").size();
@@ -48,14 +49,16 @@ bool keeps_codes(const Model& model, const Node& node) {
     if (n < 1 || n > 2 || node.text("auto_pad", "NOTSET").compare(0, 4, "SAME") == 0) return false;
   }
   // LibTorch limits codes on both sides or not at all.
-  if (node.op == "Clip" && !node.attributes.count("min") && (node.input(1) == kNoTensor || node.input(2) == kNoTensor)) return false;
+  if (node.op == "Clip" && !node.attributes.count("min") && (node.input(1) == kNoTensor || node.input(2) == kNoTensor))
+    return false;
   return inexpressible(model, node).empty();
 }
 
 namespace {
 
 // All quantizers that see the tensor, behind operators that keep codes. False: somebody sees it as it is.
-bool readers(const QuantizedModel& model, const ByNode& quantizers, TensorId tensor, int depth, std::vector<const quant::QuantParams*>& found) {
+bool readers(const QuantizedModel& model, const ByNode& quantizers, TensorId tensor, int depth,
+             std::vector<const quant::QuantParams*>& found) {
   const Graph& graph = *model.model->graph;
   const TensorInfo& info = graph.tensor(tensor);
   if (graph.is_output(tensor) || info.consumers.empty() || depth > 64) return false;
@@ -82,7 +85,8 @@ bool readers(const QuantizedModel& model, const ByNode& quantizers, TensorId ten
 }
 
 bool fits_codes(const quant::QuantParams& p) {
-  return p.spec.granularity == Granularity::kTensor && p.scale.size() == 1 && (p.spec.is_signed ? p.lo == -128 && p.hi == 127 : p.lo == 0 && p.hi == 255);
+  return p.spec.granularity == Granularity::kTensor && p.scale.size() == 1 &&
+         (p.spec.is_signed ? p.lo == -128 && p.hi == 127 : p.lo == 0 && p.hi == 255);
 }
 
 QuantSpec bias_spec() {
@@ -154,14 +158,16 @@ std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode&
   if (!l.input) missing(SiteKind::kInput, "quint8: LibTorch's quantized layers compute codes from codes", activation_spec());
   l.output = output_of(model, quantizers, node);
   if (!l.output)
-    missing(SiteKind::kOutput, "quint8, of the layer itself or the same at all that reads its result: LibTorch's quantized layers give codes",
+    missing(SiteKind::kOutput,
+            "quint8, of the layer itself or the same at all that reads its result: LibTorch's quantized layers give codes",
             activation_spec());
   const bool has_bias = node.input(2) != kNoTensor;
   if (has_bias && !l.bias)
     missing(SiteKind::kBias, "input scale x weight scale: LibTorch rounds every bias to whole multiples of it", bias_spec());
-  if (l.bias && l.input && !l.input->params->scale.empty() && !has_scales_of(*l.bias->params, *l.input->params, *l.weight->params))
-    trouble({"scale of a bias", "another one", "input scale x weight scale, zero point 0", "Set scale_from_accumulator and run the recipe again.",
-             l.bias->site, bias_spec()});
+  if (l.bias && l.input && !l.input->params->scale.empty() &&
+      !has_scales_of(*l.bias->params, *l.input->params, *l.weight->params))
+    trouble({"scale of a bias", "another one", "input scale x weight scale, zero point 0",
+             "Set scale_from_accumulator and run the recipe again.", l.bias->site, bias_spec()});
   const Shape shape = shape_of(model, l.weight->tensor);
   if (conv) {
     l.is_conv = true;
@@ -172,7 +178,8 @@ std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode&
       if (l.window.kernel.size() > 2) throw Unsaid("a convolution over 3 axes");
       if (l.window.kernel.size() == 1 && !may_be_1d) throw Unsaid("a convolution over 1 axis");
     } catch (const Unsaid& e) {
-      trouble({"operator", node.op + ": " + e.what(), may_be_1d ? "quantized convolutions over 1 or 2 axes" : "quantized convolutions over 2 axes",
+      trouble({"operator", node.op + ": " + e.what(),
+               may_be_1d ? "quantized convolutions over 1 or 2 axes" : "quantized convolutions over 2 axes",
                "Leave this layer float.", std::nullopt, std::nullopt});
     }
   } else {
@@ -181,13 +188,15 @@ std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode&
     const std::int64_t columns = shape.size() == 2 ? shape[l.transposes ? 1 : 0] : -1;
     const bool fits = !has_bias || element_count(shape_of(model, node.inputs[2])) == columns;
     if (!plain || !fits || columns < 0)
-      trouble({"operator", node.op + ": it is no plain linear layer", "x W + b with a matrix W and a bias of as many values as W has columns",
+      trouble({"operator", node.op + ": it is no plain linear layer",
+               "x W + b with a matrix W and a bias of as many values as W has columns",
                "Fold its factors into the weight, or leave it float.", std::nullopt, std::nullopt});
   }
   if (l.weight->params->spec.granularity == Granularity::kChannel) {
     const std::int64_t axis = channel_axis(*l.weight->params, shape.size());
     if (axis != (l.transposes ? 1 : 0))
-      trouble({"axis of scales", "axis " + std::to_string(axis), "that of the output channels of " + op, "Leave the axis to the layer.", l.weight->site, std::nullopt});
+      trouble({"axis of scales", "axis " + std::to_string(axis), "that of the output channels of " + op,
+               "Leave the axis to the layer.", l.weight->site, std::nullopt});
   }
   l.relu = relu_behind(model, quantizers, node);
   return plan;

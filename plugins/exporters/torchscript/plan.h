@@ -14,7 +14,8 @@ namespace quanvas::torchscript_file {
 // Quantizers by the node that reads or, for outputs, gives the tensor.
 using ByNode = std::map<NodeId, std::vector<PlacedQuantizer>>;
 ByNode by_node(const QuantizedModel& model);
-const PlacedQuantizer* find_quantizer(const std::vector<PlacedQuantizer>& of_node, SiteKind kind, std::size_t input);  // null: float
+const PlacedQuantizer* find_quantizer(const std::vector<PlacedQuantizer>& of_node, SiteKind kind,
+                                      std::size_t input);  // null: float
 
 // Equal texts: the same codes of the same values.
 std::string key_of(const quant::QuantParams& params);
@@ -32,9 +33,9 @@ const quant::QuantParams* output_of(const QuantizedModel& model, const ByNode& q
 struct PackedLayer {
   const PlacedQuantizer *input = nullptr, *weight = nullptr, *bias = nullptr;
   const quant::QuantParams* output = nullptr;
-  const Node* relu = nullptr;   // that is part of it
+  const Node* relu = nullptr;                // that is part of it
   bool is_conv = false, transposes = false;  // the weight has its output channels last
-  Window window;                // of convolutions
+  Window window;                             // of convolutions
 };
 // A node whose input and weight have quantizers. Trouble: rule, what it is, what is allowed, for a refusal; empty when it
 // can be computed on codes. None: not such a node.
@@ -47,7 +48,8 @@ struct PackedPlan {
   PackedLayer layer;
   std::vector<PackedTrouble> troubles;
 };
-std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode& quantizers, const Node& node, bool may_be_1d = true);
+std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode& quantizers, const Node& node,
+                                      bool may_be_1d = true);
 
 // The only node that reads the result, if it is a Relu whose result may stand for both. Null: none.
 const Node* relu_behind(const QuantizedModel& model, const ByNode& quantizers, const Node& node);

@@ -10,11 +10,12 @@ namespace {
 // Words of TorchScript, names that a module has already, and those of the attributes that are written.
 bool is_taken(const std::string& word) {
   static const std::set<std::string> words = {
-      "and",    "as",     "assert", "break",  "class",  "continue", "def",      "del",    "elif",  "else",   "except", "False",
-      "for",    "from",   "global", "if",     "import", "in",       "is",       "lambda", "None",  "not",    "or",     "pass",
-      "print",  "raise",  "return", "True",   "try",    "while",    "with",     "yield",  "torch", "ops",    "self",   "float",
-      "int",    "bool",   "len",    "list",   "List",   "Tensor",   "training", "layer",  "packed", "getattr", "forward", "getitem",
-      "annotate", "max",  "min",    "range",  "zip",    "inf",      "nan",      "str",    "device", "uninitialized"};
+      "and",    "as",     "assert",   "break", "class",  "continue", "def",     "del",          "elif",     "else",
+      "except", "False",  "for",      "from",  "global", "if",       "import",  "in",           "is",       "lambda",
+      "None",   "not",    "or",       "pass",  "print",  "raise",    "return",  "True",         "try",      "while",
+      "with",   "yield",  "torch",    "ops",   "self",   "float",    "int",     "bool",         "len",      "list",
+      "List",   "Tensor", "training", "layer", "packed", "getattr",  "forward", "getitem",      "annotate", "max",
+      "min",    "range",  "zip",      "inf",   "nan",    "str",      "device",  "uninitialized"};
   return words.count(word) > 0;
 }
 

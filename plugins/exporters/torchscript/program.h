@@ -27,8 +27,8 @@ struct Packed {
   std::vector<std::int32_t> codes;  // row-major
   std::vector<float> scale;         // one, or one per output channel
   bool per_channel = false;
-  std::vector<float> bias;          // empty: none
-  Ints stride, padding, dilation;   // of convolutions, one per spatial axis
+  std::vector<float> bias;         // empty: none
+  Ints stride, padding, dilation;  // of convolutions, one per spatial axis
   std::int64_t groups = 1;
 };
 
@@ -38,7 +38,7 @@ struct ModuleText {
   std::vector<std::pair<std::string, Packed>> packed;
   std::vector<std::string> arguments;  // of forward(), without self
   std::vector<std::string> lines;
-  std::string result;                  // an expression
+  std::string result;  // an expression
 };
 
 class Program {

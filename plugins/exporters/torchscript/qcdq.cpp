@@ -14,13 +14,16 @@ class TorchScriptQcdqExporter final : public Exporter {
  public:
   PluginInfo info() const override {
     return {"torchscript-qcdq", "TorchScript, quantize and dequantize",
-            "Float operators with the rounding of every quantizer spelled out, weights and biases as integers. Portable: any PyTorch or LibTorch runs it."};
+            "Float operators with the rounding of every quantizer spelled out, weights and biases as integers. Portable: any "
+            "PyTorch or LibTorch runs it."};
   }
   Schema schema() const override {
-    return {{choice_field("form", "Activations", "How codes are computed.", "exact",
-                          {{"exact", "Division", "clamp(round(x / scale) + zero point): the codes of the screen, ties included."},
-                           {"torch", "quantize_per_tensor", "PyTorch's operators, then int_repr and clamp: they multiply by float(1 / scale), so that values "
-                                                            "near the middle of two codes may get the other one unless the scale is a power of two."}})}};
+    return {
+        {choice_field("form", "Activations", "How codes are computed.", "exact",
+                      {{"exact", "Division", "clamp(round(x / scale) + zero point): the codes of the screen, ties included."},
+                       {"torch", "quantize_per_tensor",
+                        "PyTorch's operators, then int_repr and clamp: they multiply by float(1 / scale), so that values "
+                        "near the middle of two codes may get the other one unless the scale is a power of two."}})}};
   }
   std::string extension() const override { return ".pt"; }
   TargetTable table(const json&) const override { return float_table(); }
@@ -31,7 +34,9 @@ class TorchScriptQcdqExporter final : public Exporter {
   }
   Status write(const QuantizedModel& model, const std::string& path, const json& options, JobContext& job) const override {
     return guarded("Export to TorchScript", [&]() -> Status {
-      QUANVAS_TRY(const Program program, program_of(model, {false, options.value("form", "exact") == "torch" ? Quantize::kTorch : Quantize::kDivide}, job));
+      QUANVAS_TRY(
+          const Program program,
+          program_of(model, {false, options.value("form", "exact") == "torch" ? Quantize::kTorch : Quantize::kDivide}, job));
       return save(program, path);
     });
   }

@@ -16,7 +16,8 @@ class TorchScriptQuantizedExporter final : public Exporter {
  public:
   PluginInfo info() const override {
     return {"torchscript-quantized", "TorchScript, quantized operators",
-            "PyTorch's quantized inference: layers compute 8-bit integers from 8-bit integers. Runs in PyTorch and LibTorch without Quanvas."};
+            "PyTorch's quantized inference: layers compute 8-bit integers from 8-bit integers. Runs in PyTorch and LibTorch "
+            "without Quanvas."};
   }
   Schema schema() const override {
     return {{choice_field("profile", "Runs with", "Whose limits are asked; the file is the same.", "onednn",

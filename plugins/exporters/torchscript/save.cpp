@@ -22,7 +22,8 @@ struct Namespace : torch::jit::SugaredValue {
   std::string name;
   explicit Namespace(std::string n) : name(std::move(n)) {}
   std::string kind() const override { return "namespace"; }
-  std::shared_ptr<SugaredValue> attr(const torch::jit::SourceRange&, torch::jit::GraphFunction&, const std::string& field) override {
+  std::shared_ptr<SugaredValue> attr(const torch::jit::SourceRange&, torch::jit::GraphFunction&,
+                                     const std::string& field) override {
     if (name.empty()) return std::make_shared<Namespace>(field);
     return std::make_shared<torch::jit::BuiltinFunction>(c10::Symbol::fromQualString(name + "::" + field), c10::nullopt);
   }
@@ -38,23 +39,35 @@ struct Resolver : torch::jit::NativeResolver {
 
 at::ScalarType scalar_type(DataType type) {
   switch (type) {
-    case DataType::kFloat: return at::kFloat;
-    case DataType::kDouble: return at::kDouble;
-    case DataType::kFloat16: return at::kHalf;
-    case DataType::kBfloat16: return at::kBFloat16;
-    case DataType::kInt64: return at::kLong;
-    case DataType::kInt32: return at::kInt;
-    case DataType::kInt16: return at::kShort;
-    case DataType::kInt8: return at::kChar;
-    case DataType::kUint8: return at::kByte;
-    case DataType::kBool: return at::kBool;
-    default: return at::ScalarType::Undefined;
+    case DataType::kFloat:
+      return at::kFloat;
+    case DataType::kDouble:
+      return at::kDouble;
+    case DataType::kFloat16:
+      return at::kHalf;
+    case DataType::kBfloat16:
+      return at::kBFloat16;
+    case DataType::kInt64:
+      return at::kLong;
+    case DataType::kInt32:
+      return at::kInt;
+    case DataType::kInt16:
+      return at::kShort;
+    case DataType::kInt8:
+      return at::kChar;
+    case DataType::kUint8:
+      return at::kByte;
+    case DataType::kBool:
+      return at::kBool;
+    default:
+      return at::ScalarType::Undefined;
   }
 }
 
 at::Tensor tensor_of(const TensorData& data) {
   const at::Tensor out = at::empty(data.shape, at::TensorOptions().dtype(scalar_type(data.type)));
-  if (out.nbytes() != data.bytes) throw std::runtime_error("a tensor has " + std::to_string(data.bytes) + " bytes, not " + std::to_string(out.nbytes()));
+  if (out.nbytes() != data.bytes)
+    throw std::runtime_error("a tensor has " + std::to_string(data.bytes) + " bytes, not " + std::to_string(out.nbytes()));
   if (data.bytes > 0) std::memcpy(out.data_ptr(), data.data, data.bytes);
   return out;
 }
@@ -103,8 +116,10 @@ std::string source_of(const ModuleText& text) {
 std::string one_line(const std::string& text) {
   std::string out;
   for (const char c : text.substr(0, 600))
-    if (c != '\n' && c != ' ') out += c;
-    else if (!out.empty() && out.back() != ' ') out += ' ';
+    if (c != '\n' && c != ' ')
+      out += c;
+    else if (!out.empty() && out.back() != ' ')
+      out += ' ';
   return out;
 }
 

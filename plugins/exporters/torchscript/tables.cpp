@@ -37,17 +37,24 @@ TargetTable packed_table(const std::string& profile) {
   input.statistic = Statistic::kMinMax;
   QuantSpec by_channel;
   by_channel.granularity = Granularity::kChannel;
-  table.needs = {{{"Conv", "Gemm"}, SiteKind::kInput, "quint8: LibTorch's quantized layers compute codes from codes", input},
-                 {{"Conv", "Gemm"}, SiteKind::kWeight, "qint8: LibTorch's quantized layers compute codes from codes", by_channel}};
+  table.needs = {
+      {{"Conv", "Gemm"}, SiteKind::kInput, "quint8: LibTorch's quantized layers compute codes from codes", input},
+      {{"Conv", "Gemm"}, SiteKind::kWeight, "qint8: LibTorch's quantized layers compute codes from codes", by_channel}};
   table.exactness = Exactness::kModel;
   table.notes = {
-      "LibTorch multiplies by float(1 / scale) where it quantizes: a value near the middle of two codes may get the other one, unless the scale is a power of two.",
-      "A layer without an output quantizer takes that of all its readers when it is one and the same, also behind Relu, Clip, MaxPool, Reshape and Transpose.",
-      "Layers without quantizers, and what lies between quantized layers, run in float32 between dequantize and quantize_per_tensor.",
+      "LibTorch multiplies by float(1 / scale) where it quantizes: a value near the middle of two codes may get the other one, "
+      "unless the scale is a power of two.",
+      "A layer without an output quantizer takes that of all its readers when it is one and the same, also behind Relu, Clip, "
+      "MaxPool, Reshape and Transpose.",
+      "Layers without quantizers, and what lies between quantized layers, run in float32 between dequantize and "
+      "quantize_per_tensor.",
       "Biases above 2^22 steps of their scale may be rounded by one step when LibTorch makes integers of them."};
   if (profile == "qnnpack") table.notes.push_back("QNNPACK adds codes with fixed-point factors: a sum may differ by one step.");
-  if (profile == "onednn") table.notes.push_back("oneDNN is exact on processors with VNNI; older ones add pairs of products in 16 bits.");
-  if (profile == "relay") table.notes.push_back("TVM's Relay (0.8 to 0.19) rounds ties upward where it requantizes. Its operator list is asked, not Relay itself.");
+  if (profile == "onednn")
+    table.notes.push_back("oneDNN is exact on processors with VNNI; older ones add pairs of products in 16 bits.");
+  if (profile == "relay")
+    table.notes.push_back(
+        "TVM's Relay (0.8 to 0.19) rounds ties upward where it requantizes. Its operator list is asked, not Relay itself.");
   return table;
 }
 
@@ -77,9 +84,12 @@ TargetTable float_table() {
   activation.why = "torch.round rounds half to even; the zero point is added after it.";
   table.rows = {weight, bias, activation};
   table.exactness = Exactness::kModel;
-  table.notes = {"Any LibTorch runs it: only float operators are used, or quantize_per_tensor, quantize_per_channel and int_repr with the form \"torch\".",
-                 "With the form \"torch\" LibTorch multiplies by float(1 / scale): a value near the middle of two codes may get the other one, "
-                 "unless the scale is a power of two."};
+  table.notes = {
+      "Any LibTorch runs it: only float operators are used, or quantize_per_tensor, quantize_per_channel and int_repr with the "
+      "form \"torch\".",
+      "With the form \"torch\" LibTorch multiplies by float(1 / scale): a value near the middle of two codes may get the other "
+      "one, "
+      "unless the scale is a power of two."};
   return table;
 }
 
@@ -88,22 +98,52 @@ std::vector<Refusal> check_nodes(const QuantizedModel& model) {
   const Graph& graph = *model.model->graph;
   for (const Node& node : graph.nodes())
     if (const std::string why = inexpressible(*model.model, node); !why.empty())
-      out.push_back({node.name, {}, "operator", node.op + ": " + why, "operators with an expression in TorchScript",
-                     "Cut the model before this node, or export it as ONNX.", {}, {}, false});
+      out.push_back({node.name,
+                     {},
+                     "operator",
+                     node.op + ": " + why,
+                     "operators with an expression in TorchScript",
+                     "Cut the model before this node, or export it as ONNX.",
+                     {},
+                     {},
+                     false});
   for (const auto* ends : {&graph.inputs(), &graph.outputs()})
     for (const TensorId t : *ends)
       if (graph.tensor(t).type == DataType::kUndefined)
-        out.push_back({graph.tensor(t).name, {}, "inputs and outputs", "a sequence, or a tensor of unknown type", "tensors of a known element type",
-                       "Cut the model where tensors come in and go out.", {}, {}, false});
+        out.push_back({graph.tensor(t).name,
+                       {},
+                       "inputs and outputs",
+                       "a sequence, or a tensor of unknown type",
+                       "tensors of a known element type",
+                       "Cut the model where tensors come in and go out.",
+                       {},
+                       {},
+                       false});
   for (const TensorInfo& t : graph.tensors()) {
     const TensorData* data = t.is_initializer ? model.model->weights->find(t.name) : nullptr;
-    if (data && (element_size(data->type) == 0 || data->type == DataType::kUint16 || data->type == DataType::kUint32 || data->type == DataType::kUint64))
-      out.push_back({t.name, {}, "element type", type_name(data->type), "element types of LibTorch", "Convert the model to float32.", {}, {}, false});
+    if (data && (element_size(data->type) == 0 || data->type == DataType::kUint16 || data->type == DataType::kUint32 ||
+                 data->type == DataType::kUint64))
+      out.push_back({t.name,
+                     {},
+                     "element type",
+                     type_name(data->type),
+                     "element types of LibTorch",
+                     "Convert the model to float32.",
+                     {},
+                     {},
+                     false});
   }
   for (const PlacedQuantizer& q : place(model).quantizers)
     if (is_activation(q.site.kind) && q.params->spec.granularity == Granularity::kChannel && shape_of(model, q.tensor).empty())
-      out.push_back({q.node->name, q.name, "axis of scales", "a tensor of unknown rank", "tensors whose rank is known",
-                     "Use one scale for the tensor, or give the shapes of the inputs.", q.site, {}, true});
+      out.push_back({q.node->name,
+                     q.name,
+                     "axis of scales",
+                     "a tensor of unknown rank",
+                     "tensors whose rank is known",
+                     "Use one scale for the tensor, or give the shapes of the inputs.",
+                     q.site,
+                     {},
+                     true});
   return out;
 }
 
@@ -115,7 +155,11 @@ std::vector<Refusal> check_packed(const QuantizedModel& model, const std::string
       for (const PackedTrouble& t : plan->troubles) {
         // Inputs of convolutions and Gemm are named by the table already.
         if (t.rule == "missing quantizer" && t.site && t.site->kind == SiteKind::kInput && node.op != "MatMul") continue;
-        const char* name = !t.site ? "" : t.site->kind == SiteKind::kOutput ? "output" : t.site->kind == SiteKind::kBias ? "bias" : t.site->kind == SiteKind::kWeight ? "weight" : "input";
+        const char* name = !t.site                             ? ""
+                           : t.site->kind == SiteKind::kOutput ? "output"
+                           : t.site->kind == SiteKind::kBias   ? "bias"
+                           : t.site->kind == SiteKind::kWeight ? "weight"
+                                                               : "input";
         out.push_back({node.name, name, t.rule, t.got, t.allowed, t.suggestion, t.site, t.fix, false});
       }
   return out;

@@ -14,9 +14,9 @@ constexpr int kQint8 = 12, kQuint8 = 13, kFloat = 6;  // c10::ScalarType
 
 // What the program has of one tensor of the network.
 struct Held {
-  std::string real;                        // variable with the very values; empty: only codes are there
-  std::string codes;                       // quantized tensor that stands for the same values
-  const quant::QuantParams* params = nullptr;  // of codes
+  std::string real;                                           // variable with the very values; empty: only codes are there
+  std::string codes;                                          // quantized tensor that stands for the same values
+  const quant::QuantParams* params = nullptr;                 // of codes
   std::map<std::string, std::string> quantized, dequantized;  // by key_of()
 };
 
@@ -37,7 +37,8 @@ bool mentions(const std::string& text, const std::string& word) {
 
 class Writer {
  public:
-  Writer(const QuantizedModel& model, const Form& form) : model_(model), graph_(*model.model->graph), form_(form), quantizers_(by_node(model)) {}
+  Writer(const QuantizedModel& model, const Form& form)
+      : model_(model), graph_(*model.model->graph), form_(form), quantizers_(by_node(model)) {}
 
   Result<Program> run(JobContext& job) {
     for (const TensorId t : graph_.inputs()) {
@@ -115,7 +116,8 @@ class Writer {
   }
 
   static std::string packed_quantize(const quant::QuantParams& p, const std::string& x) {
-    return "torch.quantize_per_tensor(" + x + ", " + literal(p.scale[0]) + ", " + std::to_string(stored_zero_point(p)) + ", " + std::to_string(kQuint8) + ")";
+    return "torch.quantize_per_tensor(" + x + ", " + literal(p.scale[0]) + ", " + std::to_string(stored_zero_point(p)) + ", " +
+           std::to_string(kQuint8) + ")";
   }
 
   void quantize(const quant::QuantParams& p, TensorId tensor, const std::string& x, const std::string& name) {
@@ -130,15 +132,17 @@ class Writer {
       Shape shape(rank, 1);
       shape[static_cast<std::size_t>(channel_axis(p, rank))] = static_cast<std::int64_t>(p.scale.size());
       scale = root_tensor(name + "_scale", TensorData::of_floats(shape, p.scale));
-      if (shifted) zero = root_tensor(name + "_zero_point", TensorData::of_floats(shape, std::vector<float>(zeros.begin(), zeros.end())));
+      if (shifted)
+        zero = root_tensor(name + "_zero_point", TensorData::of_floats(shape, std::vector<float>(zeros.begin(), zeros.end())));
     }
     std::string codes;
     if (form_.quantize == Quantize::kTorch) {
       const std::string type = std::to_string(p.spec.is_signed ? kQint8 : kQuint8);
-      const std::string made = channels ? "torch.quantize_per_channel(" + x + ", torch.flatten(" + scale + "), torch.flatten(" +
-                                              (shifted ? zero + ").to(dtype=4)" : "torch.zeros_like(" + scale + ")).to(dtype=4)") + ", " +
-                                              std::to_string(channel_axis(p, rank)) + ", " + type + ")"
-                                        : "torch.quantize_per_tensor(" + x + ", " + scale + ", " + std::to_string(zeros[0]) + ", " + type + ")";
+      const std::string made =
+          channels ? "torch.quantize_per_channel(" + x + ", torch.flatten(" + scale + "), torch.flatten(" +
+                         (shifted ? zero + ").to(dtype=4)" : "torch.zeros_like(" + scale + ")).to(dtype=4)") + ", " +
+                         std::to_string(channel_axis(p, rank)) + ", " + type + ")"
+                   : "torch.quantize_per_tensor(" + x + ", " + scale + ", " + std::to_string(zeros[0]) + ", " + type + ")";
       codes = "torch.int_repr(" + made + ")";
     } else {
       codes = "torch.round(torch.div(" + x + ", " + scale + "))";
@@ -160,7 +164,8 @@ class Writer {
 
   Status add(const Node& node) {
     if (form_.packed) {
-      if (const auto plan = packed_plan(model_, quantizers_, node); plan && plan->troubles.empty()) return packed_layer(node, plan->layer);
+      if (const auto plan = packed_plan(model_, quantizers_, node); plan && plan->troubles.empty())
+        return packed_layer(node, plan->layer);
       if (elementwise(node) || passing(node)) return {};
     }
     return computed(node);
@@ -194,7 +199,11 @@ class Writer {
     std::vector<std::pair<std::string, std::string>> calls;  // argument, what the root gives for it
     std::vector<std::pair<std::string, TensorData>> constants;
     const bool is_module = node.outputs.size() == 1 && (!of(node).empty() || has_initializer(node));
-    Saying s{*model_.model, node, {}, [&](const std::string& base) { return program_.variable(base); }, is_module ? module.lines : program_.root.lines};
+    Saying s{*model_.model,
+             node,
+             {},
+             [&](const std::string& base) { return program_.variable(base); },
+             is_module ? module.lines : program_.root.lines};
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       const TensorId t = node.inputs[i];
       if (t == kNoTensor) {
@@ -226,7 +235,8 @@ class Writer {
   }
 
   bool has_initializer(const Node& node) const {
-    return std::any_of(node.inputs.begin(), node.inputs.end(), [&](TensorId t) { return t != kNoTensor && graph_.tensor(t).is_initializer; });
+    return std::any_of(node.inputs.begin(), node.inputs.end(),
+                       [&](TensorId t) { return t != kNoTensor && graph_.tensor(t).is_initializer; });
   }
 
   // A module calls its arguments as the root does, so that its text can stand in the root, too.
@@ -248,7 +258,8 @@ class Writer {
     return Program::reference(path) + ".forward(" + call + ")";
   }
 
-  static void keep_used(ModuleText& module, const std::vector<std::pair<std::string, TensorData>>& constants, const std::string& result) {
+  static void keep_used(ModuleText& module, const std::vector<std::pair<std::string, TensorData>>& constants,
+                        const std::string& result) {
     std::string text = result;
     for (const std::string& l : module.lines) text += "\n" + l;
     for (const auto& c : constants)
@@ -256,7 +267,8 @@ class Writer {
   }
 
   // An initializer as an operand: its float values, or its codes with what makes values of them.
-  Result<std::string> constant(const Node& node, std::size_t i, bool in_module, std::vector<std::pair<std::string, TensorData>>& constants) {
+  Result<std::string> constant(const Node& node, std::size_t i, bool in_module,
+                               std::vector<std::pair<std::string, TensorData>>& constants) {
     const TensorId t = node.inputs[i];
     const PlacedQuantizer* q = nullptr;
     for (const SiteKind kind : {SiteKind::kWeight, SiteKind::kBias, SiteKind::kInput})
@@ -275,7 +287,8 @@ class Writer {
       constants.emplace_back(base + end, std::move(data));
       return "self." + base + end;
     };
-    std::string codes = attribute("_codes", integers(type, stored.shape, stored.codes)) + ".to(dtype=" + std::to_string(kFloat) + ")";
+    std::string codes =
+        attribute("_codes", integers(type, stored.shape, stored.codes)) + ".to(dtype=" + std::to_string(kFloat) + ")";
     const std::vector<std::int64_t> zeros = zero_points(p);
     const bool shifted = std::any_of(zeros.begin(), zeros.end(), [](std::int64_t z) { return z != 0; });
     std::string scale = literal(p.scale[0]), zero = literal(static_cast<double>(zeros[0]));
@@ -283,7 +296,8 @@ class Writer {
       Shape shape(stored.shape.size(), 1);
       shape[static_cast<std::size_t>(channel_axis(p, shape.size()))] = static_cast<std::int64_t>(p.scale.size());
       scale = attribute("_scale", TensorData::of_floats(shape, p.scale));
-      if (shifted) zero = attribute("_zero_point", TensorData::of_floats(shape, std::vector<float>(zeros.begin(), zeros.end())));
+      if (shifted)
+        zero = attribute("_zero_point", TensorData::of_floats(shape, std::vector<float>(zeros.begin(), zeros.end())));
     }
     if (shifted) codes = "torch.sub(" + codes + ", " + zero + ")";
     return "torch.mul(" + codes + ", " + scale + ")";
@@ -291,7 +305,9 @@ class Writer {
 
   // --- codes
 
-  static std::string output_scale(const quant::QuantParams& p) { return literal(p.scale[0]) + ", " + std::to_string(stored_zero_point(p)); }
+  static std::string output_scale(const quant::QuantParams& p) {
+    return literal(p.scale[0]) + ", " + std::to_string(stored_zero_point(p));
+  }
 
   void give_codes(const Node& node, const Node* relu, const quant::QuantParams& p, const std::string& expression) {
     const TensorId t = (relu ? relu : &node)->outputs[0];
@@ -335,7 +351,8 @@ class Writer {
     static const char* const kOps[] = {"linear", "conv1d", "conv2d"};
     ModuleText module;
     module.layer = node.name;
-    module.result = std::string("ops.quantized.") + kOps[static_cast<int>(p.kind)] + (l.relu ? "_relu(" : "(") + x + ", self.packed, " + output_scale(*l.output) + ")";
+    module.result = std::string("ops.quantized.") + kOps[static_cast<int>(p.kind)] + (l.relu ? "_relu(" : "(") + x +
+                    ", self.packed, " + output_scale(*l.output) + ")";
     module.packed.emplace_back("packed", std::move(p));
     give_codes(node, l.relu, *l.output, add_module(std::move(module), {{argument, argument}}));
     return {};
@@ -363,8 +380,10 @@ class Writer {
     const Node* relu = concat ? nullptr : relu_behind(model_, quantizers_, node);
     ModuleText module;
     module.layer = node.name;
-    module.result = concat ? "ops.quantized.cat([" + list + "], " + std::to_string(node.integer("axis", 1)) + ", " + output_scale(*out) + ")"
-                           : std::string("ops.quantized.") + (node.op == "Add" ? "add" : "mul") + (relu ? "_relu(" : "(") + list + ", " + output_scale(*out) + ")";
+    module.result = concat ? "ops.quantized.cat([" + list + "], " + std::to_string(node.integer("axis", 1)) + ", " +
+                                 output_scale(*out) + ")"
+                           : std::string("ops.quantized.") + (node.op == "Add" ? "add" : "mul") + (relu ? "_relu(" : "(") +
+                                 list + ", " + output_scale(*out) + ")";
     give_codes(node, relu, *out, add_module(std::move(module), calls));
     return true;
   }
@@ -373,8 +392,15 @@ class Writer {
   bool passing(const Node& node) {
     const TensorId t = node.input(0);
     if (t == kNoTensor || held_[t].codes.empty() || !of(node).empty() || !keeps_codes(*model_.model, node)) return false;
-    Saying s{*model_.model, node, {held_[t].codes}, [&](const std::string& base) { return program_.variable(base); }, program_.root.lines};
+    Saying s{*model_.model,
+             node,
+             {held_[t].codes},
+             [&](const std::string& base) { return program_.variable(base); },
+             program_.root.lines};
     while (s.in.size() < node.inputs.size()) s.in.push_back("");
+    // QNNPACK's clamp of LibTorch 1.13 mixes up the places of tensors whose channels lie innermost, as its convolutions give
+    // them.
+    if (node.op == "Clip") s.in[0] += ".contiguous()";
     const auto said = express(s);
     if (!said) return false;
     const quant::QuantParams* p = held_[t].params;

@@ -11,7 +11,7 @@ enum class Quantize {
   kTorch,   // torch.quantize_per_tensor and _per_channel, which multiply by float(1 / s); then int_repr and clamp
 };
 struct Form {
-  bool packed = false;               // quantized:: operators on quantized tensors where a layer has all its quantizers
+  bool packed = false;                    // quantized:: operators on quantized tensors where a layer has all its quantizers
   Quantize quantize = Quantize::kDivide;  // of what is not packed
 };
 

@@ -22,15 +22,13 @@ Failure cannot_load(const std::string& path, const Archive& archive, std::string
   for (const auto* names : {&archive.operators, &archive.classes})
     for (const std::string& name : *names) own += (own.empty() ? "" : ", ") + name;
   if (!own.empty())
-    return fail(ErrorCode::kUnsupported,
-                "'" + path + "' cannot be read: it uses what is not LibTorch's own (" + own + ").",
+    return fail(ErrorCode::kUnsupported, "'" + path + "' cannot be read: it uses what is not LibTorch's own (" + own + ").",
                 "Export the network without custom operators, or as ONNX.");
   if (what.find("nknown builtin op") != std::string::npos || what.find("produced by") != std::string::npos ||
       what.find("file format version") != std::string::npos)
     return fail(ErrorCode::kUnsupported, "'" + path + "' was made for a newer LibTorch than the one here: " + what,
                 "Export it with an older PyTorch, or as ONNX.");
-  return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole TorchScript file: " + what,
-              "Save or copy the model again.");
+  return fail(ErrorCode::kCorrupt, "'" + path + "' is not a whole TorchScript file: " + what, "Save or copy the model again.");
 }
 
 }  // namespace
@@ -38,21 +36,27 @@ Failure cannot_load(const std::string& path, const Archive& archive, std::string
 // LibTorch ends this process on some damaged files: another one reads the file first.
 Status check_apart(const std::string& path, const Archive& archive, const JobContext& job) {
   constexpr const char* kVariable = "QUANVAS_TORCHSCRIPT_CHECK";
-  QUANVAS_TRY(const std::filesystem::path program, find_program("quanvas-torchscript-check", kVariable, "it looks whether LibTorch can read TorchScript files"));
+  QUANVAS_TRY(const std::filesystem::path program,
+              find_program("quanvas-torchscript-check", kVariable, "it looks whether LibTorch can read TorchScript files"));
   const ExchangeFolder exchange;
   if (!exchange.is_there())
-    return fail(ErrorCode::kIo, std::string("Cannot make a folder in '") + runtime_dir().string() + "': " + std::strerror(errno) + ".");
+    return fail(ErrorCode::kIo,
+                std::string("Cannot make a folder in '") + runtime_dir().string() + "': " + std::strerror(errno) + ".");
   std::error_code ec;
   const double megabytes = static_cast<double>(std::filesystem::file_size(path, ec)) / 1e6;
   const ChildEnd end = run_program(program, {path}, exchange.file("messages"), job.stop_token(), 120 + megabytes / 10);
   QUANVAS_CHECK(job.check());
   if (!end.started)
-    return fail(ErrorCode::kNotFound, "The program '" + program.string() + "' does not start; it looks whether LibTorch can read TorchScript files.",
+    return fail(ErrorCode::kNotFound,
+                "The program '" + program.string() + "' does not start; it looks whether LibTorch can read TorchScript files.",
                 "Install Quanvas again.");
   if (end.signal == SIGXCPU || end.timed_out) return cannot_load(path, archive, "LibTorch does not come to an end with it");
   if (end.signal == SIGKILL)
-    return fail(ErrorCode::kOutOfMemory, "The system stopped LibTorch while it read '" + path + "', probably for lack of memory.", "Close other programs and try again.");
-  if (end.signal != 0) return cannot_load(path, archive, "LibTorch crashes when it reads it (signal " + std::to_string(end.signal) + ")");
+    return fail(ErrorCode::kOutOfMemory,
+                "The system stopped LibTorch while it read '" + path + "', probably for lack of memory.",
+                "Close other programs and try again.");
+  if (end.signal != 0)
+    return cannot_load(path, archive, "LibTorch crashes when it reads it (signal " + std::to_string(end.signal) + ")");
   if (!end.fine()) return cannot_load(path, archive, end.why());
   return {};
 }

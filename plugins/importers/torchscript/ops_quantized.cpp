@@ -13,7 +13,8 @@ using Ints = std::vector<std::int64_t>;
 // Names of helpers stand below the layer's, whose name is for its operator.
 class Helpers {
  public:
-  explicit Helpers(Net& net) : net_(net), leaf_(std::exchange(net.is_leaf, false)), origin_(std::exchange(net.origin, "aten::dequantize")) {}
+  explicit Helpers(Net& net)
+      : net_(net), leaf_(std::exchange(net.is_leaf, false)), origin_(std::exchange(net.origin, "aten::dequantize")) {}
   ~Helpers() {
     net_.is_leaf = leaf_;
     net_.origin = origin_;
@@ -37,7 +38,8 @@ std::string base_of(const Net& net) { return net.scope.empty() ? "quantizer" : n
 TensorData code_constant(DataType type, const Shape& shape, const std::vector<std::int64_t>& values) {
   std::vector<std::uint8_t> bytes;
   for (const std::int64_t v : values) {
-    if (v < (type == DataType::kInt8 ? -128 : 0) || v > (type == DataType::kInt8 ? 127 : 255)) throw Unmapped("a zero point outside its type");
+    if (v < (type == DataType::kInt8 ? -128 : 0) || v > (type == DataType::kInt8 ? 127 : 255))
+      throw Unmapped("a zero point outside its type");
     bytes.push_back(static_cast<std::uint8_t>(v));
   }
   return TensorData::copy_of(type, shape, bytes.data(), bytes.size());
@@ -55,8 +57,8 @@ QuantizedFacts facts_of(Net& net, double scale, std::int64_t zero_point, DataTyp
   const auto s = static_cast<float>(scale);
   if (!(s > 0) || !std::isfinite(s)) throw Unmapped("a scale that is not above 0");
   const std::string base = base_of(net);
-  return {net.constant(base + "_scale", TensorData::of_floats({}, {s})), net.constant(base + "_zero_point", code_constant(type, {}, {zero_point})),
-          static_cast<double>(s), zero_point, type};
+  return {net.constant(base + "_scale", TensorData::of_floats({}, {s})),
+          net.constant(base + "_zero_point", code_constant(type, {}, {zero_point})), static_cast<double>(s), zero_point, type};
 }
 
 // quantize_per_tensor(x, scale, zero_point, dtype)
@@ -72,7 +74,8 @@ Results quantize_per_channel(Call& c) {
   const std::vector<float> scales = scale->to_floats();
   const auto n = static_cast<std::int64_t>(scales.size());
   std::vector<std::int64_t> zeros = zero->to_int64();
-  if (zeros.size() != scales.size() || std::any_of(scales.begin(), scales.end(), [](float s) { return !(s > 0) || !std::isfinite(s); }))
+  if (zeros.size() != scales.size() ||
+      std::any_of(scales.begin(), scales.end(), [](float s) { return !(s > 0) || !std::isfinite(s); }))
     throw Unmapped("scales that are not above 0");
   const std::string base = base_of(c.net), s = c.net.constant(base + "_scale", TensorData::of_floats({n}, scales)),
                     z = c.net.constant(base + "_zero_point", code_constant(type, {n}, zeros));
@@ -109,7 +112,8 @@ Results int_repr(Call& c) {
 
 const Ref& member(const Ref& object, const std::string& name) {
   const auto it = object->members.find(name);
-  if (object->kind != Kind::kObject || it == object->members.end()) throw Unmapped(object->kind == Kind::kOther ? object->text : "its parameters are not packed ones");
+  if (object->kind != Kind::kObject || it == object->members.end())
+    throw Unmapped(object->kind == Kind::kOther ? object->text : "its parameters are not packed ones");
   return it->second;
 }
 Ints numbers(const Ref& list) {
@@ -134,19 +138,22 @@ Weights weights_of(Call& c, const Ref& packed, double input_scale) {
   out.weight = c.net.emit("DequantizeLinear", {codes, scale, zero}, along);
   const Ref& bias = member(packed, "bias");
   if (bias->kind != Kind::kTensor) return out;
-  const std::vector<float> values = c.net.draft.constant(bias->name)->to_floats(), scales = c.net.draft.constant(scale)->to_floats();
+  const std::vector<float> values = c.net.draft.constant(bias->name)->to_floats(),
+                           scales = c.net.draft.constant(scale)->to_floats();
   if (scales.size() != 1 && scales.size() != values.size()) throw Unmapped("its bias does not fit its weight");
   std::vector<float> products;
   std::vector<std::int32_t> integers;
   for (const float s : scales) products.push_back(static_cast<float>(input_scale) * s);
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const double steps = std::nearbyint(static_cast<double>(values[i]) / static_cast<double>(products[products.size() == 1 ? 0 : i]));
+    const double steps =
+        std::nearbyint(static_cast<double>(values[i]) / static_cast<double>(products[products.size() == 1 ? 0 : i]));
     if (!(std::fabs(steps) < 2147483648.0)) throw Unmapped("its bias is beyond 32 bits");
     integers.push_back(static_cast<std::int32_t>(steps));
   }
   const auto n = static_cast<std::int64_t>(values.size());
   const bool channels = products.size() > 1 || axis >= 0;
-  const std::string made = c.net.constant(bias->name + "_codes", TensorData::copy_of(DataType::kInt32, {n}, integers.data(), integers.size() * 4)),
+  const std::string made = c.net.constant(bias->name + "_codes",
+                                          TensorData::copy_of(DataType::kInt32, {n}, integers.data(), integers.size() * 4)),
                     by = c.net.constant(bias->name + "_scale", TensorData::of_floats(channels ? Shape{n} : Shape{}, products));
   out.bias = c.net.emit("DequantizeLinear", {made, by}, channels ? Attributes{{"axis", std::int64_t{0}}} : Attributes{});
   return out;
@@ -163,7 +170,8 @@ Results conv(Call& c) {
   const std::string x = c.x();
   const QuantizedFacts f = facts(c, x);
   Weights w = weights_of(c, c.at(1), f.scale_value);
-  Ints stride = numbers(member(c.at(1), "stride")), pads = numbers(member(c.at(1), "padding")), dilation = numbers(member(c.at(1), "dilation"));
+  Ints stride = numbers(member(c.at(1), "stride")), pads = numbers(member(c.at(1), "padding")),
+       dilation = numbers(member(c.at(1), "dilation"));
   std::string weight = w.weight;
   Shape kernel(w.shape.begin() + 2, w.shape.end());
   if (kAxes == 1 && kernel.size() == 2) {  // kept as a convolution over two axes, the first of size 1
@@ -172,7 +180,8 @@ Results conv(Call& c) {
     for (Ints* list : {&stride, &pads, &dilation, &kernel})
       if (list->size() == 2) list->erase(list->begin());
   }
-  if (kernel.size() != static_cast<std::size_t>(kAxes) || stride.size() != kernel.size() || pads.size() != kernel.size() || dilation.size() != kernel.size())
+  if (kernel.size() != static_cast<std::size_t>(kAxes) || stride.size() != kernel.size() || pads.size() != kernel.size() ||
+      dilation.size() != kernel.size())
     throw Unmapped("its lists do not fit its weight");
   Ints both = pads;
   both.insert(both.end(), pads.begin(), pads.end());
@@ -180,7 +189,9 @@ Results conv(Call& c) {
   Shape seen(kernel.size() + 2, onnx_import::kUnknownDim);
   seen[1] = w.shape[1] * groups;
   c.net.learn(x, DataType::kFloat, seen);
-  const std::string y = c.net.emit("Conv", {x, weight, w.bias}, {{"kernel_shape", kernel}, {"strides", stride}, {"pads", both}, {"dilations", dilation}, {"group", groups}});
+  const std::string y =
+      c.net.emit("Conv", {x, weight, w.bias},
+                 {{"kernel_shape", kernel}, {"strides", stride}, {"pads", both}, {"dilations", dilation}, {"group", groups}});
   return requantized(c, y, 2, kRelu, f);
 }
 
@@ -233,13 +244,26 @@ Results cat(Call& c) {
 }  // namespace
 
 const Handlers& quantized_handlers() {
-  static const Handlers table = {{"quantize_per_tensor", quantize_per_tensor}, {"quantize_per_channel", quantize_per_channel}, {"dequantize", dequantize}, {"int_repr", int_repr}};
+  static const Handlers table = {{"quantize_per_tensor", quantize_per_tensor},
+                                 {"quantize_per_channel", quantize_per_channel},
+                                 {"dequantize", dequantize},
+                                 {"int_repr", int_repr}};
   return table;
 }
 const Handlers& packed_handlers() {
-  static const Handlers table = {{"conv1d", conv<1, false>}, {"conv1d_relu", conv<1, true>}, {"conv2d", conv<2, false>}, {"conv2d_relu", conv<2, true>},
-                                 {"conv3d", conv<3, false>}, {"conv3d_relu", conv<3, true>}, {"linear", linear<false>}, {"linear_relu", linear<true>},
-                                 {"add", add<false>}, {"add_relu", add<true>}, {"mul", multiply<false>}, {"mul_relu", multiply<true>}, {"cat", cat}};
+  static const Handlers table = {{"conv1d", conv<1, false>},
+                                 {"conv1d_relu", conv<1, true>},
+                                 {"conv2d", conv<2, false>},
+                                 {"conv2d_relu", conv<2, true>},
+                                 {"conv3d", conv<3, false>},
+                                 {"conv3d_relu", conv<3, true>},
+                                 {"linear", linear<false>},
+                                 {"linear_relu", linear<true>},
+                                 {"add", add<false>},
+                                 {"add_relu", add<true>},
+                                 {"mul", multiply<false>},
+                                 {"mul_relu", multiply<true>},
+                                 {"cat", cat}};
   return table;
 }
 
@@ -249,15 +273,18 @@ std::string keep_quantized(Net& net, const std::string& op, const Refs& in, Refs
   const auto it = net.quantized.find(in[0]->name);
   if (it == net.quantized.end()) return {};
   const QuantizedFacts f = it->second;
-  static const std::set<std::string> moving = {"relu", "max_pool1d", "max_pool2d", "reshape", "view", "flatten", "permute", "transpose", "t", "squeeze",
-                                               "unsqueeze", "slice", "select", "contiguous", "detach", "clone", "alias", "constant_pad_nd", "pad", "expand",
-                                               "dropout", "unflatten", "narrow"};
+  static const std::set<std::string> moving = {
+      "relu",  "max_pool1d",      "max_pool2d", "reshape", "view",    "flatten",    "permute", "transpose",
+      "t",     "squeeze",         "unsqueeze",  "slice",   "select",  "contiguous", "detach",  "clone",
+      "alias", "constant_pad_nd", "pad",        "expand",  "dropout", "unflatten",  "narrow"};
   // What these give is rounded to codes of the same scale.
-  static const std::set<std::string> rounding = {"avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d", "adaptive_avg_pool1d", "mean", "clamp", "hardtanh",
-                                                 "relu6", "leaky_relu", "upsample_nearest2d", "upsample_bilinear2d", "elu"};
+  static const std::set<std::string> rounding = {
+      "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d", "adaptive_avg_pool1d", "mean", "clamp",
+      "hardtanh",   "relu6",      "leaky_relu", "upsample_nearest2d",  "upsample_bilinear2d", "elu"};
   const std::string name = op.substr(6);
   static const std::set<std::string> asking = {"size", "dim", "numel", "is_floating_point", "len"};
-  if (asking.count(name) || out.size() != 1 || out[0]->kind != Kind::kTensor) return asking.count(name) ? "" : "operator '" + op + "' on a quantized tensor is not mapped";
+  if (asking.count(name) || out.size() != 1 || out[0]->kind != Kind::kTensor)
+    return asking.count(name) ? "" : "operator '" + op + "' on a quantized tensor is not mapped";
   if (f.scale_value == 0) return "operator '" + op + "' on a tensor with scales per channel";
   if (moving.count(name)) {
     if (out[0]->name != in[0]->name) net.quantized[out[0]->name] = f;
@@ -269,7 +296,9 @@ std::string keep_quantized(Net& net, const std::string& op, const Refs& in, Refs
 }
 
 std::optional<std::string> dequantized_constant(Net& net, const std::string& op, const Refs& in, const std::string& result) {
-  const auto is_constant = [&](std::size_t i) { return i < in.size() && in[i]->kind == Kind::kTensor && net.draft.constant(in[i]->name); };
+  const auto is_constant = [&](std::size_t i) {
+    return i < in.size() && in[i]->kind == Kind::kTensor && net.draft.constant(in[i]->name);
+  };
   if (!is_constant(0) || net.type(result) != DataType::kFloat) return std::nullopt;
   const std::string& x = in[0]->name;
   if (op == "aten::to" || op == "aten::float" || op == "aten::_cast_Float" || op == "aten::type_as") {
@@ -301,11 +330,13 @@ std::optional<std::string> dequantized_constant(Net& net, const std::string& op,
     if (type == DataType::kInt32) return std::nullopt;
     std::vector<std::int64_t> zeros;
     for (const float v : values) {
-      if (v != std::nearbyint(v) || v < (type == DataType::kInt8 ? -128 : 0) || v > (type == DataType::kInt8 ? 127 : 255)) return std::nullopt;
+      if (v != std::nearbyint(v) || v < (type == DataType::kInt8 ? -128 : 0) || v > (type == DataType::kInt8 ? 127 : 255))
+        return std::nullopt;
       zeros.push_back(static_cast<std::int64_t>(v));
     }
     const auto n = static_cast<std::int64_t>(zeros.size());
-    net.codes[result] = {it->second.codes, net.constant(it->second.codes + "_zero_point", code_constant(type, axis < 0 ? Shape{} : Shape{n}, zeros))};
+    net.codes[result] = {it->second.codes, net.constant(it->second.codes + "_zero_point",
+                                                        code_constant(type, axis < 0 ? Shape{} : Shape{n}, zeros))};
     return std::nullopt;
   }
   if (op != "aten::mul") return std::nullopt;

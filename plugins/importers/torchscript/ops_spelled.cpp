@@ -22,7 +22,9 @@ class Finder {
   Draft& draft_;
   std::unordered_map<std::string, std::size_t> producer_;
 
-  bool is(std::size_t i, const char* op) const { return draft_.nodes[i].domain.empty() && draft_.nodes[i].op == op && draft_.nodes[i].bodies.empty(); }
+  bool is(std::size_t i, const char* op) const {
+    return draft_.nodes[i].domain.empty() && draft_.nodes[i].op == op && draft_.nodes[i].bodies.empty();
+  }
   const DraftNode* made_by(const std::string& tensor, const char* op) const {
     const auto it = producer_.find(tensor);
     return it != producer_.end() && is(it->second, op) ? &draft_.nodes[it->second] : nullptr;
@@ -71,7 +73,8 @@ class Finder {
   }
 
   // The numbers of QuantizeLinear are those of the arithmetic behind it.
-  void from_integers(std::size_t index, const std::string& codes, const DraftNode& q, const std::vector<float>& scale, const std::vector<float>& zero) {
+  void from_integers(std::size_t index, const std::string& codes, const DraftNode& q, const std::vector<float>& scale,
+                     const std::vector<float>& zero) {
     const auto s = constant(q.input(1)), z = constant(q.input(2));
     if (!s || !z || *s != scale || *z != zero) return;
     DraftNode& mul = draft_.nodes[index];
@@ -81,7 +84,8 @@ class Finder {
   }
 
   // Clip(Round(x / s) [+ z])
-  void spelled(std::size_t index, const std::string& codes, const std::vector<float>& scale, const std::vector<float>& zero, std::int64_t axis) {
+  void spelled(std::size_t index, const std::string& codes, const std::vector<float>& scale, const std::vector<float>& zero,
+               std::int64_t axis) {
     const DraftNode* clip = made_by(codes, "Clip");
     if (!clip) return;
     const auto lo = constant(clip->input(1)), hi = constant(clip->input(2));
@@ -101,7 +105,9 @@ class Finder {
     if (!by || *by != scale || axis_of(divide->input(1)) != axis) return;
     const bool is_signed = (*lo)[0] < 0;
     const float least = is_signed ? -128.0f : 0.0f, most = is_signed ? 127.0f : 255.0f;
-    if ((*lo)[0] < least || (*hi)[0] > most || (*lo)[0] > (*hi)[0] || (*lo)[0] != std::nearbyint((*lo)[0]) || (*hi)[0] != std::nearbyint((*hi)[0])) return;
+    if ((*lo)[0] < least || (*hi)[0] > most || (*lo)[0] > (*hi)[0] || (*lo)[0] != std::nearbyint((*lo)[0]) ||
+        (*hi)[0] != std::nearbyint((*hi)[0]))
+      return;
     for (const float z : zero)
       if (z != std::nearbyint(z) || z < least || z > most) return;
     write(index, divide->input(0), scale, zero, axis, is_signed, (*lo)[0] != least || (*hi)[0] != most, (*lo)[0], (*hi)[0]);
@@ -115,8 +121,8 @@ class Finder {
     return name;
   }
 
-  void write(std::size_t index, const std::string& x, const std::vector<float>& scale,
-             const std::vector<float>& zero, std::int64_t axis, bool is_signed, bool clips, float lo, float hi) {
+  void write(std::size_t index, const std::string& x, const std::vector<float>& scale, const std::vector<float>& zero,
+             std::int64_t axis, bool is_signed, bool clips, float lo, float hi) {
     const DataType type = is_signed ? DataType::kInt8 : DataType::kUint8;
     DraftNode& mul = draft_.nodes[index];
     const std::string base = mul.outputs[0];
