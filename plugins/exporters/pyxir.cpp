@@ -75,8 +75,16 @@ class DpuWriter {
         auto* shape = value.mutable_type()->mutable_tensor_type()->mutable_shape();
         if (shape->dim_size() > 0 && !shape->dim(0).has_dim_value()) shape->mutable_dim(0)->set_dim_value(1);
       }
-    QUANVAS_CHECK(write_file_atomically(text_path(path), text_));
-    return writer_.save(path);
+    const std::string text = text_path(path);
+    const auto before = read_file(text);
+    QUANVAS_CHECK(write_file_atomically(text, text_));
+    const Status saved = writer_.save(path);
+    if (saved) return saved;
+    // The text that stood there belongs to the model that still does.
+    std::error_code ec;
+    if (before) (void)write_file_atomically(text, *before);
+    else std::filesystem::remove(text, ec);
+    return saved;
   }
 
  private:
