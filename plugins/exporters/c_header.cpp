@@ -275,7 +275,10 @@ class CHeaderExporter final : public Exporter {
     if (p.spec.format != "int") return;
     if (p.spec.zero_point == ZeroPointType::kFloat || p.spec.zero_point == ZeroPointType::kOffset)
       return text.floats(name + "_zero_point", p.zero_point, true);
-    if (p.hi > INT32_MAX) return;
+    if (p.hi > INT32_MAX) {  // codes that no int32 holds
+      if (!p.zero_point.empty()) text.floats(name + "_zero_point", p.zero_point, true);
+      return;
+    }
     std::vector<std::int32_t> values;
     for (const std::int64_t z : zero_points(p)) {
       values.push_back(static_cast<std::int32_t>(z));

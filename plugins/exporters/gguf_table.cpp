@@ -117,7 +117,6 @@ TargetTable gguf_table(const Options& options) {
   row = anything("not written", {SiteKind::kInput, SiteKind::kOutput, SiteKind::kInternal});
   row.why = "GGUF holds weights; llama.cpp quantizes activations itself, in blocks at run time.";
   table.rows.push_back(row);
-  table.half_scales = !options.round_scales;
   table.negative_scales = true;
   const bool rounds = options.round_scales || (options.round_floats && options.float_type != Type::kF32);
   table.exactness = rounds ? Exactness::kNear : Exactness::kWeights;
