@@ -18,7 +18,9 @@ const recipes = {
   'tvm-relay-pytorch': 'w8a8-integer',
   'tvm-relay-qoperator': 'w8a8-integer',
   qonnx: 'w4a4',
-  finn: 'w4a4',
+  finn: 'finn-w4a4',
+  pyxir: 'dpu-int8',
+  gguf: 'gguf-q8_0',
   gptq: 'llm-w4',
   awq: 'llm-w4',
   'c-header': 'w8a8-integer',
@@ -55,11 +57,14 @@ let failed = false;
 console.log('| target | recipe | accuracy | file | float | codes and scales | quantizers equal | tensors equal | most steps | same class |');
 console.log('|---|---|---|---|---|---|---|---|---|---|');
 for (const target of targets) {
-  const copy = path.join(out, `${target.id}.quanvas`);
-  for (const suffix of ['', '-wal', '-shm', '.data']) {
-    fs.rmSync(copy + suffix, { recursive: true, force: true });
+  // Beside the project, whose model and data are named from there.
+  const copy = path.join(path.dirname(project), `.${path.basename(project, '.quanvas')}-${target.id}.quanvas`);
+  const parts = ['', '-wal', '-shm', '.data'];
+  const remove = () => parts.forEach((suffix) => fs.rmSync(copy + suffix, { recursive: true, force: true }));
+  remove();
+  for (const suffix of parts)
     if (fs.existsSync(project + suffix)) fs.cpSync(project + suffix, copy + suffix, { recursive: true });
-  }
+  process.once('exit', remove);
   const given = options.option.flatMap((o) => ['--option', o]);
   const recipe = options.recipe || recipes[target.id] || 'w8a8';
   const line = (...cells) => console.log(`| ${[target.id, recipe, ...cells].join(' | ')} |`);
