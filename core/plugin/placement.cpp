@@ -137,7 +137,8 @@ class Checker {
     return legal && spec != q.params->spec ? std::optional(spec) : std::nullopt;
   }
 
-  void scales(const PlacedQuantizer& q) {
+  // is_held: the target has a place for the quantizer.
+  void scales(const PlacedQuantizer& q, bool is_held) {
     const std::vector<float>& scale = q.params->scale;
     if (std::string got = wrong_scale(q, table_); !got.empty()) {
       const bool negative = std::any_of(scale.begin(), scale.end(), [](float s) { return s < 0; });
@@ -147,7 +148,7 @@ class Checker {
                           : "Calibrate again, or give clip limits.",
                  fix);
     }
-    if (!table_.half_scales) return;
+    if (!table_.half_scales || !is_held) return;
     for (const float s : scale)
       if (half_to_float(float_to_half(s)) != s)
         return add(q, "scale", "scale " + number(s), "float16 numbers", "Use scales of type float16.",
@@ -174,7 +175,7 @@ class Checker {
       add(std::move(r));
     }
     const TensorInfo& tensor = graph_.tensor(q.tensor);
-    scales(q);
+    scales(q, verdict.row != nullptr);
     add(q, "zero point", wrong_zero_point(q, storage_bits_), "an integer that the stored type holds, one per scale",
         "Use an integer zero point, or none.");
     add(q, "axis of scales", wrong_axis(q, shape_of(model_, q.tensor)), "one scale, or one per index of one axis",

@@ -29,7 +29,7 @@
 namespace quanvas {
 namespace {
 
-constexpr std::size_t kMostRefusals = 12;  // shown in full; the rest is counted
+constexpr std::size_t kMostRefusals = 5;  // shown in full; the rest is counted
 constexpr int kIcon = 16;
 
 // Keeps the place of the mark that the check will bring.
@@ -203,6 +203,7 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   if (targets_.empty()) say("error", tr("The engine has no exporters."));
   export_->setEnabled(false);
   if (list_->count()) list_->setCurrentRow(0);
+  if (quantizes) select_target(QStringLiteral("onnx-qdq"));  // what most begin with
 }
 
 void ExportDialog::start() {
