@@ -205,7 +205,7 @@ class OnnxQdqExporter final : public Exporter {
   Schema schema() const override {
     return {
         {integer_field("opset", "Opset",
-                       "Operator set of the file, 13 to 25: what it lacks is refused. 0: the lowest that holds everything.", 0,
+                       "Operator set of the file, 13 to 25: what it lacks is refused. 0: lowest, of those that hold everything.", 0,
                        0, kNewestOpset),
          bool_field("native", "Narrow types",
                     "4 and 2 bit integers in ONNX's own types (opset 21 and 25) and power-of-two scales of minifloat blocks as "
