@@ -1,5 +1,6 @@
 #include "widgets/forms/field_editor.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <QCheckBox>
@@ -174,7 +175,9 @@ class IntegerEditor final : public FieldEditor {
     spin_->setLocale(QLocale(QLocale::English, QLocale::UnitedStates));  // "6,000", as everywhere
     spin_->setGroupSeparatorShown(true);
     spin_->setButtonSymbols(slider_ ? QAbstractSpinBox::NoButtons : QAbstractSpinBox::UpDownArrows);
-    if (slider_) spin_->setFixedWidth(62);
+    // A number of three digits, or the word for zero.
+    constexpr int kLeast = 62, kMargins = 30;
+    if (slider_) spin_->setFixedWidth(std::max(kLeast, spin_->fontMetrics().horizontalAdvance(spin_->specialValueText()) + kMargins));
     layout->addWidget(spin_, slider_ ? 0 : 1);
     connect(spin_, &QSpinBox::valueChanged, this, [this](int v) { take(v); });
     connect(spin_, &QSpinBox::editingFinished, this, [this] { take_typed(); });
