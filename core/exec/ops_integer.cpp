@@ -37,14 +37,18 @@ Result<at::Tensor> centred(const OpCall& call, std::size_t input, std::size_t ze
   return wide(call.x(input)) - zero;
 }
 
-// Rounds half to even and saturates at the range of the zero point's type.
-Result<at::Tensor> requantized(const OpCall& call, const at::Tensor& y, std::size_t scale, std::size_t zero_point) {
+// The sum of products of codes times x_scale * w_scale / y_scale, rounded half to even, saturated at the range of the zero
+// point's type. The standard says no more than that; float32, with that product and quotient as one factor, is how
+// onnxruntime computes it, so that ties and what lies next to them fall alike.
+Result<at::Tensor> requantized(const OpCall& call, const at::Tensor& sum, const at::Tensor& x_scale, const at::Tensor& w_scale,
+                               std::size_t scale, std::size_t zero_point) {
   if (!call.has(zero_point) || !is_code(call.x(zero_point)))
     return bad_node("the result's zero point must be int8 or uint8.");
-  QUANVAS_TRY(const at::Tensor s, along(call, scale, y, y.dim() - 2, 1));
-  QUANVAS_TRY(const at::Tensor zero, along(call, zero_point, y, y.dim() - 2, 0));
+  QUANVAS_TRY(const at::Tensor s, along(call, scale, sum, sum.dim() - 2, 1));
+  QUANVAS_TRY(const at::Tensor zero, along(call, zero_point, sum, sum.dim() - 2, 0));
   const bool is_signed = call.x(zero_point).scalar_type() == at::kChar;
-  return (at::round(y / s) + zero)
+  const at::Tensor factor = x_scale.to(at::kFloat) * w_scale.to(at::kFloat) / s.to(at::kFloat);
+  return (at::round(sum.to(at::kFloat) * factor) + zero.to(at::kFloat))
       .clamp(is_signed ? -128 : 0, is_signed ? 127 : 255)
       .to(call.x(zero_point).scalar_type());
 }
@@ -66,10 +70,10 @@ OpResult matmul_integer(const OpCall& call) {
 OpResult qlinear_conv(const OpCall& call) {
   QUANVAS_TRY(const at::Tensor x, centred(call, 0, 2, 1));
   QUANVAS_TRY(const at::Tensor w, centred(call, 3, 5, 0));
-  QUANVAS_TRY(at::Tensor y, convolve(call, x, w, call.has(8) ? wide(call.x(8)) : at::Tensor()));
+  QUANVAS_TRY(const at::Tensor y, convolve(call, x, w, call.has(8) ? wide(call.x(8)) : at::Tensor()));
   QUANVAS_TRY(const at::Tensor x_scale, along(call, 1, call.x(0), 1, 1));
   QUANVAS_TRY(const at::Tensor w_scale, along(call, 4, y, 1, 1));
-  QUANVAS_TRY(const at::Tensor codes, requantized(call, y * (x_scale * w_scale), 6, 7));
+  QUANVAS_TRY(const at::Tensor codes, requantized(call, y, x_scale, w_scale, 6, 7));
   return one(codes);
 }
 
@@ -78,7 +82,7 @@ OpResult qlinear_matmul(const OpCall& call) {
   QUANVAS_TRY(const at::Tensor b, centred(call, 3, 5, -1));
   QUANVAS_TRY(const at::Tensor a_scale, along(call, 1, call.x(0), -2, 1));
   QUANVAS_TRY(const at::Tensor b_scale, along(call, 4, call.x(3), -1, 1));
-  QUANVAS_TRY(const at::Tensor codes, requantized(call, at::matmul(a, b) * a_scale * b_scale, 6, 7));
+  QUANVAS_TRY(const at::Tensor codes, requantized(call, at::matmul(a, b), a_scale, b_scale, 6, 7));
   return one(codes);
 }
 

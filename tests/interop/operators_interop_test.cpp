@@ -206,6 +206,28 @@ void add_codes(std::vector<OpCase>& out) {
                   {at::tensor({uint8_t{128}}).reshape({})},
                   {whole({4}, 34, -500, 500, at::kInt)}},
                  {attribute("pads", L{1, 0, 0, 1})}});
+  // Sums that lie on a tie in float32 arithmetic only: x 1, weight 1, the rest is bias.
+  struct Near {
+    double x_scale, w_scale, y_scale;
+    int sum;
+  };
+  for (const Near& n : {Near{0x1.14af2p-5, 0x1.0ca314p-4, 0x1.fcb818p-8, -205}, Near{0x1.fada38p-5, 0x1.332c38p-6, 0x1.259d8ep-4, 1823},
+                        Near{0x1.78fabcp-7, 0x1.13eea6p-5, 0x1.6cb016p-4, 23321}})
+    out.push_back({"QLinearConv next to a tie, sum " + std::to_string(n.sum),
+                   "QLinearConv",
+                   13,
+                   {{at::ones({1, 1, 1, 1}, at::kChar)},
+                    {number(n.x_scale)},
+                    {at::zeros({}, at::kChar)},
+                    {at::ones({1, 1, 1, 1}, at::kChar)},
+                    {number(n.w_scale)},
+                    {at::zeros({}, at::kChar)},
+                    {number(n.y_scale)},
+                    {at::zeros({}, at::kChar)},
+                    {at::tensor({n.sum - 1}, at::kInt)}},
+                   {},
+                   1,
+                   0});
   out.push_back({"QLinearMatMul",
                  "QLinearMatMul",
                  13,

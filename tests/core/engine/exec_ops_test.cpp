@@ -287,6 +287,22 @@ TEST(ExecOps, UnsupportedReasonIsEmptyExactlyForWhatRuns) {
   EXPECT_EQ(exec::unsupported_reason(opaque), "it holds a subgraph");
 }
 
+// rint(float(sum) * float(float(x_scale * w_scale) / y_scale)): in double these three sums go to the code beside it.
+TEST(ExecOps, SumsOfCodesAreRoundedInFloat32) {
+  struct Row {
+    double x_scale, w_scale, y_scale;
+    int sum, code;
+  };
+  for (const Row& r : {Row{0x1.14af2p-5, 0x1.0ca314p-4, 0x1.fcb818p-8, -205, -58}, Row{0x1.fada38p-5, 0x1.332c38p-6, 0x1.259d8ep-4, 1823, 30},
+                       Row{0x1.78fabcp-7, 0x1.13eea6p-5, 0x1.6cb016p-4, 23321, 102}}) {
+    const auto real = [](double v) { return at::scalar_tensor(v, at::kFloat); };
+    const at::Tensor one = at::ones({1, 1, 1, 1}, at::kChar), zero = at::zeros({}, at::kChar);
+    const auto out = run_case({"near", "QLinearConv", {}, {one, real(r.x_scale), zero, one, real(r.w_scale), zero, real(r.y_scale), zero, at::tensor({r.sum - 1}, at::kInt)}, {}});
+    ASSERT_TRUE(out) << out.error().text();
+    EXPECT_EQ(out->at(0).item<int>(), r.code) << r.sum;
+  }
+}
+
 // A plain loop, no library: convolution with groups, dilation, stride and uneven pads.
 TEST(ExecOps, ConvolutionMatchesLoops) {
   const I n = 2, cin = 4, cout = 6, group = 2, h = 9, w = 8, k = 3;
