@@ -227,7 +227,8 @@ std::string allowed_axis(const TargetRow& r) {
 bool takes_rounding(const TargetRow& r, SiteKind, const QuantSpec& s) {
   return !is_int(s) && s.format != "float" ? true : has(r.roundings, s.rounding);
 }
-bool takes_scale(const TargetRow& r, SiteKind, const QuantSpec& s) {
+bool takes_scale(const TargetRow& r, SiteKind site, const QuantSpec& s) {
+  if (site == SiteKind::kBias && s.scale_from_accumulator) return true;  // it is that of the input and the weight
   return has(r.scales, s.scale);
 }
 bool takes_source(const TargetRow& r, SiteKind site, const QuantSpec& s) {
@@ -335,11 +336,22 @@ void settle(QuantSpec& spec, SiteKind site) {
   }
 }
 
+// Steps of input scale x weight scale are so fine that a bias needs many bits of them; narrow codes need wider steps.
+void fit_bias(const TargetRow& row, const QuantSpec& before, QuantSpec& spec) {
+  if (spec.scale_from_accumulator && spec.bits < before.bits && !row.accumulator) {
+    spec.scale_from_accumulator = false;
+    if (!has(row.scales, spec.scale)) spec.scale = row.scales.front();
+  }
+  if (spec.scale_from_accumulator && !before.scale_from_accumulator) spec.bits = row.most_bits;
+}
+
 std::optional<QuantSpec> mended(const TargetTable& table, const TargetRow& row, const std::string& op,
                                 SiteKind site, QuantSpec spec) {
+  const QuantSpec before = spec;
   // A change can bring another one about (a format without zero point); two rounds settle all there are.
   for (int round = 0; round < 2; ++round)
     for (const Axis* axis : broken(row, site, spec)) axis->mend(row, spec);
+  if (site == SiteKind::kBias) fit_bias(row, before, spec);
   settle(spec, site);
   if (!check(spec, site).empty()) return std::nullopt;
   for (const TargetRow& other : table.rows)

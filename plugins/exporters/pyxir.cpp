@@ -258,7 +258,6 @@ TargetTable dpu_table() {
   TargetRow bias = weight;
   bias.form = "whole numbers + vai_quant_biases";
   bias.sites = {SiteKind::kBias};
-  bias.scales.clear();
   bias.why = "8 bits, too, with a position of its own.";
   TargetRow act = weight;
   act.form = "vai_quant_in, vai_quant_out";
