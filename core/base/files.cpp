@@ -77,6 +77,10 @@ Result<std::string> read_file(const fs::path& path, std::uint64_t max_bytes) {
 }
 
 Status write_file_atomically(const fs::path& path, const std::function<Status(std::ostream&)>& write) {
+  // A device, a pipe or a folder would be replaced by a file.
+  std::error_code unknown;
+  if (const auto there = fs::status(path, unknown); fs::exists(there) && !fs::is_regular_file(there))
+    return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' is no regular file.", "Give the name of a file.");
   fs::path temporary = path;
   temporary += ".tmp-" + std::to_string(::getpid());
   const auto give_up = [&](Failure f) -> Status {

@@ -32,9 +32,10 @@ std::string Refusal::text() const {
   std::string out = layer.empty() ? std::string("The model") : layer;
   if (!quantizer.empty()) out += (layer.empty() ? ", " : " ") + quantizer;
   out += ": " + rule;
-  if (!got.empty()) out += ", but it is " + got;
-  if (!allowed.empty()) out += " (allowed: " + allowed + ")";
-  if (!suggestion.empty()) out += "; " + suggestion;
+  if (!got.empty()) out += ": " + got;
+  if (!allowed.empty()) out += " (taken: " + allowed + ")";
+  if (out.back() != '.') out += ".";
+  if (!suggestion.empty()) out += " " + suggestion;
   if (out.back() != '.') out += ".";
   return out;
 }
