@@ -16,7 +16,7 @@ constexpr char kAbout[] =
     "quantization-aware training, sweeps and export with proof.";
 constexpr char kFooter[] =
     "Exit codes: 0 done, 2 wrong arguments, 3 not found, 4 not possible, 5 corrupt file, 6 read or write failed,\n"
-    "7 read-only project, 8 out of memory, 70 internal error, 130 stopped. See docs/command-line.md.";
+    "7 read-only project, 8 out of memory, 9 code that nobody has trusted, 70 internal error, 130 stopped. See docs/command-line.md.";
 
 CLI::Validator at_least(double least) {
   return CLI::Validator(
@@ -133,6 +133,7 @@ void add_export(CLI::App& app, Options& o) {
   sub->add_option("--run", o.run, "Export the network of this run; default: the project's recipe, computed anew")
       ->check(at_least(1));
   sub->add_flag("--overwrite,!--no-overwrite", o.overwrite, "Replace a file that is there (default)");
+  sub->add_option("--samples", o.samples, "Samples on which the file is compared with the network; default 256, 0: all")->check(at_least(0));
   add_options(sub, o, "Option of the exporter");
 }
 

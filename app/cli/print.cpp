@@ -66,7 +66,14 @@ std::string percent(double share) { return fixed(100 * share, 2); }
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
-void print_json(const json& value) { print(value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"); }
+namespace {
+bool json_is_out = false;  // standard output holds one document
+}  // namespace
+
+void print_json(const json& value) {
+  json_is_out = true;
+  print(value.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+}
 
 ProgressLine::ProgressLine(bool quiet) : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
@@ -111,7 +118,7 @@ int finish(const Status& status, const Options& options, bool stopped) {
   if (status) return stopped ? exit_code(ErrorCode::kCancelled) : 0;
   const Error& error = status.error();
   std::fprintf(stderr, "quanvas-cli: %s\n", error.text().c_str());
-  if (options.json)
+  if (options.json && !json_is_out)
     print_json({{"error",
                  {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint},
                   {"context", error.context}}}});

@@ -1,5 +1,7 @@
 // export and new: files that the program makes.
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <filesystem>
 
 #include "app/cli/verbs.h"
@@ -9,11 +11,39 @@
 namespace quanvas::cli {
 namespace {
 
+constexpr std::size_t kNamed = 3;  // places of one refusal that are named; the rest is counted
+
+// Refusals that say the same of several places are one line; --json lists them one by one.
 void print_refusals(const std::string& target, const std::vector<Refusal>& refusals) {
   if (refusals.empty()) return print(target + " takes everything.\n");
-  Table table({{"layer"}, {"quantizer"}, {"rule"}, {"got"}, {"allowed"}, {"what to do"}});
-  for (const auto& r : refusals) table.row({r.layer, r.quantizer, r.rule, r.got, r.allowed, r.suggestion});
+  struct Line {
+    const Refusal* refusal;
+    std::vector<std::string> places;
+  };
+  std::vector<Line> lines;
+  for (const Refusal& r : refusals) {
+    const auto same = [&](const Line& l) {
+      return l.refusal->rule == r.rule && l.refusal->got == r.got && l.refusal->allowed == r.allowed && l.refusal->suggestion == r.suggestion;
+    };
+    auto line = std::find_if(lines.begin(), lines.end(), same);
+    if (line == lines.end()) line = lines.insert(lines.end(), {&r, {}});
+    line->places.push_back(r.layer + (r.layer.empty() || r.quantizer.empty() ? "" : " ") + r.quantizer);
+  }
+  Table table({{"where"}, {"rule"}, {"got"}, {"taken"}, {"what to do"}});
+  for (const Line& l : lines) {
+    std::string where;
+    for (std::size_t i = 0; i < std::min(kNamed, l.places.size()); ++i) where += (i ? ", " : "") + l.places[i];
+    if (l.places.size() > kNamed) where += " and " + std::to_string(l.places.size() - kNamed) + " more";
+    table.row({where, l.refusal->rule, l.refusal->got, l.refusal->allowed, l.refusal->suggestion});
+  }
   print(table.text());
+}
+
+// As many digits as a person compares; --json has all.
+std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return std::isnan(value) ? "NaN" : text;
 }
 
 // Every tensor that differs; how many do not is said in one line.
@@ -27,11 +57,11 @@ void print_nodes(const ExportReport& report) {
     values += n.values;
     equal += n.differing == 0;
     if (n.differing > 0)
-      table.row({n.layer, n.what, thousands(n.values), thousands(n.differing), n.is_quantized ? real(n.max_steps).dump() : "",
-                 real(n.max_difference).dump()});
+      table.row({n.layer, n.what, thousands(n.values), thousands(n.differing), n.is_quantized ? short_number(n.max_steps) : "",
+                 short_number(n.max_difference)});
   }
-  print("\n" + std::to_string(equal) + " of " + std::to_string(report.nodes.size()) + " tensors of " + thousands(values) +
-        " values are the screen's" + (equal == report.nodes.size() ? ".\n" : "; these differ, the first in the network first:\n"));
+  print("\n" + std::to_string(equal) + " of " + std::to_string(report.nodes.size()) + " tensors, " + thousands(values) +
+        " values of up to 32 samples, are the screen's" + (equal == report.nodes.size() ? ".\n" : "; these differ, the first in the network first:\n"));
   if (equal < report.nodes.size()) print(table.text());
 }
 
@@ -46,7 +76,8 @@ void print_report(const ExportReport& report) {
   print_nodes(report);
   if (report.checked_samples > 0)
     print("Read again and run on " + thousands(report.checked_samples) + " samples: largest difference of an output " +
-          json(report.max_output_difference).dump() + ", same class " + percent(report.equal_predictions) + " %\n");
+          short_number(report.max_output_difference) + ", same class " + percent(report.equal_predictions) + " %\n");
+  if (const std::string both = both_accuracies(report); !both.empty()) print(both + "\n");
   for (const auto& note : report.notes) print("note: " + note + "\n");
 }
 
@@ -78,7 +109,7 @@ Result<std::vector<Refusal>> mend(Work& work, const json& options, std::vector<R
 Status export_model(Work& work) {
   const auto& o = work.options;
   QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(o.target, "exporter"));
-  QUANVAS_TRY(const json options, options_from(o.options, exporter->schema(), "The exporter '" + o.target + "'"));
+  QUANVAS_TRY(const json options, options_from(o.options, exporter->schema(), "the exporter '" + o.target + "'"));
   if (o.check_only || o.fix) {
     QUANVAS_TRY(auto refusals, work.bench->check_export(work.bench->state().recipe, o.target, options));
     if (o.fix) {
@@ -101,6 +132,7 @@ Status export_model(Work& work) {
   request.options = options;
   request.run = o.run.value_or(0);
   request.overwrite = o.overwrite;
+  if (o.samples) request.samples = *o.samples;
   QUANVAS_TRY(const ExportReport report, work.bench->export_model(request, work.job));
   if (o.json)
     print_json(to_json_value(report));
@@ -163,9 +195,9 @@ Status targets(Work& work) {
     if (!o.target.empty() && info.id != o.target) continue;
     json given = json::object();
     if (!o.target.empty()) {
-      QUANVAS_TRY(given, options_from(o.options, exporter->schema(), "The exporter '" + o.target + "'"));
+      QUANVAS_TRY(given, options_from(o.options, exporter->schema(), "the exporter '" + o.target + "'"));
     }
-    QUANVAS_TRY(const json options, exporter->schema().complete(given, "The exporter '" + info.id + "'"));
+    QUANVAS_TRY(const json options, exporter->schema().complete(given, "the exporter '" + info.id + "'"));
     const TargetTable table = exporter->unavailable().empty() ? exporter->table(options) : TargetTable{};
     if (o.markdown) {
       print_markdown(*exporter, table);

@@ -60,14 +60,16 @@ void Wiring::show_export(std::int64_t id) {
   export_dialog_->setAttribute(Qt::WA_DeleteOnClose);
   const std::optional<Recipe> recipe = r ? std::optional(r->recipe) : std::nullopt;
   connect(export_dialog_, &ExportDialog::check_wanted, session_, [this, recipe](const QString& target, const json& options) { session_->check_export(target, options, recipe); });
-  connect(export_dialog_, &ExportDialog::export_wanted, this, [this](const QString& target, const QString& path, const json& options, qint64 run_id) {
+  connect(export_dialog_, &ExportDialog::export_wanted, this, [this](const QString& target, const QString& path, const json& options, qint64 run_id, qint64 samples) {
     ExportRequest request;
     request.target = target.toStdString();
     request.path = path.toStdString();
     request.options = options;
     request.run = run_id;
+    request.samples = samples;
     export_job_ = session_->start_export(request);
   });
+  export_dialog_->select_target(panels_.target->target());  // the one that is looked through, if any
   export_dialog_->show();
   export_dialog_->check_current();
 }

@@ -421,6 +421,7 @@ struct ExportReport {
   double checked_samples = 0;     // samples on which the file read again was run against the screen's model
   double max_output_difference = 0;
   double equal_predictions = 0;   // share
+  Accuracy screen, file;          // both on those samples: top1 where they have labels, loss and perplexity where they are tokens
   std::vector<std::string> notes;
 };
 template <class V>
@@ -438,6 +439,8 @@ void visit_fields(V& v, ExportReport& r) {
   v("checked_samples", r.checked_samples);
   v("max_output_difference", r.max_output_difference);
   v("equal_predictions", r.equal_predictions);
+  v("screen", r.screen);
+  v("file", r.file);
   v("notes", r.notes);
 }
 

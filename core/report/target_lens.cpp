@@ -1,6 +1,7 @@
 #include "core/report/target_lens.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <set>
@@ -30,6 +31,19 @@ std::string summary(const ExportReport& report) {
     out += ", same class " + std::string(share) + " %";
   }
   return out;
+}
+
+std::string both_accuracies(const ExportReport& report) {
+  const Accuracy &a = report.screen, &b = report.file;
+  char text[160];
+  if (a.samples > 0 && has_perplexity(a) && has_perplexity(b))
+    std::snprintf(text, sizeof text, "Perplexity %s on the screen, %s of the file", perplexity_digits(a.perplexity).c_str(),
+                  perplexity_digits(b.perplexity).c_str());
+  else if (a.samples > 0 && !std::isnan(a.top1) && !std::isnan(b.top1))
+    std::snprintf(text, sizeof text, "Top-1 %.2f %% on the screen, %.2f %% of the file", 100 * a.top1, 100 * b.top1);
+  else
+    return {};
+  return text;
 }
 
 std::vector<LensLayer> lens(const std::vector<Refusal>& refusals) {

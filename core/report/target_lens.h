@@ -23,6 +23,8 @@ inline const EnumNames<LensState>& enum_names(LensState) {
 inline std::string exports_key(std::int64_t run) { return "exports-" + std::to_string(run); }
 // "onnx-qdq: net.onnx, 71,156 bytes, 15 of 15 quantizers as requested, 12 of 12 tensors equal, same class 100 %".
 std::string summary(const ExportReport& report);
+// "Top-1 63.50 % on the screen, 63.75 % of the file", or of perplexity; "" where neither was measured.
+std::string both_accuracies(const ExportReport& report);
 
 // Share of predictions that a file must have in common with the screen.
 inline constexpr double kLeastEqual = 0.999;

@@ -1,4 +1,6 @@
 // Quanvas - verb "export": check, write, read again, prove. Nothing is written while anything is refused.
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <set>
 
@@ -57,6 +59,24 @@ void judge_declarations(const QuantizedModel& network, const TargetTable& table,
   }
 }
 
+// Readers, ours too, tell what a file is by its ending.
+Status check_ending(const fs::path& path, const Exporter& exporter) {
+  std::string ending = path.extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (path.empty() || ending == exporter.extension()) return {};
+  return fail(ErrorCode::kInvalidArgument, "'" + path.string() + "' ends in '" + ending + "'; files of the target '" + exporter.info().id +
+                                               "' end in '" + exporter.extension() + "'.",
+              "Change the ending.");
+}
+
+// A file of a fixed name beside the main one (config.json) belongs to another export when the main one is new.
+Status check_beside(const fs::path& file, const fs::path& main) {
+  std::error_code ec;
+  if (file == main || fs::exists(main, ec) || !fs::exists(file, ec)) return {};
+  return fail(ErrorCode::kInvalidArgument, "'" + file.string() + "' is there already and belongs to another file than '" + main.string() + "'.",
+              "Choose a folder without it.");
+}
+
 // Dynamic ones and those of the model's file need no calibration.
 bool needs_calibration(const Plan& plan, const Prepared& prepared) {
   for (const auto& s : plan.sites)
@@ -75,8 +95,11 @@ void WorkbenchState::keep_report(const ExportReport& report, std::int64_t run, J
   std::vector<ExportReport> reports;
   if (const auto text = project_->value(key); text && !text->empty())
     if (auto kept = from_json_text<std::vector<ExportReport>>(*text)) reports = std::move(*kept);
-  std::erase_if(reports, [&](const ExportReport& r) { return r.path == report.path; });
-  reports.push_back(report);
+  ExportReport kept_one = report;  // whoever reads it later is in another folder
+  std::error_code ec;
+  if (const fs::path whole = fs::absolute(report.path, ec); !ec) kept_one.path = whole.lexically_normal().string();
+  std::erase_if(reports, [&](const ExportReport& r) { return r.path == kept_one.path; });
+  reports.push_back(std::move(kept_one));
   if (reports.size() > kKept) reports.erase(reports.begin());
   if (const Status kept = project_->set_value(key, to_json_value(reports).dump()); !kept)
     job.issue({Severity::kWarning, "export", "The report of this export is not kept with the project: " + kept.error().text(), {}});
@@ -96,6 +119,10 @@ Status WorkbenchState::check_output(const fs::path& path, bool overwrite) const 
     if (fs::equivalent(path, own, ec))
       return fail(ErrorCode::kInvalidArgument, "'" + shown + "' is what this project is made of and is not replaced.",
                   "Choose another name.");
+  if (fs::exists(path, ec) && !fs::is_regular_file(path, ec))
+    return fail(ErrorCode::kInvalidArgument, "'" + shown + "' is no regular file.", "Give the name of a file.");
+  if (path.extension() == ".quanvas")
+    return fail(ErrorCode::kInvalidArgument, "'" + shown + "' is the name of a project.", "Choose another ending.");
   if (!overwrite && fs::exists(path, ec))
     return fail(ErrorCode::kInvalidArgument, "'" + shown + "' exists already.", "Choose another name or allow overwriting.");
   return {};
@@ -130,7 +157,11 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
     QUANVAS_TRY(const json options, exporter->schema().complete(request.options, "export target '" + request.target + "'"));
     if (const std::string why = exporter->unavailable(); !why.empty())
       return fail(ErrorCode::kUnsupported, "The target '" + request.target + "' is not offered: " + why);
-    for (const std::string& file : exporter->files(request.path, options)) QUANVAS_CHECK(check_output(file, request.overwrite));
+    QUANVAS_CHECK(check_ending(request.path, *exporter));
+    for (const std::string& file : exporter->files(request.path, options)) {
+      QUANVAS_CHECK(check_output(file, request.overwrite));
+      QUANVAS_CHECK(check_beside(file, request.path));
+    }
     Quantized quantized;
     if (request.run) {
       QUANVAS_TRY(const Run run, project_->run(request.run));
@@ -160,8 +191,8 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
     report.path = request.path;
     report.refusals = exporter->check(network, options);
     if (!report.refusals.empty()) return report;
-    job.set_range(0.6, 1);
-    job.progress("write", 0.1, request.path);
+    job.set_range(0.6, 0.7);
+    job.progress("write", 0, request.path);
     QUANVAS_CHECK(job.check());
     QUANVAS_CHECK(exporter->write(network, request.path, options, job));
     report.files = exporter->files(request.path, options);
@@ -170,12 +201,14 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
     const NetworkSize size = network_size(*network.model->graph, find_layers(*network.model->graph), network.quantizers);
     report.float_bytes = size.bytes_float;
     report.ideal_bytes = exporter->needs_quantizers() ? size.bytes : size.bytes_float;
-    job.progress("audit", 0.3, request.path);
+    job.set_range(0.7, 0.8);
+    job.progress("audit", 0, request.path);
     QUANVAS_TRY(report.audit, exporter->audit(network, request.path, options));
 
     const Data d = data();
     const DatasetPtr source = d.evaluate ? d.evaluate : d.calibrate;
     // The file stands whatever becomes of its proof.
+    job.set_range(0.8, 0.85);
     Status proved;
     auto file = exporter->read(network, request.path, options, job);
     if (!file) {
@@ -185,7 +218,7 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
       if (!source)
         report.notes.push_back("Not run against the screen's network: no data is declared.");
       else
-        proved = prove_export(network, exporter->needs_quantizers(), *file, *source, options_.device, report, job);
+        proved = prove_export(network, exporter->needs_quantizers(), *file, *source, request.samples, options_.device, report, job);
     }
     for (const std::string& note : exporter->table(options).notes) report.notes.push_back(note);
     if (!proved) report.notes.push_back("Not compared with the screen's network to the end: " + proved.error().text());

@@ -11,14 +11,15 @@
 #include <ATen/ATen.h>
 
 #include "core/exec/chunks.h"
+#include "core/exec/train.h"
 #include "core/graph/layers.h"
 #include "core/plugin/placement.h"
+#include "core/workflow/perplexity.h"
 #include "core/workflow/state.h"
 
 namespace quanvas {
 namespace {
 
-constexpr std::int64_t kProofSamples = 256;
 constexpr std::int64_t kNodeSamples = 32;
 constexpr std::int64_t kNodeChunk = 4;    // both networks keep every tensor
 constexpr double kFloatTolerance = 1e-5;  // of the largest magnitude: other orders of the same sums
@@ -202,49 +203,121 @@ Status compare_nodes(const QuantizedModel& network, const std::vector<Probe>& pr
   return {};
 }
 
+// What one network is worth on the samples that both have run.
+struct Score {
+  double right = 0;  // of samples with a label
+  TokenSums tokens;
+};
+
 struct Totals {
   double samples = 0, predictions = 0, equal = 0, difference = 0;
+  bool of_tokens = false;  // the predictions are of scored tokens
+  Score screen, file;
+};
+
+void merge(Totals& total, const Totals& t) {
+  total.samples += t.samples;
+  total.predictions += t.predictions;
+  total.equal += t.equal;
+  if (std::isnan(t.difference) || t.difference > total.difference) total.difference = t.difference;
+  total.of_tokens = t.of_tokens;
+  total.screen.right += t.screen.right;
+  total.file.right += t.file.right;
+  total.screen.tokens.merge(t.screen.tokens);
+  total.file.tokens.merge(t.file.tokens);
+}
+
+Accuracy accuracy_of(const Score& score, const Totals& total, bool labels) {
+  Accuracy a;
+  a.samples = total.samples;
+  a.top5 = a.loss = a.agreement = a.output_sqnr_db = std::nan("");
+  a.top1 = labels ? score.right / total.samples : std::nan("");
+  a.top1_stderr = labels ? std::sqrt(a.top1 * (1 - a.top1) / total.samples) : std::nan("");
+  if (total.of_tokens) score.tokens.write(a);
+  return a;
+}
+
+class SideBySide {
+ public:
+  SideBySide(const exec::Runner& screen, const exec::Runner& file, const Dataset& data)
+      : screen_(screen), file_(file), data_(data),
+        is_distribution_(exec::logits_of(screen.graph()) != screen.graph().outputs().at(0)) {}
+
+  Result<Totals> operator()(const exec::Chunk& chunk) const {
+    Totals total;
+    for (const exec::Chunk& part : without_filling(chunk, data_, screen_.graph())) {
+      QUANVAS_TRY(const Totals t, compare_part(part));
+      merge(total, t);
+    }
+    return total;
+  }
+
+ private:
+  Result<Totals> compare_part(const exec::Chunk& chunk) const {
+    QUANVAS_TRY(const auto a, screen_.run({chunk.input}));
+    QUANVAS_TRY(const auto b, file_.run({chunk.input}));
+    Totals t;
+    t.samples = static_cast<double>(chunk.input.size(0));
+    at::Tensor x, y;
+    if (data_.has_tokens()) {
+      // Networks that foretell no tokens are compared by their rows alone.
+      const auto windows = windows_of(data_, chunk.samples);
+      if (const auto rows = scored_rows(a.at(0), windows)) {
+        x = *rows;
+        QUANVAS_TRY(y, scored_rows(b.at(0), windows));
+        t.of_tokens = true;
+        QUANVAS_TRY(t.screen.tokens, score_tokens(x, chunk.input, windows, is_distribution_));
+        QUANVAS_TRY(t.file.tokens, score_tokens(y, chunk.input, windows, is_distribution_));
+      }
+    }
+    if (!t.of_tokens) {
+      QUANVAS_TRY(x, prediction_rows(a.at(0), chunk.input.size(0), data_));
+      QUANVAS_TRY(y, prediction_rows(b.at(0), chunk.input.size(0), data_));
+    }
+    if (x.sizes() != y.sizes())
+      return fail(ErrorCode::kInternal, "The exported file gives an output of another shape.", "Report this file.");
+    const at::Tensor best_x = x.argmax(1), best_y = y.argmax(1);
+    t.predictions = static_cast<double>(x.size(0));
+    t.equal = best_x.eq(best_y).sum().item<double>();
+    t.difference = largest_difference(x, y);
+    if (chunk.labels.defined() && !t.of_tokens) {
+      const at::Tensor labels = chunk.labels.to(at::kCPU);
+      t.screen.right = best_x.eq(labels).sum().item<double>();
+      t.file.right = best_y.eq(labels).sum().item<double>();
+    }
+    return t;
+  }
+
+  const exec::Runner &screen_, &file_;
+  const Dataset& data_;
+  bool is_distribution_;
 };
 
 }  // namespace
 
 Status prove_export(const QuantizedModel& network, bool with_quantizers, const ReadBack& file, const Dataset& data,
-                    const std::string& device, ExportReport& report, JobContext& job) {
+                    std::int64_t samples, const std::string& device, ExportReport& report, JobContext& job) {
   const exec::QuantizerMap* quantizers = with_quantizers ? &network.quantizers : nullptr;
   QUANVAS_TRY(const auto screen, exec::Runner::create(network.model, quantizers, device));
   QUANVAS_TRY(const auto runner,
               exec::Runner::create(file.model, file.quantizers.empty() ? nullptr : &file.quantizers, device));
+  job.set_range(0.85, 0.92);
   QUANVAS_CHECK(compare_nodes(network, Matcher(network, with_quantizers, file).probes(), *screen, *runner, data,
                               device, report, job));
+  job.set_range(0.92, 1);
   Totals total;
   QUANVAS_CHECK(exec::for_each_chunk<Totals>(
-      data, choose_samples(data.size(), kProofSamples, 0), device, job, "compare",
-      [&](exec::Chunk& chunk) -> Result<Totals> {
-        QUANVAS_TRY(const auto a, screen->run({chunk.input}));
-        QUANVAS_TRY(const auto b, runner->run({chunk.input}));
-        Totals t;
-        QUANVAS_TRY(const at::Tensor x, prediction_rows(a.at(0), chunk.input.size(0), data));
-        QUANVAS_TRY(const at::Tensor y, prediction_rows(b.at(0), chunk.input.size(0), data));
-        if (x.sizes() != y.sizes())
-          return fail(ErrorCode::kInternal, "The exported file gives an output of another shape.",
-                      "Report this file.");
-        t.samples = static_cast<double>(chunk.input.size(0));
-        t.predictions = static_cast<double>(x.size(0));
-        t.equal = x.argmax(1).eq(y.argmax(1)).sum().item<double>();
-        t.difference = largest_difference(x, y);
-        return t;
-      },
+      data, choose_samples(data.size(), samples, 0), device, job, "compare", SideBySide(*screen, *runner, data),
       [&](std::int64_t, Totals& t) -> Status {
-        total.samples += t.samples;
-        total.predictions += t.predictions;
-        total.equal += t.equal;
-        if (std::isnan(t.difference) || t.difference > total.difference) total.difference = t.difference;
+        merge(total, t);
         return {};
       },
       chunk_size_for(*network.model->graph)));
   report.checked_samples = total.samples;
   report.equal_predictions = total.predictions > 0 ? total.equal / total.predictions : 0;
   report.max_output_difference = total.difference;
+  report.screen = accuracy_of(total.screen, total, data.has_labels());
+  report.file = accuracy_of(total.file, total, data.has_labels());
   return {};
 }
 

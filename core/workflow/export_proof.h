@@ -9,11 +9,11 @@
 
 namespace quanvas {
 
-// Runs both on samples of `data` and fills in what is compared: predictions and outputs over up to 256 samples, and over
-// up to 32 of them each tensor that both have: quantized activations bit for bit and in steps of their quantizer, others
-// within 1e-5 of the largest magnitude. with_quantizers: the file was to hold the quantized network, else the float one.
+// Runs both on samples of `data` and fills in what is compared: predictions, outputs and accuracy over `samples` of them
+// (0: all), and over up to 32 each tensor that both have: quantized activations bit for bit and in steps of their
+// quantizer, others within 1e-5 of the largest magnitude. with_quantizers: the file was to hold the quantized network, else the float one.
 // The results do not depend on the number of threads.
 Status prove_export(const QuantizedModel& network, bool with_quantizers, const ReadBack& file, const Dataset& data,
-                    const std::string& device, ExportReport& report, JobContext& job);
+                    std::int64_t samples, const std::string& device, ExportReport& report, JobContext& job);
 
 }  // namespace quanvas

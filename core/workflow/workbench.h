@@ -82,6 +82,7 @@ struct ExportRequest {
   json options = json::object();
   std::int64_t run = 0;             // export this run's network; 0: the current recipe, computed anew
   bool overwrite = true;
+  std::int64_t samples = 256;       // on which the file is compared with the screen; 0: all
 };
 template <class V>
 void visit_fields(V& v, ExportRequest& e) {
@@ -90,6 +91,7 @@ void visit_fields(V& v, ExportRequest& e) {
   v("options", e.options);
   v("run", e.run);
   v("overwrite", e.overwrite);
+  v("samples", e.samples);
 }
 
 // Raw files for other programs: logits.f32, predictions.txt, codes.json with codes-<n>.i32 (little endian).

@@ -327,19 +327,28 @@ TEST(ExportDialogTest, RefusalsBarATargetAndTheAuditIsShown) {
   dialog.set_refusals(QStringLiteral("onnx-qdq"), {});
   ASSERT_TRUE(dialog.export_button()->isEnabled());
   QString path;
-  qint64 run = 0;
-  QObject::connect(&dialog, &ExportDialog::export_wanted, &dialog, [&](const QString&, const QString& p, const json&, qint64 r) {
+  qint64 run = 0, samples = -1;
+  QObject::connect(&dialog, &ExportDialog::export_wanted, &dialog, [&](const QString&, const QString& p, const json&, qint64 r, qint64 n) {
     path = p;
     run = r;
+    samples = n;
   });
+  dialog.samples_box()->setFocus();
+  dialog.samples_box()->selectAll();
+  QTest::keyClicks(dialog.samples_box(), QStringLiteral("40"));
   QTest::mouseClick(dialog.export_button(), Qt::LeftButton);
   EXPECT_EQ(path, QStringLiteral("/no/such/folder/net-onnx-qdq.onnx"));
   EXPECT_EQ(run, 7);
+  EXPECT_EQ(samples, 40);
   ExportReport report;
   report.path = "/tmp/net-onnx-qdq.onnx";
   report.file_bytes = 32000;
   report.audit = {{"conv1", "weight", "int4", "int4", 100, true}, {"conv2", "weight", "int3", "int4", 100, false}};
+  report.checked_samples = report.screen.samples = report.file.samples = 40;
+  report.screen.top1 = 0.5;
+  report.file.top1 = 0.525;
   dialog.set_report(report);
+  EXPECT_THAT(dialog.message().toStdString(), HasSubstr("Top-1 50.00 % on the screen, 52.50 % of the file."));
   EXPECT_EQ(dialog.audit()->rowCount(), 2);
   EXPECT_THAT(dialog.message().toStdString(), HasSubstr("1 of 2 quantizers"));
 }

@@ -13,6 +13,7 @@
 #include <QPixmap>
 #include <QPushButton>
 #include <QRegularExpression>
+#include <QSpinBox>
 #include <QStyle>
 #include <QTabWidget>
 #include <QTableWidget>
@@ -111,6 +112,7 @@ QString report_text(const ExportReport& r) {
   if (r.checked_samples > 0)
     lines << ExportDialog::tr("Run again on %1 samples: same class for %2, largest difference of an output %3.")
                  .arg(count_text(r.checked_samples), percent_text(r.equal_predictions), significant_text(r.max_output_difference));
+  if (const std::string both = both_accuracies(r); !both.empty()) lines << qs(both) + QStringLiteral(".");
   for (const auto& n : r.notes) lines << qs(n);
   return lines.join(u'\n');
 }
@@ -120,7 +122,7 @@ QString report_text(const ExportReport& r) {
 ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t run, const QString& what, const QString& stem, bool quantizes,
                            QWidget* parent)
     : QDialog(parent), targets_(targets), run_(run), stem_(stem), list_(new QListWidget(this)), doc_(new QLabel(this)), message_(new QLabel(this)),
-      options_(new SchemaForm(this)), path_(new QLineEdit(this)), tabs_(new QTabWidget(this)),
+      options_(new SchemaForm(this)), path_(new QLineEdit(this)), samples_(new QSpinBox(this)), tabs_(new QTabWidget(this)),
       audit_(make_table({tr("Layer"), tr("Quantizer"), tr("Requested"), tr("In the file"), tr("Size")}, tr("Audit"), this)),
       nodes_(make_table({tr("Layer"), tr("Tensor"), tr("Values"), tr("Differ"), tr("Most steps"), tr("Largest difference")}, tr("Tensors"), this)), export_(new QPushButton(tr("Export"), this)) {
   setWindowTitle(tr("Export %1").arg(what));
@@ -161,19 +163,35 @@ ExportDialog::ExportDialog(const std::vector<PluginEntry>& targets, std::int64_t
   tabs_->hide();
   export_->setProperty("primary", true);
 
-  auto* file = new QHBoxLayout;
-  auto* label = new QLabel(tr("File"), this);
-  label->setProperty("role", "muted");
-  label->setFixedWidth(92);
-  label->setBuddy(path_);
-  file->addWidget(label);
+  constexpr int kMostSamples = 1000000, kUsualSamples = 256;
+  samples_->setRange(0, kMostSamples);
+  samples_->setValue(kUsualSamples);
+  samples_->setSpecialValueText(tr("all samples"));
+  samples_->setSuffix(tr(" samples"));
+  samples_->setToolTip(tr("The file is read again and run beside the network on the screen, on so many samples; 0: on all."));
+  samples_->setAccessibleName(tr("Samples that are compared"));
+
+  const auto row = [&](const QString& text, QWidget* field) {
+    auto* line = new QHBoxLayout;
+    auto* label = new QLabel(text, this);
+    label->setProperty("role", "muted");
+    label->setFixedWidth(92);
+    label->setBuddy(field);
+    line->addWidget(label);
+    return line;
+  };
+  auto* file = row(tr("File"), path_);
   file->addWidget(path_, 1);
   file->addWidget(browse_button);
+  auto* compared = row(tr("Compared on"), samples_);
+  compared->addWidget(samples_);
+  compared->addStretch(1);
   auto* right = new QVBoxLayout;
   right->setSpacing(8);
   right->addWidget(doc_);
   right->addWidget(options_);
   right->addLayout(file);
+  right->addLayout(compared);
   right->addWidget(message_);
   right->addWidget(tabs_, 1);
   right->addStretch(0);
@@ -218,7 +236,7 @@ void ExportDialog::start() {
   export_->setEnabled(false);
   tabs_->hide();
   say("muted", tr("Exporting…"));
-  Q_EMIT export_wanted(current_target(), path, options_->values(), run_);
+  Q_EMIT export_wanted(current_target(), path, options_->values(), run_, samples_->value());
 }
 
 void ExportDialog::ask_again() {

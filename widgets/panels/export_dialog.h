@@ -14,6 +14,7 @@ class QLabel;
 class QLineEdit;
 class QListWidget;
 class QPushButton;
+class QSpinBox;
 class QTableWidget;
 class QTabWidget;
 
@@ -44,11 +45,12 @@ class ExportDialog : public QDialog {
   void check_current();
   QPushButton* export_button() const { return export_; }
   QLineEdit* path_box() const { return path_; }
+  QSpinBox* samples_box() const { return samples_; }
   QString message() const;
 
  Q_SIGNALS:
   void check_wanted(const QString& target, const quanvas::json& options);
-  void export_wanted(const QString& target, const QString& path, const quanvas::json& options, qint64 run);
+  void export_wanted(const QString& target, const QString& path, const quanvas::json& options, qint64 run, qint64 samples);
 
  private:
   void show_target();
@@ -70,6 +72,7 @@ class ExportDialog : public QDialog {
   QLabel *doc_, *message_;
   SchemaForm* options_;
   QLineEdit* path_;
+  QSpinBox* samples_;
   QTabWidget* tabs_;
   QTableWidget *audit_, *nodes_;
   QPushButton* export_;

@@ -326,6 +326,10 @@ TEST_F(Workflow, ATargetsRepairsAreMadeAndTheReportIsKept) {
   const Answer refused = run({"export", "p.quanvas", "--target", "onnx-qdq", "--check"});
   EXPECT_EQ(refused.code, 4);
   EXPECT_THAT(refused.out, HasSubstr("zero point"));
+  const Answer as_json = run({"export", "p.quanvas", "--target", "onnx-qdq", "--check", "--json"});
+  EXPECT_EQ(as_json.code, 4);
+  EXPECT_TRUE(json::accept(as_json.out)) << "one document, whatever became of it: " << as_json.out;
+  EXPECT_THAT(as_json.err, HasSubstr("refuses"));
   ASSERT_EQ(run({"calibrate", "p.quanvas"}).code, 0);
   const Answer mended = run({"export", "p.quanvas", "--target", "onnx-qdq", "--fix"});
   EXPECT_EQ(mended.code, 0) << mended.out << mended.err;
@@ -336,6 +340,7 @@ TEST_F(Workflow, ATargetsRepairsAreMadeAndTheReportIsKept) {
   ASSERT_FALSE(report["nodes"].empty());
   for (const auto& node : report["nodes"]) EXPECT_EQ(node["differing"], 0) << node;
   EXPECT_EQ(report["first_difference"], -1);
+  EXPECT_EQ(report["file"]["top1"], report["screen"]["top1"]);
   EXPECT_GT(report["float_bytes"].get<double>(), report["ideal_bytes"].get<double>());
   EXPECT_THAT(run({"runs", "p.quanvas", "--run", id}).out, HasSubstr("onnx-qdq: q.onnx"));
 }

@@ -259,8 +259,27 @@ TEST_F(WorkbenchTest, ExportedFileComputesWhatTheScreenShows) {
     EXPECT_EQ(report->checked_samples, 96);
     EXPECT_EQ(report->equal_predictions, 1.0);
     EXPECT_LT(report->max_output_difference, 1e-4);
+    EXPECT_EQ(report->screen.top1, r.accuracy->top1) << "all samples of the evaluation";
+    EXPECT_EQ(report->file.top1, r.accuracy->top1);
     EXPECT_EQ(report->audit.size(), r.layers.size() * 3) << "weight, bias and input of each layer";
     for (const auto& row : report->audit) EXPECT_TRUE(row.equal) << row.layer << " " << row.quantizer;
+  }
+}
+
+TEST_F(WorkbenchTest, AsManySamplesAreComparedAsAreAskedFor) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  const quanvas::Run r = run(uniform_recipe(8, 8));
+  for (const auto& [asked, compared] : {std::pair{0, 96}, {10, 10}, {5000, 96}}) {
+    ExportRequest request;
+    request.target = "onnx-qdq";
+    request.path = (dir_ / "tiny_qdq.onnx").string();
+    request.run = r.id;
+    request.samples = asked;
+    auto report = bench_->export_model(request, job_);
+    ASSERT_TRUE(report) << report.error().text();
+    EXPECT_EQ(report->checked_samples, compared);
+    EXPECT_EQ(report->screen.samples, compared);
+    EXPECT_EQ(report->file.samples, compared);
   }
 }
 
