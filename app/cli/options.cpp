@@ -201,9 +201,9 @@ void add_verbs(CLI::App& app, Options& o) {
 
   add_export(app, o);
 
-  auto* dump = project_verb(app, o, "dump", "Write what a run's network computes as raw files, for other programs");
+  auto* dump = project_verb(app, o, "dump", "Write samples and what a run's network computes of them as raw files, for other programs and devices");
   dump->add_option("--run", o.run, "Run number")->required()->check(at_least(1));
-  dump->add_option("--out", o.out, "Folder for logits, predictions and activation codes")->required()->type_name("DIR");
+  dump->add_option("--out", o.out, "Folder for inputs, labels, logits, predictions and activation codes")->required()->type_name("DIR");
   dump->add_option("--code-samples", o.code_samples, "Samples whose activation codes are written")
       ->check(at_least(0));
   add_samples(dump, o);

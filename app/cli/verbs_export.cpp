@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "app/cli/verbs.h"
+#include "core/base/files.h"
 #include "core/plugin/registry.h"
 #include "core/report/target_lens.h"
 
@@ -226,7 +227,15 @@ Status dump(Work& work) {
   request.samples = o.samples.value_or(0);
   request.code_samples = o.code_samples;
   QUANVAS_CHECK(work.bench->dump_run(*o.run, request, work.job));
-  if (!o.json) print("Wrote logits.f32, predictions.txt and codes.json to " + o.out + "\n");
+  const auto path = std::filesystem::path(o.out) / "dump.json";
+  QUANVAS_TRY(const std::string text, read_file(path));
+  QUANVAS_TRY(const json index, parse_json(text, path.string()));
+  if (o.json)
+    print_json(index);
+  else
+    print("Wrote inputs, logits, predictions" + std::string(index.contains("labels") ? ", labels" : "") + " of " +
+          thousands(index["samples"].get<double>()) + " samples and codes of " + thousands(index["code_samples"].get<double>()) +
+          " to " + o.out + "; dump.json says what is where.\n");
   return {};
 }
 
