@@ -45,14 +45,16 @@ class Dump {
     return { type, data: typed(Type, bytes), dims: [count, ...shape.slice(1)] };
   }
 
-  // The other program's logits against those here: counts of predictions, accuracies where there are labels (of all
-  // predictions), the largest difference of an output and the largest output.
-  compare(theirs) {
+  classes() { return this.bytes(this.predictions.file).toString().trim().split('\n').map(Number); }
+
+  // The other program's logits against those here: counts of predictions, of those that are right (by the labels, else by
+  // `reference` if given), the largest difference of an output and the largest output.
+  compare(theirs, reference = null) {
     const ours = this.logits();
     if (theirs.length !== ours.length) throw new Error(`${theirs.length} numbers instead of ${ours.length}`);
     const rows = this.predictions.count, classes = ours.length / rows;
     const labels = this.labels && this.labels.count === rows
-      ? this.bytes(this.labels.file).toString().trim().split('\n').map(Number) : null;
+      ? this.bytes(this.labels.file).toString().trim().split('\n').map(Number) : reference;
     const result = { rows, same: 0, right: labels ? 0 : null, rightHere: labels ? 0 : null, largest: 0, scale: 0, equalBits: 0 };
     for (let r = 0; r < rows; ++r) {
       const a = argmax(ours, r * classes, (r + 1) * classes), b = argmax(theirs, r * classes, (r + 1) * classes);
