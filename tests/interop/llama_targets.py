@@ -65,8 +65,8 @@ def main():
             return done.returncode, {"error": {"message": done.stderr.strip().splitlines()[-1:]}}
 
     def reader(folder, file):
-        command = [sys.executable, os.path.join(HERE, "llama_readers.py"), "--json", "--text", args.text, "--tokenizer", args.tokenizer,
-                   "--separator", args.separator, "--begin", args.begin, "--screen", folder + "/dump", file]
+        command = [sys.executable, os.path.join(HERE, "llama_readers.py"), "--json", "--text", args.text,
+                   "--tokenizer", args.tokenizer, "--separator", args.separator, "--begin", args.begin, "--screen", folder + "/dump", file]
         if args.model:
             command[3:3] = ["--model", args.model]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -128,13 +128,15 @@ def main():
         screen = "%.4f" % run["accuracy"]["perplexity"]
         size = format(read.get("bytes", 0), ",")
         if "perplexity" not in read:
-            line(equal, screen, read.get("skipped") and "not installed: " + read["skipped"] or str(read["error"])[:200], "", "", size)
+            why = "not installed: " + read["skipped"] if "skipped" in read else str(read["error"])[:200]
+            line(equal, screen, why, "", "", size)
             failed = failed or "skipped" not in read
             continue
         share = 100.0 * read["equal"] / read["of"]
         # With activations in 8 bits one tie at the first layers is a third of the codes at the last.
         failed = failed or (share < 99.9 and "A8" not in name and name != "int8")
-        line(equal, screen, read["reader"], "%.4f" % read["perplexity"], "%.2f %% (%d of %d)" % (share, read["equal"], read["of"]), size)
+        predictions = "%.2f %% (%d of %d)" % (share, read["equal"], read["of"])
+        line(equal, screen, read["reader"], "%.4f" % read["perplexity"], predictions, size)
         for part in ("", "-wal", "-shm"):
             if os.path.exists(copy + part):
                 os.remove(copy + part)
