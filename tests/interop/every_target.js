@@ -3,7 +3,8 @@
 // run, and prints what came of it as a table in Markdown. The project is left as it is: each target works on a copy of it,
 // with its own recipe below, mended with the target's own repairs.
 //   every_target.js PROJECT OUT_FOLDER [--cli PROGRAM] [--target ID]... [--recipe FILE|ID] [--samples N] [--batch N]
-// Readers: onnxruntime (QONNX, FINN and PyXIR after standard_onnx.py), PyTorch. Files of weights are not run.
+// Readers: onnxruntime (QONNX, FINN and PyXIR after standard_onnx.py), PyTorch; files of weights are not run, but NumPy or a C compiler
+// reads their numbers.
 // Without labels accuracies are agreement with the float network.
 // Exit codes: 0 done, 1 a file was written that is not what was asked or that its reader computes otherwise, 2 wrong usage.
 'use strict';
@@ -56,7 +57,11 @@ fs.mkdirSync(out, { recursive: true });
 function cli(...args) {
   const done = spawnSync(options.cli, [...args, '--json', '--quiet'], { encoding: 'utf8', maxBuffer: 1 << 30 });
   let value = null;
-  try { value = JSON.parse(done.stdout); } catch { /* the sentence is in stderr */ }
+  try {
+    value = JSON.parse(done.stdout);
+  } catch {  // refusals stand before the error that they are
+    try { value = JSON.parse(done.stdout.slice(0, done.stdout.lastIndexOf('\n{'))); } catch { /* the sentence is in stderr */ }
+  }
   return { code: done.status, value, error: value && value.error ? value.error.message : String(done.stderr).trim() };
 }
 
@@ -73,7 +78,7 @@ async function inOnnxruntime(file, dump) {
 function python(script, ...args) {
   const interpreter = process.env.QUANVAS_PYTHON || '/usr/bin/python3';
   const done = spawnSync(interpreter, [path.join(__dirname, script), ...args], { encoding: 'utf8', maxBuffer: 1 << 28 });
-  return { code: done.error ? 77 : done.status, error: String(done.stderr).trim().split('\n').pop() };
+  return { code: done.error ? 77 : done.status, out: done.stdout, error: String(done.stderr).trim().split('\n').pop() };
 }
 
 async function inStandardOnnx(file, dump) {
@@ -108,6 +113,18 @@ const readers = {
   pyxir: inStandardOnnx,
 };
 
+// Files of weights: whether another reader finds the network's, bit for bit.
+const weightReaders = { npz: 'NumPy', safetensors: 'NumPy', 'compressed-tensors': 'NumPy', 'c-header': 'C compiler' };
+
+function weightsBy(target, file, dump) {
+  const done = python('read_numbers.py', file, dump.folder);
+  if (done.code === 77) return [`${weightReaders[target]} is not installed`, '–', '–', '–'];
+  if (done.code !== 0) throw new Error(done.error);
+  const r = JSON.parse(done.out);
+  if (r.differing > 0 || r.tensors === 0) failed = true;
+  return [`${weightReaders[target]}: ${r.values - r.differing} of ${r.values} weights equal`, '–', '–', '–'];
+}
+
 const percent = (part, whole) => (100 * part / whole).toFixed(2);
 let failed = false;
 let reference = null;  // classes of the float network, where there are no labels
@@ -137,9 +154,10 @@ function dumpOf(copy, run, name) {
 
 async function readBy(target, file, copy, run, name) {
   const reader = readers[target];
-  if (!reader) return ['weights only', '–', '–', '–'];
+  if (!reader && !weightReaders[target]) return ['weights only', '–', '–', '–'];
   const dump = dumpOf(copy, run, name);
   try {
+    if (!reader) return dump.weights ? weightsBy(target, file, dump) : ['weights only', '–', '–', '–'];
     const result = await reader(file, dump);
     if (!result.logits) return [result.why, '–', '–', '–'];
     const r = dump.compare(result.logits, reference);
@@ -174,7 +192,9 @@ async function exportTo(target, form) {
     failed = true;
     return remove();
   }
-  const file = path.join(out, `${stem}-${name}${target.extension}`);
+  const folder = path.join(out, `${stem}-${name}`);  // some targets write several files
+  fs.mkdirSync(folder, { recursive: true });
+  const file = path.join(folder, `${stem}${target.extension}`);
   const done = cli('export', copy, '--target', target.id, '--run', String(run.value.id), '--out', file, ...given);
   const report = done.value;
   if (!report || !report.audit) {
@@ -201,7 +221,7 @@ async function main() {
   const { copy, remove } = copyOf('float');
   const float = cli('evaluate', copy, '--samples', options.samples);
   if (float.code !== 0) throw new Error(float.error);
-  if (float.value.accuracy.top1 === null) {
+  if (typeof float.value.accuracy.top1 !== 'number') {  // NaN: there are no labels
     const dump = dumpOf(copy, float.value.id, 'float');
     reference = dump.classes();
     fs.rmSync(dump.folder, { recursive: true, force: true });
