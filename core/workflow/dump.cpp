@@ -1,6 +1,6 @@
 // Quanvas - verb "dump": evaluation samples as the network gets them and what the screen's network computes of them, as raw
-// files, so that any other program, or a device, can be held against it: inputs, labels, logits, predictions, and the
-// integer codes of every activation quantizer on the first of the samples. Files grow chunk by chunk, so that memory does
+// files, so that any other program, or a device, can be held against it: inputs, labels, logits, predictions, quantized
+// weights, and the integer codes of every activation quantizer on the first of the samples. Files grow chunk by chunk, so that memory does
 // not depend on the number of samples.
 #include <cerrno>
 #include <cstring>
@@ -95,6 +95,30 @@ std::string lines(const std::vector<std::int64_t>& values) {
 Shape with_samples(std::int64_t samples, Shape shape) {
   shape.insert(shape.begin(), samples);
   return shape;
+}
+
+// Weights and biases as the network computes with them: on their quantizers' grids.
+Status dump_constants(const QuantizedModel& network, const std::vector<Layer>& layers, DumpFiles& files) {
+  const Graph& graph = *network.model->graph;
+  json list = json::array();
+  for (const auto& [site, params] : network.quantizers) {
+    const Layer* layer = is_activation(site.kind) ? nullptr : find_layer(layers, site.node);
+    if (!layer) continue;
+    const std::string& name = graph.tensor(site_tensor(*layer, site)).name;
+    const TensorData* data = network.model->weights->find(name);
+    if (!data) continue;
+    const at::Tensor values = exec::fake_quantize(exec::to_tensor(*data).to(at::kFloat), params).contiguous();
+    const std::string file = "weights-" + std::to_string(list.size()) + ".f32";
+    QUANVAS_CHECK(files.append(file, values.data_ptr(), values.nbytes()));
+    list.push_back({{"layer", graph.find(site.node)->name},
+                    {"site", enum_text(site.kind)},
+                    {"operand", site.operand},
+                    {"tensor", name},
+                    {"shape", data->shape},
+                    {"bits", code_bits(params.spec)},
+                    {"file", file}});
+  }
+  return files.append("weights.json", list.dump(1) + "\n");
 }
 
 // What one sample of this tensor has; one number per value where its first dimension is not that of the samples.
@@ -194,6 +218,7 @@ Status WorkbenchState::dump_run(std::int64_t id, const DumpRequest& request, Job
                        {"file", file.name}});
     }
     QUANVAS_CHECK(files.append("codes.json", codes.dump(1) + "\n"));
+    QUANVAS_CHECK(dump_constants(loaded.network, loaded.prepared->layers, files));
     json index = {{"samples", samples},
                   {"inputs", json::array({{{"name", input.name},
                                            {"type", type_name(exec::scalar_type(input.type) ? input.type : DataType::kFloat)},
@@ -205,7 +230,8 @@ Status WorkbenchState::dump_run(std::int64_t id, const DumpRequest& request, Job
                                             {"file", "logits.f32"}}})},
                   {"predictions", {{"count", predictions}, {"file", "predictions.txt"}}},
                   {"code_samples", code_samples},
-                  {"codes", "codes.json"}};
+                  {"codes", "codes.json"},
+                  {"weights", "weights.json"}};
     if (d.evaluate->has_labels()) index["labels"] = {{"count", samples}, {"file", "labels.txt"}};
     return files.finish(index.dump(1) + "\n");
   });

@@ -1,5 +1,6 @@
 // quanvas-cli dump: samples, and what the screen's network computes of them, for other programs.
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <map>
 #include <set>
@@ -69,7 +70,25 @@ TEST_F(Workflow, ADumpHoldsTheSamplesAndWhatBecomesOfThem) {
     return all;
   };
   const auto whole = names();
-  EXPECT_EQ(whole.size(), 8u) << "nothing unfinished is left";
+  const json weights = json::parse(slurp(dump / index["weights"]));
+  ASSERT_GE(weights.size(), 2u);
+  for (const json& w : weights) {
+    const auto values = raw<float>(dump / w["file"]);
+    std::size_t count = 1;
+    for (const std::size_t d : w["shape"]) count *= d;
+    ASSERT_EQ(values.size(), count) << w;
+    if (w["site"] != "weight") continue;
+    const std::size_t channels = w["shape"][0], each = count / channels;
+    for (std::size_t c = 0; c < channels; ++c) {  // whole multiples of one scale
+      float largest = 0;
+      for (std::size_t i = 0; i < each; ++i) largest = std::max(largest, std::abs(values[c * each + i]));
+      ASSERT_GT(largest, 0);
+      const float scale = largest / 127;
+      for (std::size_t i = 0; i < each; ++i)
+        EXPECT_NEAR(values[c * each + i] / scale, std::round(values[c * each + i] / scale), 1e-3) << w;
+    }
+  }
+  EXPECT_EQ(whole.size(), 7 + codes.size() + weights.size()) << "nothing unfinished is left";
   ASSERT_EQ(run({"dump", "p.quanvas", "--run", "1", "--out", "e", "--code-samples", "40", "--threads", "1"}).code, 0);
   for (const std::string& name : whole) EXPECT_TRUE(slurp(dump / name) == slurp(folder_ / "e" / name)) << name;
 
