@@ -8,6 +8,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/graph/layers.h"
@@ -47,6 +48,10 @@ enum class CodeForm {
 bool same_codes(const quant::QuantParams& a, const quant::QuantParams& b);
 // Whether the operator may run on codes: its value at quantized inputs is the quantized value.
 bool runs_on_codes(const Graph& graph, const Node& node);
+// Least and largest of a Clip with constant limits; infinite: none.
+Result<std::pair<float, float>> clip_limits(const Model& model, const Node& node);
+// Whether such an operator gives values of these codes where it is given such: a Clip's limits may lie between two.
+bool keeps_codes(const Model& model, const Node& node, const quant::QuantParams& p);
 
 struct CodeLayer {
   CodeForm form = CodeForm::kFloat;
@@ -65,6 +70,8 @@ class CodePlan {
   // Quantizers of the model; null: none there.
   const quant::QuantParams* input(const Node& node, std::size_t index) const;
   const quant::QuantParams* output(const Node& node) const;
+  // Whether the node's result is rounded to these codes before anyone sees it.
+  bool is_seen_as(const Node& node, const quant::QuantParams& p) const;
   const std::vector<PlacedQuantizer>& constants(NodeId reader) const;  // weights and biases that the node reads
   // Layers with weights that have some quantizers and no integer form.
   const std::vector<Refusal>& refusals() const { return refusals_; }

@@ -171,7 +171,8 @@ class Writer {
       const auto held = held_.find(t);
       const quant::QuantParams* own = plan_.input(node, 0);
       const quant::QuantParams* p = own ? own : held == held_.end() ? nullptr : held->second.params;
-      if (p) return on_codes(node, *p, own || held->second.exact);
+      const bool is_value = p && (own || held->second.exact), kept = p && (!is_value || keeps_codes(*model_.model, node, *p));
+      if (p && (kept || plan_.is_seen_as(node, *p))) return on_codes(node, *p, is_value && kept);
     }
     return in_float(node);
   }
@@ -206,16 +207,9 @@ class Writer {
 
   // The codes of a Clip's limits: rounding is monotone, so it may come before or after.
   Status limits(const Node& node, const quant::QuantParams& p, std::int64_t& lo, std::int64_t& hi) const {
-    const char* const keys[] = {"min", "max"};
+    QUANVAS_TRY(const auto ends, clip_limits(*model_.model, node));
     for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
-      float limit = node.real(keys[i], i == 0 ? -INFINITY : INFINITY);
-      if (const TensorId t = node.input(i + 1); t != kNoTensor) {
-        const TensorData* data = model_.model->weights->find(name(t));
-        const std::vector<float> values = data ? data->to_floats() : std::vector<float>();
-        if (values.size() != 1)
-          return fail(ErrorCode::kInternal, "The limit '" + name(t) + "' of '" + node.name + "' is no single number.");
-        limit = values[0];
-      }
+      const float limit = i == 0 ? ends.first : ends.second;
       std::int32_t code = 0;
       quant::BlockLayout one;
       quant::quantize_codes(p, one, &limit, &code);
