@@ -221,7 +221,9 @@ class TvmProfile : public Exporter {
     if (writer == nullptr)
       return {{"", "", "target", profile_.writes, "a target that is installed", unavailable(), {}, {}, false}};
     std::vector<Refusal> out = writer->check(model, their_options(*writer));
-    for (Refusal& r : check_quantizers(model, table(options)))
+    TargetTable own = table(options);
+    own.needs.clear();  // the writer has looked: an output may take the quantizer of what reads it
+    for (Refusal& r : check_quantizers(model, own))
       if (std::none_of(out.begin(), out.end(), [&](const Refusal& o) {
             return o.layer == r.layer && o.quantizer == r.quantizer && o.rule == r.rule;
           }))

@@ -164,6 +164,25 @@ TEST(TvmRelay, WorksWhereItsTargetDoes) {
   }
 }
 
+// An output takes the quantizer of all that reads it, as in the target that writes the file.
+TEST(TvmRelay, AsksForNoOutputQuantizerThatReadersGive) {
+  QuantizedModel model = quantize(small_net(), kPlain);
+  const NodeId last = model.model->graph->find("fc")->id;
+  std::erase_if(model.quantizers, [&](const auto& q) { return q.first.kind == SiteKind::kOutput && q.first.node != last; });
+  for (const char* id : {"onnx-qoperator", "tvm-relay-qoperator"}) {
+    const Exporter& exporter = **Registry<Exporter>::instance().get(id, "target");
+    const json options = *exporter.schema().complete(json::object(), id);
+    const auto refused = exporter.check(model, options);
+    EXPECT_TRUE(refused.empty()) << id << ": " << refused[0].text();
+    QuantizedModel without = model;
+    std::erase_if(without.quantizers, [&](const auto& q) { return q.first.node == last && q.first.kind == SiteKind::kOutput; });
+    const auto needed = exporter.check(without, options);
+    ASSERT_EQ(needed.size(), 1u) << id;
+    EXPECT_EQ(needed[0].rule, "missing quantizer");
+    EXPECT_EQ(needed[0].layer, "fc");
+  }
+}
+
 TEST(UnavailableTargets, SayWhyAndWhatToUseInstead) {
   for (const char* id : {"xir", "sharktank", "torch-mlir-packed", "vllm-brevitas"}) {
     const Exporter* target = Registry<Exporter>::instance().find(id);
