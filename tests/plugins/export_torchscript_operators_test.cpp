@@ -332,5 +332,36 @@ TEST_F(TorchScriptExportTest, OtherLayersOnCodes) {
     }
 }
 
+// The file adds a layer's uneven pads before it; what its quantizer gives lies before those.
+TEST_F(TorchScriptExportTest, QuantizedInputsLieBeforeUnevenPads) {
+  GraphBuilder b;
+  auto weights = std::make_shared<WeightStore>();
+  b.tensor("x", DataType::kFloat, Shape{-1, 2, 7, 6});
+  b.input("x");
+  b.initializer("w", DataType::kFloat, {3, 2, 4, 3});
+  weights->set("w", floats({3, 2, 4, 3}));
+  b.tensor("y", DataType::kFloat, Shape{-1, 3, 7, 6});
+  b.node("conv", "Conv", {"x", "w"}, {"y"}, {{"pads", Ints{1, 1, 2, 1}}});
+  b.output("y");
+  const QuantizedModel model =
+      quantize(std::make_shared<const Model>(Model{*b.build(), weights, "pads"}),
+               {spec(8, true, true, kNone, kChannel), spec(8, false, false, kInteger, kTensor), true});
+  const at::Tensor x = random_input({4, 2, 7, 6});
+  const Site site{node_of(model, "conv").id, SiteKind::kInput, 0};
+  for (const char* id : {kPacked, kFloat}) {
+    SCOPED_TRACE(id);
+    ASSERT_NO_FATAL_FAILURE(write(id, model));
+    JobContext job;
+    const auto back = exporter(id).read(model, path(), json::object(), job);
+    ASSERT_TRUE(back) << back.error().text();
+    ASSERT_EQ(back->sites.count(site), 1u);
+    const auto all = (*exec::Runner::create(back->model, nullptr))->run_all({x});
+    ASSERT_TRUE(all) << all.error().text();
+    const TensorId held = back->model->graph->tensor(back->sites.at(site).tensor);
+    const at::Tensor got = (*all)[static_cast<std::size_t>(held)];
+    EXPECT_TRUE(at::equal(got, exec::fake_quantize(x, model.quantizers.at(site)))) << got.sizes();
+  }
+}
+
 }  // namespace
 }  // namespace quanvas

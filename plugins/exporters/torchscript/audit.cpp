@@ -189,7 +189,7 @@ class Audit {
       if (q.site.kind == SiteKind::kOutput) {
         if (const auto held = find(q)) out[q.site].tensor = file_.graph().tensor(held->values).name;
       } else if (node && q.inputs.size() == 1 && file_.before(node->input(q.inputs[0]))) {
-        out[q.site].tensor = file_.graph().tensor(node->input(q.inputs[0])).name;
+        out[q.site].tensor = file_.graph().tensor(unpadded(node->input(q.inputs[0]), q.tensor)).name;
       }
     }
     return out;
@@ -198,6 +198,13 @@ class Audit {
  private:
   const QuantizedModel& model_;
   const FileGraph file_;
+
+  // What a layer's uneven pads, which the file adds before it, are added to.
+  TensorId unpadded(TensorId t, TensorId screen) const {
+    const Node* own = model_.model->graph->find(model_.model->graph->tensor(screen).producer);
+    const Node* n = file_.producer(t);
+    return n && n->op == "Pad" && !(own && own->op == "Pad") ? n->input(0) : t;
+  }
 
   std::size_t rank(const PlacedQuantizer& q) const { return shape_of(model_, q.tensor).size(); }
 
