@@ -99,8 +99,6 @@ bool is_for_one_sample(const QuantizedModel& model) {
   return false;
 }
 
-namespace {
-
 // DynamicQuantizeLinear has one way to find its range, and takes it from the whole tensor.
 void check_dynamic(const QuantizedModel& model, const PlacedQuantizer& q, std::vector<Refusal>& out) {
   const QuantSpec& s = q.params->spec;
@@ -128,8 +126,6 @@ void check_dynamic(const QuantizedModel& model, const PlacedQuantizer& q, std::v
                    {},
                    true});
 }
-
-}  // namespace
 
 std::vector<Refusal> check_qdq(const QuantizedModel& model, const QdqOptions& options) {
   const Graph& graph = *model.model->graph;

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "core/plugin/placement.h"
 #include "core/plugin/registry.h"
 #include "plugins/exporters/onnx_storage.h"
 
@@ -15,5 +16,7 @@ TargetTable qdq_table(const QdqOptions& options);
 std::vector<Refusal> check_qdq(const QuantizedModel& model, const QdqOptions& options);
 // Whether an activation's scale is found at run time: then the file is for one sample.
 bool is_for_one_sample(const QuantizedModel& model);
+// Of a quantizer whose scale is found at run time: what DynamicQuantizeLinear computes in another way.
+void check_dynamic(const QuantizedModel& model, const PlacedQuantizer& q, std::vector<Refusal>& out);
 
 }  // namespace quanvas::onnx_file

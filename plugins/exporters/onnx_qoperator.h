@@ -6,6 +6,7 @@
 // monotone (Relu, Clip, MaxPool), commute with rounding and run on the codes.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -13,7 +14,9 @@
 
 #include "core/graph/layers.h"
 #include "core/plugin/placement.h"
+#include "plugins/exporters/onnx_file.h"
 #include "plugins/exporters/onnx_qdq_check.h"
+#include "plugins/exporters/onnx_write.h"
 
 namespace quanvas::onnx_file {
 
@@ -41,7 +44,9 @@ enum class CodeForm {
   kGlobalAveragePool,
   kSigmoid,
   kLeakyRelu,
-  kSoftmax
+  kSoftmax,
+  kConvInteger,   // of a dynamic input: whole sums, which are scaled in float
+  kMatMulInteger
 };
 
 // One scale and zero point for the whole tensor, the same codes.
@@ -83,6 +88,7 @@ class CodePlan {
   CodeLayer plan(const Layer& layer, const Node& node);
   CodeForm form_of(const Layer& layer, const Node& node, const CodeLayer& codes, std::string& why) const;
   CodeForm product_form(const Layer& layer, const Node& node, const CodeLayer& codes, std::string& why) const;
+  CodeForm dynamic_form(const Layer& layer, const Node& node, const CodeLayer& codes, std::string& why) const;
   void check_numbers(const Node& node, CodeLayer& codes);
   void missing(const Layer& layer, const Node& node, const CodeLayer& codes, const std::string& why);
 
@@ -101,8 +107,34 @@ class CodePlan {
 std::vector<Refusal> check_qoperator(const QuantizedModel& model, const QOperatorOptions& options);
 Status write_qoperator(const QuantizedModel& model, const QOperatorOptions& options, const std::string& path, JobContext& job);
 
+// The parts of a layer whose input finds its scale at run time (onnx_qoperator_dynamic.cpp):
+//   codes, x_scale, x_zero = DynamicQuantizeLinear(x)
+//   result = Cast(MatMulInteger(codes, weight, x_zero, zero)) * (x_scale * scale) [+ bias]          or ConvInteger
+// ConvInteger's weight is uint8, a signed one with 128 added to codes and zero point: onnxruntime long had no other kernel.
+// The layer's node keeps its name; the last node has it with kResult behind it.
+struct DynamicCodes {
+  std::string codes, scale, zero_point;
+};
+struct DynamicLayer {
+  const Node& node;
+  const PlacedQuantizer& weight;
+  StoredTensor stored;  // the weight
+  DynamicCodes input;
+  std::string result;   // float32
+};
+// Adds an initializer, or finds an equal one: name that is wanted, type, shape, bytes; gives the name that it has.
+using MakeConstant = std::function<std::string(const std::string&, DataType, const Shape&, const std::string&)>;
+Status write_dynamic_layer(const QuantizedModel& model, const DynamicLayer& layer, const MakeConstant& constant,
+                           ModelWriter& writer);
+
 // The reader of its own: see onnx_audit.h.
 Result<std::vector<AuditRow>> audit_qoperator(const QuantizedModel& model, const std::string& path);
 Status find_codes(const QuantizedModel& model, const std::string& path, ReadBack& back);
+// Whether the site's layer computes whole sums of codes whose scale is found at run time, and the row of its input or
+// weight.
+bool has_dynamic_sums(const OnnxFile& file, const PlacedQuantizer& placed);
+AuditRow dynamic_row(const QuantizedModel& model, const OnnxFile& file, const PlacedQuantizer& placed);
+// The DynamicQuantizeLinear whose codes this node reads, or what DequantizeLinear makes of them; null: none.
+const onnx::NodeProto* quantizes_at_run_time(const OnnxFile& file, const onnx::NodeProto& node, const PlacedQuantizer& placed);
 
 }  // namespace quanvas::onnx_file

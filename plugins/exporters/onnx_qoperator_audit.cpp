@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_audit.h"
 #include "plugins/exporters/onnx_file.h"
 #include "plugins/exporters/onnx_qoperator.h"
@@ -59,6 +60,9 @@ class CodeAudit {
 
   AuditRow row(const PlacedQuantizer& q) const {
     const onnx::NodeProto* node = file_.node(q.reader->name);
+    const bool at_run_time = quant::is_dynamic(*q.params);
+    if (has_dynamic_sums(file_, q) && (at_run_time || !is_activation(q.site.kind))) return dynamic_row(model_, file_, q);
+    if (at_run_time) return qdq_row(model_, file_, q);
     const auto ports = node ? ports_of(*node, has_two_activations(q)) : std::nullopt;
     if (!is_activation(q.site.kind)) return node && ports ? constant_row(q, *node, *ports) : qdq_row(model_, file_, q);
     AuditRow row = asked_row(q);
@@ -352,8 +356,25 @@ Result<std::vector<AuditRow>> audit_qoperator(const QuantizedModel& model, const
 Status find_codes(const QuantizedModel& model, const std::string& path, ReadBack& back) {
   QUANVAS_TRY(const OnnxFile file, OnnxFile::open(path));
   const CodeAudit audit(model, file);
+  GraphBuilder more(*back.model->graph);
+  std::set<std::string> added;
   for (const PlacedQuantizer& placed : place(model).quantizers) {
     if (!is_activation(placed.site.kind)) continue;
+    if (quant::is_dynamic(*placed.params)) {
+      // The scale is one of the file's tensors: what the codes stand for is a node more in the network that is compared.
+      const onnx::NodeProto* node = file.node(placed.reader->name);
+      const onnx::NodeProto* codes = node ? quantizes_at_run_time(file, *node, placed) : nullptr;
+      if (codes && back.model->graph->tensor(codes->output(0)) != kNoTensor && audit.row(placed).equal) {
+        std::string real = codes->output(0) + "_real";
+        while (back.model->graph->tensor(real) != kNoTensor) real += "_";
+        if (added.insert(real).second) {
+          more.tensor(real, DataType::kFloat, back.model->graph->tensor(back.model->graph->tensor(codes->output(0))).shape);
+          more.node(real, "DequantizeLinear", {codes->output(0), codes->output(1), codes->output(2)}, {real});
+        }
+        back.sites[placed.site] = {real, {}, {}, -1};
+        continue;
+      }
+    }
     const std::string tensor = audit.codes_of(placed);
     std::vector<float> zeros;
     for (const std::int64_t z : zero_points(*placed.params)) zeros.push_back(static_cast<float>(z));
@@ -362,6 +383,9 @@ Status find_codes(const QuantizedModel& model, const std::string& path, ReadBack
     else
       back.notes.push_back("The file has no tensor for " + placed.name + " of '" + placed.node->name + "'.");
   }
+  if (added.empty()) return {};
+  QUANVAS_TRY(const GraphPtr graph, more.build());
+  back.model = std::make_shared<const Model>(Model{graph, back.model->weights, back.model->source});
   return {};
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_qoperator.h"
 
 namespace quanvas::onnx_file {
@@ -63,8 +64,20 @@ TargetTable qoperator_table() {
   activation.roundings = {Rounding::kHalfEven};
   activation.decoupled = false;
   activation.why = "Operators on codes have one scale for what goes in and one for what comes out, and round half to even.";
-  table.rows = {weight, bias, activation};
   const std::vector<std::string> ops = {"Conv", "Gemm", "MatMul"};
+  TargetRow dynamic = activation;
+  dynamic.form = "DynamicQuantizeLinear in front of ConvInteger or MatMulInteger";
+  dynamic.sites = {SiteKind::kInput};
+  dynamic.ops = ops;
+  dynamic.least_bits = dynamic.most_bits = 8;
+  dynamic.is_signed = false;
+  dynamic.narrow = false;
+  dynamic.zero_points = {ZeroPointType::kInteger};
+  dynamic.scales = {ScaleType::kFloat32};
+  dynamic.dynamic = true;
+  dynamic.why =
+      "DynamicQuantizeLinear gives uint8 codes and looks at the whole tensor, so the file is for one sample at a time.";
+  table.rows = {weight, bias, dynamic, activation};
   table.needs = {
       {ops, SiteKind::kInput, "codes to compute with", activation_fix()},
       {ops, SiteKind::kWeight, "codes to compute with", weight_fix()},
@@ -72,6 +85,8 @@ TargetTable qoperator_table() {
       {ops, SiteKind::kOutput, "codes to round the sums to: its own, or those of all that reads it", activation_fix()}};
   table.notes = {
       "The output of a layer needs no quantizer of its own where everything that reads it quantizes it in the same way.",
+      "A layer whose input finds its scale at run time gives float32: it needs no output quantizer, and its bias stays float. "
+      "The file is for one sample at a time.",
       "Sums of codes are scaled by one float32 factor and rounded: where the screen's sum lies on a tie, or is not exact in "
       "float32, the "
       "code may differ by one.",
@@ -89,7 +104,11 @@ std::vector<Refusal> check_qoperator(const QuantizedModel& model, const QOperato
   std::vector<Refusal> out = check_graph(*model.model, std::max(model.model->graph->opset(), kQdqOpset));
   for (Refusal& r : check_quantizers(model, table)) out.push_back(std::move(r));
   if (!out.empty()) return out;
-  return CodePlan(model, options).refusals();
+  for (const PlacedQuantizer& q : place(model).quantizers)
+    if (quant::is_dynamic(*q.params)) check_dynamic(model, q, out);
+  const CodePlan plan(model, options);
+  out.insert(out.end(), plan.refusals().begin(), plan.refusals().end());
+  return out;
 }
 
 }  // namespace quanvas::onnx_file

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <utility>
 
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_qoperator.h"
 
 namespace quanvas::onnx_file {
@@ -19,6 +20,11 @@ bool all_are(const std::vector<std::int64_t>& list, std::int64_t value) {
 
 bool is_constant(const Graph& graph, TensorId t) {
   return t == kNoTensor || graph.tensor(t).is_initializer;
+}
+
+bool finds_a_scale(const CodeLayer& codes) {
+  return std::any_of(codes.inputs.begin(), codes.inputs.end(),
+                     [](const quant::QuantParams* p) { return p && quant::is_dynamic(*p); });
 }
 
 std::size_t rank_of(const QuantizedModel& model, TensorId t) {
@@ -216,6 +222,7 @@ CodeForm CodePlan::product_form(const Layer& layer, const Node& node, const Code
       return CodeForm::kFloat;
     }
   }
+  if (finds_a_scale(codes)) return dynamic_form(layer, node, codes, why);
   if (!codes.inputs[0] || !codes.output || (has_bias && !codes.bias)) return CodeForm::kFloat;  // a quantizer is missing
   if (layer.weight == kNoTensor) {                                                              // of two activations
     if (matmul && !has_bias && codes.inputs[1]) return CodeForm::kMatMul;
@@ -247,14 +254,33 @@ CodeForm CodePlan::product_form(const Layer& layer, const Node& node, const Code
   return options_.gemm == "qgemm" ? CodeForm::kQGemm : CodeForm::kRows;
 }
 
+// Whole sums of codes whose scale is found at run time: neither bias nor result have codes.
+CodeForm CodePlan::dynamic_form(const Layer& layer, const Node& node, const CodeLayer& codes, std::string& why) const {
+  const bool has_bias = node.inputs.size() > 2 && node.inputs[2] != kNoTensor;
+  if (layer.weight == kNoTensor)
+    why = "a product of two activations whose scales are found at run time has no form on codes";
+  else if (node.input(1) != layer.weight)
+    why = "a weight on the left of a product has no form on codes";
+  else if (node.op == "Gemm" &&
+           (node.real("alpha", 1) != 1 || (has_bias && node.real("beta", 1) != 1) || node.integer("transA", 0) != 0))
+    why = "alpha, beta and transA of a Gemm have no form on codes";
+  else if (node.op != "Conv" && rank_of(model_, layer.weight) != 2)
+    why = "a weight of other than two dimensions has no form on codes whose scale is found at run time";
+  if (!why.empty() || !codes.weight) return CodeForm::kFloat;
+  return node.op == "Conv" ? CodeForm::kConvInteger : CodeForm::kMatMulInteger;
+}
+
 // What the operators ask of types and numbers beyond each quantizer alone.
 void CodePlan::check_numbers(const Node& node, CodeLayer& codes) {
-  const auto refuse = [&](const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed,
-                          const char* suggestion, QuantSpec fix) {
-    refusals_.push_back({node.name, q.name, rule, std::move(got), allowed, suggestion, q.site, fix, false});
+  const auto refuse = [&](const PlacedQuantizer& q, const char* rule, std::string got, std::string allowed,
+                          const char* suggestion, std::optional<QuantSpec> fix) {
+    const bool float_fixes = !fix;
+    refusals_.push_back(
+        {node.name, q.name, rule, std::move(got), std::move(allowed), suggestion, q.site, std::move(fix), float_fixes});
   };
   if (!codes.weight) return;
   const PlacedQuantizer& w = *codes.weight;
+  const bool at_run_time = codes.form == CodeForm::kConvInteger || codes.form == CodeForm::kMatMulInteger;
   if (codes.inputs[0]->spec.is_signed && !w.params->spec.is_signed) {
     QuantSpec fix = w.params->spec;
     fix.is_signed = true;
@@ -266,18 +292,19 @@ void CodePlan::check_numbers(const Node& node, CodeLayer& codes) {
   }
   const std::vector<std::int64_t> zeros = zero_points(*w.params);
   const bool as_conv =
-      codes.form == CodeForm::kConv || codes.form == CodeForm::kRows || codes.form == CodeForm::kRowsTransposed;
+      codes.form == CodeForm::kConv || codes.form == CodeForm::kRows || codes.form == CodeForm::kRowsTransposed ||
+      codes.form == CodeForm::kConvInteger;
   if (as_conv && !zeros.empty() && !all_are(zeros, zeros[0])) {
     QuantSpec fix = w.params->spec;
     fix.granularity = Granularity::kTensor;
     fix.axis.reset();
-    refuse(w, "zero point", "zero points that differ from channel to channel", "one for all channels: QLinearConv",
+    refuse(w, "zero point", "zero points that differ from channel to channel",
+           std::string("one for all channels: ") + (at_run_time ? "ConvInteger" : "QLinearConv"),
            "Use a symmetric weight, or one scale for the tensor.", fix);
   }
   const std::size_t rank = rank_of(model_, w.tensor);
-  const std::int64_t axis = codes.form == CodeForm::kConv    ? 0
-                            : node.integer("transB", 0) != 0 ? 0
-                                                             : static_cast<std::int64_t>(rank) - 1;
+  const bool rows_first = node.op == "Conv" || node.integer("transB", 0) != 0;
+  const std::int64_t axis = rows_first ? 0 : static_cast<std::int64_t>(rank) - 1;
   if (w.params->spec.granularity == Granularity::kChannel && channel_axis(*w.params, rank) != axis) {
     QuantSpec fix = w.params->spec;
     fix.axis.reset();
@@ -285,6 +312,9 @@ void CodePlan::check_numbers(const Node& node, CodeLayer& codes) {
            "Leave the axis to the layer.", fix);
   }
   if (!codes.bias) return;
+  if (at_run_time)
+    return refuse(*codes.bias, "scale of a bias", "integers of a scale that is known beforehand",
+                  "a float bias: the scale of the sums is found at run time", "Leave the bias float.", {});
   const std::vector<float>& scale = codes.bias->params->scale;
   const std::vector<float>& ws = w.params->scale;
   bool same = scale.size() == 1 || scale.size() == ws.size() || ws.size() == 1;
@@ -326,6 +356,7 @@ void CodePlan::missing(const Layer& layer, const Node& node, const CodeLayer& co
     ++operand;
   }
   if (layer.weight != kNoTensor && !codes.weight) add(SiteKind::kWeight, 0);
+  if (finds_a_scale(codes)) return;  // its sums are scaled in float
   if (layer.bias != kNoTensor && !codes.bias) add(SiteKind::kBias, 0);
   if (!codes.output) add(SiteKind::kOutput, 0);
 }

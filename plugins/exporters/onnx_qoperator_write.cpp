@@ -4,8 +4,8 @@
 #include <set>
 #include <utility>
 
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/onnx_qoperator.h"
-#include "plugins/exporters/onnx_write.h"
 
 namespace quanvas::onnx_file {
 namespace {
@@ -23,6 +23,7 @@ class Writer {
         plan_(model, options),
         writer_(*model.model, std::max(graph_.opset(), kQdqOpset)) {
     for (const TensorId t : graph_.inputs()) real_.insert(t);
+    if (is_for_one_sample(model)) writer_.fix_batch();
   }
 
   Status write(const std::string& path, JobContext& job) {
@@ -125,8 +126,28 @@ class Writer {
     return known;
   }
 
+  // The tensor's codes with the scale and the zero point that this run finds.
+  Result<DynamicCodes> dynamic_codes(TensorId t) {
+    DynamicCodes& known = dynamic_[t];
+    if (!known.codes.empty()) return known;
+    QUANVAS_TRY(const std::string source, real(t));
+    const std::string base = name(t) + "_dynamic";
+    known = {writer_.tensor_name(base + "_codes"), writer_.tensor_name(base + "_scale"),
+             writer_.tensor_name(base + "_zero_point")};
+    QUANVAS_CHECK(emit("DynamicQuantizeLinear", "quantize_" + base, {source}, {known.codes, known.scale, known.zero_point}));
+    return known;
+  }
+
   // What the quantizer makes of the tensor, as real numbers.
   Result<std::string> values(TensorId t, const quant::QuantParams& p) {
+    if (quant::is_dynamic(p)) {
+      QUANVAS_TRY(const DynamicCodes from, dynamic_codes(t));
+      std::string& known = dequantized_[from.codes];
+      if (!known.empty()) return known;
+      known = writer_.tensor_name(name(t) + "_dynamic");
+      QUANVAS_CHECK(emit("DequantizeLinear", "dequantize_" + known, {from.codes, from.scale, from.zero_point}, {known}));
+      return known;
+    }
     const auto held = held_.find(t);
     if (held != held_.end() && held->second.exact && same_codes(*held->second.params, p)) return real(t);
     QUANVAS_TRY(const std::string from, codes(t, p));
@@ -165,6 +186,7 @@ class Writer {
 
   Status add(const Node& node) {
     const CodeLayer& layer = plan_.at(node.id);
+    if (layer.form == CodeForm::kConvInteger || layer.form == CodeForm::kMatMulInteger) return sums_at_run_time(node, layer);
     if (layer.form != CodeForm::kFloat) return integer(node, layer);
     if (runs_on_codes(graph_, node)) {
       const TensorId t = node.inputs[0];
@@ -244,9 +266,31 @@ class Writer {
     QUANVAS_CHECK(writer_.copy(std::move(draft)));
     for (const TensorId t : node.outputs)
       if (t != kNoTensor && (raw.empty() || t != made)) real_.insert(t);
-    if (raw.empty()) return {};
-    QUANVAS_TRY(const std::string codes, quantized(raw, *own, name(made)));
-    held_[made] = {codes, own, true};
+    return raw.empty() ? Status() : hold_quantized(made, raw, *own);
+  }
+
+  Status hold_quantized(TensorId t, const std::string& raw, const quant::QuantParams& p) {
+    QUANVAS_TRY(const std::string codes, quantized(raw, p, name(t)));
+    held_[t] = {codes, &p, true};
+    return {};
+  }
+
+  // Its input finds its scale at run time: whole sums, scaled in float.
+  Status sums_at_run_time(const Node& node, const CodeLayer& layer) {
+    QUANVAS_TRY(const DynamicCodes input, dynamic_codes(node.inputs[0]));
+    QUANVAS_TRY(StoredTensor weight, stored_tensor(model_, *layer.weight));
+    if (node.op == "Gemm" && node.integer("transB", 0) != 0) transpose(weight);
+    const TensorId made = node.outputs[0];
+    const quant::QuantParams* own = plan_.output(node);
+    const std::string result = own ? writer_.tensor_name(name(made) + "_unquantized") : name(made);
+    QUANVAS_CHECK(write_dynamic_layer(
+        model_, {node, *layer.weight, std::move(weight), input, result},
+        [this](const std::string& wanted, DataType type, const Shape& shape, const std::string& raw) {
+          return constant(wanted, type, shape, raw);
+        },
+        writer_));
+    if (own) return hold_quantized(made, result, *own);
+    real_.insert(made);
     return {};
   }
 
@@ -403,6 +447,7 @@ class Writer {
   ModelWriter writer_;
   std::set<TensorId> real_;  // that stand in the file under their own name
   std::map<TensorId, Held> held_;
+  std::map<TensorId, DynamicCodes> dynamic_;
   std::map<std::string, std::string> constants_, quantized_, dequantized_;  // by content; by codes
 };
 

@@ -67,6 +67,7 @@ class Placer {
   std::map<Spot, std::size_t> occupied_;  // by the quantizer
   std::vector<std::vector<Spot>> taken_;  // spots of each quantizer; empty: it stays
   std::map<std::size_t, std::string> why_;  // why a quantizer stays
+  std::unordered_map<std::string, std::string> renamed_;  // what layers give, since their quantizers were taken out
   std::set<std::size_t> viewed_;            // constants that only views read: those have quantizers of their own
 
   Quantizer& at(std::size_t i) { return found_.quantizers[i]; }
@@ -389,9 +390,13 @@ class Placer {
       DraftNode& layer = draft_.nodes[spot.node];
       std::replace(layer.outputs.begin(), layer.outputs.end(), q.input, q.output);
       rename_item(q.input, q.output);
+      // Others that dequantize the same codes may have left their readers to it, or do so yet.
+      replace_readers(q.input, q.output);
+      renamed_[q.input] = q.output;
     } else {
       last.removed = true;
-      replace_readers(q.output, q.input);
+      const auto now = renamed_.find(q.input);
+      replace_readers(q.output, now == renamed_.end() ? q.input : now->second);
     }
   }
   void rename_item(const std::string& from, const std::string& to) {

@@ -6,6 +6,7 @@
 
 #include "tests/interop/runtime_support.h"
 #include "tests/plugins/export_code_nets.h"
+#include "tests/plugins/export_dynamic_nets.h"
 #include "tests/plugins/export_onnx_cases.h"
 
 namespace quanvas::interop {
@@ -231,6 +232,134 @@ TEST_F(ExportedFiles, QOperatorCodesAreThoseOfTheScreen) {
       EXPECT_LE(static_cast<double>(differ), cases[m].share * static_cast<double>(compared));
     }
   }
+}
+
+// A layer whose input finds its scale at run time, in the file.
+struct SumsOfCodes {
+  std::string codes, scale, zero, source, sums, result, weight, weight_zero;
+  const quant::QuantParams* params = nullptr;
+  const Node* node = nullptr;
+};
+
+at::Tensor initializer(const onnx::ModelProto& proto, const std::string& name) {
+  for (const auto& t : proto.graph().initializer())
+    if (t.name() == name)
+      return exec::to_tensor(TensorData::copy_of(static_cast<DataType>(t.data_type()), Shape(t.dims().begin(), t.dims().end()),
+                                                 t.raw_data().data(), t.raw_data().size()));
+  ADD_FAILURE() << "no initializer " << name;
+  return {};
+}
+
+// The integers of ConvInteger and MatMulInteger, in double, where they are exact.
+at::Tensor integer_sums(const Node& node, const at::Tensor& x, const at::Tensor& w) {
+  if (node.op != "Conv") return at::matmul(x, w);
+  const std::vector<std::int64_t> pads = node.integers("pads"), strides = node.integers("strides");
+  const std::int64_t pad = pads.empty() ? 0 : pads[0], stride = strides.empty() ? 1 : strides[0];
+  return at::conv2d(x, w, {}, stride, pad, 1, node.integer("group", 1));
+}
+
+// Sample by sample: the codes are those of the quantizer here, the sums are the integers, and what they are scaled to is
+// float32 to the bit.
+TEST_F(ExportedFiles, QOperatorScalesOfEachRun) {
+  const c10::InferenceMode no_gradient;
+  JobContext job;
+  std::vector<Job> jobs;
+  const std::vector<RunTimeCase> cases = run_time_cases();
+  std::vector<std::vector<SumsOfCodes>> layers(cases.size());
+  std::vector<std::vector<std::string>> names;
+  std::vector<onnx::ModelProto> protos(cases.size());
+  constexpr std::int64_t kSamples = 120;
+  for (std::size_t m = 0; m < cases.size(); ++m) {
+    SCOPED_TRACE(cases[m].name);
+    const QuantizedModel& model = cases[m].model;
+    const std::string file = path("d" + std::to_string(m) + ".onnx"), shown = path("d" + std::to_string(m) + "-shown.onnx");
+    const auto refusals = exporter("onnx-qoperator").check(model, json::object());
+    ASSERT_TRUE(refusals.empty()) << refusals[0].text();
+    ASSERT_TRUE(exporter("onnx-qoperator").write(model, file, json::object(), job));
+    std::ifstream in(file, std::ios::binary);
+    ASSERT_TRUE(protos[m].ParseFromIstream(&in));
+    std::set<std::string> tensors;
+    for (const auto& [site, p] : model.quantizers) {
+      if (!quant::is_dynamic(p)) continue;
+      SumsOfCodes l;
+      l.params = &p;
+      l.node = model.model->graph->find(site.node);
+      for (const auto& n : protos[m].graph().node()) {
+        if (n.name() == l.node->name) {
+          ASSERT_EQ(n.op_type(), l.node->op == "Conv" ? "ConvInteger" : "MatMulInteger");
+          l.codes = n.input(0), l.weight = n.input(1), l.zero = n.input(2), l.weight_zero = n.input(3), l.sums = n.output(0);
+        }
+        if (n.name() == l.node->name + "_result") l.result = n.output(0);
+      }
+      const onnx::NodeProto* quantize = producer(protos[m], l.codes);
+      ASSERT_TRUE(quantize);
+      l.source = quantize->input(0), l.scale = quantize->output(1);
+      for (const std::string& t : {l.codes, l.scale, l.zero, l.source, l.sums, l.result}) tensors.insert(t);
+      layers[m].push_back(std::move(l));
+    }
+    ASSERT_FALSE(layers[m].empty());
+    tensors.erase("x");
+    names.push_back(expose(file, shown, tensors));
+    at::Tensor all = code_input(*model.model, kSamples, 33);
+    all.narrow(0, 0, 1).zero_();         // no range at all
+    all.narrow(0, 1, 1).abs_().add_(1);  // one that does not reach 0
+    for (std::int64_t i = 0; i < kSamples; ++i) jobs.push_back({cases[m].name, shown, {{"x", all.narrow(0, i, 1)}}});
+  }
+  const std::vector<Answer> answers = onnxruntime(jobs);
+  if (answers.empty()) GTEST_SKIP() << "onnxruntime-node is not installed; packaging/test does it";
+  ASSERT_EQ(answers.size(), jobs.size());
+  std::int64_t total = 0;
+  std::size_t j = 0;
+  for (std::size_t m = 0; m < cases.size(); ++m) {
+    SCOPED_TRACE(cases[m].name);
+    const Graph& graph = *cases[m].model.model->graph;
+    std::int64_t compared = 0, codes_differ = 0, sums_differ = 0, results_differ = 0;
+    double most = 0;
+    for (std::int64_t i = 0; i < kSamples; ++i, ++j) {
+      ASSERT_EQ(answers[j].error, "");
+      std::map<std::string, at::Tensor> got = {{"x", jobs[j].inputs[0].tensor.contiguous()}};
+      for (std::size_t k = 0; k < names[m].size(); ++k) got[names[m][k]] = answers[j].outputs[k];
+      for (const SumsOfCodes& l : layers[m]) {
+        const at::Tensor x = got.at(l.source).contiguous();
+        const Shape shape = x.sizes().vec();
+        at::Tensor codes = at::empty(shape, at::kInt), values = at::empty(shape);
+        ASSERT_TRUE(quant::quantize_codes_samples(*l.params, shape, x.data_ptr<float>(), codes.data_ptr<std::int32_t>()));
+        ASSERT_TRUE(quant::fake_quantize_samples(*l.params, shape, x.data_ptr<float>(), values.data_ptr<float>()));
+        const at::Tensor real = got.at(l.codes).to(at::kFloat) - got.at(l.zero).to(at::kFloat);
+        codes_differ += unequal(got.at(l.codes).to(at::kInt), codes) + unequal(real * got.at(l.scale), values);
+        const at::Tensor weight =
+            initializer(protos[m], l.weight).to(at::kDouble) - initializer(protos[m], l.weight_zero).to(at::kDouble);
+        const at::Tensor sums = integer_sums(*l.node, real.to(at::kDouble), weight);
+        sums_differ += unequal(got.at(l.sums).to(at::kDouble), sums);
+        // The scale and the bias as the file has them.
+        const onnx::NodeProto* last = producer(protos[m], l.result);
+        const onnx::NodeProto* product = last->op_type() == "Add" ? producer(protos[m], last->input(0)) : last;
+        const onnx::NodeProto* scale = producer(protos[m], product->input(1));
+        at::Tensor want = sums.to(at::kFloat) * (got.at(l.scale) * initializer(protos[m], scale->input(1)));
+        if (last->op_type() == "Add") want = want + initializer(protos[m], last->input(1));
+        results_differ += unequal(got.at(l.result), want);
+        // What the screen computes from the same numbers.
+        const auto& w = cases[m].model.quantizers.at({l.node->id, SiteKind::kWeight, 0});
+        const TensorData* data = cases[m].model.model->weights->find(graph.tensor(l.node->input(1)).name);
+        at::Tensor shown = at::empty(data->shape);
+        quant::fake_quantize(w, w.layout, data->to_floats().data(), shown.data_ptr<float>());
+        if (l.node->op == "Gemm" && l.node->integer("transB", 0) != 0) shown = shown.t();
+        at::Tensor screen = integer_sums(*l.node, values, shown);
+        if (last->op_type() == "Add") screen = screen + initializer(protos[m], last->input(1));
+        if (screen.abs().max().item<float>() > 0) most = std::max(most, relative_difference(got.at(l.result), screen));
+        compared += codes.numel() + sums.numel();
+      }
+    }
+    std::cout << cases[m].name << ": " << codes_differ << " codes, " << sums_differ << " sums and " << results_differ
+              << " results differ of " << compared << " integers; from float sums by " << most << " of the largest at most\n";
+    EXPECT_EQ(codes_differ, 0);
+    EXPECT_EQ(sums_differ, 0);
+    EXPECT_EQ(results_differ, 0);
+    EXPECT_LT(most, 2e-6);
+    EXPECT_GE(compared, 10000);
+    total += compared;
+  }
+  EXPECT_GE(total, 100000);
 }
 
 }  // namespace

@@ -222,9 +222,9 @@ TEST_F(QOperatorExport, RefusalsNameLayerRuleAndFix) {
       {"zero point inside", "fc1", "place of the zero point",
        [](auto& m) { at_site(m, "fc1", SiteKind::kInput).spec.zero_point_inside = true; }},
       {"rounding", "fc1", "rounding", [](auto& m) { at_site(m, "fc1", SiteKind::kInput).spec.rounding = Rounding::kFloor; }},
-      {"dynamic", "fc1", "scale source",
+      {"dynamic, in front of no product", "add", "scale source",
        [](auto& m) {
-         auto& p = at_site(m, "fc1", SiteKind::kInput);
+         auto& p = at_site(m, "add", SiteKind::kInput);
          p.spec.source = ScaleSource::kDynamic;
          p.scale.clear();
          p.zero_point.clear();
