@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/base/files.h"
+#include "tests/plugins/torchscript_codes_nets.h"
 #include "tests/plugins/torchscript_export_support.h"
 
 namespace quanvas {
@@ -169,6 +170,72 @@ TEST_F(PyTorchTest, DividesExactlyInTheExactForm) {
                   static_cast<long long>(steps.differing), static_cast<long long>(steps.values));
       EXPECT_LE(steps.most, most);
     }
+  }
+}
+
+// Convolutions over three axes and curves on codes: within one step, none apart where scales are powers of two, but for
+// QNNPACK's HardSwish.
+TEST_F(PyTorchTest, ComputesCurvesAndVolumesOnCodes) {
+  int run = 0;
+  for (const bool volume : {false, true})
+    for (const std::string engine : {"onednn", "qnnpack"})
+      for (const bool power_of_two : {true, false}) {
+        SCOPED_TRACE(std::string(volume ? "volume, " : "curves, ") + engine + (power_of_two ? ", powers of two" : ""));
+        if (volume && engine == "qnnpack") continue;  // refused: it does not read their packed parameters
+        const std::vector<const char*> layers = volume ? std::vector<const char*>{"conv2", "relu"}
+                                                       : std::vector<const char*>{"tanh", "leaky", "swish", "elu", "sigmoid"};
+        std::vector<std::string> tensors;
+        for (std::size_t i = 1; i < layers.size(); ++i) tensors.push_back(layers[i] + std::string(".y"));
+        QuantizedModel model = shown(on_codes(volume ? volume_net() : curves_net(), power_of_two), tensors);
+        ASSERT_NO_FATAL_FAILURE(write(kPacked, model));
+        const at::Tensor x = export_net::code_input(*model.model, volume ? 1200 : 256, 23);
+        const Tensors got = pytorch(x, engine);
+        if (status_ == kNotInstalled) GTEST_SKIP() << "PyTorch for Python is not installed (apt-get install python3-torch)";
+        if (status_ == kNoEngine) continue;
+        ++run;
+        const Tensors wanted = screen(model, {x});
+        ASSERT_EQ(got.size(), wanted.size());
+        for (std::size_t i = 0; i < wanted.size(); ++i) {
+          const Steps s = steps_between(wanted[i], got[i], at_site(model, layers[i], SiteKind::kOutput).scale[0]);
+          std::printf("  %s%s %s: %lld of %lld differ, most %lld\n", engine.c_str(), power_of_two ? " 2^n" : "", layers[i],
+                      static_cast<long long>(s.differing), static_cast<long long>(s.values), static_cast<long long>(s.most));
+          EXPECT_GE(s.values, 100000);
+          EXPECT_LE(s.most, power_of_two && engine == "onednn" ? 0 : 1) << layers[i];
+          EXPECT_LE(s.differing * 50, s.values) << layers[i];
+        }
+      }
+  EXPECT_GT(run, 0) << "PyTorch has none of the engines";
+}
+
+// linear_dynamic, one sample a run: what it computes from the same codes is the screen's but for the order of float sums.
+TEST_F(PyTorchTest, FindsScalesAtRunTime) {
+  NetBuilder n("one", {-1, 64});
+  const ModelPtr net = n.done(n.node("Gemm", "fc", {"x", n.weight("w", {400, 64}), n.weight("b", {400})}, {-1, 400},
+                                     {{"transB", std::int64_t{1}}}));
+  const QuantizedModel model = export_net::quantize_at_run_time(net, spec(8, true, true, kNone, kChannel));
+  ASSERT_NO_FATAL_FAILURE(write(kPacked, model));
+  for (const char* engine : {"onednn", "qnnpack"}) {
+    double most = 0;
+    std::int64_t differing = 0, values = 0;
+    // Rows that have one range are one run's: the least and the greatest value are the same in all of them.
+    at::Tensor x = export_net::code_input(*net, 256, 12);
+    x.select(1, 0).fill_(-2.1f);
+    x.select(1, 1).fill_(2.4f);
+    const Tensors got = pytorch(x, engine);
+    if (status_ == kNotInstalled) GTEST_SKIP() << "PyTorch for Python is not installed (apt-get install python3-torch)";
+    if (status_ == kNoEngine) continue;
+    ASSERT_EQ(got.size(), 1u);
+    const at::Tensor wanted = screen(model, {x})[0];
+    const at::Tensor away = (got[0] - wanted).abs() / wanted.abs().max();
+    most = away.max().item<double>();
+    values = away.numel();
+    differing = away.gt(2e-6).sum().item<std::int64_t>();
+    std::printf("  linear_dynamic %s: %lld of %lld results differ, by %g of the largest at most\n", engine,
+                static_cast<long long>(differing), static_cast<long long>(values), most);
+    EXPECT_GE(values, 100000);
+    // A value near the middle of two codes changes all results of its row by one step of one input.
+    EXPECT_LE(differing * 50, values);
+    EXPECT_LT(most, 0.01);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/plugin/placement.h"
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/torchscript/exporters.h"
 #include "plugins/exporters/torchscript/program.h"
 
@@ -20,6 +21,7 @@ struct FileQuantizer {
   const TensorData* codes = nullptr;  // of constants
   TensorId values = kNoTensor;        // what DequantizeLinear gives
   double bytes = 0;
+  bool at_run_time = false;  // scale and zero point
 };
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -98,6 +100,14 @@ class FileGraph {
   std::optional<FileQuantizer> read(const Node& dequantize) const {
     FileQuantizer q;
     q.values = dequantize.outputs.at(0);
+    const Node* run = producer(dequantize.input(0));
+    if (run && run->op == "DynamicQuantizeLinear" && run->outputs.size() == 3) {
+      for (const std::size_t i : {0u, 1u, 2u})
+        if (run->outputs[i] != dequantize.input(i)) return std::nullopt;
+      q.at_run_time = true;
+      q.hi = 255;
+      return q;
+    }
     const TensorData *scale = constant(dequantize.input(1)), *zero = constant(dequantize.input(2));
     if (!scale) return std::nullopt;
     q.scale = scale->to_floats();
@@ -163,8 +173,13 @@ class Audit {
   Result<std::vector<AuditRow>> run() {
     std::vector<AuditRow> rows;
     for (const PlacedQuantizer& q : place(model_).quantizers) {
-      AuditRow row{q.node->name, q.name, quantizer_text(*q.params), "not found", 0, false};
-      if (std::optional<FileQuantizer> held = find(q)) {
+      const bool at_run_time = quant::is_dynamic(*q.params);
+      AuditRow row{q.node->name, q.name, at_run_time ? describe(q.params->spec) : quantizer_text(*q.params), "not found", 0, false};
+      std::optional<FileQuantizer> held = find(q);
+      if (held && (held->at_run_time || at_run_time)) {
+        row.written = held->at_run_time ? "uint8, scale and zero point found at run time" : "known beforehand";
+        row.equal = held->at_run_time && at_run_time;
+      } else if (held) {
         if (is_activation(q.site.kind)) count_from_sign(*held, *q.params);
         const bool channels = held->axis >= 0;
         row.bytes = held->bytes;
@@ -293,6 +308,11 @@ Result<Model> import_nodes(const QuantizedModel& model, const std::string& path,
   std::vector<Shape> shapes;
   for (const TensorId t : graph.inputs())
     if (graph.tensor(t).shape) shapes.push_back(*graph.tensor(t).shape);
+  // Scales that are found at run time are those of one sample.
+  for (const auto& [site, params] : model.quantizers)
+    if (quant::is_dynamic(params))
+      for (Shape& s : shapes)
+        if (!s.empty() && s[0] < 0) s[0] = 1;
   if (shapes.size() == graph.inputs().size()) {
     Program names;
     for (std::size_t i = 0; i < shapes.size(); ++i)

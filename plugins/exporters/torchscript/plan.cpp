@@ -4,6 +4,8 @@
 #include <cstring>
 #include <set>
 
+#include "core/quant/dynamic.h"
+
 namespace quanvas::torchscript_file {
 
 ByNode by_node(const QuantizedModel& model) {
@@ -52,6 +54,11 @@ bool keeps_codes(const Model& model, const Node& node) {
   if (node.op == "Clip" && !node.attributes.count("min") && (node.input(1) == kNoTensor || node.input(2) == kNoTensor))
     return false;
   return inexpressible(model, node).empty();
+}
+
+bool has_curve(const Node& node) {
+  static const std::set<std::string> ops = {"Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Elu"};
+  return node.domain.empty() && node.opaque_reason.empty() && node.outputs.size() == 1 && ops.count(node.op) > 0;
 }
 
 namespace {
@@ -139,7 +146,8 @@ const Node* relu_behind(const QuantizedModel& model, const ByNode& quantizers, c
   return behind != quantizers.end() && find_quantizer(behind->second, SiteKind::kInput, 0) ? nullptr : next;
 }
 
-std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode& quantizers, const Node& node, bool may_be_1d) {
+std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode& quantizers, const Node& node,
+                                      std::size_t least_axes, std::size_t most_axes) {
   const bool conv = node.op == "Conv", gemm = node.op == "Gemm", product = node.op == "MatMul";
   if (!node.domain.empty() || (!conv && !gemm && !product)) return std::nullopt;
   const auto it = quantizers.find(node.id);
@@ -156,13 +164,21 @@ std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode&
   };
   const std::string op = conv ? "convolutions" : "linear layers";
   if (!l.input) missing(SiteKind::kInput, "quint8: LibTorch's quantized layers compute codes from codes", activation_spec());
-  l.output = output_of(model, quantizers, node);
-  if (!l.output)
+  l.finds_scale = l.input && quant::is_dynamic(*l.input->params);
+  l.output = l.finds_scale ? nullptr : output_of(model, quantizers, node);
+  if (!l.output && !l.finds_scale)
     missing(SiteKind::kOutput,
             "quint8, of the layer itself or the same at all that reads its result: LibTorch's quantized layers give codes",
             activation_spec());
   const bool has_bias = node.input(2) != kNoTensor;
-  if (has_bias && !l.bias)
+  if (l.finds_scale && l.bias)
+    trouble({"scale of a bias", "integers of a scale that is known beforehand",
+             "a float bias: the scale of the sums is found at run time", "Leave the bias float.", l.bias->site,
+             std::nullopt, true});
+  if (l.finds_scale && has_bias && !model.model->graph->tensor(node.inputs[2]).is_initializer)
+    trouble({"operator", node.op + ": its bias is computed", "linear layers with a constant bias", "Leave this layer float.",
+             std::nullopt, std::nullopt});
+  if (has_bias && !l.bias && !l.finds_scale)
     missing(SiteKind::kBias, "input scale x weight scale: LibTorch rounds every bias to whole multiples of it", bias_spec());
   if (l.bias && l.input && !l.input->params->scale.empty() &&
       !has_scales_of(*l.bias->params, *l.input->params, *l.weight->params))
@@ -175,11 +191,13 @@ std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode&
     const Saying s{*model.model, node, {"x", "w", "b"}, {}, lines};
     try {
       l.window = window_of(s, shape.size() > 2 ? Ints(shape.begin() + 2, shape.end()) : Ints{});
-      if (l.window.kernel.size() > 2) throw Unsaid("a convolution over 3 axes");
-      if (l.window.kernel.size() == 1 && !may_be_1d) throw Unsaid("a convolution over 1 axis");
+      const std::size_t axes = l.window.kernel.size();
+      if (axes < least_axes || axes > most_axes)
+        throw Unsaid("a convolution over " + std::to_string(axes) + (axes == 1 ? " axis" : " axes"));
     } catch (const Unsaid& e) {
       trouble({"operator", node.op + ": " + e.what(),
-               may_be_1d ? "quantized convolutions over 1 or 2 axes" : "quantized convolutions over 2 axes",
+               "quantized convolutions over " + (least_axes == most_axes ? "" : std::to_string(least_axes) + " to ") +
+                   std::to_string(most_axes) + " axes",
                "Leave this layer float.", std::nullopt, std::nullopt});
     }
   } else {
@@ -198,7 +216,7 @@ std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode&
       trouble({"axis of scales", "axis " + std::to_string(axis), "that of the output channels of " + op,
                "Leave the axis to the layer.", l.weight->site, std::nullopt});
   }
-  l.relu = relu_behind(model, quantizers, node);
+  if (!l.finds_scale) l.relu = relu_behind(model, quantizers, node);
   return plan;
 }
 

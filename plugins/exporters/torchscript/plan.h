@@ -29,12 +29,16 @@ bool keeps_codes(const Model& model, const Node& node);
 // operators that keep codes. null: it is float, or its readers differ.
 const quant::QuantParams* output_of(const QuantizedModel& model, const ByNode& quantizers, const Node& node);
 
+// Whether LibTorch computes this operator's codes from codes by a scale of the result.
+bool has_curve(const Node& node);
+
 // A convolution or a matrix product on codes.
 struct PackedLayer {
   const PlacedQuantizer *input = nullptr, *weight = nullptr, *bias = nullptr;
   const quant::QuantParams* output = nullptr;
   const Node* relu = nullptr;                // that is part of it
   bool is_conv = false, transposes = false;  // the weight has its output channels last
+  bool finds_scale = false;                  // of its input at run time: linear_dynamic, whose result is float
   Window window;                             // of convolutions
 };
 // A node whose input and weight have quantizers. Trouble: rule, what it is, what is allowed, for a refusal; empty when it
@@ -43,13 +47,14 @@ struct PackedTrouble {
   std::string rule, got, allowed, suggestion;
   std::optional<Site> site;
   std::optional<QuantSpec> fix;
+  bool float_fixes = false;
 };
 struct PackedPlan {
   PackedLayer layer;
   std::vector<PackedTrouble> troubles;
 };
 std::optional<PackedPlan> packed_plan(const QuantizedModel& model, const ByNode& quantizers, const Node& node,
-                                      bool may_be_1d = true);
+                                      std::size_t least_axes = 1, std::size_t most_axes = 3);
 
 // The only node that reads the result, if it is a Relu whose result may stand for both. Null: none.
 const Node* relu_behind(const QuantizedModel& model, const ByNode& quantizers, const Node& node);

@@ -21,7 +21,7 @@ using Ints = std::vector<std::int64_t>;
 
 // Weight and bias as the operators of namespace `quantized` keep them. Codes are int8, zero points 0.
 struct Packed {
-  enum class Kind { kLinear, kConv1d, kConv2d };
+  enum class Kind { kLinear, kConv1d, kConv2d, kConv3d };
   Kind kind = Kind::kLinear;
   Shape shape;                      // output channels first
   std::vector<std::int32_t> codes;  // row-major

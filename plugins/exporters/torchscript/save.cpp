@@ -100,7 +100,9 @@ c10::IValue pack(const Packed& p) {
     bias = values;
   }
   if (p.kind == Packed::Kind::kLinear) return call("quantized::linear_prepack", {weight, bias});
-  return call(p.kind == Packed::Kind::kConv1d ? "quantized::conv1d_prepack" : "quantized::conv2d_prepack",
+  return call(p.kind == Packed::Kind::kConv1d   ? "quantized::conv1d_prepack"
+              : p.kind == Packed::Kind::kConv2d ? "quantized::conv2d_prepack"
+                                                : "quantized::conv3d_prepack",
               {weight, bias, c10::IValue(p.stride), c10::IValue(p.padding), c10::IValue(p.dilation), p.groups});
 }
 

@@ -1,4 +1,5 @@
 // What TorchScript files hold of quantizers.
+#include "core/quant/dynamic.h"
 #include "plugins/exporters/torchscript/exporters.h"
 #include "plugins/exporters/torchscript/plan.h"
 
@@ -30,7 +31,17 @@ TargetTable packed_table(const std::string& profile) {
   activation.zero_points = {ZeroPointType::kNone, ZeroPointType::kInteger};
   activation.decoupled = false;
   activation.why = "quint8 is what every engine takes; quantized tensors use all 256 codes and have one scale.";
+  TargetRow dynamic = activation;
+  dynamic.form = "float32, which linear_dynamic makes codes of";
+  dynamic.sites = {SiteKind::kInput};
+  dynamic.ops = {"Gemm", "MatMul"};
+  dynamic.is_signed = false;
+  dynamic.zero_points = {ZeroPointType::kInteger};
+  dynamic.scales = {ScaleType::kFloat32};
+  dynamic.dynamic = true;
+  dynamic.why = "linear_dynamic gives unsigned codes of a range that holds 0, and looks at the whole tensor.";
   table.rows = {weight, bias, activation};
+  if (profile != "relay") table.rows.insert(table.rows.begin() + 2, dynamic);
   QuantSpec input;
   input.is_signed = false;
   input.zero_point = ZeroPointType::kInteger;
@@ -48,6 +59,8 @@ TargetTable packed_table(const std::string& profile) {
       "MaxPool, Reshape and Transpose.",
       "Layers without quantizers, and what lies between quantized layers, run in float32 between dequantize and "
       "quantize_per_tensor.",
+      "A linear layer whose input finds its scale at run time gives float32: it needs no output quantizer, and its bias stays "
+      "float. LibTorch finds one scale for all samples that run together.",
       "Biases above 2^22 steps of their scale may be rounded by one step when LibTorch makes integers of them."};
   if (profile == "qnnpack") table.notes.push_back("QNNPACK adds codes with fixed-point factors: a sum may differ by one step.");
   if (profile == "onednn")
@@ -147,11 +160,50 @@ std::vector<Refusal> check_nodes(const QuantizedModel& model) {
   return out;
 }
 
+namespace {
+
+// Scales that are found at run time: by linear_dynamic alone, and by its formula.
+void check_run_time(const QuantizedModel& model, const ByNode& quantizers, std::vector<Refusal>& out) {
+  for (const auto& [id, list] : quantizers)
+    for (const PlacedQuantizer& q : list) {
+      if (!quant::is_dynamic(*q.params) || (q.reader->op != "Gemm" && q.reader->op != "MatMul")) continue;
+      const auto refuse = [&](const char* rule, std::string got, const char* allowed, const char* suggestion,
+                              std::optional<QuantSpec> fix) {
+        const bool float_fixes = !fix;
+        out.push_back({q.node->name, q.name, rule, std::move(got), allowed, suggestion, q.site, std::move(fix), float_fixes});
+      };
+      const auto plan = packed_plan(model, quantizers, *q.reader);
+      if (!plan || plan->layer.input != &q)
+        refuse("operator", q.node->op + " without a quantized weight on its right",
+               "linear layers x W + b whose weight has a quantizer: linear_dynamic",
+               "Quantize the weight, or leave the input float.", {});
+      const QuantSpec& s = q.params->spec;
+      if (s.statistic != Statistic::kMinMax || !s.zero_in_range || s.clip_min || s.clip_max) {
+        QuantSpec fix = s;
+        fix.statistic = Statistic::kMinMax;
+        fix.zero_in_range = true;
+        fix.clip_min.reset();
+        fix.clip_max.reset();
+        refuse("statistic", std::string(enum_text(s.statistic)) + (s.zero_in_range ? "" : ", without 0"),
+               "from the least to the greatest value, with 0 among them", "Use the statistic minmax with zero_in_range.", fix);
+      }
+      const Shape shape = shape_of(model, q.tensor);
+      if (!shape.empty() && shape[0] > 1)
+        refuse("samples", "a tensor " + shape_text(shape) + ", whose scale is one for each index of its first axis",
+               "one scale for the whole tensor: linear_dynamic",
+               "Calibrate it, or import the model with a batch of 1 or an open one.", {});
+    }
+}
+
+}  // namespace
+
 std::vector<Refusal> check_packed(const QuantizedModel& model, const std::string& profile) {
   std::vector<Refusal> out;
   const ByNode quantizers = by_node(model);
+  // QNNPACK reads packed parameters of one and two axes only.
+  const std::size_t least_axes = profile == "relay" ? 2 : 1, most_axes = profile == "relay" || profile == "qnnpack" ? 2 : 3;
   for (const Node& node : model.model->graph->nodes())
-    if (const auto plan = packed_plan(model, quantizers, node, profile != "relay"))
+    if (const auto plan = packed_plan(model, quantizers, node, least_axes, most_axes))
       for (const PackedTrouble& t : plan->troubles) {
         // Inputs of convolutions and Gemm are named by the table already.
         if (t.rule == "missing quantizer" && t.site && t.site->kind == SiteKind::kInput && node.op != "MatMul") continue;
@@ -160,8 +212,9 @@ std::vector<Refusal> check_packed(const QuantizedModel& model, const std::string
                            : t.site->kind == SiteKind::kBias   ? "bias"
                            : t.site->kind == SiteKind::kWeight ? "weight"
                                                                : "input";
-        out.push_back({node.name, name, t.rule, t.got, t.allowed, t.suggestion, t.site, t.fix, false});
+        out.push_back({node.name, name, t.rule, t.got, t.allowed, t.suggestion, t.site, t.fix, t.float_fixes});
       }
+  check_run_time(model, quantizers, out);
   return out;
 }
 

@@ -167,7 +167,7 @@ class Writer {
     if (form_.packed) {
       if (const auto plan = packed_plan(model_, quantizers_, node); plan && plan->troubles.empty())
         return packed_layer(node, plan->layer);
-      if (elementwise(node) || passing(node)) return {};
+      if (elementwise(node) || passing(node) || curve(node)) return {};
     }
     return computed(node);
   }
@@ -322,7 +322,8 @@ class Writer {
   Status packed_layer(const Node& node, const PackedLayer& l) {
     QUANVAS_TRY(const StoredTensor weight, stored_tensor(model_, *l.weight));
     Packed p;
-    p.kind = !l.is_conv ? Packed::Kind::kLinear : l.window.kernel.size() == 1 ? Packed::Kind::kConv1d : Packed::Kind::kConv2d;
+    static constexpr Packed::Kind kConvolutions[] = {Packed::Kind::kConv1d, Packed::Kind::kConv2d, Packed::Kind::kConv3d};
+    p.kind = l.is_conv ? kConvolutions[l.window.kernel.size() - 1] : Packed::Kind::kLinear;
     p.shape = weight.shape;
     p.codes = weight.codes;
     if (l.transposes) {
@@ -337,6 +338,7 @@ class Writer {
       QUANVAS_TRY(const StoredTensor bias, stored_tensor(model_, *l.bias));
       p.bias = bias.values;
     }
+    if (l.finds_scale) return found_at_run_time(node, l, std::move(p));
     std::string x = quantized(*l.input);
     const std::string argument = x;
     if (l.is_conv) {
@@ -349,13 +351,28 @@ class Writer {
         p.padding.assign(p.padding.size(), 0);
       }
     }
-    static const char* const kOps[] = {"linear", "conv1d", "conv2d"};
+    static const char* const kOps[] = {"linear", "conv1d", "conv2d", "conv3d"};
     ModuleText module;
     module.layer = node.name;
     module.result = std::string("ops.quantized.") + kOps[static_cast<int>(p.kind)] + (l.relu ? "_relu(" : "(") + x +
                     ", self.packed, " + output_scale(*l.output) + ")";
     module.packed.emplace_back("packed", std::move(p));
     give_codes(node, l.relu, *l.output, add_module(std::move(module), {{argument, argument}}));
+    return {};
+  }
+
+  Status found_at_run_time(const Node& node, const PackedLayer& l, Packed p) {
+    if (const TensorId bias = node.input(2); bias != kNoTensor) {
+      const TensorData* data = model_.model->weights->find(graph_.tensor(bias).name);
+      if (!data) return fail(ErrorCode::kInternal, "The bias of '" + node.name + "' has no data.");
+      p.bias = data->to_floats();
+    }
+    const std::string x = real(l.input->tensor);
+    ModuleText module;
+    module.layer = node.name;
+    module.result = "ops.quantized.linear_dynamic(" + x + ", self.packed, False)";
+    module.packed.emplace_back("packed", std::move(p));
+    give(node, 0, add_module(std::move(module), {{x, x}}));
     return {};
   }
 
@@ -386,6 +403,38 @@ class Writer {
                            : std::string("ops.quantized.") + (node.op == "Add" ? "add" : "mul") + (relu ? "_relu(" : "(") +
                                  list + ", " + output_scale(*out) + ")";
     give_codes(node, relu, *out, add_module(std::move(module), calls));
+    return true;
+  }
+
+  // Curves that LibTorch has on codes, when operand and result have some (ATen/native/quantized/cpu/qelu.cpp, qsigmoid.cpp ...).
+  bool curve(const Node& node) {
+    const quant::QuantParams* out = has_curve(node) ? output_of(model_, quantizers_, node) : nullptr;
+    const TensorId t = node.input(0);
+    if (!out || t == kNoTensor || graph_.tensor(t).is_initializer) return false;
+    const PlacedQuantizer* own = find_quantizer(of(node), SiteKind::kInput, 0);
+    if (!own && held_[t].codes.empty()) return false;
+    // Relay knows neither on codes: it refuses such nodes by their quantizers.
+    if ((node.op == "Elu" || node.op == "Tanh") && of(node).empty()) return false;
+    const std::string numbers = output_scale(*out);
+    std::vector<std::pair<std::string, std::string>> calls;
+    std::string text;
+    // LibTorch gives these results one scale, whatever is wanted; QNNPACK has no other for Sigmoid.
+    if (node.op == "Sigmoid" || node.op == "Tanh") {
+      const bool half = node.op == "Tanh";
+      if (out->scale[0] != (half ? 1.0f / 128 : 1.0f / 256) || stored_zero_point(*out) != (half ? 128 : 0)) return false;
+    }
+    const std::string x = argument(calls, own ? quantized(*own) : held_[t].codes);
+    const std::string alpha = literal(static_cast<double>(node.real("alpha", node.op == "Elu" ? 1.0f : 0.01f)));
+    if (node.op == "Sigmoid") text = "ops.quantized.sigmoid(" + x + ", " + numbers + ")";
+    if (node.op == "Tanh") text = "torch.tanh(" + x + ")";
+    if (node.op == "HardSwish") text = "ops.quantized.hardswish(" + x + ", " + numbers + ")";
+    if (node.op == "LeakyRelu")
+      text = "ops.quantized.leaky_relu(" + x + ", " + alpha + ", False, " + numbers + ")";
+    if (node.op == "Elu") text = "ops.quantized.elu(" + x + ", " + numbers + ", " + alpha + ", 1, 1)";
+    ModuleText module;
+    module.layer = node.name;
+    module.result = text;
+    give_codes(node, nullptr, *out, add_module(std::move(module), calls));
     return true;
   }
 

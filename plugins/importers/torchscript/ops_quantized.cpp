@@ -126,8 +126,9 @@ struct Weights {
   std::string weight, bias;
   Shape shape;
 };
-// LibTorch makes whole multiples of input scale x weight scale of a bias (qlinear.cpp, qconv.cpp).
-Weights weights_of(Call& c, const Ref& packed, double input_scale) {
+// LibTorch makes whole multiples of input scale x weight scale of a bias (qlinear.cpp, qconv.cpp). Without an input scale it
+// stays as it is.
+Weights weights_of(Call& c, const Ref& packed, std::optional<double> input_scale) {
   const std::string codes = c.net.tensor_of(member(packed, "codes")), scale = c.net.tensor_of(member(packed, "scale")),
                     zero = c.net.tensor_of(member(packed, "zero_point"));
   const std::int64_t axis = member(packed, "axis")->integer;
@@ -138,12 +139,16 @@ Weights weights_of(Call& c, const Ref& packed, double input_scale) {
   out.weight = c.net.emit("DequantizeLinear", {codes, scale, zero}, along);
   const Ref& bias = member(packed, "bias");
   if (bias->kind != Kind::kTensor) return out;
+  if (!input_scale) {
+    out.bias = bias->name;
+    return out;
+  }
   const std::vector<float> values = c.net.draft.constant(bias->name)->to_floats(),
                            scales = c.net.draft.constant(scale)->to_floats();
   if (scales.size() != 1 && scales.size() != values.size()) throw Unmapped("its bias does not fit its weight");
   std::vector<float> products;
   std::vector<std::int32_t> integers;
-  for (const float s : scales) products.push_back(static_cast<float>(input_scale) * s);
+  for (const float s : scales) products.push_back(static_cast<float>(*input_scale) * s);
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double steps =
         std::nearbyint(static_cast<double>(values[i]) / static_cast<double>(products[products.size() == 1 ? 0 : i]));
@@ -195,25 +200,46 @@ Results conv(Call& c) {
   return requantized(c, y, 2, kRelu, f);
 }
 
+std::string product_of(Call& c, const std::string& x, bool is_matrix, const Weights& w) {
+  if (is_matrix) return c.net.emit("Gemm", {x, w.weight, w.bias}, {{"transB", std::int64_t{1}}});
+  std::string turned;
+  {
+    const Helpers helpers(c.net);
+    turned = c.net.transposed(w.weight);
+  }
+  const std::string y = c.net.emit("MatMul", {x, turned});
+  return w.bias.empty() ? y : c.net.emit("Add", {y, w.bias});
+}
+
 template <bool kRelu>
 Results linear(Call& c) {
   const std::string x = c.x();
   const QuantizedFacts f = facts(c, x);
   const Weights w = weights_of(c, c.at(1), f.scale_value);
   const Shape* s = c.net.shape(x);
-  std::string y;
-  if (s && s->size() == 2) {
-    y = c.net.emit("Gemm", {x, w.weight, w.bias}, {{"transB", std::int64_t{1}}});
-  } else {
-    std::string turned;
-    {
-      const Helpers helpers(c.net);
-      turned = c.net.transposed(w.weight);
-    }
-    y = c.net.emit("MatMul", {x, turned});
-    if (!w.bias.empty()) y = c.net.emit("Add", {y, w.bias});
+  return requantized(c, product_of(c, x, s && s->size() == 2, w), 2, kRelu, f);
+}
+
+// linear_dynamic(x, packed, reduce_range): codes of the whole tensor's range, a float result (qlinear_dynamic.cpp).
+template <bool kRelu>
+Results linear_dynamic(Call& c) {
+  if (c.flag(2)) throw Unmapped("activations of 7 bits, which QNNPACK makes 8 (reduce_range)");
+  const std::string x = c.x();
+  const Shape* s = c.net.shape(x);
+  const std::optional<Shape> shape = s ? std::optional(*s) : std::nullopt;
+  const Weights w = weights_of(c, c.at(1), std::nullopt);
+  std::string values;
+  {
+    const Helpers helpers(c.net);
+    const std::vector<std::string> codes = c.net.emit_many("DynamicQuantizeLinear", {x}, 3);
+    c.net.draft.facts[codes[0]] = {DataType::kUint8, shape};
+    c.net.draft.facts[codes[1]] = {DataType::kFloat, Shape{}};
+    c.net.draft.facts[codes[2]] = {DataType::kUint8, Shape{}};
+    values = c.net.emit("DequantizeLinear", codes);
+    c.net.draft.facts[values] = {DataType::kFloat, shape};
   }
-  return requantized(c, y, 2, kRelu, f);
+  const std::string y = product_of(c, values, shape && shape->size() == 2, w);
+  return one(kRelu ? c.net.emit("Relu", {y}) : y);
 }
 
 // add(a, b, scale, zero_point)
@@ -241,6 +267,27 @@ Results cat(Call& c) {
   return requantized(c, y, 2, false, f);
 }
 
+// Curves on codes, with the scale of their result.
+Results sigmoid(Call& c) {
+  const QuantizedFacts f = facts(c, c.x());
+  return requantized(c, c.net.emit("Sigmoid", {c.x()}), 1, false, f);
+}
+Results hard_swish(Call& c) {
+  const QuantizedFacts f = facts(c, c.x());
+  return requantized(c, c.net.emit("HardSwish", {c.x()}), 1, false, f);
+}
+// leaky_relu(x, slope, inplace, scale, zero_point)
+Results leaky_relu(Call& c) {
+  const QuantizedFacts f = facts(c, c.x());
+  return requantized(c, c.net.emit("LeakyRelu", {c.x()}, {{"alpha", static_cast<float>(c.real(1, 0.01))}}), 3, false, f);
+}
+// elu(x, scale, zero_point, alpha, scale, input_scale)
+Results elu(Call& c) {
+  const QuantizedFacts f = facts(c, c.x());
+  if (c.real(4, 1) != 1 || c.real(5, 1) != 1) throw Unmapped("a scaled ELU");
+  return requantized(c, c.net.emit("Elu", {c.x()}, {{"alpha", static_cast<float>(c.real(3, 1))}}), 1, false, f);
+}
+
 }  // namespace
 
 const Handlers& quantized_handlers() {
@@ -259,11 +306,17 @@ const Handlers& packed_handlers() {
                                  {"conv3d_relu", conv<3, true>},
                                  {"linear", linear<false>},
                                  {"linear_relu", linear<true>},
+                                 {"linear_dynamic", linear_dynamic<false>},
+                                 {"linear_relu_dynamic", linear_dynamic<true>},
                                  {"add", add<false>},
                                  {"add_relu", add<true>},
                                  {"mul", multiply<false>},
                                  {"mul_relu", multiply<true>},
-                                 {"cat", cat}};
+                                 {"cat", cat},
+                                 {"sigmoid", sigmoid},
+                                 {"hardswish", hard_swish},
+                                 {"leaky_relu", leaky_relu},
+                                 {"elu", elu}};
   return table;
 }
 
@@ -288,6 +341,12 @@ std::string keep_quantized(Net& net, const std::string& op, const Refs& in, Refs
   if (f.scale_value == 0) return "operator '" + op + "' on a tensor with scales per channel";
   if (moving.count(name)) {
     if (out[0]->name != in[0]->name) net.quantized[out[0]->name] = f;
+    return {};
+  }
+  // Whatever scale goes in, theirs is a power of two that holds all of their range (qsigmoid.cpp, qtanh.cpp).
+  if ((name == "tanh" || name == "sigmoid") && f.type == DataType::kUint8) {
+    const bool half = name == "tanh";
+    out[0] = make_tensor(quantize(net, out[0]->name, facts_of(net, half ? 1.0 / 128 : 1.0 / 256, half ? 128 : 0, f.type)));
     return {};
   }
   if (!rounding.count(name)) return "operator '" + op + "' on a quantized tensor is not mapped";
