@@ -87,6 +87,7 @@ class FinnWriter {
       job.progress("export", static_cast<double>(++done) / static_cast<double>(graph_.nodes().size()), node.name);
     }
     writer_.set_domain(thresholds_ ? kFinnDomain : dialect_.domain, 1);
+    writer_.set_domain(dialect_.domain, 1);  // averages are in it, whatever the form
     return writer_.save(path);
   }
 
@@ -129,6 +130,16 @@ class FinnWriter {
       const FinnPlace* p = layout_.place_of(q);
       if (p->for_all) continue;
       for (const std::size_t i : q.inputs) draft.inputs[i] = apart(*p);
+    }
+    if (const PlacedQuantizer* cut = at(node, SiteKind::kOutput); cut && cut->params->truncated) {
+      if (thresholds_) {
+        QUANVAS_CHECK(average(node, *cut->params, draft.inputs[0]));
+        seen_[out] = name_of(out);
+        return {};
+      }
+      // ConvertQONNXtoFINN asks for what ONNX lets a file leave out.
+      draft.attributes.try_emplace("pads", std::vector<std::int64_t>(4, 0));
+      draft.attributes.try_emplace("strides", std::vector<std::int64_t>(2, 1));
     }
     if (place && place->relu == node.id) {
       draft.op = "Relu";  // a Clip whose end no code tells from what lies beyond
@@ -222,6 +233,29 @@ class FinnWriter {
                      {result});
     n.set_domain(dialect_.domain);
     add_attribute(n, "rounding_mode", std::string("FLOOR"));
+  }
+
+  // Whole numbers through QuantAvgPool2d, as Brevitas wrote them and FINN's conversion makes them: the sum of each window loses
+  // its low bits. check_truncation() has seen that these are as many as the window adds.
+  Status average(const Node& node, const quant::QuantParams& p, const std::string& x) {
+    const std::string result = name_of(node.outputs[0]);
+    const std::string codes = writer_.tensor_name(result + "_input_codes"), cut = writer_.tensor_name(result + "_codes");
+    const std::string scale = constant(result + "_scale", {}, {p.scale[0]});
+    QUANVAS_CHECK(writer_.copy({node.name, "Div", {}, {x, scale}, {codes}, {}, {}}));
+    onnx::NodeProto& n = writer_.node("QuantAvgPool2d", node.name + "_average", {codes}, {cut});
+    n.set_domain(dialect_.domain);
+    writer_.use_domain(dialect_.domain);
+    const auto strides = node.integers("strides", {1, 1});
+    add_attribute(n, "kernel", node.integers("kernel_shape").at(0));
+    add_attribute(n, "stride", strides.at(0));
+    add_attribute(n, "ibits", static_cast<std::int64_t>(p.spec.bits));
+    add_attribute(n, "obits", static_cast<std::int64_t>(p.spec.bits));
+    add_attribute(n, "signed", static_cast<std::int64_t>(p.spec.is_signed));
+    add_attribute(n, "data_layout", std::string("NCHW"));
+    annotate(codes, finn_type(p));
+    annotate(cut, finn_type(p));
+    writer_.node("Mul", node.name + "_mul", {cut, scale}, {result});
+    return {};
   }
 
   // Convolution or product, [Mul by the weight's scale,] Add of the bias: the scale and the bias as FINN moves them.

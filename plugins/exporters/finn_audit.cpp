@@ -251,6 +251,7 @@ class Reader {
       tensor = onnx_scan::input(*node, static_cast<int>(q.inputs.front()));
     }
     row.written = "float";
+    if (thresholds_ && p.truncated) return average(q, row);
     const bool may_move = p.spec.granularity == Granularity::kTensor && !p.truncated;
     const auto is_quantized = [&] {
       return thresholds_ ? steps(tensor).has_value() : qonnx_node(file_, tensor, kQonnx).has_value();
@@ -285,6 +286,57 @@ class Reader {
     row.equal = is_same_quantizer(p, *found, shape_of(model_, own), false) && right_source(found->source, own);
     for (std::size_t k = 0; end && k < found->scale.size(); ++k)
       row.equal = row.equal && qonnx_value(*found, k, *end) == qonnx_value(*found, k, 1e30f);
+  }
+
+  // Div, QuantAvgPool2d and Mul: every sum there can be, shifted as the operator's definition says, gives the value of the
+  // truncated mean.
+  void average(const PlacedQuantizer& q, AuditRow& row) const {
+    const quant::QuantParams& p = *q.params;
+    const auto number = [&](const onnx::NodeProto* n, const char* op) -> std::optional<float> {
+      if (!n || n->op_type() != op || !n->domain().empty()) return std::nullopt;
+      const auto values = onnx_scan::floats(file_.initializer(onnx_scan::input(*n, 1)));
+      return values && values->size() == 1 ? std::optional((*values)[0]) : std::nullopt;
+    };
+    const onnx::NodeProto* mul = file_.producer(name_of(q.tensor));
+    const auto out = number(mul, "Mul");
+    const onnx::NodeProto* pool = out ? file_.producer(onnx_scan::input(*mul, 0)) : nullptr;
+    if (!pool || pool->op_type() != "QuantAvgPool2d" || pool->domain() != kQonnx || onnx_scan::version_of(proto_, kQonnx) != 1)
+      return;
+    const onnx::NodeProto* div = file_.producer(onnx_scan::input(*pool, 0));
+    const auto in = number(div, "Div");
+    const std::int64_t kernel = onnx_scan::integer(*pool, "kernel", 1), stride = onnx_scan::integer(*pool, "stride", 1),
+                       ibits = onnx_scan::integer(*pool, "ibits", 1), obits = onnx_scan::integer(*pool, "obits", 1);
+    row.written = "QuantAvgPool2d of " + std::to_string(ibits) + " to " + std::to_string(obits) + " bits";
+    row.bytes = 2 * sizeof(float);
+    const std::string layout = onnx_scan::text(*pool, "data_layout");
+    const bool is_here = in && div->name() == q.node->name && (layout.empty() || layout == "NCHW") && ibits > 0 && ibits < 32 &&
+                         obits > 0 && q.node->integers("kernel_shape") == std::vector<std::int64_t>{kernel, kernel} &&
+                         q.node->integers("strides", {1, 1}) == std::vector<std::int64_t>{stride, stride} &&
+                         (onnx_scan::integer(*pool, "signed", 0) != 0) == p.spec.is_signed &&
+                         type_of(onnx_scan::input(*pool, 0)) == wanted_type(p) &&
+                         type_of(onnx_scan::input(*mul, 0)) == wanted_type(p);
+    if (!is_here || kernel < 1 || kernel > 64 || !reads_its_input(q, *div)) return;
+    std::int64_t most = ((std::int64_t{1} << ibits) - 1) * kernel * kernel, shift = -obits;
+    for (; most > 0; most >>= 1) ++shift;
+    shift = std::max<std::int64_t>(shift, 0);
+    const float elements = static_cast<float>(kernel * kernel);
+    if (*in != p.truncated->scale * elements) return;
+    const std::int64_t count = std::int64_t{1} << std::min(p.truncated->bits, 16), first = p.spec.is_signed ? -count / 2 : 0;
+    for (std::int64_t i = first; i < first + count; ++i) {
+      const float mean = static_cast<float>(i) * p.truncated->scale;
+      float want = 0;
+      quant::BlockLayout one;
+      quant::fake_quantize(p, one, &mean, &want);
+      if (static_cast<float>(i >> shift) * *out != want) return;
+    }
+    row.equal = true;
+  }
+
+  // What its own quantizer gives is looked at in that one's row; without one it is the model's tensor.
+  bool reads_its_input(const PlacedQuantizer& q, const onnx::NodeProto& node) const {
+    for (const PlacedQuantizer& other : place(model_).quantizers)
+      if (other.node == q.node && other.site.kind == SiteKind::kInput) return true;
+    return onnx_scan::input(node, 0) == name_of(q.node->input(0));
   }
 
   // The sum's low bits: every sum there can be gives the value of the truncated mean.

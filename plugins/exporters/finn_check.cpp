@@ -119,17 +119,19 @@ TargetTable finn_table(FinnProfile profile) {
   bipolar.granularities = {Granularity::kTensor};
   bipolar.why = "Its scale must be 1.";
   table.rows = {weight, sign, bias, relu, identity, bipolar};
+  TargetRow trunc = relu;
+  trunc.form = thresholds ? "Div + QuantAvgPool2d + Mul" : "AveragePool + Mul + Trunc";
+  trunc.sites = {SiteKind::kOutput};
+  trunc.ops = {"AveragePool"};
+  trunc.is_signed.reset();
+  trunc.granularities = {Granularity::kTensor};
+  trunc.roundings = {Rounding::kFloor};
+  trunc.truncation = true;
+  trunc.least_bits = 2;
+  trunc.why = thresholds ? "The sum of a window's whole numbers loses as many low bits as the window adds."
+                         : "FINN makes QuantAvgPool2d of it.";
+  table.rows.insert(table.rows.begin(), trunc);
   if (!thresholds) {
-    TargetRow trunc = relu;
-    trunc.form = "AveragePool + Mul + Trunc";
-    trunc.sites = {SiteKind::kOutput};
-    trunc.ops = {"AveragePool"};
-    trunc.is_signed.reset();
-    trunc.granularities = {Granularity::kTensor};
-    trunc.roundings = {Rounding::kFloor};
-    trunc.truncation = true;
-    trunc.why = "FINN makes QuantAvgPool2d of it.";
-    table.rows.insert(table.rows.begin(), trunc);
     table.notes = {
         "FINN makes thresholds that round ties upward, this file rounds them to even: values that lie exactly between two "
         "codes differ after ConvertQONNXtoFINN. The profile multithreshold keeps them.",

@@ -1,7 +1,7 @@
 // Operators on codes as what they stand for: DequantizeLinear, the operator on real numbers, QuantizeLinear.
 #include <functional>
 
-#include "plugins/importers/onnx_quant.h"
+#include "plugins/importers/onnx_quant_parts.h"
 
 namespace quanvas::onnx_import {
 namespace {
@@ -42,6 +42,9 @@ class Expander {
     if (only_foreign_ && node.domain.empty()) return false;
     if (node.domain.empty() && node.op == "Mul" && !node.removed) return scaled_sums(node);
     if (node.domain == kMicrosoft && (node.op == "DynamicQuantizeMatMul" || node.op == "MatMulIntegerToFloat") && !node.removed) return float_product(node);
+    const bool is_finn = node.domain == "qonnx.custom_op.general" || node.domain == "finn.custom_op.general";
+    if (is_finn && node.op == "QuantAvgPool2d" && !node.removed)
+      return expand_integer_average(draft_, node, [this](const std::string& wish) { return fresh(wish); }, out_);
     static const std::map<std::pair<std::string, std::string>, std::pair<std::size_t, Rule>> rules = {
         {{"", "QLinearConv"}, {8, &Expander::convolution}},
         {{"", "QLinearMatMul"}, {8, &Expander::product}},

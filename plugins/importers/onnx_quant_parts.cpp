@@ -61,4 +61,45 @@ Status take_constant(const Draft& draft, Quantizer& q) {
   return {};
 }
 
+// qonnx/custom_op/general/quantavgpool2d.py: the sum of a window has so many bits that the greatest one fits; what is more
+// than obits is shifted out.
+bool expand_integer_average(Draft& draft, const DraftNode& node,
+                            const std::function<std::string(const std::string&)>& fresh, std::vector<DraftNode>& out) {
+  const std::int64_t kernel = node.integer("kernel", 1), stride = node.integer("stride", 1), ibits = node.integer("ibits", 1),
+                     obits = node.integer("obits", 1);
+  const auto layout = node.attributes.find("data_layout");
+  const std::string* order = layout == node.attributes.end() ? nullptr : std::get_if<std::string>(&layout->second);
+  constexpr std::int64_t kMostKernel = 1024, kMostBits = 32;
+  if (node.inputs.size() != 1 || node.outputs.size() != 1 || kernel < 1 || kernel > kMostKernel || stride < 1 || ibits < 1 ||
+      ibits > kMostBits || obits < 1 || obits > kMostBits || (order && *order != "NCHW"))
+    return false;
+  int shift = -static_cast<int>(obits);
+  for (std::int64_t most = ((std::int64_t{1} << ibits) - 1) * kernel * kernel; most > 0; most >>= 1) ++shift;
+  std::string x = node.inputs[0];
+  const auto add = [&](const char* op, std::optional<float> factor, bool is_last, Attributes attributes) {
+    DraftNode n;
+    n.op = op;
+    n.inputs = {x};
+    if (factor) {
+      const std::string name = fresh(node.outputs[0] + "_factor");
+      draft.constants[name] = TensorData::of_floats({}, {*factor});
+      draft.facts[name] = {DataType::kFloat, Shape{}};
+      n.inputs.push_back(name);
+    }
+    n.attributes = std::move(attributes);
+    x = is_last ? node.outputs[0] : fresh(node.outputs[0] + "_" + op);
+    n.outputs = {x};
+    if (n.op == "AveragePool") n.name = node.name;
+    out.push_back(std::move(n));
+  };
+  using Ints = std::vector<std::int64_t>;
+  add("AveragePool", {}, false, {{"kernel_shape", Ints{kernel, kernel}}, {"strides", Ints{stride, stride}}});
+  add("Mul", static_cast<float>(kernel * kernel), false, {});
+  add("Round", {}, shift <= 0, {});  // the whole number that the division has hidden
+  if (shift <= 0) return true;
+  add("Mul", std::ldexp(1.0f, -shift), false, {});
+  add("Floor", {}, true, {});
+  return true;
+}
+
 }  // namespace quanvas::onnx_import

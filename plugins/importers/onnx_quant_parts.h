@@ -1,6 +1,8 @@
 // Quanvas - what the recognition of quantizers in an ONNX file shares; internal to the importer.
 #pragma once
 
+#include <functional>
+
 #include "plugins/importers/onnx_quant.h"
 
 namespace quanvas::onnx_import {
@@ -21,6 +23,10 @@ Result<Numbers> scales_of(const Draft& draft, const std::string& tensor);  // ab
 Status settle_zero_point(Quantizer& q);
 // A quantizer whose input is a constant of real numbers keeps these.
 Status take_constant(const Draft& draft, Quantizer& q);
+// QuantAvgPool2d as float operators: the sums of square windows of whole numbers without their low bits. False: its attributes
+// are none of it, and nothing is added to `out`.
+bool expand_integer_average(Draft& draft, const DraftNode& node,
+                            const std::function<std::string(const std::string&)>& fresh, std::vector<DraftNode>& out);
 // Quant, IntQuant, BipolarQuant, FloatQuant.
 Result<Quantizer> qonnx_quantizer(const Draft& draft, std::size_t node);
 

@@ -269,7 +269,62 @@ TEST_F(ExportFinn, AveragesAreWhatFinnLooksFor) {
     }
   EXPECT_TRUE(names(refusals(averaged(2, 0.1f, 6, 6, Rounding::kHalfEven)), "rounding", "pool"));
   EXPECT_TRUE(names(refusals(averaged(2, 0.1f, 6, 5, Rounding::kFloor)), "truncation", "pool"));
-  EXPECT_FALSE(refusals(averaged(2, 0.1f, 6, 6, Rounding::kFloor), kThresholds).empty());
+}
+
+// Whole numbers through QuantAvgPool2d in the form of thresholds.
+TEST_F(ExportFinn, AveragesOfThresholdsAreQuantAvgPool) {
+  for (const int window : {2, 4})
+    for (const int bits : {2, 6, 8})
+      for (const float scale : {0.0123f, 0.0625f}) {
+        SCOPED_TRACE(std::to_string(window) + ", " + std::to_string(bits));
+        const QuantizedModel model = averaged(window, scale, bits, bits, Rounding::kFloor);
+        ASSERT_NO_FATAL_FAILURE(write(model, kThresholds));
+        expect_audited(model, kThresholds);
+        // Everything that opens the file computes the same, bit for bit.
+        const float reach = 1.2f * scale * std::exp2(static_cast<float>(bits - 1));
+        EXPECT_EQ(compare(model, noise({8, 3, 8, 8}, 3, reach), kThresholds).steps, 0);
+        const onnx::ModelProto good = load();
+        const auto pool = std::find_if(good.graph().node().begin(), good.graph().node().end(),
+                                       [](const auto& n) { return n.op_type() == "QuantAvgPool2d"; });
+        ASSERT_NE(pool, good.graph().node().end());
+        EXPECT_EQ(pool->domain(), "qonnx.custom_op.general");
+        std::map<std::string, std::int64_t> numbers;
+        for (const auto& a : pool->attribute()) numbers[a.name()] = a.i();
+        EXPECT_EQ(numbers, (std::map<std::string, std::int64_t>{{"kernel", window}, {"stride", window}, {"ibits", bits},
+                                                                {"obits", bits}, {"signed", 1}, {"data_layout", 0}}));
+        std::map<std::string, std::string> types;
+        for (const auto& a : good.graph().quantization_annotation())
+          types[a.tensor_name()] = a.quant_parameter_tensor_names(0).value();
+        EXPECT_EQ(types[pool->input(0)], "INT" + std::to_string(bits));
+        EXPECT_EQ(types[pool->output(0)], "INT" + std::to_string(bits));
+        // Another number in any attribute is seen.
+        for (const char* name : {"kernel", "stride", "ibits", "obits", "signed"}) {
+          onnx::ModelProto bad = good;
+          for (auto& n : *bad.mutable_graph()->mutable_node())
+            if (n.op_type() == "QuantAvgPool2d")
+              for (auto& a : *n.mutable_attribute())
+                if (a.name() == name) a.set_i(a.i() == 1 ? 0 : a.i() + 1);
+          store(bad);
+          const auto rows = exporter().audit(model, path(), kThresholds);
+          ASSERT_TRUE(rows);
+          EXPECT_FALSE(std::all_of(rows->begin(), rows->end(), [](const AuditRow& r) { return r.equal; })) << name;
+        }
+      }
+  EXPECT_TRUE(names(refusals(averaged(2, 0.1f, 6, 6, Rounding::kHalfEven), kThresholds), "rounding", "pool"));
+  EXPECT_TRUE(names(refusals(averaged(2, 0.1f, 6, 5, Rounding::kFloor), kThresholds), "truncation", "pool"));
+  EXPECT_TRUE(names(refusals(averaged(3, 0.1f, 6, 6, Rounding::kFloor), kThresholds), "truncation", "pool"));
+}
+
+// A window of stride 1 that the model does not say: FINN's conversion asks for it.
+TEST_F(ExportFinn, AveragesSayTheirStridesAndPads) {
+  QuantizedModel model = averaged(4, 0.0625f, 6, 6, Rounding::kFloor);
+  ASSERT_NO_FATAL_FAILURE(write(model));
+  for (const auto& n : load().graph().node()) {
+    if (n.op_type() != "AveragePool") continue;
+    std::set<std::string> said;
+    for (const auto& a : n.attribute()) said.insert(a.name());
+    EXPECT_TRUE(said.count("pads") && said.count("strides") && said.count("kernel_shape"));
+  }
 }
 
 // Both forms open as recipes: thresholds become the quantizers that they are.

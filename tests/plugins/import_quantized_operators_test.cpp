@@ -227,5 +227,59 @@ TEST(QuantizedOperators, OthersOfTheDomainAreOpaque) {
   EXPECT_NE(opened.all_issues().find("QAttention"), std::string::npos) << opened.all_issues();
 }
 
+// QuantAvgPool2d of qonnx: the sum of each window, which has as many bits as the greatest one takes, shifted to obits.
+TEST(QuantizedOperators, AveragesOfWholeNumbersAreShiftedSums) {
+  struct Row {
+    std::int64_t kernel, stride, ibits, obits;
+    bool is_signed;
+    int shift;
+  };
+  const Row rows[] = {{2, 2, 4, 4, false, 2}, {2, 1, 4, 2, true, 4}, {3, 3, 4, 4, false, 4}, {3, 1, 8, 8, true, 4},
+                      {4, 2, 2, 8, false, 0}, {1, 1, 5, 5, true, 0}, {2, 2, 8, 1, false, 9}};
+  for (const char* domain : {"qonnx.custom_op.general", "finn.custom_op.general"})
+    for (const Row& r : rows) {
+      SCOPED_TRACE(std::to_string(r.kernel) + "x, " + std::to_string(r.ibits) + " to " + std::to_string(r.obits));
+      QuantizedProto p(13, {2, 3, 8, 8});
+      p.own("QuantAvgPool2d", {"x"}, {"y"},
+            {attribute("kernel", r.kernel), attribute("stride", r.stride), attribute("ibits", r.ibits), attribute("obits", r.obits),
+             attribute("signed", std::int64_t{r.is_signed}), text_attribute("data_layout", "NCHW")},
+            domain);
+      p.output("y");
+      const double least = r.is_signed ? -std::exp2(static_cast<double>(r.ibits - 1)) : 0, count = std::exp2(static_cast<double>(r.ibits));
+      at::manual_seed(4);
+      const at::Tensor x = at::floor(at::rand({2, 3, 8, 8}) * count) + least;
+      const at::Tensor sums = at::round(at::avg_pool2d(x.to(at::kDouble), r.kernel, r.stride) * static_cast<double>(r.kernel * r.kernel));
+      const at::Tensor want = at::floor(sums / std::exp2(r.shift)).to(at::kFloat);
+      for (const FileQuantizers how : {FileQuantizers::kRules, FileQuantizers::kNodes}) {
+        const Opened opened = open_bytes(p.bytes(), how);
+        ASSERT_TRUE(opened.file) << opened.file.error().text();
+        const auto got = run(opened, {x});
+        ASSERT_TRUE(got) << got.error().text() << opened.all_issues();
+        EXPECT_TRUE(at::equal((*got)[0], want));
+      }
+    }
+  // What it cannot be stays a node that is not run, and never a crash.
+  const std::int64_t far = std::numeric_limits<std::int64_t>::max();
+  for (const auto& [kernel, stride, ibits, obits, layout] :
+       {std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, const char*>{0, 1, 4, 4, "NCHW"},
+        {far, 1, 4, 4, "NCHW"},
+        {2, -1, 4, 4, "NCHW"},
+        {2, 1, 63, 4, "NCHW"},
+        {2, 1, -4, 4, "NCHW"},
+        {2, 1, 4, 0, "NCHW"},
+        {2, 1, 4, far, "NCHW"},
+        {2, 1, 4, 4, "NHWC"}}) {
+    QuantizedProto p(13, {2, 3, 8, 8});
+    p.own("QuantAvgPool2d", {"x"}, {"y"},
+          {attribute("kernel", kernel), attribute("stride", stride), attribute("ibits", ibits), attribute("obits", obits),
+           text_attribute("data_layout", layout)});
+    p.output("y");
+    const Opened opened = open_bytes(p.bytes(), FileQuantizers::kRules);
+    if (opened.file) {
+      EXPECT_NE(opened.all_issues().find("QuantAvgPool2d"), std::string::npos) << opened.all_issues();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quanvas::import_test
