@@ -4,6 +4,7 @@
 #include "plugins/exporters/half_scales.h"
 #include "plugins/exporters/hf_file.h"
 #include "plugins/exporters/packed_audit.h"
+#include "plugins/exporters/packed_mend.h"
 
 namespace quanvas {
 namespace {
@@ -13,8 +14,12 @@ using namespace weight_file;
 constexpr int kBits = 4, kPerWord = 8;
 constexpr int kOrder[kPerWord] = {0, 2, 4, 6, 1, 3, 5, 7};  // which of eight columns nibble i holds
 
-std::int64_t group_of(const LinearLayer& l) {
-  return l.quantizer->layout.granularity == Granularity::kGroup ? l.quantizer->layout.group : -1;
+std::optional<QuantSpec> with_width(const LinearLayer& l, const QuantSpec& spec) {
+  return l.out % kPerWord == 0 ? std::optional(spec) : std::nullopt;
+}
+std::string group_text(const LinearLayer& l, const QuantSpec& spec) {
+  const int group = group_setting(l, spec);
+  return group < 0 ? "a scale for each output" : "groups of " + std::to_string(group);
 }
 
 // Eight columns of a row: get(column).
@@ -65,16 +70,20 @@ class AwqExporter final : public Exporter {
     std::vector<Refusal> out = check_linear(model, table(options));
     for (Refusal& r : check_config(options)) out.push_back(std::move(r));
     const std::vector<LinearLayer> layers = linear_layers(model);
-    const LinearLayer* first = nullptr;
-    for (const LinearLayer& l : layers) {
+    const auto mended = mended_layers(layers, table(options), {with_width, true});
+    const auto refused = [&](const LinearLayer& l, const char* rule) {
+      return std::any_of(out.begin(), out.end(), [&](const Refusal& r) { return r.rule == rule && r.site == l.site; });
+    };
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const LinearLayer& l = layers[i];
       if (!l.quantizer) continue;
-      if (!first) first = &l;
       if (l.out % kPerWord != 0)
-        out.push_back(at_weight(l, "size", std::to_string(l.out) + " outputs", "a multiple of 8", "Leave it float."));
-      if (group_of(l) != group_of(*first))
-        out.push_back(at_weight(l, "one setting for all layers", describe(l.quantizer->spec),
-                                "what '" + first->node->name + "' has: " + describe(first->quantizer->spec),
-                                "Give all layers the same group size, or leave it float."));
+        out.push_back(at_weight(l, "size", std::to_string(l.out) + " outputs", "a multiple of 8",
+                                "Leave it float: this target has no other width."));
+      if (mended[i] && group_setting(l, *mended[i]) != group_setting(l) && !refused(l, "group size"))
+        out.push_back(at_weight(l, "one setting for all layers", group_text(l, l.quantizer->spec),
+                                group_text(l, *mended[i]) + ", which all layers of the file can have",
+                                "Give all layers the same group size, or leave those float that cannot have it."));
       check_half_scales(l, options, out);
       for (const LinearLayer& other : layers)
         if (!other.quantizer && l.module.find(other.module) != std::string::npos)
@@ -83,6 +92,7 @@ class AwqExporter final : public Exporter {
                                   "names that are no part of each other: readers would take this one for float, too",
                                   "Quantize both or none of them."));
     }
+    add_fixes(layers, mended, out);
     return out;
   }
 
@@ -96,7 +106,7 @@ class AwqExporter final : public Exporter {
         QUANVAS_CHECK(job.check());
         if (l.quantizer) {
           QUANVAS_CHECK(add(file, l));
-          group = group_of(l);
+          group = group_setting(l);
         } else {
           left.push_back(l.module);
         }

@@ -8,6 +8,7 @@
 #include "plugins/exporters/compressed_forms.h"
 #include "plugins/exporters/hf_file.h"
 #include "plugins/exporters/packed_audit.h"
+#include "plugins/exporters/packed_mend.h"
 
 namespace quanvas {
 namespace {
@@ -67,7 +68,8 @@ class CompressedTensorsExporter final : public Exporter {
   std::vector<Refusal> check(const QuantizedModel& model, const json& options) const override {
     std::vector<Refusal> out = check_linear(model, table(options));
     for (Refusal& r : check_config(options)) out.push_back(std::move(r));
-    for (const LinearLayer& l : linear_layers(model)) {
+    const std::vector<LinearLayer> layers = linear_layers(model);
+    for (const LinearLayer& l : layers) {
       if (!l.quantizer) continue;
       const std::string form = form_of(l, options);
       const QuantSpec& s = l.quantizer->spec;
@@ -88,6 +90,7 @@ class CompressedTensorsExporter final : public Exporter {
         out.push_back(at_weight(l, "scale", "scales that are no float8 divided by one float32, bit for bit", "such scales",
                                 "Choose the option scales=round: they differ in their last bits."));
     }
+    add_fixes(layers, mended_layers(layers, table(options), {}), out);
     for (const PlacedQuantizer& q : place(model).quantizers) {
       const auto rank = static_cast<std::int64_t>(shape_of(model, q.tensor).size());
       const std::int64_t axis = q.params->spec.axis.value_or(-1);

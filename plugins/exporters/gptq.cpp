@@ -4,6 +4,7 @@
 #include "plugins/exporters/half_scales.h"
 #include "plugins/exporters/hf_file.h"
 #include "plugins/exporters/packed_audit.h"
+#include "plugins/exporters/packed_mend.h"
 
 namespace quanvas {
 namespace {
@@ -14,14 +15,47 @@ bool is_first_version(const json& options) {
   return options.value("checkpoint_format", std::string("gptq")) == "gptq";
 }
 
-// One setting for all layers: the first one's.
-const LinearLayer* first_of(const std::vector<LinearLayer>& layers) {
-  for (const LinearLayer& l : layers)
-    if (l.quantizer) return &l;
-  return nullptr;
+// Codes and zero points fill 32-bit words: inputs and outputs are multiples of this.
+std::int64_t words_hold(int bits) {
+  return bits == 3 ? 32 : 32 / std::clamp(bits, 1, 32);
 }
-std::int64_t group_of(const LinearLayer& l) {
-  return l.quantizer->layout.granularity == Granularity::kGroup ? l.quantizer->layout.group : -1;
+bool fills_words(const LinearLayer& l, int bits) {
+  return l.in % words_hold(bits) == 0 && l.out % words_hold(bits) == 0;
+}
+// The same quantizer with the next width that does.
+std::optional<QuantSpec> with_width(const LinearLayer& l, QuantSpec spec) {
+  for (const int bits : {2, 3, 4, 8})
+    if (bits >= spec.bits && fills_words(l, bits)) {
+      spec.bits = bits;
+      return spec;
+    }
+  return std::nullopt;
+}
+
+// What the configuration says of a layer.
+json setting_of(const LinearLayer& l) {
+  const QuantSpec& s = l.quantizer->spec;
+  return {{"bits", s.bits}, {"group_size", group_setting(l)}, {"sym", s.is_signed && s.zero_point == ZeroPointType::kNone}};
+}
+// That of the most layers, the first of them; readers are told of others by name.
+json common_setting(const std::vector<LinearLayer>& layers) {
+  std::vector<std::pair<json, int>> counts;
+  for (const LinearLayer& l : layers) {
+    if (!l.quantizer) continue;
+    const json setting = setting_of(l);
+    auto at = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return c.first == setting; });
+    if (at == counts.end()) at = counts.emplace(at, setting, 0);
+    ++at->second;
+  }
+  if (counts.empty()) return {{"bits", 4}, {"group_size", -1}, {"sym", false}};
+  return std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
+}
+// A module's name as a regular expression that matches nothing else.
+std::string pattern_of(const LinearLayer& l) {
+  std::string out = "^";
+  for (const char c : l.module)
+    out += std::string(std::string(".^$*+?()[]{}|\\").find(c) == std::string::npos ? "" : "\\") + c;
+  return out + "$";
 }
 
 class GptqExporter final : public Exporter {
@@ -67,9 +101,12 @@ class GptqExporter final : public Exporter {
     add(2, 4, true);
     add(8, 8, true);
     t.notes.push_back(
-        "One width, one group size and one sign for all layers. Inputs must fill whole words: a multiple of 32 / bits (3 "
-        "bit: of 32); so must outputs, for the zero points.");
-    t.notes.push_back("Groups are neighbours (desc_act is false): rounding in another order of columns leaves them so.");
+        "Inputs must fill whole words: a multiple of 32 / bits (3 bit: of 32); so must outputs, for the zero points.");
+    t.notes.push_back(
+        "Layers whose width, group size or zero points are not those of the most are named under 'dynamic', which GPTQModel "
+        "and vLLM read, and AutoGPTQ does not.");
+    t.notes.push_back(
+        "Groups are neighbours (desc_act is false, g_idx ascends): rounding in another order of columns leaves them so.");
     return t;
   }
 
@@ -81,20 +118,18 @@ class GptqExporter final : public Exporter {
     std::vector<Refusal> out = check_linear(model, table(options));
     for (Refusal& r : check_config(options)) out.push_back(std::move(r));
     const std::vector<LinearLayer> layers = linear_layers(model);
-    const LinearLayer* first = first_of(layers);
-    for (const LinearLayer& l : layers) {
+    const auto mended = mended_layers(layers, table(options), {with_width, false});
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const LinearLayer& l = layers[i];
       if (!l.quantizer || l.quantizer->spec.format != "int") continue;
       const QuantSpec& s = l.quantizer->spec;
-      const std::int64_t whole = s.bits == 3 ? 32 : 32 / std::clamp(s.bits, 1, 32);
+      const std::int64_t whole = words_hold(s.bits);
       for (const auto& [what, n] : {std::pair("inputs", l.in), std::pair("outputs", l.out)})
-        if (whole > 0 && n % whole != 0)
+        if (n % whole != 0)
           out.push_back(at_weight(l, "size", std::to_string(n) + " " + what, "a multiple of " + std::to_string(whole),
-                                  "Leave it float."));
-      const QuantSpec& f = first->quantizer->spec;
-      if (s.bits != f.bits || group_of(l) != group_of(*first) || s.is_signed != f.is_signed || s.zero_point != f.zero_point)
-        out.push_back(at_weight(l, "one setting for all layers", describe(s),
-                                "what '" + first->node->name + "' has: " + describe(f),
-                                "Give all layers the same format, or leave it float."));
+                                  mended[i] && mended[i]->bits != s.bits
+                                      ? "Use " + std::to_string(mended[i]->bits) + " bits, or leave it float."
+                                      : "Leave it float: no width of this target has room for it."));
       check_half_scales(l, options, out);
       if (is_first_version(options))
         for (const float z : l.quantizer->zero_point)
@@ -108,6 +143,7 @@ class GptqExporter final : public Exporter {
         out.push_back(at_weight(l, "zero point", "zero point 0", "one above it: version 1 stores the zero point less one",
                                 "Use checkpoint_format gptq_v2."));
     }
+    add_fixes(layers, mended, out);
     return out;
   }
 
@@ -162,22 +198,21 @@ class GptqExporter final : public Exporter {
   }
 
   static json config(const HfFile& file, const std::string& form) {
-    json dynamic = json::object();
-    const LinearLayer* first = first_of(file.layers);
+    json out = common_setting(file.layers), dynamic = json::object();
     for (const LinearLayer& l : file.layers) {
-      if (l.quantizer) continue;
-      std::string pattern;
-      for (const char c : l.module)
-        pattern += std::string(std::string(".^$*+?()[]{}|\\").find(c) == std::string::npos ? "" : "\\") + c;
-      dynamic["-:^" + pattern + "$"] = json::object();  // GPTQModel: modules that stay float
+      if (!l.quantizer) {
+        dynamic["-:" + pattern_of(l)] = json::object();  // GPTQModel: modules that stay float
+        continue;
+      }
+      json changes = json::object();
+      const json setting = setting_of(l);
+      for (const auto& [key, value] : setting.items())
+        if (value != out[key]) changes[key] = value;
+      if (!changes.empty()) dynamic["+:" + pattern_of(l)] = changes;
     }
-    json out = {
-        {"quant_method", "gptq"},
-        {"desc_act", false},
-        {"checkpoint_format", form},
-        {"bits", first ? first->quantizer->spec.bits : 4},
-        {"group_size", first ? group_of(*first) : -1},
-        {"sym", first && first->quantizer->spec.is_signed && first->quantizer->spec.zero_point == ZeroPointType::kNone}};
+    out["quant_method"] = "gptq";
+    out["desc_act"] = false;
+    out["checkpoint_format"] = form;
     out["lm_head"] = std::any_of(file.layers.begin(), file.layers.end(),
                                  [](const LinearLayer& l) { return l.module == "lm_head" && l.quantizer; });
     if (!dynamic.empty()) out["dynamic"] = dynamic;

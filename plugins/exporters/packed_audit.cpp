@@ -21,8 +21,13 @@ std::string number(double v) {
 
 struct Scheme {
   described::Weight weight;
+  std::optional<bool> symmetric;  // GPTQ: every zero point is at half the range
   json input;  // of activations; null: none
 };
+
+bool is_symmetric(const quant::QuantParams& p) {
+  return p.spec.is_signed && p.spec.zero_point == ZeroPointType::kNone;
+}
 
 // What the configuration says of one linear layer; an empty form: it is left float.
 class Config {
@@ -57,8 +62,11 @@ class Config {
       if (kept) return s;
       s.weight.form = method_ == "awq" ? (text("version") == "gemm" && flag(q_, "zero_point") ? "awq" : "?")
                                        : text("checkpoint_format");
-      s.weight.bits = integer(q_, "bits");
-      apply_group(s.weight, integer(q_, "group_size"));
+      const json own = settings(l.module);
+      s.weight.bits = integer(own, "bits");
+      apply_group(s.weight, integer(own, "group_size"));
+      if (method_ == "gptq") s.symmetric = flag(own, "sym");
+      if (flag(own, "desc_act")) s.weight.form = "?";  // groups of another order are written nowhere
     }
     if (s.weight.spec->format == "int") s.weight.spec->bits = s.weight.bits;
     return s;
@@ -82,12 +90,22 @@ class Config {
         return true;
     return false;
   }
-  bool dynamic_float(const std::string& module) const {
-    if (!q_.contains("dynamic") || !q_["dynamic"].is_object()) return false;
-    std::string pattern = "-:^";
+  bool dynamic_float(const std::string& module) const { return dynamic("-:", module) != nullptr; }
+  // The entry of a module by its name, as a pattern.
+  const json* dynamic(const std::string& sign, const std::string& module) const {
+    if (!q_.contains("dynamic") || !q_["dynamic"].is_object()) return nullptr;
+    std::string pattern = sign + "^";
     for (const char c : module)
       pattern += std::string(std::string(".^$*+?()[]{}|\\").find(c) == std::string::npos ? "" : "\\") + c;
-    return q_["dynamic"].contains(pattern + "$");
+    const auto it = q_["dynamic"].find(pattern + "$");
+    return it == q_["dynamic"].end() ? nullptr : &*it;
+  }
+  // The configuration's, with what it changes for the module.
+  json settings(const std::string& module) const {
+    json out = q_;
+    const json* changes = method_ == "gptq" ? dynamic("+:", module) : nullptr;
+    if (changes && changes->is_object()) out.update(*changes);
+    return out;
   }
   // Groups of `size` inputs; -1: rows. What the quantizer has once for the whole tensor stands there for each row.
   static void apply_group(described::Weight& w, int size) {
@@ -218,6 +236,10 @@ struct Audit {
         p.zero_point.empty() && !held->zero_point.empty() ? std::vector<float>(p.scale.size(), 0) : p.zero_point;
     const bool zeros = held->zero_point.empty() ? std::all_of(zero.begin(), zero.end(), [](float z) { return z == 0; })
                                                 : same_numbers(held->zero_point, zero);
+    if (s.symmetric && *s.symmetric != is_symmetric(p)) {
+      row.written += *s.symmetric ? ", symmetric, says the configuration" : ", with zero points, says the configuration";
+      return;
+    }
     row.equal = held->codes == stored->codes && zeros && same_bits(held->scale, p.scale) &&
                 same_numbers(held->values, stored->values);
     if (row.equal) return;
