@@ -69,8 +69,15 @@ class GgufExporter final : public Exporter {
                      false});
       return out;
     }
-    for (const Refusal& r : planned->refusals)
-      if (!r.site || !refused.count(*r.site)) out.push_back(r);
+    for (const Refusal& r : planned->refusals) {
+      const bool known = r.site && refused.count(*r.site) > 0;
+      const bool never = known && r.rule == gguf_file::kRowLength && !r.fix;
+      // No other quantizer fits rows that no block fits.
+      if (never)
+        for (Refusal& other : out)
+          if (other.site == r.site) other.fix.reset();
+      if (!known || never) out.push_back(r);
+    }
     for (Refusal& r : check_tokenizer(*planned, options)) out.push_back(std::move(r));
     return out;
   }

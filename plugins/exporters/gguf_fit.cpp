@@ -201,7 +201,7 @@ tl::expected<Row, Misfit> Fitter::row(Type type, std::int64_t index) const {
   const Form& form = form_of(type);
   if (view_.columns % form.block != 0)
     return tl::unexpected(
-        Misfit{"row length", std::to_string(view_.columns) + " elements in a row of '" + std::string(form.name) + "'",
+        Misfit{kRowLength, std::to_string(view_.columns) + " elements in a row of '" + std::string(form.name) + "'",
                "a multiple of " + std::to_string(form.block), "Leave this weight float: GGUF cuts rows into whole blocks."});
   const std::vector<std::int64_t> elements = view_.row(index);
   const std::size_t subs = elements.size() / static_cast<std::size_t>(form.sub_block);

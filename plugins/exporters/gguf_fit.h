@@ -33,6 +33,7 @@ class View {
 // The whole last axis of `order` is a row; merged: all but the first axis.
 View view_of(const Shape& shape, std::vector<int> order, bool merged = false);
 
+inline constexpr const char* kRowLength = "row length";  // the rule of rows that are no whole blocks
 struct Misfit {
   std::string rule, got, allowed, suggestion;
 };

@@ -7,11 +7,12 @@
 #include <random>
 
 #include "plugins/exporters/gguf_probe.h"
+#include "plugins/exporters/gguf_reach.h"
 
 namespace quanvas::gguf_file {
 namespace {
 
-constexpr std::size_t kProbeTokens = 5;
+constexpr std::size_t kProbeTokens = 5, kMostNamed = 32;
 constexpr double kTolerance = 1e-4;  // of the largest value: the graph's tables are float32
 constexpr int kMostBlocks = 1000, kUsualContext = 2048;
 
@@ -26,7 +27,7 @@ struct Linear {
 
 class Finder {
  public:
-  explicit Finder(const Model& model) : model_(model), graph_(*model.graph) {}
+  explicit Finder(const Model& model) : model_(model), graph_(*model.graph), reach_(model) {}
 
   tl::expected<Llama, std::string> run() {
     if (graph_.inputs().size() != 1 || graph_.outputs().size() != 1)
@@ -134,7 +135,7 @@ class Finder {
       if (const auto l = linear(*n)) projections.push_back(*l);
     if (projections.size() != 3 || readers(first.outputs[0]).size() != 3)
       return Reason("'" + name(first.outputs[0]) + "' has other readers than queries, keys and values");
-    if (auto ok = attention_of(index, projections, after_attention->second); !ok) return ok;
+    if (auto ok = attention_of(index, projections, after_attention->second, {x, first.outputs[0]}); !ok) return ok;
     const TensorId h = after_attention->first->outputs[0];
     const auto after_feed = residual(h);
     const Node* second = reader(h, "RMSNormalization");
@@ -180,13 +181,20 @@ class Finder {
     return Reason("'" + name(down.input) + "' is no product with a SiLU");
   }
 
+  bool has_fixed_tokens() const {
+    const auto& shape = graph_.tensor(graph_.inputs()[0]).shape;
+    return shape && shape->size() == 2 && (*shape)[1] > 0;
+  }
   std::size_t tokens() const {
     const auto& shape = graph_.tensor(graph_.inputs()[0]).shape;
     return shape && shape->size() == 2 && (*shape)[1] > 0 ? static_cast<std::size_t>((*shape)[1]) : kProbeTokens;
   }
 
-  // Computes the graph's attention on random queries, keys and values, and finds the form that gives the same.
-  tl::expected<void, std::string> attention_of(int index, std::vector<Linear>& projections, const Linear& result) {
+  // Computes the graph's attention on random queries, keys and values, and finds the form that gives the same. `lines`:
+  // tensors [N, tokens, features] before it.
+  tl::expected<void, std::string> attention_of(int index, std::vector<Linear>& projections, const Linear& result,
+                                               std::vector<TensorId> lines) {
+    const std::string where = "block " + std::to_string(index);
     const std::size_t t = tokens();
     if (t < 2) return Reason("it reads one token at a time");
     if (result.out != out_.embedding) return Reason("its attention gives another size");
@@ -212,6 +220,12 @@ class Finder {
         const std::vector<double> expected = attention(form, t, values[order[0]], values[order[1]], values[order[2]]);
         if (!near(computed->at, expected)) continue;
         if (out_.heads == 0) settle(form);
+        if (!has_fixed_tokens()) {
+          const auto far = reach_.check({graph_.inputs()[0], q.output, k.output, v.output, result.input, std::move(lines),
+                                         out_.embedding, form, out_.context});
+          if (!far) return Reason(where + " computes another attention than llama's: " + far.error());
+          out_.context = std::min(out_.context, static_cast<int>(*far));
+        }
         const std::string at = "blk." + std::to_string(index) + ".";
         add(at + "attn_q", q, form.halves ? form.heads : 0);
         add(at + "attn_k", k, form.halves ? form.kv_heads : 0);
@@ -220,7 +234,22 @@ class Finder {
         return {};
       }
     } while (std::next_permutation(order.begin(), order.end()));
-    return Reason("block " + std::to_string(index) + " computes another attention than llama's");
+    return Reason(where + " computes another attention than llama's" + named(projections, values, computed->at, result, t));
+  }
+
+  // What it has that llama's has not, where that is known by a name: ": a sliding window of 4 tokens".
+  std::string named(const std::vector<Linear>& projections, const std::vector<std::vector<double>>& values,
+                    const std::vector<double>& computed, const Linear& result, std::size_t tokens) const {
+    if (tokens > kMostNamed) return {};
+    std::vector<std::size_t> order = {0, 1, 2};
+    do {
+      const Linear &q = projections[order[0]], &k = projections[order[1]], &v = projections[order[2]];
+      if (q.out != result.in || k.out != v.out || q.in != out_.embedding) continue;
+      for (const RopeAttention& form : forms(q.out, k.out))
+        for (const auto& [other, name] : kin(form, tokens))
+          if (near(computed, attention(other, tokens, values[order[0]], values[order[1]], values[order[2]]))) return ": " + name;
+    } while (std::next_permutation(order.begin(), order.end()));
+    return {};
   }
 
   static bool near(const std::vector<double>& a, const std::vector<double>& b) {
@@ -294,11 +323,34 @@ class Finder {
     if (out_.context == 0) out_.context = kUsualContext;
   }
 
+  // The output's matrix: of tied embeddings the table, read by a Gemm between two Reshapes or turned by a Transpose.
+  std::optional<Linear> head_of(TensorId x) const {
+    const auto only = [&](TensorId t) {
+      const std::vector<const Node*> all = readers(t);
+      return all.size() == 1 ? all[0] : nullptr;
+    };
+    const Node* n = only(x);
+    const bool is_flat = n && n->op == "Reshape" && n->input(0) == x;
+    if (is_flat) n = only(n->outputs[0]);
+    if (!n) return std::nullopt;
+    auto head = linear(*n);
+    const Node* turned = n->op == "MatMul" && n->inputs.size() == 2 ? graph_.find(graph_.tensor(n->inputs[1]).producer) : nullptr;
+    if (!head && turned && turned->op == "Transpose" && is_weight(turned->input(0), 2) &&
+        turned->integers("perm") == std::vector<std::int64_t>{1, 0}) {
+      const Shape& table = *graph_.tensor(turned->input(0)).shape;
+      head = Linear{turned, n->inputs[0], n->outputs[0], turned->input(0), kNoTensor, table[1], table[0]};
+    }
+    if (!head || !is_flat) return head;
+    const Node* back = only(head->output);
+    if (!back || back->op != "Reshape" || back->input(0) != head->output) return std::nullopt;
+    head->output = back->outputs[0];
+    return head;
+  }
+
   tl::expected<Llama, std::string> finish(const Node& last) {
     if (out_.blocks == 0) return Reason("it has no blocks of attention");
     if (auto ok = norm(last, "output_norm.weight"); !ok) return Reason(ok.error());
-    const std::vector<const Node*> after = readers(last.outputs[0]);
-    const auto head = after.size() == 1 ? linear(*after[0]) : std::nullopt;
+    const auto head = head_of(last.outputs[0]);
     if (!head || head->bias != kNoTensor || head->output != graph_.outputs()[0])
       return Reason("its last RMS norm is not followed by the output's matrix alone");
     if (head->in != out_.embedding || head->out != out_.vocabulary)
@@ -309,6 +361,7 @@ class Finder {
 
   const Model& model_;
   const Graph& graph_;
+  ReachChecker reach_;
   std::optional<RopeAttention> settled_;
   Llama out_;
 };

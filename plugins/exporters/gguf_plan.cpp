@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/base/hash.h"
+#include "core/recipe/recipe.h"
 
 namespace quanvas::gguf_file {
 namespace {
@@ -19,6 +20,13 @@ bool same_quantizer(const quant::QuantParams& a, const quant::QuantParams& b) {
   return a.spec == b.spec && a.scale == b.scale && a.zero_point == b.zero_point && a.code_scale == b.code_scale &&
          a.center == b.center && a.rounding == b.rounding && a.super_scale == b.super_scale &&
          a.super_offset == b.super_offset && a.lo == b.lo && a.hi == b.hi;
+}
+
+// The preset with blocks of 32 that has at least the codes of one with 256; empty: there is none.
+std::string smaller_blocks(const QuantSpec& spec) {
+  if (spec.scale != ScaleType::kQuantized) return {};
+  if (spec.is_signed) return spec.bits <= 4 ? "gguf-q4_0" : spec.bits == 5 ? "gguf-q5_0" : "gguf-q8_0";
+  return spec.bits <= 4 ? "gguf-q4_1" : "gguf-q5_1";
 }
 
 // Axes so that the reduction of the layer is the fastest.
@@ -67,8 +75,10 @@ class Planner {
   }
 
  private:
-  void refuse(const std::string& layer, const std::string& quantizer, Misfit why, std::optional<Site> site, bool float_fixes) {
-    plan_.refusals.push_back({layer, quantizer, why.rule, why.got, why.allowed, why.suggestion, site, {}, float_fixes});
+  void refuse(const std::string& layer, const std::string& quantizer, Misfit why, std::optional<Site> site, bool float_fixes,
+              std::optional<QuantSpec> fix = {}) {
+    plan_.refusals.push_back(
+        {layer, quantizer, why.rule, why.got, why.allowed, why.suggestion, site, std::move(fix), float_fixes});
   }
 
   void llama() {
@@ -177,7 +187,9 @@ class Planner {
     const PlacedQuantizer* q = use.quantizer;
     const bool blocks = q && q->site.kind == SiteKind::kWeight;
     const std::size_t rank = data.shape.size();
-    const auto refuse_this = [&](Misfit why) { refuse(q->node->name, q->name, std::move(why), q->site, true); };
+    const auto refuse_this = [&](Misfit why, std::optional<QuantSpec> fix = {}) {
+      refuse(q->node->name, q->name, std::move(why), q->site, true, std::move(fix));
+    };
     if (blocks && entry.in_metadata) {
       refuse_this({"shape of a weight", plan_.llama ? "no tensor of a Llama" : std::to_string(rank) + " axes",
                    "matrices that the file has a place for", "Leave it float."});
@@ -204,7 +216,7 @@ class Planner {
       if (type)
         entry.type = *type;
       else
-        refuse_this(type.error());
+        refuse_row(type.error(), q->params->spec, entry.view.columns, refuse_this);
     } else if (!q) {
       floats(entry, data, use.is_matrix);
     }
@@ -213,6 +225,20 @@ class Planner {
                   static_cast<std::uint64_t>(form.bytes);
     plan_.tensors.push_back(std::move(entry));
     return {};
+  }
+
+  // Rows that are no whole blocks: of 32 where those of 256 do not fit.
+  template <class Refuse>
+  void refuse_row(Misfit why, const QuantSpec& spec, std::int64_t columns, const Refuse& refuse_this) const {
+    if (why.rule != kRowLength) return refuse_this(std::move(why));
+    const Preset* smaller = PresetLibrary::builtin().find(columns % 32 == 0 ? smaller_blocks(spec) : "");
+    const std::string as_float = std::string("leave it float (") + form_of(options_.float_type).name + " in the file)";
+    if (!smaller) {
+      why.suggestion = "L" + as_float.substr(1) + ": GGUF cuts rows into whole blocks.";
+      return refuse_this(std::move(why));
+    }
+    why.suggestion = "Use the preset " + smaller->id + ", which has blocks of 32, or " + as_float + ".";
+    refuse_this(std::move(why), smaller->spec);
   }
 
   // Their own type; float32 matrices as the options say.

@@ -6,6 +6,7 @@
 
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <tl/expected.hpp>
@@ -42,8 +43,18 @@ struct RopeAttention {
   int heads = 1, kv_heads = 1, size = 2;
   bool halves = false;  // pairs (i, i + size/2) are rotated instead of (2i, 2i + 1)
   double base = 10000;
+  // What the architecture does not have, so that a refusal can name it.
+  int rotated = -1;        // elements of a head that are rotated; -1: all
+  double factor = 1;       // positions are divided by it
+  double divisor = 0;      // of scores; 0: the root of size
+  std::size_t window = 0;  // a token sees so many, itself included; 0: all before it
+  bool causal = true;
 };
+// x: [tokens, heads * size], rotated in place as at the positions 0, 1, ...
+void rotate(const RopeAttention& form, std::size_t tokens, std::size_t heads, std::vector<double>& x);
 std::vector<double> attention(const RopeAttention& form, std::size_t tokens, std::vector<double> q, std::vector<double> k,
                               const std::vector<double>& v);
+// Attentions that differ from the form in one thing that so many tokens can show, and the words for it.
+std::vector<std::pair<RopeAttention, std::string>> kin(const RopeAttention& form, std::size_t tokens);
 
 }  // namespace quanvas::gguf_file

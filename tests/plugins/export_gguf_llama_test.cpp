@@ -46,6 +46,10 @@ const std::pair<const char*, Form> kForms[] = {
     {"another base", with([](Form& f) { f.base = 500000, f.halves = true; })},
     {"an uncommon base", with([](Form& f) { f.base = 75000; })},
     {"three blocks, one head", with([](Form& f) { f.blocks = 3, f.heads = f.kv_heads = 1; })},
+    {"texts of any length", with([](Form& f) { f.any_length = true; })},
+    {"texts of any length, halves, one key", with([](Form& f) { f.any_length = f.halves = true, f.kv_heads = 1; })},
+    {"tied, a Gemm", with([](Form& f) { f.tied = true; })},
+    {"a window as long as the text", with([](Form& f) { f.window = 8; })},
 };
 
 TEST_F(GgufLlamaTest, RecognisesEverySpellingAndKeepsEveryWeight) {
@@ -66,7 +70,8 @@ TEST_F(GgufLlamaTest, RecognisesEverySpellingAndKeepsEveryWeight) {
     EXPECT_EQ(number(f, "llama.rope.dimension_count"), static_cast<std::uint64_t>(64 / form.heads));
     EXPECT_NEAR(real_number(f, "llama.rope.freq_base"), form.base, 1e-6 * form.base);
     EXPECT_FLOAT_EQ(static_cast<float>(real_number(f, "llama.attention.layer_norm_rms_epsilon")), 1e-5f);
-    std::set<std::string> wanted = {"token_embd.weight", "output_norm.weight", "output.weight"};
+    std::set<std::string> wanted = {"token_embd.weight", "output_norm.weight"};
+    if (!form.tied) wanted.insert("output.weight");
     for (int i = 0; i < form.blocks; ++i)
       for (const char* t : {"attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight",
                             "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight", "attn_q.bias",
@@ -122,7 +127,17 @@ const std::pair<const char*, Form> kOthers[] = {
     {"no product with a SiLU", with([](Form& f) { f.silu = false; })},
     {"no blocks of attention", with([](Form& f) { f.residual = false; })},
     {"several epsilons", with([](Form& f) { f.second_epsilon = 1e-6f; })},
-    {"the output's matrix alone", with([](Form& f) { f.tied = true; })},
+    {"no causal mask", with([](Form& f) { f.causal = false; })},
+    {"a sliding window of 3 tokens", with([](Form& f) { f.window = 3; })},
+    {"a sliding window of 3 tokens", with([](Form& f) { f.window = 3, f.any_length = true, f.tokens = 64; })},
+    {"a scaled rotary embedding (positions divided by 4)", with([](Form& f) { f.position_factor = 4; })},
+    {"positions divided by 8", with([](Form& f) { f.position_factor = 8, f.halves = f.any_length = true; })},
+    // Beyond the tokens that tell one spelling from another.
+    {"it has a sliding window of 40 tokens", with([](Form& f) { f.window = 40, f.any_length = true, f.tokens = 64; })},
+    {"it has a sliding window of 63 tokens",
+     with([](Form& f) { f.window = 63, f.any_length = f.halves = true, f.kv_heads = 1, f.tokens = 64; })},
+    {"rotary embedding is scaled",
+     with([](Form& f) { f.slow_factor = 8, f.base = 500000, f.any_length = true, f.tokens = 1024, f.heads = 2; })},
 };
 
 TEST_F(GgufLlamaTest, WhatLlamaCppDoesNotComputeIsAContainerOrRefused) {
@@ -146,6 +161,31 @@ TEST_F(GgufLlamaTest, WhatLlamaCppDoesNotComputeIsAContainerOrRefused) {
     EXPECT_NE(back->notes[0].find(reason), std::string::npos);
   }
   EXPECT_EQ(exporter().check({network(), {}, {}}, options(llama()))[0].rule, "Llama network");
+}
+
+// Tables that a graph cuts to the text's length end somewhere: that is the context the file promises.
+TEST_F(GgufLlamaTest, TheContextIsWhatTheTablesServe) {
+  const ModelPtr net = llama_net::network(with([](Form& f) { f.any_length = true, f.tokens = 23; }));
+  ASSERT_NO_FATAL_FAILURE(write({net, {}, {}}, llama()));
+  EXPECT_EQ(number(file(), "llama.context_length"), 23u);
+}
+
+TEST_F(GgufLlamaTest, TiedEmbeddingsAreOneTensorOrTwo) {
+  for (const bool transposed : {false, true}) {
+    const ModelPtr net = llama_net::network(with([&](Form& f) { f.tied = true, f.transposed = transposed; }));
+    ASSERT_NO_FATAL_FAILURE(write({net, {}, {}}, llama()));
+    EXPECT_TRUE(file().find("token_embd.weight"));
+    EXPECT_FALSE(file().find("output.weight")) << "llama.cpp takes the table";
+  }
+  // Quantized for one of its readers only, it is there twice.
+  const ModelPtr net = llama_net::network(with([](Form& f) { f.tied = true; }));
+  QuantizedModel model = quantize(net, preset("gguf-q8_0"));
+  std::erase_if(model.quantizers, [&](const auto& q) { return net->graph->find(q.first.node)->op == "Gather"; });
+  ASSERT_NO_FATAL_FAILURE(write(model, llama()));
+  ASSERT_TRUE(file().find("output.weight"));
+  EXPECT_EQ(file().find("output.weight")->type, 8u);
+  EXPECT_EQ(file().find("token_embd.weight")->type, 0u);
+  EXPECT_TRUE(all_equal(audit(model, llama()))) << text_of(audit(model, llama()));
 }
 
 TEST_F(GgufLlamaTest, ALlamaWithoutATokenizerIsAContainer) {
@@ -229,7 +269,8 @@ TEST_F(GgufLlamaTest, ALlamaWithoutAGraphIsANetworkThatComputesTheSame) {
     const QuantizedModel again = quantize(network, preset("gguf-q4_0"));
     ASSERT_NO_FATAL_FAILURE(write(again, given));
     const gguf_in::File second = file();
-    ASSERT_EQ(first.tensors.size(), second.tensors.size());
+    // Opened, tied embeddings are a table and a matrix.
+    ASSERT_EQ(first.tensors.size() + (form.tied ? 1u : 0u), second.tensors.size());
     for (const char* key :
          {"llama.attention.head_count", "llama.attention.head_count_kv", "llama.block_count", "llama.feed_forward_length"})
       EXPECT_EQ(number(first, key), number(second, key)) << key;

@@ -215,11 +215,31 @@ TEST_F(GgufTest, RefusesWhatTheNumbersDoNotFit) {
   ASSERT_EQ(refusals.size(), 1u) << "rows of 172 and of 96";
   EXPECT_EQ(refusals[0].rule, "row length");
   EXPECT_EQ(refusals[0].layer, "up");
-  EXPECT_TRUE(refusals[0].float_fixes);
+  EXPECT_TRUE(refusals[0].float_fixes && !refusals[0].fix);
+  EXPECT_NE(refusals[0].suggestion.find("float (F32 in the file)"), std::string::npos) << refusals[0].suggestion;
+  // Another quantizer does not help where no block fits, whatever else is wrong.
+  const QuantSpec wrong_scale = export_net::spec(4, true, false, ZeroPointType::kNone, kTensor);
+  for (const Refusal& r : exporter().check(quantize(network(172, 96), wrong_scale, {"up"}),
+                                           options({{"float_type", "f16"}, {"round_floats", true}})))
+    EXPECT_TRUE(r.float_fixes && !r.fix) << r.text();
   refusals = exporter().check(quantize(network(256, 96), preset("gguf-q4_k"), {"up", "down"}), options());
   ASSERT_EQ(refusals.size(), 1u);
   EXPECT_EQ(refusals[0].layer, "down");
   EXPECT_EQ(refusals[0].rule, "row length");
+  // Blocks of 32 hold what those of 256 do not, with no fewer bits.
+  for (const auto& [super, smaller] : {std::pair{"gguf-q2_k", "gguf-q4_1"}, {"gguf-q3_k", "gguf-q4_0"}, {"gguf-q4_k", "gguf-q4_1"},
+                                       {"gguf-q5_k", "gguf-q5_1"}, {"gguf-q6_k", "gguf-q8_0"}}) {
+    SCOPED_TRACE(super);
+    const auto said = exporter().check(quantize(network(256, 96), preset(super), {"down"}), options());
+    ASSERT_EQ(said.size(), 1u);
+    ASSERT_TRUE(said[0].fix);
+    EXPECT_EQ(*said[0].fix, preset(smaller));
+    EXPECT_NE(said[0].suggestion.find(smaller), std::string::npos) << said[0].suggestion;
+    EXPECT_TRUE(exporter().check(quantize(network(256, 96), *said[0].fix, {"down"}), options()).empty());
+    const auto never = exporter().check(quantize(network(256, 172), preset(super), {"down"}), options());
+    ASSERT_EQ(never.size(), 1u);
+    EXPECT_TRUE(never[0].float_fixes && !never[0].fix);
+  }
 
   // Float matrices.
   model = quantize(network(), preset("gguf-q8_0"), {"up"});

@@ -17,9 +17,15 @@ struct Form {
   std::int64_t features = 64, heads = 4, kv_heads = 2, feed_forward = 96, blocks = 2, words = 320, tokens = 8;
   bool halves = false;  // rotary embedding of pairs (i, i + size/2)
   bool tied = false;    // the output's matrix is the embedding's table
+  bool transposed = false;  // tied, by a node Transpose instead of a Gemm
   bool biases = false;  // of queries, keys, values and the attention's output
   double base = 10000;
+  bool any_length = false;  // texts of any length up to `tokens`, which the tables serve
   // What llama.cpp does not compute.
+  std::int64_t window = 0;  // a token sees so many, itself included; 0: all before it
+  double position_factor = 1;  // positions are divided by it
+  double slow_factor = 1;      // only frequencies below 1e-4 are
+  std::int64_t still = 0;      // so many pairs of a head are not rotated
   bool causal = true, silu = true, plain_scale = true, residual = true;
   float second_epsilon = 1e-5f;
 };
@@ -31,21 +37,25 @@ class Builder {
   ModelPtr build() {
     b_.set_name("tiny llama");
     b_.set_opset(13);
-    b_.tensor("ids", DataType::kInt64, Shape{-1, f_.tokens});
+    t_ = f_.any_length ? -1 : f_.tokens;
+    b_.tensor("ids", DataType::kInt64, Shape{-1, t_});
     b_.input("ids");
     parameter("table", {f_.words, f_.features});
     tables();
-    std::string x = node("Gather", {"table", "ids"}, {-1, f_.tokens, f_.features});
+    std::string x = node("Gather", {"table", "ids"}, {-1, t_, f_.features});
     for (int i = 0; i < f_.blocks; ++i) x = block(std::to_string(i) + ".", x);
     const std::string last = norm("last", x, 1e-5f);
-    if (f_.tied) {
+    if (f_.tied && f_.transposed) {
+      node_to("MatMul", {last, node("Transpose", {"table"}, {f_.features, f_.words}, {{"perm", Ints{1, 0}}})}, "logits",
+              {-1, t_, f_.words});
+    } else if (f_.tied) {
       // Gemm takes matrices only.
       const std::string rows = node("Reshape", {last, ints({-1, f_.features})}, {-1, f_.features});
       const std::string flat = node("Gemm", {rows, "table"}, {-1, f_.words}, {{"transB", std::int64_t{1}}});
-      node_to("Reshape", {flat, ints({-1, f_.tokens, f_.words})}, "logits", {-1, f_.tokens, f_.words});
+      node_to("Reshape", {flat, ints({-1, f_.tokens, f_.words})}, "logits", {-1, t_, f_.words});
     } else {
       parameter("head", {f_.features, f_.words});
-      node_to("MatMul", {last, "head"}, "logits", {-1, f_.tokens, f_.words});
+      node_to("MatMul", {last, "head"}, "logits", {-1, t_, f_.words});
     }
     b_.output("logits");
     auto graph = b_.build();
@@ -71,6 +81,11 @@ class Builder {
     weights_->set(name, TensorData::of_int64(shape, std::move(values)));
     return name;
   }
+  // What a Reshape is told: axes that are as they were where the length is open.
+  std::string dims(Shape shape) {
+    if (f_.any_length) shape[0] = shape[1] = 0;
+    return ints(Ints(shape.begin(), shape.end()));
+  }
   void node_to(const std::string& op, std::vector<std::string> in, const std::string& out, Shape shape, Attributes a = {}) {
     b_.node(op + std::to_string(++count_), op, std::move(in), {out}, std::move(a));
     b_.tensor(out, DataType::kFloat, std::move(shape));
@@ -86,13 +101,13 @@ class Builder {
     std::vector<float> values = random_floats({f_.features}, ++seed_, 0.2f).to_floats();
     for (float& v : values) v += 1;
     weights_->set(w, TensorData::of_floats({f_.features}, values));
-    return node("RMSNormalization", {x, w}, {-1, f_.tokens, f_.features}, {{"axis", std::int64_t{-1}}, {"epsilon", epsilon}});
+    return node("RMSNormalization", {x, w}, {-1, t_, f_.features}, {{"axis", std::int64_t{-1}}, {"epsilon", epsilon}});
   }
   std::string linear(const std::string& name, const std::string& x, std::int64_t in, std::int64_t out, bool bias = false) {
     parameter(name, {in, out});
     std::vector<std::string> inputs = {x, name};
     if (bias) parameter(name + ".bias", {out}), inputs.push_back(name + ".bias");
-    return node("MatMul", inputs, {-1, f_.tokens, out});
+    return node("MatMul", inputs, {-1, t_, out});
   }
 
   void tables() {
@@ -100,31 +115,45 @@ class Builder {
     std::vector<float> cos, sin, mask;
     for (std::int64_t t = 0; t < f_.tokens; ++t)
       for (std::int64_t i = 0; i < columns; ++i) {
-        const double angle = static_cast<double>(t) *
-                             std::pow(f_.base, -2.0 * static_cast<double>(i % (size_ / 2)) / static_cast<double>(size_));
+        const std::int64_t pair = i % (size_ / 2);
+        double frequency = std::pow(f_.base, -2.0 * static_cast<double>(pair) / static_cast<double>(size_)) / f_.position_factor;
+        if (frequency < 1e-4) frequency /= f_.slow_factor;
+        if (pair >= size_ / 2 - f_.still) frequency = 0;
+        const double angle = static_cast<double>(t) * frequency;
         cos.push_back(static_cast<float>(std::cos(angle)));
         sin.push_back(static_cast<float>(std::sin(angle)));
       }
     for (std::int64_t t = 0; t < f_.tokens; ++t)
       for (std::int64_t s = 0; s < f_.tokens; ++s)
-        mask.push_back(f_.causal && s > t ? -std::numeric_limits<float>::infinity() : 0.0f);
+        mask.push_back((f_.causal && s > t) || (f_.window > 0 && t - s >= f_.window) ? -std::numeric_limits<float>::infinity()
+                                                                                     : 0.0f);
     cos_ = constant({f_.tokens, 1, columns}, cos);
     sin_ = constant({f_.tokens, 1, columns}, sin);
     mask_ = constant({f_.tokens, f_.tokens}, mask);
+    if (!f_.any_length) return;
+    const std::string shape = "shape", length = "length";
+    b_.node("Shape", "Shape", {"ids"}, {shape});
+    b_.tensor(shape, DataType::kInt64, Shape{2});
+    b_.node("Length", "Slice", {shape, ints({1}), ints({2}), ints({0})}, {length});
+    b_.tensor(length, DataType::kInt64, Shape{1});
+    cos_ = node("Slice", {cos_, ints({0}), length, ints({0})}, {-1, 1, columns});
+    sin_ = node("Slice", {sin_, ints({0}), length, ints({0})}, {-1, 1, columns});
+    mask_ = node("Slice", {mask_, ints({0}), length, ints({0})}, {-1, f_.tokens});
+    mask_ = node("Slice", {mask_, ints({0}), length, ints({1})}, {-1, -1});
   }
 
   std::string rotate(const std::string& flat, std::int64_t heads) {
-    const Shape whole = {-1, f_.tokens, heads, size_}, half = {-1, f_.tokens, heads, size_ / 2};
+    const Shape whole = {-1, t_, heads, size_}, half = {-1, t_, heads, size_ / 2};
     if (f_.halves) {
-      const std::string x = node("Reshape", {flat, ints(whole)}, whole);
+      const std::string x = node("Reshape", {flat, dims(whole)}, whole);
       const std::string a = node("Slice", {x, ints({0}), ints({size_ / 2}), ints({3})}, half);
       const std::string b =
           node("Slice", {x, ints({size_ / 2}), ints({std::numeric_limits<std::int64_t>::max()}), ints({3})}, half);
       const std::string turned = node("Concat", {node("Neg", {b}, half), a}, whole, {{"axis", std::int64_t{-1}}});
       return node("Add", {node("Mul", {x, cos_}, whole), node("Mul", {turned, sin_}, whole)}, whole);
     }
-    const Shape pairs = {-1, f_.tokens, heads, size_ / 2, 2};
-    const std::string x = node("Reshape", {flat, ints(pairs)}, pairs);
+    const Shape pairs = {-1, t_, heads, size_ / 2, 2};
+    const std::string x = node("Reshape", {flat, dims(pairs)}, pairs);
     const Attributes last = {{"axis", std::int64_t{4}}};
     const std::string a = node("Gather", {x, ints({0}, true)}, half, last),
                       b = node("Gather", {x, ints({1}, true)}, half, last);
@@ -134,44 +163,44 @@ class Builder {
     one.push_back(1);
     const std::string both = node("Concat", {node("Unsqueeze", {c, ints({-1})}, one), node("Unsqueeze", {d, ints({-1})}, one)},
                                   pairs, {{"axis", std::int64_t{-1}}});
-    return node("Reshape", {both, ints(whole)}, whole);
+    return node("Reshape", {both, dims(whole)}, whole);
   }
 
   // Keys and values of a group of heads: [N, tokens, heads, size].
   std::string repeated(const std::string& x) {
     const std::int64_t group = f_.heads / f_.kv_heads;
     if (group == 1) return x;
-    const Shape wide = {-1, f_.tokens, f_.kv_heads, group, size_}, whole = {-1, f_.tokens, f_.heads, size_};
-    const std::string one = node("Unsqueeze", {x, ints({3})}, {-1, f_.tokens, f_.kv_heads, 1, size_});
-    const std::string all = node("Expand", {one, ints({1, f_.tokens, f_.kv_heads, group, size_})}, wide);
-    return node("Reshape", {all, ints(whole)}, whole);
+    const Shape wide = {-1, t_, f_.kv_heads, group, size_}, whole = {-1, t_, f_.heads, size_};
+    const std::string one = node("Unsqueeze", {x, ints({3})}, {-1, t_, f_.kv_heads, 1, size_});
+    const std::string all = node("Expand", {one, ints({1, 1, f_.kv_heads, group, size_})}, wide);
+    return node("Reshape", {all, dims(whole)}, whole);
   }
 
   std::string block(const std::string& at, const std::string& x) {
-    const Shape line = {-1, f_.tokens, f_.features}, by_head = {-1, f_.heads, f_.tokens, size_},
-                square = {-1, f_.heads, f_.tokens, f_.tokens};
+    const Shape line = {-1, t_, f_.features}, by_head = {-1, f_.heads, t_, size_},
+                square = {-1, f_.heads, t_, t_};
     const std::string n = norm(at + "first", x, 1e-5f);
     const std::int64_t kv = f_.kv_heads * size_;
     const std::string q = rotate(linear(at + "q", n, f_.features, f_.features, f_.biases), f_.heads);
     const std::string k = repeated(rotate(linear(at + "k", n, f_.features, kv, f_.biases), f_.kv_heads));
-    const Shape kv_shape = {-1, f_.tokens, f_.kv_heads, size_};
+    const Shape kv_shape = {-1, t_, f_.kv_heads, size_};
     const std::string v =
-        repeated(node("Reshape", {linear(at + "v", n, f_.features, kv, f_.biases), ints(kv_shape)}, kv_shape));
+        repeated(node("Reshape", {linear(at + "v", n, f_.features, kv, f_.biases), dims(kv_shape)}, kv_shape));
     const auto heads = [&](const std::string& t, Ints perm, Shape shape) {
       return node("Transpose", {t}, std::move(shape), {{"perm", perm}});
     };
-    const std::string keys = heads(k, {0, 2, 3, 1}, {-1, f_.heads, size_, f_.tokens});
+    const std::string keys = heads(k, {0, 2, 3, 1}, {-1, f_.heads, size_, t_});
     const double scale = f_.plain_scale ? 1 / std::sqrt(static_cast<double>(size_)) : 0.5;
     std::string scores = node("MatMul", {heads(q, {0, 2, 1, 3}, by_head), keys}, square);
     scores = node("Mul", {scores, constant({}, {static_cast<float>(scale)})}, square);
     scores = node("Softmax", {node("Add", {scores, mask_}, square)}, square, {{"axis", std::int64_t{-1}}});
     const std::string mixed = node("MatMul", {scores, heads(v, {0, 2, 1, 3}, by_head)}, by_head);
     const std::string joined =
-        node("Reshape", {heads(mixed, {0, 2, 1, 3}, {-1, f_.tokens, f_.heads, size_}), ints(line)}, line);
+        node("Reshape", {heads(mixed, {0, 2, 1, 3}, {-1, t_, f_.heads, size_}), dims(line)}, line);
     const std::string out = linear(at + "o", joined, f_.features, f_.features, f_.biases);
     const std::string h = f_.residual ? node("Add", {x, out}, line) : node("Relu", {out}, line);
     const std::string m = norm(at + "second", h, f_.second_epsilon);
-    const Shape wide = {-1, f_.tokens, f_.feed_forward};
+    const Shape wide = {-1, t_, f_.feed_forward};
     const std::string gate = linear(at + "gate", m, f_.features, f_.feed_forward),
                       up = linear(at + "up", m, f_.features, f_.feed_forward);
     const std::string open = f_.silu ? node("Mul", {gate, node("Sigmoid", {gate}, wide)}, wide) : node("Relu", {gate}, wide);
@@ -179,7 +208,7 @@ class Builder {
   }
 
   Form f_;
-  std::int64_t size_;
+  std::int64_t size_, t_ = 0;
   GraphBuilder b_;
   std::shared_ptr<WeightStore> weights_ = std::make_shared<WeightStore>();
   std::string cos_, sin_, mask_;
