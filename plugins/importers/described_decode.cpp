@@ -293,6 +293,14 @@ Status arrange(const Weight& w, const Matrix& m, const quant::BlockLayout& layou
   return {};
 }
 
+// Of the packings whose words end with the rows or columns: else the last codes would lie behind the data.
+bool fills_words(const Weight& w, const Matrix& m) {
+  if (w.form == "gptq" || w.form == "gptq_v2") return m.in * w.bits % 32 == 0 && m.out * w.bits % 32 == 0;
+  if (w.form == "awq") return m.out % 8 == 0;
+  if (w.form == "nvfp4-pack-quantized" || w.form == "mxfp4-pack-quantized") return m.in % 2 == 0;
+  return true;
+}
+
 Result<Held> decode_linear(const Source& source, const Weight& w, const quant::BlockLayout& layout) {
   Reader r{source, w, {}};
   if (w.shape.size() != 2) return bad(w, "is no matrix");
@@ -306,6 +314,7 @@ Result<Held> decode_linear(const Source& source, const Weight& w, const quant::B
   const auto run = [&]() -> Status {
     if (is_int && (w.bits < 1 || w.bits > 8 || w.spec->bits != w.bits))
       return bad(w, "has codes of " + std::to_string(w.bits) + " bits");
+    if (!fills_words(w, r.m)) return bad(w, "is " + shape_text(w.shape) + ", which fills no whole words");
     if (is_int && w.form == "int-quantized") return r.int_quantized();
     if (is_int && w.form == "pack-quantized") return r.pack_quantized();
     if (is_int && (w.form == "gptq" || w.form == "gptq_v2")) return r.gptq();

@@ -1,5 +1,6 @@
 // The packings of linear layers: words worked out by hand from the formats' descriptions, every row of the tables written,
 // audited and opened again.
+#include "plugins/importers/described_network.h"
 #include "tests/plugins/linear_net.h"
 
 namespace quanvas {
@@ -264,6 +265,55 @@ TEST_F(PackingTest, Nvfp4IsExactOrSaysHowFarItIsOff) {
   for (const AuditRow& row : audit("compressed-tensors", model, {{"scales", "round"}})) {
     EXPECT_FALSE(row.equal);
     EXPECT_NE(row.written.find("largest difference of a weight"), std::string::npos) << row.written;
+  }
+}
+
+// --- sizes that no packing has ---
+
+// A file's empty tensors fit a shape whose codes would end inside a word: nothing is read from them.
+TEST_F(PackingTest, SizesThatFillNoWholeWordsAreRefused) {
+  constexpr std::int64_t kHuge = std::int64_t{1} << 40;
+  QuantSpec mx = minifloat(2, 1, FloatSpecials::kNone, kGroup, 32);
+  mx.scale = ScaleType::kPowerOfTwo;
+  struct Row {
+    const char* form;
+    QuantSpec spec;
+    Shape shape;  // [out, in]
+    Shape codes, zeros;
+  };
+  const Row rows[] = {{"mxfp4-pack-quantized", mx, {1, 1}, {1, 0}, {}},
+                      {"mxfp4-pack-quantized", mx, {kHuge, 1}, {kHuge, 0}, {}},
+                      {"gptq", half(ints(4, true, kChannel)), {1, 1}, {0, 1}, {1, 0}},
+                      {"gptq", half(ints(4, true, kChannel)), {1, 8}, {1, 1}, {1, 0}},
+                      {"gptq", half(ints(4, true, kChannel)), {8, 7}, {0, 8}, {1, 1}},
+                      {"awq", half(ints(4, false, kChannel)), {1, 4}, {4, 0}, {1, 0}},
+                      {"awq", half(ints(4, false, kChannel)), {1, kHuge}, {kHuge, 0}, {1, 0}}};
+  for (const Row& row : rows) {
+    SCOPED_TRACE(std::string(row.form) + " " + shape_text(row.shape));
+    described::Weight w;
+    w.initializer = w.tensor = "fc";
+    w.form = row.form;
+    w.shape = row.shape;
+    w.spec = row.spec;
+    w.spec->axis = row.spec.granularity == kGroup ? 1 : 0;
+    w.bits = 4;
+    const auto source = [&](const std::string& name) -> Result<TensorData> {
+      const std::string part = name.substr(name.find('.'));
+      TensorData t;
+      if (part == ".weight_packed") t.type = DataType::kUint8, t.shape = row.codes;
+      if (part == ".qweight") t.type = DataType::kInt32, t.shape = row.codes;
+      if (part == ".qzeros") t.type = DataType::kInt32, t.shape = row.zeros;
+      if (part == ".weight_scale") t.type = DataType::kUint8, t.shape = {row.shape[0], 1};
+      if (part == ".scales") t.type = DataType::kFloat16, t.shape = {1, row.shape[0]};
+      if (part == ".g_idx") t.type = DataType::kInt32, t.shape = {row.shape[1]};
+      if (element_count(t.shape) > 64) return t;  // of the tensors whose size is refused before they are read
+      return TensorData::copy_of(t.type, t.shape, std::string(256, '\0').data(),
+                                 static_cast<std::size_t>(element_count(t.shape)) * element_size(t.type));
+    };
+    const auto held = described::decode(source, w);
+    ASSERT_FALSE(held);
+    EXPECT_EQ(held.error().code, ErrorCode::kCorrupt);
+    EXPECT_NE(held.error().message.find("whole words"), std::string::npos) << held.error().message;
   }
 }
 
