@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <sstream>
 
 #include "core/base/files.h"
@@ -120,18 +121,29 @@ class Reader {
   }
 
   // The position of what a tensor of the file holds: of the layer that makes it, past operators that only pass values on.
-  Ints held(std::string tensor) const {
-    for (int depth = 0; depth < 64; ++depth) {
+  Ints held(const std::string& tensor) const {
+    std::map<std::string, Ints> known;
+    return held(tensor, 0, known);
+  }
+  // Concats may lie in a circle, or each take the one before twice: every tensor is looked at once.
+  Ints held(std::string tensor, int depth, std::map<std::string, Ints>& known) const {
+    for (; depth < 256; ++depth) {
       const onnx::NodeProto* n = file_.producer(tensor);
       if (n == nullptr || n->input_size() == 0) return {};
       if (n->domain() == domain_) return pair_of(*n, "vai_quant_out", 0);
       static const std::vector<std::string> passing = {"Flatten",   "Reshape",  "Transpose", "Squeeze",
                                                        "Unsqueeze", "Identity", "Concat",    "Clip"};
       if (std::find(passing.begin(), passing.end(), n->op_type()) == passing.end()) return {};
-      if (n->op_type() == "Concat")
-        for (const auto& part : n->input())
-          if (held(part) != held(n->input(0))) return {};
-      tensor = n->input(0);
+      if (n->op_type() != "Concat") {
+        tensor = n->input(0);
+        continue;
+      }
+      const auto [entry, is_new] = known.emplace(tensor, Ints{});
+      if (!is_new) return entry->second;
+      const Ints first = held(n->input(0), depth + 1, known);
+      for (const auto& part : n->input())
+        if (held(part, depth + 1, known) != first) return {};
+      return entry->second = first;
     }
     return {};
   }

@@ -376,6 +376,36 @@ TEST_F(ExportPyxir, FailuresAndDamage) {
   expect_hardy_readers(model);
 }
 
+// A Concat that takes what it gives, and a tower of them, each of which takes the one below twice.
+TEST_F(ExportPyxir, ConcatsWithoutAnEndAreNoLayers) {
+  const QuantizedModel model = quantized(network(false, true), Rounding::kHalfEven, true);
+  ASSERT_NO_FATAL_FAILURE(write(model));
+  const onnx::ModelProto good = load();
+  for (const bool circle : {true, false}) {
+    onnx::ModelProto bad = good;
+    std::string given;
+    for (auto& n : *bad.mutable_graph()->mutable_node())
+      if (n.name() == "pool1") {
+        given = n.output(0);
+        n.set_op_type("Concat");
+        n.clear_domain();
+        n.clear_input();
+        for (int i = 0; i < 2; ++i) n.add_input(circle ? given : "tower 0");
+      }
+    for (int k = 0; k < 60 && !circle; ++k) {
+      auto* n = bad.mutable_graph()->add_node();
+      n->set_op_type("Concat");
+      for (int i = 0; i < 2; ++i) n->add_input("tower " + std::to_string(k + 1));
+      n->add_output("tower " + std::to_string(k));
+    }
+    ASSERT_FALSE(given.empty());
+    store(bad);
+    const auto rows = exporter().audit(model, path(), complete());
+    ASSERT_TRUE(rows) << rows.error().text();
+    EXPECT_FALSE(all_equal(*rows));
+  }
+}
+
 // Attributes that are none: the layer stays one that cannot be run, and says why.
 TEST_F(ExportPyxir, OddAttributesAreNamed) {
   const QuantizedModel model = quantized(network(false, false));
