@@ -37,7 +37,7 @@ Result<TensorData> constant_of(const Constant& c, const std::string& path) {
     put(std::int64_t{});
   else if (type == DataType::kInt32 && whole && small)
     put(std::int32_t{});
-  else if (type == DataType::kBool && whole && small)
+  else if (type == DataType::kBool && std::all_of(c.values.begin(), c.values.end(), [](double v) { return v == 0 || v == 1; }))
     put(std::uint8_t{});
   else
     return bad(path, "the constant '" + c.name + "' has values or a type that cannot be");
@@ -103,10 +103,13 @@ struct Loader {
       QUANVAS_TRY(TensorData data, constant_of(c, path));
       weights->set(c.name, std::move(data));
     }
+    std::set<std::string> plain;
     for (const Weight& w : network.weights) {
       QUANVAS_CHECK(job.check());
       if (graph.tensor(w.initializer) == kNoTensor) return bad(path, "its graph has no '" + w.initializer + "'");
       if (w.form == "float") {
+        // Else a small file would have one large tensor copied as often as it likes.
+        if (!plain.insert(w.tensor).second) return bad(path, "'" + w.tensor + "' is described twice");
         QUANVAS_TRY(TensorData data, plain_tensor(source, w, path));
         weights->set(w.initializer, std::move(data));
         continue;

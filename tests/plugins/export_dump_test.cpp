@@ -323,6 +323,45 @@ TEST_F(DumpTest, DescriptionsThatDoNotFitTheTensorsAreRefused) {
   }
 }
 
+// x + v + w of a description by hand: what it may not say, however well the tensors fit.
+TEST_F(DumpTest, DescriptionsThatSayTooMuchAreRefused) {
+  GraphBuilder g;
+  g.tensor("x", DataType::kFloat, Shape{2, 2});
+  g.input("x");
+  std::string sum = "x";
+  for (const char* w : {"v", "w"}) {
+    g.initializer(w, DataType::kFloat, {2, 2});
+    g.node(std::string("add ") + w, "Add", {sum, w}, {std::string("sum ") + w});
+    sum = std::string("sum ") + w;
+    g.tensor(sum, DataType::kFloat, Shape{2, 2});
+  }
+  g.output(sum);
+  const std::string graph = graph_to_json(**g.build()).dump();
+  const auto source = [](const std::string&) -> Result<TensorData> {
+    return TensorData::of_floats({2, 2}, {1, 2, 3, 4});
+  };
+  const auto weight = [](const char* name, const char* tensor, bool transposed) {
+    return json{{"initializer", name}, {"tensor", tensor}, {"shape", {2, 2}}, {"transposed", transposed}};
+  };
+  const auto opens = [&](const json& weights, const json& constants) {
+    const json network = {{"version", 1}, {"weights", weights}, {"constants", constants}};
+    JobContext job;
+    const auto loaded = described::load(source, graph, network.dump(), "x.safetensors", {}, job);
+    EXPECT_TRUE(loaded || loaded.error().code == ErrorCode::kCorrupt) << loaded.error().text();
+    return loaded.has_value();
+  };
+  for (const bool transposed : {false, true}) {
+    EXPECT_TRUE(opens({weight("v", "a", transposed), weight("w", "b", transposed)}, json::array()));
+    EXPECT_FALSE(opens({weight("v", "a", transposed), weight("w", "a", transposed)}, json::array())) << "one tensor for two";
+  }
+  const auto flag = [](double value) {
+    return json::array({{{"name", "flag"}, {"type", static_cast<int>(DataType::kBool)}, {"shape", {1}}, {"values", {value}}}});
+  };
+  const json both = {weight("v", "a", false), weight("w", "b", false)};
+  EXPECT_TRUE(opens(both, flag(1)));
+  for (const double none : {2.0, -1.0, 300.0, 0.5}) EXPECT_FALSE(opens(both, flag(none))) << none;
+}
+
 TEST_F(DumpTest, DamagedFilesNeverCrash) {
   const QuantizedModel model = linear_net::quantize(net({16, 24, 8}), half(ints(4, false, kGroup, 8)), {});
   QuantizedModel w8 = linear_net::quantize(net({16, 24, 8}), ints(8, true, kChannel), ints(8, false, kTensor));
