@@ -123,10 +123,14 @@ Result<std::vector<Held>> contents(const File& file) {
   QUANVAS_TRY(const json list, parsed(file, "quanvas.tensors"));
   if (!list.is_array()) return json_type_error("quanvas.tensors", "a list", list);
   std::set<std::string> names;
+  std::set<const Tensor*> read;
   for (const json& entry : list) {
     QUANVAS_TRY(const HeldJson one, from_json_value<HeldJson>(entry, "quanvas.tensors"));
     if (one.tensor.empty() || !names.insert(one.tensor).second) return corrupt(one.tensor, "which is empty or named twice");
     QUANVAS_TRY(Held held, held_of(file, one));
+    // Else a small file would name one large tensor as often as it likes.
+    if (held.in_file && !read.insert(held.in_file).second)
+      return corrupt(one.tensor, "which is in '" + one.file + "' as another is");
     out.push_back(std::move(held));
   }
   return out;

@@ -259,6 +259,33 @@ TEST_F(GgufDamageTest, HostileListsAndGraphsAreRefused) {
   }
 }
 
+// Two initializers in one tensor of the file: its bytes would be decoded as often as a small file names them.
+TEST_F(GgufDamageTest, ATensorOfTheFileIsThatOfOneInitializer) {
+  GraphBuilder g;
+  g.tensor("x", DataType::kFloat, Shape{2, 4});
+  g.input("x");
+  std::string from = "x", list = "[";
+  for (const char* w : {"v", "w"}) {
+    g.initializer(w, DataType::kFloat, {2, 4});
+    g.node(std::string("add ") + w, "Add", {from, w}, {std::string("sum ") + w});
+    from = std::string("sum ") + w;
+    g.tensor(from, DataType::kFloat, Shape{2, 4});
+    list += std::string(R"({"tensor":")") + w + R"(","shape":[2,4],"type":1,"file":"t","order":[0,1]},)";
+  }
+  g.output(from);
+  list.back() = ']';
+  Bytes b;
+  b.header(1, 2).text("quanvas.tensors").u32(8).text(list);
+  b.text("quanvas.graph").u32(8).text(graph_to_json(**g.build()).dump());
+  b.tensor("t", {4, 2}, 0, 0);
+  while (b.out.size() % 32 != 0) b.zeros(1);
+  overwrite(b.zeros(32).out);
+  JobContext job;
+  const auto opened = import_model(path(), job);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt);
+}
+
 // Vocabularies that llama.cpp ships: files without a network.
 TEST_F(GgufDamageTest, FilesOfOthersAreReadAndRefusedForLackOfAGraph) {
   const std::filesystem::path shared = std::filesystem::path(QUANVAS_SHARED_DIR) / "models" / "gguf";
