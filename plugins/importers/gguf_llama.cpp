@@ -28,6 +28,8 @@ class Maker {
     b_.tensor("ids", DataType::kInt64, Shape{-1, -1});
     b_.input("ids");
     QUANVAS_CHECK(matrix("token_embd.weight", embedding_, vocabulary_, false));
+    // The tables are as wide as a head: the file must have heads of that size before memory is taken for them.
+    QUANVAS_CHECK(found("blk.0.attn_q.weight", embedding_, heads_ * size_));
     constants();
     std::string x = node("token_embd", "Gather", {"token_embd.weight", "ids"}, line(embedding_));
     for (std::int64_t i = 0; i < blocks_; ++i) {
@@ -112,12 +114,16 @@ class Maker {
 
   Shape line(std::int64_t features) const { return {-1, -1, features}; }
 
-  // Of the file, transposed to [in, out] or as it is: [out, in].
-  Status matrix(const std::string& name, std::int64_t in, std::int64_t out, bool transpose) {
+  Result<const Tensor*> found(const std::string& name, std::int64_t in, std::int64_t out) const {
     const Tensor* t = file_.find(name);
     if (!t) return corrupt("the tensor '" + name + "' is missing");
     if (t->dims != std::vector<std::uint64_t>{static_cast<std::uint64_t>(in), static_cast<std::uint64_t>(out)})
       return corrupt("the tensor '" + name + "' is not " + std::to_string(in) + " × " + std::to_string(out));
+    return t;
+  }
+  // Of the file, transposed to [in, out] or as it is: [out, in].
+  Status matrix(const std::string& name, std::int64_t in, std::int64_t out, bool transpose) {
+    QUANVAS_TRY(const Tensor* const t, found(name, in, out));
     used_.insert(name);
     std::vector<float> values(static_cast<std::size_t>(in * out));
     const std::size_t bytes = t->bytes.size() / static_cast<std::size_t>(out);

@@ -1,5 +1,6 @@
 // GGUF files that are not what they should be: tampered, damaged, hostile; and writes that fail.
 #include <cstring>
+#include <ctime>
 #include <random>
 
 #include "tests/plugins/export_gguf_net.h"
@@ -284,6 +285,27 @@ TEST_F(GgufDamageTest, ATensorOfTheFileIsThatOfOneInitializer) {
   const auto opened = import_model(path(), job);
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt);
+}
+
+// The tables of the rotary embedding are as wide as the file says that a head is: first its tensors must be.
+TEST_F(GgufDamageTest, HeadsThatAreNotThereTakeNoMemory) {
+  Bytes b;
+  b.header(1, 6).text("general.architecture").u32(8).text("llama");
+  const std::pair<const char*, std::uint32_t> sizes[] = {{"embedding_length", 4},
+                                                         {"block_count", 1},
+                                                         {"feed_forward_length", 4},
+                                                         {"attention.head_count", 1},
+                                                         {"attention.key_length", 1 << 24}};
+  for (const auto& [key, value] : sizes) b.text(std::string("llama.") + key).u32(4).u32(value);
+  b.tensor("token_embd.weight", {4, 2}, 0, 0);
+  while (b.out.size() % 32 != 0) b.zeros(1);
+  overwrite(b.zeros(32).out);
+  JobContext job;
+  const std::clock_t start = std::clock();
+  const auto opened = import_model(path(), job);
+  ASSERT_FALSE(opened);
+  EXPECT_NE(opened.error().message.find("attn_q"), std::string::npos) << opened.error().message;
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 0.2);
 }
 
 // Vocabularies that llama.cpp ships: files without a network.
