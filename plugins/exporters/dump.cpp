@@ -255,7 +255,8 @@ Result<std::vector<AuditRow>> audit_dump(const QuantizedModel& model, const desc
     const std::string& name = model.model->graph->tensor(id).name;
     const TensorData& wanted = *model.model->weights->find(name);
     const auto data = source(name);
-    if (data && data->bytes == wanted.bytes && std::memcmp(data->data, wanted.data, wanted.bytes) == 0) continue;
+    if (data && data->bytes == wanted.bytes && (wanted.bytes == 0 || std::memcmp(data->data, wanted.data, wanted.bytes) == 0))
+      continue;
     rows.push_back(
         {name, "values", "float", data ? "other values" : "nothing", data ? static_cast<double>(data->bytes) : 0, false});
   }

@@ -16,7 +16,7 @@ namespace quanvas::onnx_file {
 namespace {
 
 bool same_floats(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
 // Minifloats by TensorProto.DataType; 0: the codes are integers.
@@ -284,7 +284,7 @@ Result<std::vector<AuditRow>> audit_float(const Model& model, const std::string&
       const std::string raw = index.bytes(*t).empty() ? t->raw_data() : index.bytes(*t);
       row.bytes = static_cast<double>(raw.size());
       row.equal = t->data_type() == static_cast<int>(wanted->type) && dims == wanted->shape && raw.size() == wanted->bytes &&
-                  std::memcmp(raw.data(), wanted->data, wanted->bytes) == 0;
+                  (raw.empty() || std::memcmp(raw.data(), wanted->data, wanted->bytes) == 0);
     }
     rows.push_back(std::move(row));
   };

@@ -160,7 +160,7 @@ std::vector<float> OnnxFile::reals(const onnx::TensorProto& t) const {
   if (!t.has_raw_data() && t.data_location() != onnx::TensorProto::EXTERNAL)
     return {t.float_data().begin(), t.float_data().end()};
   std::vector<float> out(raw.size() / sizeof(float));
-  std::memcpy(out.data(), raw.data(), out.size() * sizeof(float));
+  if (!out.empty()) std::memcpy(out.data(), raw.data(), out.size() * sizeof(float));
   return out;
 }
 

@@ -171,7 +171,8 @@ class CodeAudit {
   }
 
   static bool same(const quant::QuantParams& p, const FileQuantizer& q, bool range) {
-    if (q.scale.size() != p.scale.size() || std::memcmp(q.scale.data(), p.scale.data(), q.scale.size() * sizeof(float)) != 0)
+    if (q.scale.size() != p.scale.size() ||
+        (!p.scale.empty() && std::memcmp(q.scale.data(), p.scale.data(), q.scale.size() * sizeof(float)) != 0))
       return false;
     const bool channels = p.spec.granularity == Granularity::kChannel;
     return q.zero_point == zero_points(p) && q.per_channel() == channels && (!range || (q.lo == p.lo && q.hi == p.hi));

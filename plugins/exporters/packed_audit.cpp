@@ -295,7 +295,7 @@ struct Audit {
         const auto held = described::decode(source(), w);
         same = held && data->type == DataType::kFloat && same_bits(held->values, wanted.to_floats());
       } else if (same) {
-        same = data->bytes == wanted.bytes && std::memcmp(data->data, wanted.data, wanted.bytes) == 0;
+        same = data->bytes == wanted.bytes && (wanted.bytes == 0 || std::memcmp(data->data, wanted.data, wanted.bytes) == 0);
       }
       if (!same)
         rows.push_back({name, "values", "float", data ? "other values" : "nothing",

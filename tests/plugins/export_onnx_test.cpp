@@ -422,5 +422,24 @@ TEST_F(ExportTest, AuditOfDamagedFilesIsAnErrorNotACrash) {
   EXPECT_FALSE(exporter("onnx-qdq").audit(model, path("missing.onnx"), json::object()));
 }
 
+// Initializers without a single element, one after the other: nothing to compare is not the same as equal.
+TEST_F(ExportTest, EmptyInitializersAreNotEqual) {
+  const QuantizedModel model = quantize(small_net(), plain());
+  ASSERT_NO_FATAL_FAILURE(write("onnx-qdq", model));
+  const onnx::ModelProto good = load();
+  std::size_t scales = 0;
+  for (int i = 0; i < good.graph().initializer_size(); ++i) {
+    onnx::ModelProto bad = good;
+    auto& t = *bad.mutable_graph()->mutable_initializer(i);
+    if (t.name().ends_with("_scale")) ++scales;
+    t.clear_dims();
+    t.add_dims(0);
+    t.set_raw_data("");
+    store(bad);
+    EXPECT_FALSE(all_equal(audit("onnx-qdq", model))) << t.name();
+  }
+  EXPECT_GE(scales, 6u);
+}
+
 }  // namespace
 }  // namespace quanvas
