@@ -81,7 +81,7 @@ class Reader {
     if (!turned) return values;
     if (shape.size() != 2) return std::nullopt;
     std::vector<float> out(values.size());
-    for (std::int64_t i = 0; i < shape[0]; ++i)
+    for (std::int64_t i = 0; i < shape[0] && !values.empty(); ++i)  // without elements it may claim any number of rows
       for (std::int64_t o = 0; o < shape[1]; ++o)
         out[static_cast<std::size_t>(o * shape[0] + i)] = values[static_cast<std::size_t>(i * shape[1] + o)];
     std::swap(shape[0], shape[1]);
