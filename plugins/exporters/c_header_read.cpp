@@ -266,7 +266,8 @@ Result<std::vector<AuditRow>> audit_header(const QuantizedModel& model, const st
     for (std::size_t i = 0; same && i < r.weight->scale.size(); ++i) {
       const double exact =
           static_cast<double>(r.input->scale[0] * r.weight->scale[i]) / static_cast<double>(r.output->scale[0]);
-      const double held = std::ldexp(static_cast<double>(m0->to_int64()[i]), static_cast<int>(shift->to_int64()[i]) - 31);
+      const auto places = static_cast<int>(std::clamp<std::int64_t>(shift->to_int64()[i], -4096, 4096));
+      const double held = std::ldexp(static_cast<double>(m0->to_int64()[i]), places - 31);
       same = std::fabs(held - exact) <= std::ldexp(exact, -30);
     }
     const TensorData* range = file.array(id + "_zero_lo_hi");

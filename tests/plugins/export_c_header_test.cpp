@@ -213,6 +213,29 @@ TEST_F(CHeaderTest, TamperedNumbersAreNotEqual) {
   EXPECT_GT(arrays, 20u);
 }
 
+// Shifts and codes of any size, and of other types than the writer's: not equal, and nothing is computed with them.
+TEST_F(CHeaderTest, NumbersOfOtherTypesAreNotEqual) {
+  const QuantizedModel model = small();
+  ASSERT_NO_FATAL_FAILURE(write("c-header", model, {}, "net.h"));
+  const std::string good = *read_file(path("net.h"));
+  const std::string text = "_shift[";
+  const std::size_t name = good.find(text);
+  ASSERT_NE(name, std::string::npos);
+  const std::size_t begin = good.rfind("static const ", name), end = good.find("};", name) + 2;
+  const std::string declared = good.substr(good.rfind(' ', name) + 1, good.find(']', name) + 1 - good.rfind(' ', name) - 1);
+  const std::int64_t count = std::stoll(good.substr(name + text.size()));
+  for (const auto& [type, value] : {std::pair{"int32_t", "(-2147483647 - 1)"}, std::pair{"int64_t", "INT64_MIN"},
+                                    std::pair{"float", "NAN"}, std::pair{"float", "0x1p100f"}}) {
+    SCOPED_TRACE(std::string(type) + " " + value);
+    std::string values = value;
+    for (std::int64_t i = 1; i < count; ++i) values += std::string(", ") + value;
+    overwrite(good.substr(0, begin) + "static const " + type + " " + declared + " = {" + values + good.substr(end - 2), "net.h");
+    const auto rows = exporter("c-header").audit(model, path("net.h"), options("c-header", {}));
+    ASSERT_TRUE(rows) << rows.error().text();
+    EXPECT_FALSE(all_equal(*rows));
+  }
+}
+
 TEST_F(CHeaderTest, HostileHeadersAreRefused) {
   for (const char* text :
        {"static const int8_t a[4] = {1, 2, 3};", "static const int8_t a[99999999999] = {1};",
