@@ -290,6 +290,67 @@ TEST_F(TorchScriptExportTest, AuditSeesWhatIsNotTheNetworkOfTheScreen) {
   }
 }
 
+// A file with a quantizer more than the network of the screen has: every other row is equal, and one says so.
+TEST_F(TorchScriptExportTest, QuantizersThatNobodyAskedForAreRows) {
+  struct Extra {
+    const char* layer;
+    SiteKind kind;
+    int operand;
+    const char* row;  // of the layer that reads it float
+  };
+  const QuantizedModel asked = quantize(small_net(), {plain().weight, plain().activation, false});
+  ASSERT_NO_FATAL_FAILURE(write(kFloat, asked));
+  ASSERT_TRUE(all_equal(audit(kFloat, asked))) << text_of(audit(kFloat, asked));
+  const Formats other{plain().weight, spec(5, true, true, kNone, kTensor), true};
+  const QuantizedModel more = quantize(small_net(), other);
+  for (const Extra& e : {Extra{"conv1", SiteKind::kInput, 0, "input 1"}, Extra{"conv2", SiteKind::kWeight, 0, "input 2"}, Extra{"add", SiteKind::kInput, 1, "input 2"},
+                         Extra{"add", SiteKind::kInput, 0, "input 1"}, Extra{"fc", SiteKind::kInput, 0, "input 1"}, Extra{"fc", SiteKind::kBias, 0, "input 3"}}) {
+    SCOPED_TRACE(std::string(e.layer) + " " + enum_text(e.kind));
+    const Site site{node_of(asked, e.layer).id, e.kind, e.operand};
+    QuantizedModel without = asked;
+    without.quantizers.erase(site);
+    if (e.kind == SiteKind::kWeight || (e.kind == SiteKind::kInput && e.layer != std::string("add"))) without.quantizers.erase({site.node, SiteKind::kBias, 0});
+    QuantizedModel tampered = without;
+    tampered.quantizers[site] = e.kind == SiteKind::kInput ? more.quantizers.at(site) : asked.quantizers.at(site);
+    ASSERT_NO_FATAL_FAILURE(write(kFloat, without));
+    EXPECT_TRUE(all_equal(audit(kFloat, without))) << text_of(audit(kFloat, without));
+    ASSERT_NO_FATAL_FAILURE(write(kFloat, tampered));
+    const auto rows = audit(kFloat, without);
+    ASSERT_EQ(rows.size(), without.quantizers.size() + 1) << text_of(rows);
+    for (const AuditRow& r : rows) {
+      const bool is_extra = r.layer == e.layer && r.quantizer == e.row && r.requested == "float";
+      EXPECT_EQ(r.equal, !is_extra) << text_of(rows);
+    }
+    EXPECT_TRUE(std::any_of(rows.begin(), rows.end(), [](const AuditRow& r) { return !r.equal && r.written.find("int") != std::string::npos; }));
+  }
+}
+
+// At the end of the network, where no layer reads it any more.
+TEST_F(TorchScriptExportTest, AQuantizedOutputThatNobodyAskedForIsARow) {
+  for (const char* id : {kPacked, kFloat}) {
+    const QuantizedModel whole = quantize(small_net(), plain());
+    QuantizedModel asked = whole;
+    ASSERT_EQ(asked.quantizers.erase({node_of(asked, "fc").id, SiteKind::kOutput, 0}), 1u);
+    ASSERT_NO_FATAL_FAILURE(write(id, whole));
+    const auto rows = audit(id, asked);
+    ASSERT_EQ(rows.size(), asked.quantizers.size() + 1) << text_of(rows);
+    EXPECT_EQ(rows.back().quantizer, "output of the network");
+    EXPECT_FALSE(rows.back().equal);
+  }
+}
+
+// As packed operators have it: before a pool there is the quantizer that all who read the pool's result ask for, and only that.
+TEST_F(TorchScriptExportTest, QuantizersOfReadersMayStandBeforeWhatMovesValues) {
+  const QuantizedModel model = few_outputs(plain());
+  ASSERT_NO_FATAL_FAILURE(write(kPacked, model));
+  EXPECT_TRUE(all_equal(audit(kPacked, model))) << text_of(audit(kPacked, model));
+  QuantizedModel fewer = model;
+  ASSERT_EQ(fewer.quantizers.erase({node_of(fewer, "add").id, SiteKind::kInput, 1}), 1u);  // reads the pool, as conv2 does
+  const auto rows = audit(kPacked, fewer);
+  EXPECT_FALSE(all_equal(rows)) << text_of(rows);
+  EXPECT_TRUE(std::any_of(rows.begin(), rows.end(), [](const AuditRow& r) { return r.layer == "add" && r.quantizer == "input 2" && !r.equal; })) << text_of(rows);
+}
+
 TEST_F(TorchScriptExportTest, DamagedFilesAreErrorsAndNeverCrash) {
   const QuantizedModel model = quantize(small_net(), plain());
   ASSERT_NO_FATAL_FAILURE(write(kPacked, model));

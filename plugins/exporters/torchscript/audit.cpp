@@ -28,6 +28,14 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
+constexpr int kMostSteps = 64;
+
+bool moves_values(const Node& n) {
+  static const std::set<std::string> moving = {"Relu",    "MaxPool",   "Reshape",  "Flatten", "Transpose",
+                                               "Squeeze", "Unsqueeze", "Identity", "Clip",    "Pad"};
+  return n.domain.empty() && moving.count(n.op) > 0;
+}
+
 class FileGraph {
  public:
   FileGraph(const Model& model) : model_(model), graph_(*model.graph) {}
@@ -52,13 +60,11 @@ class FileGraph {
 
   // Behind operators that only move values or choose among them.
   std::optional<FileQuantizer> before(TensorId t) const {
-    static const std::set<std::string> moving = {"Relu",    "MaxPool",   "Reshape",  "Flatten", "Transpose",
-                                                 "Squeeze", "Unsqueeze", "Identity", "Clip",    "Pad"};
-    for (int steps = 0; steps < 64; ++steps) {
+    for (int steps = 0; steps < kMostSteps; ++steps) {
       const Node* n = producer(t);
       if (!n || !n->domain.empty()) return std::nullopt;
       if (n->op == "DequantizeLinear") return read(*n);
-      if (moving.count(n->op) == 0) return std::nullopt;
+      if (!moves_values(*n)) return std::nullopt;
       t = n->input(0);
     }
     return std::nullopt;
@@ -168,7 +174,10 @@ void count_from_sign(FileQuantizer& q, const quant::QuantParams& p) {
 
 class Audit {
  public:
-  Audit(const QuantizedModel& model, const Model& file) : model_(model), file_(file) {}
+  Audit(const QuantizedModel& model, const Model& file) : model_(model), file_(file) {
+    for (const PlacedQuantizer& q : place(model).quantizers)
+      for (const std::size_t i : q.inputs) asked_[{q.reader->id, i}] = q.params;
+  }
 
   Result<std::vector<AuditRow>> run() {
     std::vector<AuditRow> rows;
@@ -193,6 +202,7 @@ class Audit {
       }
       rows.push_back(std::move(row));
     }
+    unasked(rows);
     return rows;
   }
 
@@ -213,6 +223,7 @@ class Audit {
  private:
   const QuantizedModel& model_;
   const FileGraph file_;
+  std::map<std::pair<NodeId, std::size_t>, const quant::QuantParams*> asked_;  // by reader and input
 
   // What a layer's uneven pads, which the file adds before it, are added to.
   TensorId unpadded(TensorId t, TensorId screen) const {
@@ -237,6 +248,73 @@ class Audit {
     const std::size_t i = q.inputs[0];
     if (q.site.kind == SiteKind::kBias && node->input(i) == kNoTensor) return file_.before(file_.added(*node));
     return file_.before(node->input(i));
+  }
+
+  // --- quantizers in the file that nobody asked for
+
+  std::string text_of(const FileQuantizer& q) const {
+    return quantizer_text(q.lo < 0, q.lo, q.hi, q.axis >= 0, q.scale.size(), q.zero_point);
+  }
+  bool is(FileQuantizer held, const quant::QuantParams& p) const {
+    count_from_sign(held, p);
+    return held.lo == p.lo && held.hi == p.hi && same_numbers(held, p);
+  }
+  const quant::QuantParams* output_at(const Node& node) const { return quantizer_at(model_, {node.id, SiteKind::kOutput, 0}); }
+
+  // Whether the tensor has the quantizer from where it was made.
+  bool has_from_before(TensorId t, const FileQuantizer& held) const {
+    const Graph& graph = *model_.model->graph;
+    for (int steps = 0; steps < kMostSteps && t != kNoTensor; ++steps) {
+      const Node* maker = graph.find(graph.tensor(t).producer);
+      if (!maker) return false;
+      if (const auto* own = output_at(*maker); own && maker->outputs[0] == t) return is(held, *own);
+      if (!moves_values(*maker)) return false;
+      t = maker->input(0);
+    }
+    return false;
+  }
+  // Whether all who read the result behind operators that move values ask for this quantizer: then it may stand before them.
+  bool is_for_all_behind(const Node& node, const FileQuantizer& held, int steps = 0) const {
+    if (!moves_values(node) || steps > kMostSteps) return false;
+    if (const auto* own = output_at(node)) return is(held, *own);
+    const Graph& graph = *model_.model->graph;
+    const auto& readers = graph.tensor(node.outputs.at(0)).consumers;
+    return !readers.empty() && !graph.is_output(node.outputs[0]) && std::all_of(readers.begin(), readers.end(), [&](NodeId id) {
+      const Node& reader = *graph.find(id);
+      for (std::size_t i = 0; i < reader.inputs.size(); ++i) {
+        if (reader.inputs[i] != node.outputs[0]) continue;
+        const quant::QuantParams* asked = asked_at(reader, i);
+        if (asked ? !is(held, *asked) : !is_for_all_behind(reader, held, steps + 1)) return false;
+      }
+      return true;
+    });
+  }
+  const quant::QuantParams* asked_at(const Node& node, std::size_t input) const {
+    const auto it = asked_.find({node.id, input});
+    return it == asked_.end() ? nullptr : it->second;
+  }
+
+  // What stays float on the screen but is quantized in the file.
+  void unasked(std::vector<AuditRow>& rows) const {
+    const Graph& graph = *model_.model->graph;
+    for (const Node& node : graph.nodes()) {
+      const Node* held = file_.layer(node);
+      if (!held) continue;
+      for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+        const TensorId t = node.inputs[i];
+        if (t == kNoTensor || asked_at(node, i)) continue;
+        const TensorId in_file = held->input(i) == kNoTensor && i == 2 ? file_.added(*held) : held->input(i);
+        const auto q = file_.before(in_file);
+        if (!q || has_from_before(t, *q) || is_for_all_behind(node, *q)) continue;
+        rows.push_back({node.name, "input " + std::to_string(i + 1), "float", text_of(*q), q->bytes, false});
+      }
+    }
+    for (std::size_t i = 0; i < graph.outputs().size() && i < file_.graph().outputs().size(); ++i) {
+      const TensorId t = graph.outputs()[i];
+      const auto q = file_.before(file_.graph().outputs()[i]);
+      if (q && !graph.tensor(t).is_initializer && !has_from_before(t, *q))
+        rows.push_back({graph.tensor(t).name, "output of the network", "float", text_of(*q), q->bytes, false});
+    }
   }
 
   static bool same_numbers(const FileQuantizer& held, const quant::QuantParams& p) {
