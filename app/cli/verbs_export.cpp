@@ -79,6 +79,7 @@ void print_report(const ExportReport& report) {
     print("Read again and run on " + thousands(report.checked_samples) + " samples: largest difference of an output " +
           short_number(report.max_output_difference) + ", same class " + percent(report.equal_predictions) + " %\n");
   if (const std::string both = both_accuracies(report); !both.empty()) print(both + "\n");
+  if (report.exactness) print("Exactness: " + std::string(enum_text(*report.exactness)) + ", " + meaning(*report.exactness) + ".\n");
   for (const auto& note : report.notes) print("note: " + note + "\n");
 }
 
@@ -96,7 +97,7 @@ Result<std::vector<Refusal>> mend(Work& work, const json& options, std::vector<R
     const auto mendable = std::count_if(refusals.begin(), refusals.end(), can_mend);
     if (mendable == 0) break;
     const Recipe before = work.bench->state().recipe;
-    const Recipe after = with_fixes(before, *work.bench->graph(), refusals);
+    QUANVAS_TRY(const Recipe after, work.bench->mend_recipe(before, refusals, {}));
     if (after == before) break;
     QUANVAS_CHECK(work.bench->set_recipe(after, "Fit " + o.target));
     if (!o.json) print("Changed the recipe for " + std::to_string(mendable) + " refusals.\n");
@@ -143,15 +144,13 @@ Status export_model(Work& work) {
     print_refusals(o.target, report.refusals);
   if (!report.refusals.empty()) return refused(o.target, report.refusals);
   // What the user has asked to be rounded is not the screen's by construction; the report says by how much.
-  if (exporter->table(options).exactness == Exactness::kNear) return {};
+  if (!falls_short(report)) return {};
   const auto unequal = std::count_if(report.audit.begin(), report.audit.end(), [](const AuditRow& r) { return !r.equal; });
   if (unequal > 0)
     return fail(ErrorCode::kInternal, "'" + report.path + "' was written, but " + std::to_string(unequal) +
                                           " of its quantizers differ from the requested ones.");
-  if (report.checked_samples > 0 && report.equal_predictions < kLeastEqual)
-    return fail(ErrorCode::kInternal, "'" + report.path + "' was written, but its network gives the screen's class for only " +
-                                          percent(report.equal_predictions) + " % of the samples.");
-  return {};
+  return fail(ErrorCode::kInternal, "'" + report.path + "' was written, but its network gives the screen's class for only " +
+                                        percent(report.equal_predictions) + " % of the samples.");
 }
 
 namespace {

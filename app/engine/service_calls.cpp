@@ -2,6 +2,9 @@
 
 #include <unistd.h>
 
+#include <chrono>
+#include <future>
+
 #include "core/base/guarded.h"
 #include "core/protocol/protocol.h"
 #include "core/protocol/wire.h"
@@ -21,6 +24,23 @@ template <class Fn>
 grpc::Status answer(const char* verb, Fn&& fn) {
   const Status status = guarded(verb, std::forward<Fn>(fn));
   return status ? grpc::Status::OK : protocol::to_grpc(status.error());
+}
+
+// Runs fn(stop) on the lane and waits for what it returns; stopped when the call is cancelled, also while it waits its turn.
+template <class Fn>
+std::invoke_result_t<Fn, std::stop_token> ask_stoppable(Lane& lane, const grpc::ServerContext& context, Fn fn) {
+  using Answer = std::invoke_result_t<Fn, std::stop_token>;
+  constexpr auto kLook = std::chrono::milliseconds(10);
+  std::stop_source stop;
+  auto task = std::make_shared<std::packaged_task<Answer()>>([&fn, token = stop.get_token()]() -> Answer {
+    if (token.stop_requested()) return fail(ErrorCode::kCancelled, "Stopped on request.");
+    return fn(token);
+  });
+  auto answer = task->get_future();
+  lane.post([task] { (*task)(); });
+  while (answer.wait_for(kLook) != std::future_status::ready)
+    if (context.IsCancelled()) stop.request_stop();
+  return answer.get();
 }
 
 }  // namespace
@@ -197,7 +217,7 @@ grpc::Status ServiceCalls::GetHistogram(Context*, const protocol::HistogramReque
   });
 }
 
-grpc::Status ServiceCalls::CheckExport(Context*, const protocol::CheckExportRequest* request, Json* reply) {
+grpc::Status ServiceCalls::CheckExport(Context* context, const protocol::CheckExportRequest* request, Json* reply) {
   return answer("CheckExport", [&]() -> Status {
     QUANVAS_TRY(const auto bench, workbench());
     QUANVAS_TRY(const auto recipe, from_json_text<Recipe>(request->recipe(), "recipe"));
@@ -205,10 +225,30 @@ grpc::Status ServiceCalls::CheckExport(Context*, const protocol::CheckExportRequ
     if (!request->options().empty()) {
       QUANVAS_TRY(options, parse_json(request->options(), "options"));
     }
-    QUANVAS_TRY(const auto refusals, quick_.ask([&] {
-      return guarded("export check", [&] { return bench->check_export(recipe, request->target(), options); });
+    if (request->declarations()) {
+      QUANVAS_TRY(const auto refusals, quick_.ask([&] {
+        return guarded("export check", [&] { return bench->check_declarations(recipe, request->target(), options); });
+      }));
+      reply->set_text(protocol::refusals_to_text(refusals));
+      return {};
+    }
+    QUANVAS_TRY(const auto refusals, ask_stoppable(checks_, *context, [&](std::stop_token stop) {
+      return guarded("export check", [&] { return bench->check_export(recipe, request->target(), options, stop); });
     }));
-    reply->set_text(to_json_text(refusals));
+    reply->set_text(protocol::refusals_to_text(refusals));
+    return {};
+  });
+}
+
+grpc::Status ServiceCalls::MendRecipe(Context*, const protocol::MendRecipeRequest* request, Json* reply) {
+  return answer("MendRecipe", [&]() -> Status {
+    QUANVAS_TRY(const auto bench, workbench());
+    QUANVAS_TRY(const auto recipe, from_json_text<Recipe>(request->recipe(), "recipe"));
+    QUANVAS_TRY(const auto refusals, protocol::refusals_from_text(request->refusals()));
+    QUANVAS_TRY(const auto mended, quick_.ask([&] {
+      return guarded("mend the recipe", [&] { return bench->mend_recipe(recipe, refusals, request->layer()); });
+    }));
+    reply->set_text(to_json_text(mended));
     return {};
   });
 }

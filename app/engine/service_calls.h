@@ -19,7 +19,7 @@ class ServiceCalls final : public protocol::Engine::Service {
   ServiceCalls(Backend backend, std::function<void()> on_shutdown);
 
   void cancel_all() { heavy_.cancel_all(); }
-  bool busy() const { return heavy_.busy() || quick_.busy(); }
+  bool busy() const { return heavy_.busy() || quick_.busy() || checks_.busy(); }
 
   using Context = grpc::ServerContext;
   using Json = protocol::Json;
@@ -41,6 +41,7 @@ class ServiceCalls final : public protocol::Engine::Service {
   grpc::Status GetLayerFacts(Context*, const protocol::LayerFactsRequest*, grpc::ServerWriter<Json>*) override;
   grpc::Status GetHistogram(Context*, const protocol::HistogramRequest*, Json*) override;
   grpc::Status CheckExport(Context*, const protocol::CheckExportRequest*, Json*) override;
+  grpc::Status MendRecipe(Context*, const protocol::MendRecipeRequest*, Json*) override;
   grpc::Status CheckRecipe(Context*, const Json* recipe, Json* reply) override;
   grpc::Status RunJob(Context*, const protocol::JobRequest*, grpc::ServerWriter<protocol::JobEvent>*) override;
   grpc::Status CancelJob(Context*, const protocol::JobId*, Empty*) override;
@@ -61,6 +62,7 @@ class ServiceCalls final : public protocol::Engine::Service {
   WorkbenchPtr workbench_;
   std::atomic<std::int64_t> next_open_ = 1;
   Lane quick_;
+  Lane checks_;   // whole export checks, which may search scales for seconds: quick questions do not wait for them
   JobLane heavy_;  // last: its jobs use the members above
 };
 

@@ -256,15 +256,37 @@ Result<Histogram> EngineClient::histogram(const Recipe& recipe, const Site& site
   return from_json_text<Histogram>(reply.text());
 }
 
-Result<std::vector<Refusal>> EngineClient::check_export(const Recipe& recipe, const std::string& target, const json& options) {
+Result<std::vector<Refusal>> EngineClient::ask_export(const Recipe& recipe, const std::string& target, const json& options, bool declarations,
+                                                      std::stop_token stop) {
   Call call(*this);
+  std::stop_callback cancel(stop, [&] { call.context.TryCancel(); });
   protocol::CheckExportRequest request;
   request.set_recipe(to_json_text(recipe));
   request.set_target(target);
   request.set_options(options.dump());
+  request.set_declarations(declarations);
   protocol::Json reply;
   QUANVAS_CHECK(finish(stub_->CheckExport(&call.context, request, &reply), "the export check"));
-  return from_json_text<std::vector<Refusal>>(reply.text());
+  return protocol::refusals_from_text(reply.text());
+}
+
+Result<std::vector<Refusal>> EngineClient::check_export(const Recipe& recipe, const std::string& target, const json& options, std::stop_token stop) {
+  return ask_export(recipe, target, options, /*declarations=*/false, stop);
+}
+
+Result<std::vector<Refusal>> EngineClient::check_declarations(const Recipe& recipe, const std::string& target, const json& options) {
+  return ask_export(recipe, target, options, /*declarations=*/true, {});
+}
+
+Result<Recipe> EngineClient::mend_recipe(const Recipe& recipe, const std::vector<Refusal>& refusals, const std::string& layer) {
+  Call call(*this);
+  protocol::MendRecipeRequest request;
+  request.set_recipe(to_json_text(recipe));
+  request.set_refusals(protocol::refusals_to_text(refusals));
+  request.set_layer(layer);
+  protocol::Json reply;
+  QUANVAS_CHECK(finish(stub_->MendRecipe(&call.context, request, &reply), "the mending of the recipe"));
+  return from_json_text<Recipe>(reply.text(), "recipe");
 }
 
 Result<std::vector<RecipeIssue>> EngineClient::check_recipe(const Recipe& recipe) {

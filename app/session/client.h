@@ -61,7 +61,9 @@ class EngineClient {
   Status layer_facts(const Recipe& recipe, const std::vector<NodeId>& nodes,
                      const std::function<void(LayerFacts)>& each);
   Result<Histogram> histogram(const Recipe& recipe, const Site& site, int bins);
-  Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target, const json& options);
+  Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target, const json& options, std::stop_token stop = {});
+  Result<std::vector<Refusal>> check_declarations(const Recipe& recipe, const std::string& target, const json& options);
+  Result<Recipe> mend_recipe(const Recipe& recipe, const std::vector<Refusal>& refusals, const std::string& layer);
   Result<std::vector<RecipeIssue>> check_recipe(const Recipe& recipe);
   // The result's JSON. The callbacks are called on the calling thread.
   Result<std::string> run_job(const std::string& id, const std::string& verb, const json& argument,
@@ -77,6 +79,7 @@ class EngineClient {
   bool is_connected();
 
  private:
+  Result<std::vector<Refusal>> ask_export(const Recipe& recipe, const std::string& target, const json& options, bool declarations, std::stop_token stop);
   class Call;
   EngineClient(std::shared_ptr<grpc::Channel> channel);
   Result<std::string> drain(grpc::ClientReader<protocol::JobEvent>& reader, const JobEvents& events,

@@ -54,6 +54,7 @@ const QString& Session::looked_at_target() const { return impl_->look.target; }
 const std::vector<Refusal>& Session::target_refusals() const { return impl_->look.refusals; }
 const QString& Session::target_trouble() const { return impl_->look.trouble; }
 bool Session::target_is_known() const { return impl_->look.is_known; }
+bool Session::target_is_whole() const { return impl_->look.is_whole; }
 const std::vector<JobStatus>& Session::jobs() const { return impl_->jobs; }
 std::map<std::string, std::string> Session::engine_versions() const { return impl_->versions; }
 QUndoStack* Session::undo_stack() { return &impl_->undo; }
@@ -198,6 +199,10 @@ void Session::look_at_target(const QString& target, const json& options) {
   impl_->look.target = target;
   impl_->look.options = options;
   impl_->ask_look();
+}
+
+void Session::mend_target(const QString& layer, const QString& label) {
+  if (impl_->has_project && impl_->look.is_known) impl_->mend(layer, label);
 }
 
 void Session::cancel(const QString& job_id) { impl_->cancel(job_id); }

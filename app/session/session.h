@@ -65,9 +65,11 @@ class Session : public QObject {
   const std::vector<Issue>& issues() const;
   const std::vector<RecipeIssue>& recipe_issues() const;  // of the recipe's passes, as the engine said last
   const QString& looked_at_target() const;                // empty: none
-  const std::vector<Refusal>& target_refusals() const;    // of that target, as the engine said last
+  const std::vector<Refusal>& target_refusals() const;    // of that target, as the engine said last, in the order of the layers
   const QString& target_trouble() const;                  // why it could not be asked
   bool target_is_known() const;                           // it has answered for the open project
+  bool target_is_whole() const;                           // with all numbers; until then declarations have answered, and of what
+                                                          // numbers said before, what this edit leaves alone
   const std::vector<JobStatus>& jobs() const;  // newest last
   std::map<std::string, std::string> engine_versions() const;
   QUndoStack* undo_stack();
@@ -105,8 +107,12 @@ class Session : public QObject {
   void revoke_trust(const QStringList& hashes);
   // recipe: what is to be exported, none: the current one. options: incomplete ones are defaults. Answer: export_checked.
   void check_export(const QString& target, const json& options, const std::optional<Recipe>& recipe = std::nullopt);
-  // What this target makes of the recipe, now and whenever it changes; empty: no more. Answers: target_looked.
+  // What this target makes of the recipe, now and whenever it changes; empty: no more. Answers: target_looked, at once with
+  // what declarations say, and once edits rest with what numbers add; the next edit stops that.
   void look_at_target(const QString& target, const json& options);
+  // Puts the quantizers that mend what the target refuses of the layer (empty: of all) into the recipe, as one edit. Nothing
+  // when the recipe changes meanwhile.
+  void mend_target(const QString& layer, const QString& label);
   QString start_calibrate();
   QString start_evaluate_float();
   QString start_run(const std::optional<Recipe>& recipe = std::nullopt);  // the current recipe by default

@@ -12,6 +12,7 @@ constexpr std::size_t kStartsPerMinute = 5;
 constexpr auto kConnectPatience = std::chrono::seconds(60);
 constexpr int kWatchMs = 500;
 constexpr int kSettleMs = 200;
+constexpr int kRestMs = 300;
 constexpr auto kFlushPatience = std::chrono::seconds(3);
 
 }  // namespace
@@ -22,6 +23,9 @@ Session::Impl::Impl(Session* session, const QString& address)
   settle.setSingleShot(true);
   settle.setInterval(kSettleMs);
   QObject::connect(&settle, &QTimer::timeout, q, [this] { send_edits(); });
+  look.rest.setSingleShot(true);
+  look.rest.setInterval(kRestMs);
+  QObject::connect(&look.rest, &QTimer::timeout, q, [this] { send_numbers(); });
   retry.setSingleShot(true);
   QObject::connect(&retry, &QTimer::timeout, q, [this] { send_edits(); });
   watch.setInterval(kWatchMs);
@@ -36,6 +40,8 @@ void Session::Impl::make_process() {
 
 Session::Impl::~Impl() {
   settle.stop();
+  look.rest.stop();
+  look.numbers.request_stop();
   retry.stop();
   watch.stop();
   undo.disconnect();

@@ -86,6 +86,9 @@ struct Session::Impl {
   void ask_look();
   void send_look();
   void forget_look();
+  void send_numbers();  // once edits rest
+  void show_look(std::vector<Refusal> refusals, const QString& trouble, bool is_whole);
+  void mend(const QString& layer, const QString& label);
   void mark_changed(const std::vector<NodeId>& nodes);
   std::vector<NodeId> all_layers() const;
 
@@ -183,6 +186,12 @@ struct Session::Impl {
     json options = json::object();
     std::vector<Refusal> refusals;
     bool is_wanted = false, is_asking = false, is_known = false;  // known: there is an answer for the open project
+    bool is_whole = false;                // with numbers
+    std::uint64_t question = 0;           // rises whenever it is asked
+    std::vector<Refusal> declared;        // the newest answer of declarations
+    std::vector<Refusal> by_numbers;      // what numbers had to add to it, last time; of layers that edits left alone
+    std::stop_source numbers;             // stops the question that is on its way
+    QTimer rest;                          // until numbers are asked for
   };
   Look look;                              // at an export target
 
@@ -204,7 +213,7 @@ struct Session::Impl {
   // Last: their threads end before the members above.
   Lane link_lane;                 // connect, open
   Lane edit_lane;                 // everything that changes the project, in order
-  Lane facts_lane, histogram_lane, check_lane, recipe_lane, control_lane;
+  Lane facts_lane, histogram_lane, check_lane, recipe_lane, control_lane, look_lane, numbers_lane;
 };
 
 }  // namespace quanvas

@@ -23,6 +23,12 @@ std::vector<NodeId> Session::Impl::all_layers() const {
 void Session::Impl::mark_changed(const std::vector<NodeId>& nodes) {
   ++generation;
   for (const NodeId node : nodes) changed_at[node] = generation;
+  // What numbers said of them holds no longer; of the model as a whole it is asked again.
+  const std::unordered_set<NodeId> changed(nodes.begin(), nodes.end());
+  std::erase_if(look.by_numbers, [&](const Refusal& r) {
+    const Node* node = graph ? graph->find(r.layer) : nullptr;
+    return node ? changed.count(node->id) > 0 : r.site && nodes.size() == layers.size();
+  });
 }
 
 void Session::Impl::ask_facts(const std::vector<NodeId>& nodes) {
@@ -137,41 +143,6 @@ void Session::Impl::send_histogram() {
 void Session::Impl::ask_checks() {
   ask_recipe_check();
   ask_look();
-}
-
-void Session::Impl::ask_look() {
-  if (look.target.isEmpty() || !has_project) return forget_look();
-  look.is_wanted = true;
-  send_look();
-}
-
-void Session::Impl::forget_look() {
-  if (!look.is_known) return;
-  look.is_known = false;
-  look.refusals.clear();
-  look.trouble.clear();
-  Q_EMIT q->target_looked();
-}
-
-void Session::Impl::send_look() {
-  if (!client || look.is_asking || !look.is_wanted || !opening_path.isEmpty()) return;
-  look.is_wanted = false;
-  look.is_asking = true;
-  check_lane.post([this, asked = client, recipe = recipe, target = look.target, options = look.options, project = project_path] {
-    const auto answer = asked->check_export(recipe, target.toStdString(), options);
-    on_gui([this, asked, recipe, target, options, project, answer] {
-      look.is_asking = false;
-      if (asked != client || (!answer && is_loss(asked, answer.error()))) {
-        look.is_wanted = true;  // of the engine that comes
-      } else if (project == project_path && recipe == this->recipe && target == look.target && options == look.options) {
-        look.refusals = answer ? *answer : std::vector<Refusal>{};
-        look.trouble = answer ? QString() : to_text(answer.error());
-        look.is_known = true;
-        Q_EMIT q->target_looked();
-      }
-      send_look();
-    });
-  });
 }
 
 // A recipe without passes has nothing to ask about.

@@ -21,8 +21,7 @@ void Wiring::wire_export() {
   connect(session_, &Session::target_looked, this, &Wiring::show_lens);
   connect(panels_.target, &TargetPanel::target_chosen, session_, &Session::look_at_target);
   connect(panels_.target, &TargetPanel::fix_wanted, this, [this](const QString& layer) {
-    const Recipe fixed = with_fixes(session_->recipe(), *session_->graph(), session_->target_refusals(), layer.toStdString());
-    session_->edit_recipe(fixed, layer.isEmpty() ? tr("Fit %1").arg(session_->looked_at_target()) : tr("Fit %1 for %2").arg(layer, session_->looked_at_target()));
+    session_->mend_target(layer, layer.isEmpty() ? tr("Fit %1").arg(session_->looked_at_target()) : tr("Fit %1 for %2").arg(layer, session_->looked_at_target()));
   });
   connect(panels_.target, &TargetPanel::layer_activated, this, [this](const QString& name) {
     if (!session_->has_project()) return;
@@ -45,7 +44,9 @@ void Wiring::show_lens() {
     std::set<std::string> layers;
     for (const Layer& layer : session_->layers())
       if (const Node* node = session_->graph()->find(layer.node)) layers.insert(node->name);
-    panels_.target->set_refusals(session_->looked_at_target(), session_->target_refusals(), layers, session_->target_trouble());
+    const bool is_new = panels_.target->set_refusals(session_->looked_at_target(), session_->target_refusals(), layers,
+                                                     session_->target_trouble(), session_->target_is_whole());
+    if (!is_new) return;
   } else {
     panels_.target->forget();
   }

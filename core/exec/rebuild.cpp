@@ -1,5 +1,6 @@
 #include "core/exec/rebuild.h"
 
+#include "core/plugin/placement.h"
 #include "core/quant/params.h"
 #include "core/quant/shared.h"
 #include "core/quant/truncate.h"
@@ -62,8 +63,8 @@ int site_axis(const Layer& layer, const QuantSpec& spec, SiteKind kind) {
 }
 
 int site_axis(const Layer& layer, const Node& node, const QuantSpec& spec, SiteKind kind) {
-  const bool picture = node.op.starts_with("Conv") || node.op == "BatchNormalization" || layer.kind == LayerKind::kPool;
-  return is_activation(kind) && spec.granularity == Granularity::kGroup && !picture ? -1 : site_axis(layer, spec, kind);
+  if (!is_activation(kind) || spec.granularity != Granularity::kGroup) return site_axis(layer, spec, kind);
+  return own_axis(layer, node, spec, kind).value_or(1);
 }
 
 Result<quant::QuantParams> accumulator_bias(const Model& model, const Layer& layer, const QuantSpec& spec,

@@ -91,6 +91,87 @@ bool allows_float_layer(const TargetTable& table, const std::string& op) {
   return std::find(table.float_ops.begin(), table.float_ops.end(), op) != table.float_ops.end();
 }
 
+bool holds_inside(const TargetTable& table) {
+  for (const TargetRow& row : table.rows)
+    if (std::find(row.sites.begin(), row.sites.end(), SiteKind::kInternal) != row.sites.end()) return true;
+  return false;
+}
+
+// What the table says of declarations. Networks have few of them, many times: verdicts are remembered.
+class Declared {
+ public:
+  Declared(const Graph& graph, const TargetTable& table) : graph_(graph), table_(table), holds_inside_(holds_inside(table)) {}
+
+  // Whether there can be a quantizer at all inside the operator.
+  bool is_placed(const PlacedQuantizer& q, std::vector<Refusal>& out) const {
+    if (!is_activation(q.site.kind) || q.site.kind == SiteKind::kOutput || !q.inputs.empty() || holds_inside_) return true;
+    out.push_back({q.node->name, q.name, "place of a quantizer", q.name + " inside " + q.node->op,
+                   "weights, biases, inputs and outputs of whole operators",
+                   "Leave it float: the target's operators have no room for quantizers inside.", q.site, {}, may_be_float(table_, q.node->op, q.site.kind)});
+    return false;
+  }
+  // Whether a row takes the quantizer.
+  bool judge(const PlacedQuantizer& q, const QuantSpec& spec, const OwnAxis& own, std::vector<Refusal>& out) {
+    const TargetVerdict& verdict = known(q, spec, own);
+    for (Refusal r : verdict.refusals) {
+      r.layer = q.node->name;
+      r.quantizer = q.name;
+      r.site = q.site;
+      r.fix = verdict.fix;
+      r.float_fixes = may_be_float(table_, q.node->op, q.site.kind);
+      out.push_back(std::move(r));
+    }
+    return verdict.row != nullptr;
+  }
+  void element_type(const PlacedQuantizer& q, std::vector<Refusal>& out) const {
+    const DataType type = graph_.tensor(q.tensor).type;
+    if (type == DataType::kFloat || type == DataType::kUndefined) return;
+    out.push_back({q.node->name, q.name, "element type", type_name(type), "float32", "Convert the model to float32, or leave it float.", q.site,
+                   {}, may_be_float(table_, q.node->op, q.site.kind)});
+  }
+  // Quantizers that must be there; has: whether there is one at a site.
+  template <class Has>
+  void needs(const Layer& layer, const Has& has, std::vector<Refusal>& out) const {
+    const Node* node = graph_.find(layer.node);
+    const std::vector<Site> sites = layer.sites();
+    const bool quantized = std::any_of(sites.begin(), sites.end(), has);
+    if (!quantized && allows_float_layer(table_, node->op)) return;
+    bool told = quantized;
+    for (const Site& site : sites) {
+      const TargetNeed* need = find_need(table_, node->op, site.kind);
+      if (need == nullptr || has(site)) continue;
+      out.push_back({node->name, site_name(layer, site), kMissingQuantizer, "float", need->why, "Quantize it.", site, need->fix, false});
+      told = true;
+    }
+    if (!told && !sites.empty())
+      out.push_back({node->name, {}, kFloatLayer, "float", "quantized layers: this target has no float form of " + node->op,
+                     "Quantize the layer.", sites.front(), {}, false});
+  }
+
+ private:
+  struct Known {
+    QuantSpec spec;
+    OwnAxis own;
+    TargetVerdict verdict;
+  };
+
+  const TargetVerdict& known(const PlacedQuantizer& q, const QuantSpec& spec, const OwnAxis& given) {
+    std::vector<Known>& list = known_[{q.node->op, q.site.kind}];
+    const OwnAxis own = spec.axis ? given : OwnAxis{};  // else it plays no part
+    for (const Known& k : list)
+      if (k.own.axis == own.axis && k.own.rank == own.rank && k.spec == spec) return k.verdict;
+    constexpr std::size_t kMost = 64;  // beyond that looking costs more than asking
+    if (list.size() >= kMost) list.erase(list.begin());
+    list.push_back({spec, own, quanvas::judge(table_, q.node->op, q.site.kind, spec, own)});
+    return list.back().verdict;
+  }
+
+  const Graph& graph_;
+  const TargetTable& table_;
+  const bool holds_inside_;
+  std::map<std::pair<std::string, SiteKind>, std::vector<Known>> known_;
+};
+
 class Checker {
  public:
   Checker(const QuantizedModel& model, const TargetTable& table, int storage_bits)
@@ -98,34 +179,41 @@ class Checker {
         graph_(*model.model->graph),
         table_(table),
         storage_bits_(storage_bits),
-        placement_(place(model)) {}
+        declared_(graph_, table),
+        layers_(find_layers(graph_)),
+        placement_(place(model)) {
+    for (const Layer& layer : layers_) by_node_[layer.node] = &layer;
+  }
 
   std::vector<Refusal> run() {
     for (const Site& site : placement_.lost) {
       const Node* node = graph_.find(site.node);
-      add({node ? node->name : "node " + std::to_string(site.node),
-           std::string(enum_text(site.kind)),
-           "place of a quantizer",
-           "no such tensor in the exported graph",
-           "a weight, bias, input or output of a layer",
-           "Run the recipe again.",
-           {},
-           {},
-           false});
+      out_.push_back({node ? node->name : "node " + std::to_string(site.node),
+                      std::string(enum_text(site.kind)),
+                      "place of a quantizer",
+                      "no such tensor in the exported graph",
+                      "a weight, bias, input or output of a layer",
+                      "Run the recipe again.",
+                      {},
+                      {},
+                      false});
     }
     for (const PlacedQuantizer& q : placement_.quantizers) quantizer(q);
-    for (const Layer& layer : find_layers(graph_)) needs(layer);
+    for (const Layer& layer : layers_)
+      declared_.needs(layer, [&](const Site& s) { return quantizer_at(model_, s) != nullptr; }, out_);
     return std::move(out_);
   }
 
  private:
-  void add(Refusal r) { out_.push_back(std::move(r)); }
-
   void add(const PlacedQuantizer& q, const char* rule, std::string got, const char* allowed, const char* suggestion,
            const std::optional<QuantSpec>& fix = {}) {
     if (!got.empty())
-      add({q.node->name, q.name, rule, std::move(got), allowed, suggestion, q.site, fix,
-           may_be_float(table_, q.node->op, q.site.kind)});
+      out_.push_back({q.node->name, q.name, rule, std::move(got), allowed, suggestion, q.site, fix,
+                      may_be_float(table_, q.node->op, q.site.kind)});
+  }
+
+  OwnAxis own(const PlacedQuantizer& q) const {
+    return {own_axis(*by_node_.at(q.site.node), *q.node, q.params->spec, q.site.kind), shape_of(model_, q.tensor).size()};
   }
 
   // The same quantizer with one field changed, where that is legal.
@@ -133,7 +221,7 @@ class Checker {
   std::optional<QuantSpec> changed(const PlacedQuantizer& q, Change change) const {
     QuantSpec spec = q.params->spec;
     change(spec);
-    const bool legal = check(spec, q.site.kind).empty() && judge(table_, q.node->op, q.site.kind, spec).row;
+    const bool legal = check(spec, q.site.kind).empty() && judge(table_, q.node->op, q.site.kind, spec, own(q)).row;
     return legal && spec != q.params->spec ? std::optional(spec) : std::nullopt;
   }
 
@@ -156,63 +244,50 @@ class Checker {
   }
 
   void quantizer(const PlacedQuantizer& q) {
-    if (is_activation(q.site.kind) && q.site.kind != SiteKind::kOutput && q.inputs.empty()) {
-      bool holds_inside = false;
-      for (const TargetRow& row : table_.rows)
-        for (const SiteKind kind : row.sites) holds_inside = holds_inside || kind == SiteKind::kInternal;
-      if (!holds_inside)
-        return add(q, "place of a quantizer", q.name + " inside " + q.node->op,
-                   "weights, biases, inputs and outputs of whole operators",
-                   "Leave it float: the target's operators have no room for quantizers inside.");
-    }
-    TargetVerdict verdict = judge(table_, q.node->op, q.site.kind, q.params->spec);
-    for (Refusal& r : verdict.refusals) {
-      r.layer = q.node->name;
-      r.quantizer = q.name;
-      r.site = q.site;
-      r.fix = verdict.fix;
-      r.float_fixes = may_be_float(table_, q.node->op, q.site.kind);
-      add(std::move(r));
-    }
-    const TensorInfo& tensor = graph_.tensor(q.tensor);
-    scales(q, verdict.row != nullptr);
+    if (!declared_.is_placed(q, out_)) return;
+    const bool is_held = declared_.judge(q, q.params->spec, own(q), out_);
+    scales(q, is_held);
     add(q, "zero point", wrong_zero_point(q, storage_bits_), "an integer that the stored type holds, one per scale",
         "Use an integer zero point, or none.");
     add(q, "axis of scales", wrong_axis(q, shape_of(model_, q.tensor)), "one scale, or one per index of one axis",
         "Quantize again with this model.");
-    if (tensor.type != DataType::kFloat && tensor.type != DataType::kUndefined)
-      add(q, "element type", type_name(tensor.type), "float32", "Convert the model to float32, or leave it float.");
-  }
-
-  void needs(const Layer& layer) {
-    const Node* node = graph_.find(layer.node);
-    const std::vector<Site> sites = layer.sites();
-    const bool quantized =
-        std::any_of(sites.begin(), sites.end(), [&](const Site& s) { return quantizer_at(model_, s) != nullptr; });
-    const bool has_float_form = allows_float_layer(table_, node->op);
-    if (!quantized && has_float_form) return;
-    bool told = quantized;
-    for (const Site& site : sites) {
-      const TargetNeed* need = find_need(table_, node->op, site.kind);
-      if (need == nullptr || quantizer_at(model_, site)) continue;
-      add({node->name, site_name(layer, site), kMissingQuantizer, "float", need->why, "Quantize it.", site, need->fix,
-           false});
-      told = true;
-    }
-    if (!told && !sites.empty())
-      add({node->name, {}, kFloatLayer, "float", "quantized layers: this target has no float form of " + node->op,
-           "Quantize the layer.", sites.front(), {}, false});
+    declared_.element_type(q, out_);
   }
 
   const QuantizedModel& model_;
   const Graph& graph_;
   const TargetTable& table_;
   int storage_bits_;
+  Declared declared_;
+  std::vector<Layer> layers_;
+  std::map<NodeId, const Layer*> by_node_;
   Placement placement_;
   std::vector<Refusal> out_;
 };
 
+// Where a quantizer of the site stands; tensor: that of the site. What it is, is left open.
+PlacedQuantizer placed_at(const Graph& graph, const Layer& layer, const Site& site, TensorId tensor) {
+  PlacedQuantizer placed{site, nullptr, graph.find(site.node), nullptr, tensor, {}, {}};
+  placed.reader = reader_of(graph, *placed.node, site, tensor);
+  if (site.kind != SiteKind::kOutput) placed.inputs = input_indices(*placed.reader, layer, site, tensor);
+  placed.name = site_name(layer, site);
+  return placed;
+}
+
 }  // namespace
+
+std::optional<int> own_axis(const Layer& layer, const Node& node, const QuantSpec& spec, SiteKind kind) {
+  switch (spec.granularity) {
+    case Granularity::kTensor: return std::nullopt;
+    case Granularity::kRow: return -1;
+    default: break;
+  }
+  const bool groups = spec.granularity == Granularity::kGroup;
+  if (kind == SiteKind::kBias) return layer.bias_axis < 0 ? std::nullopt : std::optional(layer.bias_axis);
+  if (kind == SiteKind::kWeight) return groups ? layer.reduction_axis : layer.channel_axis;
+  const bool picture = node.op.starts_with("Conv") || node.op == "BatchNormalization" || layer.kind == LayerKind::kPool;
+  return groups && !picture ? -1 : 1;
+}
 
 Placement place(const QuantizedModel& model) {
   const Graph& graph = *model.model->graph;
@@ -227,10 +302,8 @@ Placement place(const QuantizedModel& model) {
       placement.lost.push_back(site);
       continue;
     }
-    PlacedQuantizer placed{site, &params, graph.find(site.node), nullptr, tensor, {}, {}};
-    placed.reader = reader_of(graph, *placed.node, site, tensor);
-    if (site.kind != SiteKind::kOutput) placed.inputs = input_indices(*placed.reader, *layer->second, site, tensor);
-    placed.name = quanvas::site_name(*layer->second, site);
+    PlacedQuantizer placed = placed_at(graph, *layer->second, site, tensor);
+    placed.params = &params;
     placement.quantizers.push_back(std::move(placed));
   }
   return placement;
@@ -310,6 +383,32 @@ bool may_be_float(const TargetTable& table, const std::string& op, SiteKind site
 
 std::vector<Refusal> check_quantizers(const QuantizedModel& model, const TargetTable& table, int storage_bits) {
   return Checker(model, table, storage_bits).run();
+}
+
+std::vector<Refusal> check_declarations(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan,
+                                        const TargetTable& table) {
+  std::vector<Refusal> out;
+  if (table.rows.empty()) return out;
+  Declared declared(graph, table);
+  const auto spec_at = [&](const Site& site) -> const QuantSpec* {
+    const SitePlan* planned = plan.find(site);
+    return planned && planned->spec ? &*planned->spec : nullptr;
+  };
+  for (const Layer& layer : layers) {
+    const Node& node = *graph.find(layer.node);
+    for (const Site& site : layer.sites()) {
+      const QuantSpec* spec = spec_at(site);
+      const TensorId tensor = spec ? site_tensor(layer, site) : kNoTensor;
+      if (tensor == kNoTensor) continue;
+      PlacedQuantizer q = placed_at(graph, layer, site, tensor);
+      if (!declared.is_placed(q, out)) continue;
+      const std::size_t rank = graph.tensor(tensor).shape.value_or(Shape{}).size();
+      declared.judge(q, *spec, {own_axis(layer, node, *spec, site.kind), rank}, out);
+      declared.element_type(q, out);
+    }
+    declared.needs(layer, [&](const Site& s) { return spec_at(s) != nullptr; }, out);
+  }
+  return out;
 }
 
 }  // namespace quanvas

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/graph/layers.h"
 #include "core/plugin/registry.h"
+#include "core/recipe/plan.h"
 
 namespace quanvas {
 
@@ -27,6 +29,11 @@ struct Placement {
 };
 // Points into the model.
 Placement place(const QuantizedModel& model);
+
+// The axis on which a declaration without one puts its scales: of weights that of the output channels, or the one that
+// groups divide; of activations the channels, groups along the last axis unless the layer looks at pictures; rows: the last.
+// Below 0: from the last on. None: one scale, or a bias without channels.
+std::optional<int> own_axis(const Layer& layer, const Node& node, const QuantSpec& spec, SiteKind kind);
 
 // "int4 narrow, per channel (16), zero points": bits from the code range.
 std::string quantizer_text(bool is_signed, std::int64_t lo, std::int64_t hi, bool per_channel,
@@ -64,5 +71,11 @@ bool may_be_float(const TargetTable& table, const std::string& op, SiteKind site
 // that the target needs and layers that it cannot leave float. Each refusal names its layer and site, with the change that
 // mends it where there is one.
 std::vector<Refusal> check_quantizers(const QuantizedModel& model, const TargetTable& table, int storage_bits = 8);
+
+// The part of it that declarations decide: no tensor is looked at, so that thousands of layers are answered within
+// milliseconds. What it refuses, check_quantizers() refuses of the quantizers that the plan becomes, too. `layers` and
+// `plan` are the graph's; in the order of the layers. Empty where the table has no rows.
+std::vector<Refusal> check_declarations(const Graph& graph, const std::vector<Layer>& layers, const Plan& plan,
+                                        const TargetTable& table);
 
 }  // namespace quanvas

@@ -68,7 +68,7 @@ void mend_format(const TargetRow& r, QuantSpec& s) {
   s.zero_point = wanted == "int" ? s.zero_point : ZeroPointType::kNone;
   if (wanted == "int") {
     s.format = "int";
-    s.bits = std::clamp(std::max(bits, 2), r.least_bits, r.most_bits);
+    s.bits = std::max(r.least_bits, std::min(std::max(bits, 2), r.most_bits));
   } else if (wanted == "e4m3fn") {
     set_minifloat(s, 4, 3, FloatSpecials::kNan);
   } else if (wanted == "e5m2") {
@@ -101,7 +101,7 @@ std::string allowed_bits(const TargetRow& r) {
                                      : std::to_string(r.least_bits) + " to " + bits_text(r.most_bits);
 }
 void mend_bits(const TargetRow& r, QuantSpec& s) {
-  s.bits = std::clamp(s.bits, r.least_bits, r.most_bits);
+  s.bits = std::max(r.least_bits, std::min(s.bits, r.most_bits));
 }
 
 // --- sign ---
@@ -215,11 +215,13 @@ void mend_group(const TargetRow& r, QuantSpec& s) {
   s.group_size = best;
 }
 bool takes_axis(const TargetRow& r, SiteKind, const QuantSpec& s) {
-  return s.granularity == Granularity::kTensor || !s.axis || has(r.axes, *s.axis);
+  if (s.granularity == Granularity::kTensor || !s.axis || r.axes.empty()) return true;
+  return *s.axis >= 0 && has(r.axes, *s.axis);  // counted from the last end: of an unknown rank
 }
 std::string allowed_axis(const TargetRow& r) {
   std::vector<std::string> words = {"the layer's own"};
-  for (const int a : r.axes) words.push_back(std::to_string(a));
+  for (const int a : r.axes)
+    if (a != kOwnAxis) words.push_back(std::to_string(a));
   return joined(words);
 }
 
@@ -345,6 +347,15 @@ void fit_bias(const TargetRow& row, const QuantSpec& before, QuantSpec& spec) {
   if (spec.scale_from_accumulator && !before.scale_from_accumulator) spec.bits = row.most_bits;
 }
 
+// From the first axis on, where that is known; none where it is the one that scales lie on anyway.
+QuantSpec without_own_axis(QuantSpec spec, const OwnAxis& own) {
+  if (!spec.axis) return spec;
+  const auto from_first = [&](int axis) { return axis < 0 ? axis + static_cast<int>(own.rank) : axis; };
+  if (own.rank > 0) spec.axis = from_first(*spec.axis);
+  if (own.axis && *spec.axis == (own.rank > 0 ? from_first(*own.axis) : *own.axis)) spec.axis.reset();
+  return spec;
+}
+
 std::optional<QuantSpec> mended(const TargetTable& table, const TargetRow& row, const std::string& op,
                                 SiteKind site, QuantSpec spec) {
   const QuantSpec before = spec;
@@ -407,12 +418,18 @@ std::string describe(const TargetRow& row) {
   if (row.accumulator && has(row.sites, SiteKind::kBias))
     parts.push_back(*row.accumulator ? "input scale x weight scale" : "a scale of its own");
   if (row.truncation) parts.push_back("truncation");
+  if (!row.axes.empty()) parts.push_back("scales on axis " + allowed_axis(row));
   std::string out;
   for (const std::string& p : parts) out += (out.empty() ? "" : ", ") + p;
   return out;
 }
 
 TargetVerdict judge(const TargetTable& table, const std::string& op, SiteKind site, const QuantSpec& spec) {
+  return judge(table, op, site, spec, {});
+}
+
+TargetVerdict judge(const TargetTable& table, const std::string& op, SiteKind site, const QuantSpec& given, const OwnAxis& own) {
+  const QuantSpec spec = without_own_axis(given, own);
   TargetVerdict verdict;
   std::vector<const TargetRow*> nearest;
   std::size_t least = axes().size() + 1;

@@ -16,6 +16,8 @@
 
 namespace quanvas {
 
+inline constexpr int kOwnAxis = -1;
+
 // One row: a class of quantizers and what the file has for it. An empty list takes everything.
 struct TargetRow {
   std::string form;                          // "int8 + Clip", unique in the table, for people
@@ -30,7 +32,9 @@ struct TargetRow {
   std::vector<Granularity> granularities = {Granularity::kTensor};
   std::vector<int> group_sizes;              // asked of groups
   int group_multiple = 0;                    // asked of groups: their size is a multiple of this; 0: of nothing
-  std::vector<int> axes;                     // of channels, groups and rows where the spec names one; the layer's own is legal always
+  // Where scales of channels, groups and rows may lie besides the layer's own axis, which is legal always, whether the spec
+  // names it or not: on these (0 or more); {kOwnAxis}: nowhere else.
+  std::vector<int> axes;
   std::vector<Rounding> roundings = {Rounding::kHalfEven};  // codes of weights and biases are stored as they are: empty
   std::vector<ScaleType> scales;
   std::optional<bool> dynamic = false;       // scales from each sample at run time
@@ -47,18 +51,6 @@ struct TargetNeed {
   std::string why;                           // "QLinearConv computes codes"
   QuantSpec fix;                             // what the fix puts there
 };
-
-// How near the file computes to the network on the screen.
-//   weights  the stored codes stand for the very fake-quantized weights; activations are the reader's business
-//   node     besides, every node gives the same codes for the same inputs
-//   model    besides, whole networks do but for the order of float sums: at most one step where a value lies on a tie
-//   near     by construction not the same arithmetic
-enum class Exactness { kWeights, kNode, kModel, kNear };
-inline const EnumNames<Exactness>& enum_names(Exactness) {
-  static const EnumNames<Exactness> names = {{Exactness::kWeights, "weights"}, {Exactness::kNode, "node"},
-                                             {Exactness::kModel, "model"},     {Exactness::kNear, "near"}};
-  return names;
-}
 
 struct TargetTable {
   std::vector<TargetRow> rows;
@@ -84,8 +76,20 @@ struct TargetVerdict {
   std::vector<Refusal> refusals;        // rule, got, allowed, suggestion; layer and quantizer are left empty
   std::optional<QuantSpec> fix;         // the nearest quantizer that the target takes, if there is one
 };
+// Where the scales of a site lie when its spec names no axis. Calibration writes that axis into the spec: it is the
+// layer's own all the same.
+struct OwnAxis {
+  std::optional<int> axis;  // below 0: from the last on; none: unknown, an axis that the spec names is then another one
+  std::size_t rank = 0;     // of the tensor; 0: unknown
+};
 // `op` of the layer. The table must outlive the verdict.
 TargetVerdict judge(const TargetTable& table, const std::string& op, SiteKind site, const QuantSpec& spec);
+TargetVerdict judge(const TargetTable& table, const std::string& op, SiteKind site, const QuantSpec& spec, const OwnAxis& own);
+
+// What contradicts itself in the table, a sentence each, with the row's form in it: rows that nothing can reach or that nobody
+// can tell apart, needs whose fix is illegal or taken by no row. Empty for every target that is offered. judge() answers with
+// such a table, too; a row without sites or with more least than most bits takes nothing.
+std::vector<std::string> problems(const TargetTable& table);
 
 // The table as JSON for `quanvas-cli targets --json` and the window.
 json table_json(const TargetTable& table);

@@ -7,7 +7,7 @@ namespace quanvas::protocol {
 
 // Raised whenever a message, a verb or a JSON value of the service changes in a way that the other side
 // would misread. Both sides refuse another number, with a sentence.
-inline constexpr int kVersion = 1;
+inline constexpr int kVersion = 2;
 
 // Bytes of one chunk of an upload.
 inline constexpr std::size_t kChunkBytes = std::size_t{1} << 20;

@@ -1,5 +1,7 @@
 #include "core/protocol/wire.h"
 
+#include <algorithm>
+#include <map>
 #include <utility>
 
 namespace quanvas::protocol {
@@ -87,6 +89,61 @@ Result<std::vector<RecipeEdit>> edits_from_json(const json& j) {
     QUANVAS_CHECK(read_json_value(member(row, "time"), edit.time, "edits[].time"));
     QUANVAS_CHECK(read_json_value(member(row, "after"), edit.after, "edits[].after"));
     out.push_back(std::move(edit));
+  }
+  return out;
+}
+
+namespace {
+
+bool same_reason(const Refusal& a, const Refusal& b) {
+  return a.quantizer == b.quantizer && a.rule == b.rule && a.got == b.got && a.allowed == b.allowed && a.suggestion == b.suggestion &&
+         a.site.has_value() == b.site.has_value() && (!a.site || (a.site->kind == b.site->kind && a.site->operand == b.site->operand)) &&
+         a.float_fixes == b.float_fixes && a.fix == b.fix;
+}
+
+}  // namespace
+
+std::string refusals_to_text(const std::vector<Refusal>& refusals) {
+  std::map<std::string, std::vector<std::size_t>> by_words;  // indices of reasons
+  std::vector<const Refusal*> reasons;
+  json rows = json::array();
+  for (const Refusal& r : refusals) {
+    std::vector<std::size_t>& alike = by_words[r.rule + '\n' + r.got + '\n' + r.quantizer];
+    auto known = std::find_if(alike.begin(), alike.end(), [&](std::size_t i) { return same_reason(*reasons[i], r); });
+    if (known == alike.end()) {
+      reasons.push_back(&r);
+      known = alike.insert(alike.end(), reasons.size() - 1);
+    }
+    rows.push_back(json::array({r.layer, r.site ? json(r.site->node) : json(), *known}));
+  }
+  json list = json::array();
+  for (const Refusal* r : reasons) {
+    Refusal reason = *r;
+    reason.layer.clear();
+    if (reason.site) reason.site->node = 0;
+    list.push_back(to_json_value(reason));
+  }
+  return dump({{"reasons", std::move(list)}, {"rows", std::move(rows)}});
+}
+
+Result<std::vector<Refusal>> refusals_from_text(const std::string& text) {
+  QUANVAS_TRY(const json j, parse_json(text, "refusals"));
+  if (!j.is_object()) return json_type_error("refusals", "a map", j);
+  std::vector<Refusal> reasons, out;
+  QUANVAS_CHECK(read_json_value(member(j, "reasons"), reasons, "refusals.reasons"));
+  const json& rows = member(j, "rows");
+  if (!rows.is_array()) return json_type_error("refusals.rows", "a list", rows);
+  out.reserve(rows.size());
+  for (const json& row : rows) {
+    if (!row.is_array() || row.size() != 3) return json_type_error("refusals.rows[]", "a layer, a node and a reason", row);
+    std::size_t reason = 0;
+    QUANVAS_CHECK(read_json_value(row[2], reason, "refusals.rows[][2]"));
+    if (reason >= reasons.size()) return json_type_error("refusals.rows[][2]", "the index of a reason", row[2]);
+    Refusal r = reasons[reason];
+    QUANVAS_CHECK(read_json_value(row[0], r.layer, "refusals.rows[][0]"));
+    if (row[1].is_null() == r.site.has_value()) return json_type_error("refusals.rows[][1]", r.site ? "a node" : "null", row[1]);
+    if (r.site) QUANVAS_CHECK(read_json_value(row[1], r.site->node, "refusals.rows[][1]"));
+    out.push_back(std::move(r));
   }
   return out;
 }

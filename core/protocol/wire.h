@@ -33,4 +33,9 @@ Result<OpenedProject> opened_from_text(const std::string& text);
 json edits_to_json(const std::vector<RecipeEdit>& edits);
 Result<std::vector<RecipeEdit>> edits_from_json(const json& j);
 
+// Thousands of layers are refused for the same few reasons: {"reasons": [Refusal without layer and node], "rows": [[layer,
+// node, reason]]}; node null: it has no site. Errors name what is missing or out of range.
+std::string refusals_to_text(const std::vector<Refusal>& refusals);
+Result<std::vector<Refusal>> refusals_from_text(const std::string& text);
+
 }  // namespace quanvas::protocol

@@ -201,7 +201,10 @@ class Resolver {
     }
     bool any = false;
     for (const LayerView* v : matching_layers(view_, rule.select)) any |= write(index, *v);
-    if (!any) plan_.warnings.push_back(number + " (" + describe(rule.select) + ") matches nothing in this network.");
+    // A name may be that of a layer which a pass makes.
+    const bool has_passes = std::any_of(recipe_.passes.begin(), recipe_.passes.end(), [](const PassEntry& p) { return p.enabled; });
+    const char* where = has_passes && !rule.select.names.empty() ? "in this network as it is before the passes." : "in this network.";
+    if (!any) plan_.warnings.push_back(number + " (" + describe(rule.select) + ") matches nothing " + where);
     return {};
   }
 

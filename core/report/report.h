@@ -10,6 +10,7 @@
 
 #include "core/base/job.h"
 #include "core/recipe/plan.h"
+#include "core/report/exactness.h"
 
 namespace quanvas {
 
@@ -362,6 +363,7 @@ struct Refusal {
   std::optional<QuantSpec> fix = {};
   bool float_fixes = false;
   std::string text() const;      // one sentence
+  bool operator==(const Refusal&) const = default;
 };
 template <class V>
 void visit_fields(V& v, Refusal& r) {
@@ -410,6 +412,7 @@ void visit_fields(V& v, NodeAudit& n) {
 }
 struct ExportReport {
   std::string target, path;
+  std::optional<Exactness> exactness;  // of the target with its options; none: it writes no quantizers, or unknown
   double file_bytes = 0;             // of all files that were written
   double float_bytes = 0;            // of the network's weights as they were
   double ideal_bytes = 0;            // of the codes without gaps, their scales and zero points, and what stays float
@@ -428,6 +431,7 @@ template <class V>
 void visit_fields(V& v, ExportReport& r) {
   v("target", r.target);
   v("path", r.path);
+  v("exactness", r.exactness);
   v("file_bytes", r.file_bytes);
   v("float_bytes", r.float_bytes);
   v("ideal_bytes", r.ideal_bytes);

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <map>
 #include <set>
-#include <tuple>
 #include <utility>
 
 #include "core/recipe/plan.h"
@@ -21,6 +20,7 @@ std::string summary(const ExportReport& report) {
     return whole == 0 ? std::string() : ", " + std::to_string(part) + " of " + std::to_string(whole) + what;
   };
   std::string out = report.target + ": " + report.path + ", " + std::to_string(static_cast<std::int64_t>(report.file_bytes)) + " bytes";
+  if (report.exactness) out += std::string(", exactness ") + enum_text(*report.exactness);
   out += of(std::count_if(report.audit.begin(), report.audit.end(), [](const AuditRow& r) { return r.equal; }), report.audit.size(),
             " quantizers as requested");
   out += of(std::count_if(report.nodes.begin(), report.nodes.end(), [](const NodeAudit& n) { return n.differing == 0; }),
@@ -46,6 +46,22 @@ std::string both_accuracies(const ExportReport& report) {
   return text;
 }
 
+const char* meaning(Exactness exactness) {
+  switch (exactness) {
+    case Exactness::kWeights: return "the stored codes stand for the screen's very weights";
+    case Exactness::kNode: return "every node gives the screen's codes for the same inputs";
+    case Exactness::kModel: return "the screen's network but for the order of float sums";
+    case Exactness::kNear: break;
+  }
+  return "not the screen's arithmetic by construction; the figures say how near it is";
+}
+
+bool falls_short(const ExportReport& report) {
+  if (report.exactness == Exactness::kNear) return false;
+  const auto differs = [](const AuditRow& row) { return !row.equal; };
+  return std::any_of(report.audit.begin(), report.audit.end(), differs) || (report.checked_samples > 0 && report.equal_predictions < kLeastEqual);
+}
+
 std::vector<LensLayer> lens(const std::vector<Refusal>& refusals) {
   std::vector<LensLayer> out;
   std::map<std::string, std::size_t> known;
@@ -61,27 +77,15 @@ std::vector<LensLayer> lens(const std::vector<Refusal>& refusals) {
 
 Recipe with_fixes(const Recipe& recipe, const Graph& graph, const std::vector<Refusal>& refusals,
                   const std::string& layer) {
-  std::map<std::string, NodeId> ids;
-  for (const Node& node : graph.nodes()) ids.emplace(node.name, node.id);
-  Recipe out = recipe;
-  std::set<std::tuple<std::string, SiteKind, int>> done;
+  std::set<Site> done;
   // Sites that get the same quantizer become one rule.
   std::vector<std::pair<std::optional<QuantSpec>, std::vector<Site>>> groups;
   for (const Refusal& r : refusals) {
     if (!can_mend(r) || (!layer.empty() && r.layer != layer)) continue;
-    if (!done.emplace(r.layer, r.site->kind, r.site->operand).second) continue;
-    const auto id = ids.find(r.layer);
-    if (id == ids.end()) {
-      Rule rule;
-      rule.select.names = {quote_pattern(r.layer)};
-      rule.select.sites = {r.site->kind};
-      rule.select.operand = r.site->kind == SiteKind::kBias || r.site->kind == SiteKind::kOutput ? -1 : r.site->operand;
-      rule.is_float = !r.fix;
-      if (r.fix) rule.override_fields = to_json_value(*r.fix);
-      out.rules.push_back(std::move(rule));
-      continue;
-    }
-    const Site site{id->second, r.site->kind, r.site->operand};
+    const Node* node = graph.find(r.layer);
+    if (!node) continue;
+    const Site site{node->id, r.site->kind, r.site->operand};
+    if (!done.insert(site).second) continue;
     const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& g) {
       return g.first == r.fix && g.second.front().kind == site.kind;
     });
@@ -90,6 +94,7 @@ Recipe with_fixes(const Recipe& recipe, const Graph& graph, const std::vector<Re
     else
       groups.push_back({r.fix, {site}});
   }
+  Recipe out = recipe;
   for (const auto& [spec, sites] : groups) out = with_assignment(out, graph, sites, spec);
   return out;
 }

@@ -21,10 +21,15 @@ inline const EnumNames<LensState>& enum_names(LensState) {
 
 // The key of a project's value with the reports of a run's exports, oldest first, as JSON; run 0: those of the recipe itself.
 inline std::string exports_key(std::int64_t run) { return "exports-" + std::to_string(run); }
-// "onnx-qdq: net.onnx, 71,156 bytes, 15 of 15 quantizers as requested, 12 of 12 tensors equal, same class 100 %".
+// "onnx-qdq: net.onnx, 71156 bytes, exactness model, 15 of 15 quantizers as requested, 12 of 12 tensors equal, same class 100.00 %".
 std::string summary(const ExportReport& report);
 // "Top-1 63.50 % on the screen, 63.75 % of the file", or of perplexity; "" where neither was measured.
 std::string both_accuracies(const ExportReport& report);
+// "the stored codes stand for the screen's very weights": what a class promises, for people.
+const char* meaning(Exactness exactness);
+// Whether the file is not what was asked for: a quantizer differs, or too few predictions agree. A file that is near by
+// construction promises neither.
+bool falls_short(const ExportReport& report);
 
 // Share of predictions that a file must have in common with the screen.
 inline constexpr double kLeastEqual = 0.999;
@@ -40,8 +45,10 @@ bool can_mend(const Refusal& refusal);
 std::vector<LensLayer> lens(const std::vector<Refusal>& refusals);
 
 // The recipe with rules that put the mended quantizers in place, of one layer or (empty) of all that can be mended.
-// `graph` is the network as it was imported; layers that passes have made are reached by their names. Mending can bring a
-// further refusal about (a bias whose input has become float): ask the target again.
+// `graph` is the network in which the refusals were found, that is after the recipe's graph passes: they make layers and
+// sites that the imported one does not have, and whoever shares a quantizer with a mended one gets its format, too. Refusals
+// of layers that it does not have are left out. Mending can bring a further refusal about (a bias whose input has become
+// float): ask the target again.
 Recipe with_fixes(const Recipe& recipe, const Graph& graph, const std::vector<Refusal>& refusals, const std::string& layer = {});
 
 }  // namespace quanvas

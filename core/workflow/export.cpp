@@ -29,7 +29,8 @@ Result<bool> changes_weights(const Recipe& recipe) {
 }
 
 // What has no numbers yet is judged by its declaration, and is neither missing nor float.
-void judge_declarations(const QuantizedModel& network, const TargetTable& table, std::vector<Refusal>& refusals) {
+void judge_declarations(const QuantizedModel& network, const std::vector<Layer>& layers, const TargetTable& table,
+                        std::vector<Refusal>& refusals) {
   if (table.rows.empty()) return;
   const auto is_planned = [&](const Site& site) {
     const SitePlan* planned = network.plan.find(site);
@@ -41,22 +42,8 @@ void judge_declarations(const QuantizedModel& network, const TargetTable& table,
   std::erase_if(refusals, [&](const Refusal& r) {
     return r.site && ((r.rule == kMissingQuantizer && is_planned(*r.site)) || (r.rule == kFloatLayer && with_plan.count(r.site->node)));
   });
-  const std::vector<Layer> layers = find_layers(*network.model->graph);
-  for (const SitePlan& p : network.plan.sites) {
-    if (!is_planned(p.site)) continue;
-    const Node* node = network.model->graph->find(p.site.node);
-    const Layer* layer = find_layer(layers, p.site.node);
-    if (!node || !layer) continue;
-    TargetVerdict verdict = judge(table, node->op, p.site.kind, *p.spec);
-    for (Refusal& r : verdict.refusals) {
-      r.layer = node->name;
-      r.quantizer = site_name(*layer, p.site);
-      r.site = p.site;
-      r.fix = verdict.fix;
-      r.float_fixes = may_be_float(table, node->op, p.site.kind);
-      refusals.push_back(std::move(r));
-    }
-  }
+  for (Refusal& r : check_declarations(*network.model->graph, layers, network.plan, table))
+    if (r.site && is_planned(*r.site)) refusals.push_back(std::move(r));
 }
 
 // Readers, ours too, tell what a file is by its ending.
@@ -128,26 +115,63 @@ Status WorkbenchState::check_output(const fs::path& path, bool overwrite) const 
   return {};
 }
 
-Result<std::vector<Refusal>> WorkbenchState::check_export(const Recipe& recipe, const std::string& target,
-                                                          const json& given) {
+namespace {
+
+// The target with its options completed.
+struct Target {
+  const Exporter* exporter = nullptr;
+  json options;
+  std::vector<Refusal> unavailable;  // not empty: it is not offered
+};
+Result<Target> target_of(const std::string& id, const json& given) {
+  Target out;
+  QUANVAS_TRY(out.exporter, Registry<Exporter>::instance().get(id, "export target"));
+  QUANVAS_TRY(out.options, out.exporter->schema().complete(given, "export target '" + id + "'"));
+  if (const std::string why = out.exporter->unavailable(); !why.empty())
+    out.unavailable = {{"", "", "target", "not offered", "", why, {}, {}, false}};
+  return out;
+}
+
+}  // namespace
+
+Result<std::vector<Refusal>> WorkbenchState::check_declarations(const Recipe& recipe, const std::string& id, const json& given) {
   return guarded("export check", [&]() -> Result<std::vector<Refusal>> {
-    QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(target, "export target"));
-    QUANVAS_TRY(const json options, exporter->schema().complete(given, "export target '" + target + "'"));
-    if (const std::string why = exporter->unavailable(); !why.empty())
-      return std::vector<Refusal>{{"", "", "target", "not offered", "", why, {}, {}, false}};
+    QUANVAS_TRY(const Target target, target_of(id, given));
+    if (!target.unavailable.empty()) return target.unavailable;
     JobContext quiet;
+    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, quiet));
+    QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
+    return quanvas::check_declarations(*prepared->model->graph, prepared->layers, *plan, target.exporter->table(target.options));
+  });
+}
+
+Result<std::vector<Refusal>> WorkbenchState::check_export(const Recipe& recipe, const std::string& id, const json& given,
+                                                          std::stop_token stop) {
+  return guarded("export check", [&]() -> Result<std::vector<Refusal>> {
+    QUANVAS_TRY(const Target target, target_of(id, given));
+    if (!target.unavailable.empty()) return target.unavailable;
+    JobContext quiet(stop);
     QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, quiet));
     QUANVAS_TRY(const auto plan, plan_for(prepared, recipe));
     const auto statistics = known_statistics(*prepared, recipe.calibration);
     QuantizedModel network;
     network.model = prepared->model;
     network.plan = *plan;
-    QUANVAS_TRY(network.quantizers, quantizers(*prepared, *plan, statistics.get(), quiet));
+    QUANVAS_TRY(network.quantizers, quantizers(*prepared, *plan, statistics.get(), quiet, &found_));
+    QUANVAS_CHECK(quiet.check());
     std::vector<Refusal> refusals;
-    if (exporter->needs_quantizers() && !statistics && needs_calibration(*plan, *prepared)) refusals.push_back(not_calibrated());
-    for (auto& r : exporter->check(network, options)) refusals.push_back(std::move(r));
-    if (!statistics) judge_declarations(network, exporter->table(options), refusals);
+    if (target.exporter->needs_quantizers() && !statistics && needs_calibration(*plan, *prepared)) refusals.push_back(not_calibrated());
+    for (auto& r : target.exporter->check(network, target.options)) refusals.push_back(std::move(r));
+    if (!statistics) judge_declarations(network, prepared->layers, target.exporter->table(target.options), refusals);
     return refusals;
+  });
+}
+
+Result<Recipe> WorkbenchState::mend_recipe(const Recipe& recipe, const std::vector<Refusal>& refusals, const std::string& layer) {
+  return guarded("mend the recipe", [&]() -> Result<Recipe> {
+    JobContext quiet;
+    QUANVAS_TRY(const PreparedPtr prepared, prepare(recipe, quiet));
+    return with_fixes(recipe, *prepared->model->graph, refusals, layer);
   });
 }
 
@@ -188,6 +212,8 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
     const QuantizedModel& network = quantized.network;
     ExportReport report;
     report.target = request.target;
+    const TargetTable table = exporter->table(options);
+    if (!table.rows.empty()) report.exactness = table.exactness;
     report.path = request.path;
     report.refusals = exporter->check(network, options);
     if (!report.refusals.empty()) return report;
@@ -220,7 +246,7 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
       else
         proved = prove_export(network, exporter->needs_quantizers(), *file, *source, request.samples, options_.device, report, job);
     }
-    for (const std::string& note : exporter->table(options).notes) report.notes.push_back(note);
+    for (const std::string& note : table.notes) report.notes.push_back(note);
     if (!proved) report.notes.push_back("Not compared with the screen's network to the end: " + proved.error().text());
     keep_report(report, request.run, job);
     if (!proved && proved.error().code == ErrorCode::kCancelled)

@@ -96,7 +96,7 @@ Result<LayerFacts> WorkbenchState::layer_facts(const Recipe& recipe, NodeId node
     const Plan own = plan_of(*plan, node_id);
     const auto statistics = known_statistics(*prepared, recipe.calibration);
     QUANVAS_TRY(const auto quantizers, this->quantizers(*prepared, with_mates(graph, prepared->layers, *plan, own),
-                                                        statistics.get(), quiet));
+                                                        statistics.get(), quiet, &found_));
     SamplePtr sample;
     if (statistics) {
       QUANVAS_TRY(sample, sample_for(prepared, recipe.calibration));
@@ -217,7 +217,7 @@ Result<Histogram> WorkbenchState::histogram(const Recipe& recipe, const Site& si
     h.counts = source->rebin(h.lo, h.hi, bins);
     QUANVAS_TRY(const auto quantizers,
                 this->quantizers(*prepared, with_mates(graph, prepared->layers, *plan, plan_of(*plan, site.node)),
-                                 statistics.get(), quiet));
+                                 statistics.get(), quiet, &found_));
     if (const auto q = quantizers.find(site); q != quantizers.end()) {
       const auto& p = q->second;
       const auto widest = std::max_element(p.scale.begin(), p.scale.end()) - p.scale.begin();

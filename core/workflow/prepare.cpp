@@ -303,18 +303,36 @@ Result<std::shared_ptr<const Plan>> WorkbenchState::plan_for(const PreparedPtr& 
 }
 
 Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, const Plan& plan,
-                                                      const quant::Statistics* statistics, JobContext& job) const {
+                                                      const quant::Statistics* statistics, JobContext& job, FoundQuantizers* known) const {
   const Graph& graph = *prepared.model->graph;
   exec::QuantizerMap out;
+  const std::string values = prepared.hash + "/" + (statistics ? statistics->key : "");
+  const auto question = [&](const SitePlan& s, const std::map<std::string, std::vector<const SitePlan*>>& shared) {
+    FoundQuantizers::Question q{values, s.site, *s.spec, {}};
+    if (!s.share.empty())
+      for (const SitePlan* mate : shared.at(s.share)) q.mates.push_back(mate->site);
+    return q;
+  };
+  // The plan lists the sites in the order of the layers.
+  auto at = prepared.layers.begin();
+  const auto layer_of = [&](NodeId node) -> const Layer* {
+    const auto is_it = [&](const Layer& l) { return l.node == node; };
+    auto found = std::find_if(at, prepared.layers.end(), is_it);
+    if (found == prepared.layers.end()) found = std::find_if(prepared.layers.begin(), prepared.layers.end(), is_it);
+    if (found == prepared.layers.end()) return nullptr;
+    at = found;
+    return &*found;
+  };
   std::map<std::string, std::vector<const SitePlan*>> shared;
   for (const auto& s : plan.sites)
     if (s.spec && !s.share.empty()) shared[s.share].push_back(&s);
   std::vector<const SitePlan*> truncations, biases;
   for (const auto& planned : plan.sites) {
     if (!planned.spec) continue;
+    QUANVAS_CHECK(job.check());
     SitePlan site_plan = planned;
     const Site& site = site_plan.site;
-    const Layer* layer = find_layer(prepared.layers, site.node);
+    const Layer* layer = layer_of(site.node);
     const Node* node = graph.find(site.node);
     const TensorId id = layer ? site_tensor(*layer, site) : kNoTensor;
     if (id == kNoTensor) continue;
@@ -338,6 +356,12 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
         job.issue({Severity::kInfo, where, "Its scale comes from the statistic: " + why + ".", ""});
       site_plan.spec->source = ScaleSource::kStatistics;
     }
+    if (known)
+      if (auto before = known->find(question(site_plan, shared))) {
+        before->share = site_plan.share;
+        out[site] = std::move(*before);
+        continue;
+      }
     const int axis = exec::site_axis(*layer, *node, *site_plan.spec, site.kind);
     Result<quant::QuantParams> params = fail(ErrorCode::kInternal, "");
     if (tensor.is_initializer) {
@@ -362,6 +386,7 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
                                   axis);
     }
     if (!params) return fail_at(where, params.error());
+    if (known) known->keep(question(site_plan, shared), *params);
     params->share = site_plan.share;
     out[site] = std::move(*params);
   }
@@ -380,7 +405,7 @@ Result<exec::QuantizerMap> WorkbenchState::quantizers(const Prepared& prepared, 
   // Biases last: their scale is the product of the input's and the weight's.
   for (const SitePlan* site_plan : biases) {
     const Site& site = site_plan->site;
-    const Layer* layer = find_layer(prepared.layers, site.node);
+    const Layer* layer = layer_of(site.node);
     const auto has = [&](const Site& s) { return out.count(s) > 0; };
     if (!statistics && quantized_input(graph, *layer, has).node == kNoNode) continue;  // not calibrated yet
     const std::string where = graph.find(site.node)->name + " bias";

@@ -22,6 +22,7 @@
 #include "core/graph/layers.h"
 #include "core/quant/statistics.h"
 #include "core/workflow/artifact.h"
+#include "core/workflow/found_quantizers.h"
 #include "core/workflow/workbench.h"
 
 namespace quanvas {
@@ -101,8 +102,10 @@ class WorkbenchState final : public Workbench {
 
   Result<LayerFacts> layer_facts(const Recipe& recipe, NodeId node) override;
   Result<Histogram> histogram(const Recipe& recipe, const Site& site, int bins) override;
-  Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target,
-                                            const json& options) override;
+  Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target, const json& options,
+                                            std::stop_token stop) override;
+  Result<std::vector<Refusal>> check_declarations(const Recipe& recipe, const std::string& target, const json& options) override;
+  Result<Recipe> mend_recipe(const Recipe& recipe, const std::vector<Refusal>& refusals, const std::string& layer) override;
   Result<std::vector<RecipeIssue>> check_recipe(const Recipe& recipe) override;
 
   Result<ProjectState> calibrate(JobContext& job) override;
@@ -135,8 +138,9 @@ class WorkbenchState final : public Workbench {
   std::optional<std::string> known_measurement(const std::string& key);
   void keep_measurement(const std::string& key, const std::string& bytes, JobContext& job);
   Result<std::shared_ptr<const Plan>> plan_for(const PreparedPtr& prepared, const Recipe& recipe);
-  Result<exec::QuantizerMap> quantizers(const Prepared& prepared, const Plan& plan,
-                                        const quant::Statistics* statistics, JobContext& job) const;
+  // known: of earlier questions, which this one adds to; null: everything is found anew. kCancelled when stopped.
+  Result<exec::QuantizerMap> quantizers(const Prepared& prepared, const Plan& plan, const quant::Statistics* statistics, JobContext& job,
+                                        FoundQuantizers* known = nullptr) const;
   // calibrate.cpp
   std::string statistics_key(const Prepared& prepared, const CalibrationSettings& settings) const;
   // From memory or the project; null when this was never calibrated.
@@ -231,6 +235,7 @@ class WorkbenchState final : public Workbench {
   PreparedPtr plan_prepared_;
   std::shared_ptr<const Plan> plan_;
   std::map<std::string, quant::StatisticsPtr> statistics_;
+  FoundQuantizers found_;
   std::string sample_key_;
   SamplePtr sample_;
   std::shared_ptr<const FloatOutputs> float_outputs_;

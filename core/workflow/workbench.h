@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -153,8 +154,10 @@ class Workbench {
   // Quick questions; exact, no run. recipe: what is asked about (the window's newest, maybe not stored yet).
   virtual Result<LayerFacts> layer_facts(const Recipe& recipe, NodeId node) = 0;
   virtual Result<Histogram> histogram(const Recipe& recipe, const Site& site, int bins) = 0;
-  virtual Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target,
-                                                    const json& options) = 0;
+  // Everything that the target refuses: scales are searched, weights looked at. kCancelled when stopped. What was found for
+  // sites whose declaration stays is kept for the next question.
+  virtual Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target, const json& options,
+                                                    std::stop_token stop = {}) = 0;
   // What keeps the passes from running (errors), what they leave as it is, what they will take, and which of them have
   // yet to measure.
   virtual Result<std::vector<RecipeIssue>> check_recipe(const Recipe& recipe) = 0;
@@ -169,6 +172,12 @@ class Workbench {
   virtual Status dump_run(std::int64_t run, const DumpRequest& request, JobContext& job) = 0;
   virtual Result<ExportReport> export_model(const ExportRequest& request, JobContext& job) = 0;
   virtual Result<std::vector<TrainPoint>> train_float(const TrainRequest& request, JobContext& job) = 0;
+
+  // What declarations alone say of an export, within milliseconds for thousands of layers: a part of check_export()'s answer, in
+  // the order of the layers. Graph passes that this recipe is the first to have are applied before.
+  virtual Result<std::vector<Refusal>> check_declarations(const Recipe& recipe, const std::string& target, const json& options) = 0;
+  // with_fixes() on the network after the recipe's graph passes.
+  virtual Result<Recipe> mend_recipe(const Recipe& recipe, const std::vector<Refusal>& refusals, const std::string& layer) = 0;
 };
 
 // Versions of the engine and what it links, device, threads, BLAS; warnings (slow BLAS) as issues.

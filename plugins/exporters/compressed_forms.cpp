@@ -116,6 +116,8 @@ TargetTable table(const json& options) {
   weight.site = SiteKind::kWeight;
   weight.why = "a quantized linear layer has a quantized weight";
   weight.fix.granularity = G::kChannel;
+  // Where the chosen format has no such integers, the nearest that it has.
+  if (const TargetVerdict nearest = judge(t, "Gemm", weight.site, weight.fix); nearest.fix) weight.fix = *nearest.fix;
   t.needs = {weight};
   t.notes = {
       "Readers compute activations' codes in their own way: those by token with a scale of the largest magnitude divided "

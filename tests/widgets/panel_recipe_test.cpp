@@ -31,6 +31,7 @@ namespace quanvas {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 std::vector<PluginEntry> some_passes() {
   const json catalog = {{"passes",
@@ -351,6 +352,20 @@ TEST(ExportDialogTest, RefusalsBarATargetAndTheAuditIsShown) {
   EXPECT_THAT(dialog.message().toStdString(), HasSubstr("Top-1 50.00 % on the screen, 52.50 % of the file."));
   EXPECT_EQ(dialog.audit()->rowCount(), 2);
   EXPECT_THAT(dialog.message().toStdString(), HasSubstr("1 of 2 quantizers"));
+  EXPECT_THAT(dialog.message().toStdString(), Not(HasSubstr("Exactness")));
+  const auto role = [&] {
+    for (const auto* label : dialog.findChildren<QLabel*>())
+      if (label->text() == dialog.message()) return label->property("role").toString();
+    return QString();
+  };
+  report.exactness = Exactness::kModel;
+  dialog.set_report(report);
+  EXPECT_THAT(dialog.message().toStdString(), HasSubstr("Exactness: model"));
+  EXPECT_EQ(role(), QStringLiteral("warning"));
+  report.exactness = Exactness::kNear;  // nobody promised the very numbers
+  dialog.set_report(report);
+  EXPECT_THAT(dialog.message().toStdString(), HasSubstr("Exactness: near"));
+  EXPECT_EQ(role(), QStringLiteral("good"));
 }
 
 TEST(ExportDialogTest, TargetsThatKeepTheQuantizersComeFirst) {

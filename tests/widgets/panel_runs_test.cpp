@@ -131,6 +131,21 @@ TEST_F(RunsTest, DetailsOfAnyRunCanBeShown) {
   }
 }
 
+TEST_F(RunsTest, ExportsSayHowNearTheyAre) {
+  RunDetailsView view(runs_[1]);
+  ExportReport near, old;
+  near.target = old.target = "gguf";
+  near.path = "near.gguf";
+  near.exactness = Exactness::kNear;
+  view.set_exports({near, old});
+  int column = -1;
+  for (int c = 0; c < view.exports()->columnCount(); ++c)
+    if (view.exports()->horizontalHeaderItem(c)->text() == QStringLiteral("Exactness")) column = c;
+  ASSERT_GE(column, 0);
+  EXPECT_EQ(view.exports()->item(0, column)->text(), QStringLiteral("near"));
+  EXPECT_EQ(view.exports()->item(1, column)->text(), view.exports()->item(1, view.exports()->columnCount() - 1)->text()) << "unknown, as what is missing";
+}
+
 TEST(JobsPanelTest, ShowsProgressOutcomeAndCancels) {
   JobsPanel panel;
   panel.resize(400, 300);

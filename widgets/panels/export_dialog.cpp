@@ -53,11 +53,6 @@ QString refusal_text(const std::vector<Refusal>& list) {
   return lines.join(u'\n');
 }
 
-bool is_bad(const ExportReport& r) {
-  const auto unequal = [](const AuditRow& a) { return !a.equal; };
-  return std::any_of(r.audit.begin(), r.audit.end(), unequal) || (r.checked_samples > 0 && r.equal_predictions < kLeastEqual);
-}
-
 QTableWidget* make_table(const QStringList& headers, const QString& name, QWidget* parent) {
   auto* table = new QTableWidget(0, static_cast<int>(headers.size()), parent);
   table->setHorizontalHeaderLabels(headers);
@@ -113,6 +108,7 @@ QString report_text(const ExportReport& r) {
     lines << ExportDialog::tr("Run again on %1 samples: same class for %2, largest difference of an output %3.")
                  .arg(count_text(r.checked_samples), percent_text(r.equal_predictions), significant_text(r.max_output_difference));
   if (const std::string both = both_accuracies(r); !both.empty()) lines << qs(both) + QStringLiteral(".");
+  if (r.exactness) lines << ExportDialog::tr("Exactness: %1, %2.").arg(QLatin1String(enum_text(*r.exactness)), QLatin1String(meaning(*r.exactness)));
   for (const auto& n : r.notes) lines << qs(n);
   return lines.join(u'\n');
 }
@@ -324,7 +320,7 @@ void ExportDialog::set_report(const ExportReport& report) {
   audit_->resizeColumnsToContents();
   show_nodes(report);
   tabs_->setVisible(!report.audit.empty() || !report.nodes.empty());
-  say(is_bad(report) ? "warning" : "good", report_text(report));
+  say(falls_short(report) ? "warning" : "good", report_text(report));
 }
 
 void ExportDialog::show_nodes(const ExportReport& report) {

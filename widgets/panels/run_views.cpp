@@ -285,7 +285,7 @@ RunDetailsView::RunDetailsView(const Run& run, QWidget* parent) : QWidget(parent
 
 void RunDetailsView::set_exports(const std::vector<ExportReport>& reports) {
   if (reports.empty() || exports_) return;
-  exports_ = make_table({tr("Target"), tr("File"), tr("Size"), tr("Quantizers"), tr("Tensors"), tr("Same class"), tr("Accuracy"), tr("First that differs")}, tabs_, tr("Exports"));
+  exports_ = make_table({tr("Target"), tr("File"), tr("Size"), tr("Exactness"), tr("Quantizers"), tr("Tensors"), tr("Same class"), tr("Accuracy"), tr("First that differs")}, tabs_, tr("Exports"));
   const auto of = [](std::ptrdiff_t part, std::size_t whole) { return whole == 0 ? missing_text() : tr("%1 of %2").arg(part).arg(whole); };
   for (const ExportReport& r : reports) {
     const auto kept = std::count_if(r.audit.begin(), r.audit.end(), [](const AuditRow& a) { return a.equal; });
@@ -293,7 +293,8 @@ void RunDetailsView::set_exports(const std::vector<ExportReport>& reports) {
     const bool differs = r.first_difference >= 0 && r.first_difference < static_cast<int>(r.nodes.size());
     const std::string both = both_accuracies(r);
     const NodeAudit* first = differs ? &r.nodes[static_cast<std::size_t>(r.first_difference)] : nullptr;
-    add_row(exports_, {text_item(qs(r.target)), text_item(qs(r.path)), new NumberItem(bytes_text(r.file_bytes), r.file_bytes), text_item(of(kept, r.audit.size())),
+    add_row(exports_, {text_item(qs(r.target)), text_item(qs(r.path)), new NumberItem(bytes_text(r.file_bytes), r.file_bytes),
+                       text_item(r.exactness ? QString::fromLatin1(enum_text(*r.exactness)) : missing_text()), text_item(of(kept, r.audit.size())),
                        text_item(of(same, r.nodes.size())), text_item(r.checked_samples > 0 ? percent_text(r.equal_predictions) : missing_text()),
                        text_item(both.empty() ? missing_text() : qs(both)),
                        text_item(first ? tr("%1, %2: %3 steps").arg(qs(first->layer), qs(first->what), significant_text(first->max_steps)) : missing_text())});

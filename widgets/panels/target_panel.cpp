@@ -6,8 +6,10 @@
 #include <QHBoxLayout>
 #include <QHeaderView>
 #include <QLabel>
+#include <QScrollBar>
 #include <QStackedLayout>
 #include <QStandardItemModel>
+#include <QTimer>
 #include <QToolButton>
 #include <QTreeWidget>
 #include <QVBoxLayout>
@@ -25,6 +27,10 @@ namespace {
 constexpr int kWhereWidth = 120, kLayerRole = Qt::UserRole;
 QString qs(const std::string& s) {
   return QString::fromStdString(s);
+}
+
+QString refining_text() {
+  return TargetPanel::tr("asking numbers…");
 }
 
 QIcon state_icon(LensState state) {
@@ -49,9 +55,11 @@ QString mending_text(const Refusal& r) {
 
 TargetPanel::TargetPanel(QWidget* parent)
     : Panel(QStringLiteral("target"), tr("Target"), parent),
+      patience_(new QTimer(this)),
       targets_(new QComboBox(this)),
       options_(new SchemaForm(this)),
       summary_(new QLabel(this)),
+      note_(new QLabel(this)),
       list_(new QTreeWidget(this)),
       fix_(new QToolButton(this)),
       fix_all_(new QToolButton(this)),
@@ -64,6 +72,13 @@ TargetPanel::TargetPanel(QWidget* parent)
   options_->set_hide_disabled(true);
   summary_->setWordWrap(true);
   summary_->setProperty("role", "muted");
+  note_->setProperty("role", "muted");
+  note_->setAccessibleName(tr("Whether the answer is still being completed"));
+  note_->setToolTip(tr("What the formats say is shown; scales and weights are still being looked at."));
+  note_->setMinimumWidth(note_->fontMetrics().horizontalAdvance(refining_text()));  // its place is kept: nothing moves
+  patience_->setSingleShot(true);
+  patience_->setInterval(kPatienceMs);
+  connect(patience_, &QTimer::timeout, this, [this] { note_->setText(refining_text()); });
   list_->setHeaderLabels({tr("Layer"), tr("Why the target refuses it"), tr("What would mend it")});
   list_->setRootIsDecorated(false);
   list_->setWordWrap(true);
@@ -98,7 +113,11 @@ TargetPanel::TargetPanel(QWidget* parent)
   layout->setSpacing(8);
   layout->addLayout(choice);
   layout->addWidget(options_);
-  layout->addWidget(summary_);
+  auto* state = new QHBoxLayout;
+  state->setSpacing(8);
+  state->addWidget(summary_, 1);
+  state->addWidget(note_, 0, Qt::AlignTop);
+  layout->addLayout(state);
   layout->addWidget(list_page, 1);
 
   connect(targets_, &QComboBox::activated, this, [this] {
@@ -145,6 +164,9 @@ json TargetPanel::options() const {
 QString TargetPanel::summary() const {
   return summary_->text();
 }
+QString TargetPanel::note() const {
+  return note_->text();
+}
 
 void TargetPanel::choose(const QString& id) {
   targets_->setCurrentIndex(std::max(0, targets_->findData(id)));
@@ -160,6 +182,11 @@ void TargetPanel::show_choice() {
 
 void TargetPanel::forget() {
   const bool chosen = !target().isEmpty();
+  is_answered_ = is_whole_ = false;
+  refusals_.clear();
+  patience_->stop();
+  note_->clear();
+  note_->setVisible(chosen);
   lens_.clear();
   list_->clear();
   summary_->setText(chosen ? tr("Not asked yet") : QString());
@@ -172,11 +199,35 @@ void TargetPanel::forget() {
   update_buttons();
 }
 
-void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& refusals, const std::set<std::string>& layers,
-                               const QString& trouble) {
-  if (id != target() || id.isEmpty()) return;
+bool TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& refusals, const std::set<std::string>& layers,
+                               const QString& trouble, bool is_whole) {
+  if (id != target() || id.isEmpty()) return false;
+  if (is_whole) {
+    patience_->stop();
+    note_->clear();
+  } else if (!patience_->isActive() && note_->text().isEmpty()) {
+    patience_->start();
+  }
+  const bool is_new = !is_answered_ || refusals != refusals_ || layers != layers_ || trouble != trouble_;
+  // "Holds everything" stays until numbers say otherwise, and is said only with them.
+  const bool completes = is_whole && !is_whole_ && refusals.empty();
+  if (!is_new && !completes) return false;
+  is_answered_ = true;
+  is_whole_ = is_whole;
+  refusals_ = refusals;
+  layers_ = layers;
+  trouble_ = trouble;
+  if (is_new) show_list(layers);
+  show_end();
+  update_buttons();
+  return is_new;
+}
+
+void TargetPanel::show_list(const std::set<std::string>& layers) {
   const QString selected = chosen_layer().isEmpty() ? layer_ : chosen_layer();
-  lens_ = lens(refusals);
+  const int scrolled = list_->verticalScrollBar()->value();
+  list_->setUpdatesEnabled(false);
+  lens_ = lens(refusals_);
   list_->clear();
   int fixable = 0, impossible = 0, left_out = 0;
   for (const LensLayer& l : lens_) {
@@ -209,21 +260,27 @@ void TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& re
     }
   }
   if (left_out > 0) new QTreeWidgetItem(list_, {tr("…"), tr("and %1 more").arg(left_out), {}});
+  list_->setUpdatesEnabled(true);
+  list_->doItemsLayout();
+  list_->verticalScrollBar()->setValue(scrolled);
   const int legal = static_cast<int>(layers.size()) - fixable - impossible;
-  if (!trouble.isEmpty())
-    summary_->setText(trouble);
+  if (!trouble_.isEmpty())
+    summary_->setText(trouble_);
   else
     summary_->setText(tr("%1 of %2 legal, %3 can be fixed, %4 impossible")
                           .arg(legal)
                           .arg(counted(static_cast<double>(layers.size()), tr("1 layer"), tr("%1 layers")))
                           .arg(fixable)
                           .arg(impossible));
-  set_subtitle(lens_.empty() && trouble.isEmpty() ? tr("holds everything") : QString());
-  empty_->set_icon(trouble.isEmpty() ? QStringLiteral("check") : QStringLiteral("warning"));
-  empty_->set_text(trouble.isEmpty() ? tr("This target can hold everything") : tr("The target could not be asked"),
-                   {});
+}
+
+void TargetPanel::show_end() {
+  const bool is_well = trouble_.isEmpty();
+  set_subtitle(lens_.empty() && is_well && is_whole_ ? tr("holds everything") : QString());
+  empty_->set_icon(!is_well ? QStringLiteral("warning") : is_whole_ ? QStringLiteral("check") : QStringLiteral("export"));
+  empty_->set_text(!is_well ? tr("The target could not be asked") : is_whole_ ? tr("This target can hold everything") : tr("No format is refused"),
+                   is_well && !is_whole_ ? tr("Scales and weights are still being looked at.") : QString());
   stack_->setCurrentWidget(lens_.empty() ? static_cast<QWidget*>(empty_) : list_);
-  update_buttons();
 }
 
 void TargetPanel::select_layer(const QString& name) {

@@ -12,6 +12,7 @@
 class QComboBox;
 class QLabel;
 class QStackedLayout;
+class QTimer;
 class QToolButton;
 class QTreeWidget;
 
@@ -27,9 +28,13 @@ class TargetPanel : public Panel {
   explicit TargetPanel(QWidget* parent = nullptr);
   // The choice stays when the target is still there.
   void set_targets(const std::vector<PluginEntry>& targets);
-  // Answers the chosen target; layers: names of all of the network. trouble: why the target could not be asked. At most
-  // kMostRows rows are made, so that an answer never holds the window.
-  void set_refusals(const QString& target, const std::vector<Refusal>& refusals, const std::set<std::string>& layers, const QString& trouble);
+  // Answers the chosen target; layers: names of all of the network. trouble: why the target could not be asked. is_whole:
+  // nothing will be added; else a quiet note says so, once it has lasted for kPatienceMs. What is shown already is left
+  // alone, so that nothing flickers: whether it was something new. At most kMostRows rows are made, so that an answer never
+  // holds the window.
+  bool set_refusals(const QString& target, const std::vector<Refusal>& refusals, const std::set<std::string>& layers, const QString& trouble,
+                    bool is_whole = true);
+  static constexpr int kPatienceMs = 500;
   static constexpr int kMostRows = 300;
   void choose(const QString& id);  // empty: none
   void forget();                   // what was refused is of another project
@@ -42,6 +47,7 @@ class TargetPanel : public Panel {
   QToolButton* fix_button() const { return fix_; }
   QToolButton* fix_all_button() const { return fix_all_; }
   QString summary() const;
+  QString note() const;  // that numbers are still asked; empty: they are not, or not for long
 
  Q_SIGNALS:
   void target_chosen(const QString& id, const quanvas::json& options);  // also when an option of it changed
@@ -52,14 +58,22 @@ class TargetPanel : public Panel {
  private:
   void show_choice();
   void update_buttons();
+  void show_list(const std::set<std::string>& layers);
+  void show_end();  // that all is well, or why nothing is known
   QString chosen_layer() const;
 
   std::vector<PluginEntry> entries_;
   std::vector<LensLayer> lens_;
+  // What is shown.
+  std::vector<Refusal> refusals_;
+  std::set<std::string> layers_;
+  QString trouble_;
+  bool is_answered_ = false, is_whole_ = false;
+  QTimer* patience_;
   QString layer_;  // selected, here or elsewhere
   QComboBox* targets_;
   SchemaForm* options_;
-  QLabel* summary_;
+  QLabel *summary_, *note_;
   QTreeWidget* list_;
   QToolButton *fix_, *fix_all_, *export_;
   EmptyState* empty_;

@@ -48,6 +48,7 @@ TargetTable packed_table(const std::string& profile) {
   input.statistic = Statistic::kMinMax;
   QuantSpec by_channel;
   by_channel.granularity = Granularity::kChannel;
+  by_channel.bits = weight.most_bits;
   table.needs = {
       {{"Conv", "Gemm"}, SiteKind::kInput, "quint8: LibTorch's quantized layers compute codes from codes", input},
       {{"Conv", "Gemm"}, SiteKind::kWeight, "qint8: LibTorch's quantized layers compute codes from codes", by_channel}};

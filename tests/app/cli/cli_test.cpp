@@ -315,7 +315,29 @@ TEST_F(Workflow, ATargetsRepairsAreMadeAndTheReportIsKept) {
   EXPECT_EQ(report["first_difference"], -1);
   EXPECT_EQ(report["file"]["top1"], report["screen"]["top1"]);
   EXPECT_GT(report["float_bytes"].get<double>(), report["ideal_bytes"].get<double>());
+  EXPECT_EQ(report["exactness"], "model");
   EXPECT_THAT(run({"runs", "p.quanvas", "--run", id}).out, HasSubstr("onnx-qdq: q.onnx"));
+}
+
+// Scales that are rounded on request: the run, its JSON and the report that is kept all say that it is near only.
+TEST_F(Workflow, AFileThatIsNearByConstructionSaysSo) {
+  write("r.yaml", "name: blocks\nrules:\n  - {select: {ops: [Gemm], sites: [weight]}, set: {bits: 4, granularity: group, group_size: 32}}\n");
+  ASSERT_EQ(run({"recipe", "p.quanvas", "--set", "r.yaml"}).code, 0);
+  const json quantized = run_json({"quantize", "p.quanvas"});
+  const std::string id = std::to_string(quantized["id"].get<int>());
+  const auto exported = [&](const std::string& scales, const char* file, bool as_json) {
+    std::vector<std::string> words = {"export", "p.quanvas", "--target", "gguf", "--option", "scales=" + scales, "--run", id, "--out", file};
+    if (as_json) words.push_back("--json");
+    return run(words);
+  };
+  const Answer near = exported("round", "near.gguf", true);
+  ASSERT_EQ(near.code, 0) << near.out << near.err;
+  EXPECT_EQ(json::parse(near.out)["exactness"], "near");
+  const Answer words = exported("round", "words.gguf", false);
+  EXPECT_THAT(words.out, HasSubstr("Exactness: near, not the screen's arithmetic by construction"));
+  const Answer kept = run({"runs", "p.quanvas", "--run", id});
+  EXPECT_THAT(kept.out, HasSubstr("near.gguf"));
+  EXPECT_THAT(kept.out, HasSubstr("exactness near"));
 }
 
 TEST_F(Program, TargetsSayWhatTheyTake) {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "app/engine/service.h"
+#include "core/report/target_lens.h"
 
 namespace quanvas::test {
 
@@ -51,6 +52,8 @@ struct FakeWorld {
   std::atomic<bool> hang_in_edits = false, hang_in_data = false;
   std::atomic<int> data_set = 0;         // how often SetData came
   std::atomic<int> opened = 0, facts_asked = 0, histograms_asked = 0, recipes_checked = 0;
+  std::atomic<int> exports_checked = 0, declarations_checked = 0, checks_stopped = 0, numbers_ms = 0;
+  std::atomic<bool> numbers_refuse = true, fail_numbers = false;
   std::atomic<bool> passes_pending = false;  // they have yet to measure
   std::atomic<int> runs_asked = 0, late_runs = 0;  // the question for runs with this number is answered late
   std::atomic<int> open_ms = 0;          // how long an opening takes
@@ -137,8 +140,30 @@ class FakeWorkbench final : public Workbench {
     histogram.counts.assign(static_cast<std::size_t>(bins), 1.0);
     return histogram;
   }
-  Result<std::vector<Refusal>> check_export(const Recipe&, const std::string& target, const json&) override {
-    return std::vector<Refusal>{{"fc1", "weight", "bits", target, "8", "use 8 bits"}};
+  // Numbers add one refusal of fc2 to what declarations say, and take a while.
+  Result<std::vector<Refusal>> check_export(const Recipe& recipe, const std::string& target, const json& options, std::stop_token stop) override {
+    ++world_.exports_checked;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(world_.numbers_ms);
+    while (std::chrono::steady_clock::now() < end) {
+      if (stop.stop_requested()) {
+        ++world_.checks_stopped;
+        return fail(ErrorCode::kCancelled, "Stopped on request.");
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    if (world_.fail_numbers) return fail(ErrorCode::kCorrupt, "A weight is not there.");
+    QUANVAS_TRY(std::vector<Refusal> out, check_declarations(recipe, target, options));
+    if (world_.numbers_refuse) out.insert(out.begin(), Refusal{"fc2", "weight", "scale", "scale 0", "above 0", "Calibrate again.", Site{1, SiteKind::kWeight, 0}, {}, true});
+    return out;
+  }
+  Result<std::vector<Refusal>> check_declarations(const Recipe&, const std::string& target, const json&) override {
+    ++world_.declarations_checked;
+    QuantSpec fix;
+    fix.bits = 3;
+    return std::vector<Refusal>{{"fc1", "weight", "bits", target, "8", "use 8 bits", Site{0, SiteKind::kWeight, 0}, fix, false}};
+  }
+  Result<Recipe> mend_recipe(const Recipe& recipe, const std::vector<Refusal>& refusals, const std::string& layer) override {
+    return with_fixes(recipe, *graph_, refusals, layer);
   }
   Result<std::vector<RecipeIssue>> check_recipe(const Recipe& recipe) override {
     ++world_.recipes_checked;

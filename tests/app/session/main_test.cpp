@@ -44,9 +44,11 @@ class StoringWorkbench final : public Workbench {
   Status save_copy(const std::string& path) override { return inner_.save_copy(path); }
   Result<LayerFacts> layer_facts(const Recipe& r, NodeId n) override { return inner_.layer_facts(r, n); }
   Result<Histogram> histogram(const Recipe& r, const Site& s, int b) override { return inner_.histogram(r, s, b); }
-  Result<std::vector<Refusal>> check_export(const Recipe& r, const std::string& t, const json& o) override {
-    return inner_.check_export(r, t, o);
+  Result<std::vector<Refusal>> check_export(const Recipe& r, const std::string& t, const json& o, std::stop_token stop) override {
+    return inner_.check_export(r, t, o, stop);
   }
+  Result<std::vector<Refusal>> check_declarations(const Recipe& r, const std::string& t, const json& o) override { return inner_.check_declarations(r, t, o); }
+  Result<Recipe> mend_recipe(const Recipe& r, const std::vector<Refusal>& refusals, const std::string& l) override { return inner_.mend_recipe(r, refusals, l); }
   Result<std::vector<RecipeIssue>> check_recipe(const Recipe& r) override { return inner_.check_recipe(r); }
   Result<ProjectState> calibrate(JobContext& job) override { return inner_.calibrate(job); }
   Result<Run> evaluate_float(int n, JobContext& job) override { return inner_.evaluate_float(n, job); }

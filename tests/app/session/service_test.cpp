@@ -50,6 +50,46 @@ TEST_F(ServiceTest, SaysHelloAndOpens) {
   EXPECT_EQ(opened->state.project_path, "net.onnx");
 }
 
+TEST(Refusals, TravelPackedAndComeBackAsTheyWere) {
+  QuantSpec four;
+  four.bits = 4;
+  std::vector<Refusal> all = {{"", "", "calibration", "none", "some", "Calibrate.", {}, {}, false}};
+  for (int i = 0; i < 1000; ++i)
+    all.push_back({"layer" + std::to_string(i), "weight", "bits", i % 2 ? "8 bit" : "7 bit", "4 bit", "Use 4 bits.", Site{i, SiteKind::kWeight, 0},
+                   i % 3 ? std::optional(four) : std::nullopt, i % 5 == 0});
+  all.push_back({"fc", "input 2", "bits", "8 bit", "4 bit", "Use 4 bits.", Site{3, SiteKind::kInput, 1}, four, false});
+  const std::string text = protocol::refusals_to_text(all);
+  const auto back = protocol::refusals_from_text(text);
+  ASSERT_TRUE(back) << back.error().text();
+  EXPECT_EQ(*back, all);
+  EXPECT_LT(text.size(), 100 * all.size()) << "thousands of layers for the same few reasons";
+  EXPECT_EQ(*protocol::refusals_from_text(protocol::refusals_to_text({})), std::vector<Refusal>{});
+  for (const char* bad : {"", "[]", "{}", R"({"reasons":[],"rows":[["a",0,0]]})", R"({"reasons":[{}],"rows":[["a",0,0]]})", R"({"reasons":[{}],"rows":[["a",null]]})",
+                          R"({"reasons":[{}],"rows":[["a",null,-1]]})", R"({"reasons":[{}],"rows":[[1,null,0]]})", R"({"reasons":[{}],"rows":7})"})
+    EXPECT_FALSE(protocol::refusals_from_text(bad)) << bad;
+}
+
+TEST_F(ServiceTest, AnExportCheckIsStoppedWithItsCall) {
+  open();
+  world_.numbers_ms = 60000;
+  std::stop_source stop;
+  std::jthread later([&] {
+    while (world_.exports_checked < 1) std::this_thread::sleep_for(2ms);
+    stop.request_stop();
+  });
+  const auto answer = client_->check_export({}, "onnx-qdq", json::object(), stop.get_token());
+  ASSERT_FALSE(answer);
+  EXPECT_EQ(answer.error().code, ErrorCode::kCancelled);
+  const auto declared = client_->check_declarations({}, "onnx-qdq", json::object());
+  ASSERT_TRUE(declared) << declared.error().text();
+  EXPECT_EQ(declared->size(), 1u);
+  world_.numbers_ms = 0;
+  const auto whole = client_->check_export({}, "onnx-qdq", json::object());
+  ASSERT_TRUE(whole) << whole.error().text();
+  EXPECT_EQ(whole->size(), 2u);
+  EXPECT_EQ(world_.checks_stopped, 1);
+}
+
 TEST_F(ServiceTest, TheSocketIsPrivate) {
   struct stat info {};
   ASSERT_EQ(::stat((folder_.path() / "engine.sock").c_str(), &info), 0);

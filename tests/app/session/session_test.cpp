@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <QElapsedTimer>
 #include <QSignalSpy>
 #include <QTest>
 
@@ -342,7 +343,104 @@ TEST_F(SessionTest, ChecksAnExport) {
   session_->check_export("onnx-qdq", json::object());
   ASSERT_TRUE(wait_for([&] { return checked.count() == 1; }));
   EXPECT_EQ(checked[0][0].toString(), "onnx-qdq");
-  EXPECT_EQ(qvariant_cast<std::vector<Refusal>>(checked[0][1]).size(), 1u);
+  EXPECT_EQ(qvariant_cast<std::vector<Refusal>>(checked[0][1]).size(), 2u);
+}
+
+TEST_F(SessionTest, ATargetAnswersAtOnceAndNumbersFollowWhenEditsRest) {
+  open();
+  world_.numbers_ms = 200;
+  QSignalSpy looked(session_.get(), &Session::target_looked);
+  session_->look_at_target("onnx-qdq", json::object());
+  ASSERT_TRUE(wait_for([&] { return looked.count() == 1; }));
+  EXPECT_TRUE(session_->target_is_known());
+  EXPECT_FALSE(session_->target_is_whole());
+  ASSERT_EQ(session_->target_refusals().size(), 1u);
+  EXPECT_EQ(session_->target_refusals()[0].layer, "fc1");
+  EXPECT_EQ(world_.exports_checked, 0) << "not yet";
+  ASSERT_TRUE(wait_for([&] { return session_->target_is_whole(); }));
+  ASSERT_EQ(session_->target_refusals().size(), 2u);
+  EXPECT_EQ(session_->target_refusals()[0].layer, "fc1") << "in the order of the network, whatever the engine's";
+  EXPECT_EQ(session_->target_refusals()[1].layer, "fc2");
+  // Edits in a row: numbers once.
+  const int before = world_.exports_checked;
+  for (const int bits : {7, 6, 5, 4}) {
+    session_->edit_recipe(changed(bits, 2), QStringLiteral("edit"));
+    QTest::qWait(30);
+    EXPECT_FALSE(session_->target_is_whole());
+  }
+  // What numbers said of layers that the edits leave alone stays meanwhile.
+  ASSERT_TRUE(wait_for([&] { return world_.declarations_checked >= 3; }));
+  EXPECT_EQ(session_->target_refusals().size(), 2u);
+  ASSERT_TRUE(wait_for([&] { return session_->target_is_whole(); }));
+  EXPECT_EQ(world_.exports_checked - before, 1);
+}
+
+TEST_F(SessionTest, WhatNumbersSaidOfALayerThatChangesIsForgotten) {
+  open();
+  session_->look_at_target("onnx-qdq", json::object());
+  ASSERT_TRUE(wait_for([&] { return session_->target_is_whole(); }));
+  ASSERT_EQ(session_->target_refusals().size(), 2u);
+  world_.numbers_refuse = false;
+  QSignalSpy looked(session_.get(), &Session::target_looked);
+  session_->edit_recipe(changed(4, 1), QStringLiteral("mends fc2"));
+  ASSERT_TRUE(wait_for([&] { return looked.count() == 1; }));
+  EXPECT_FALSE(session_->target_is_whole());
+  EXPECT_EQ(session_->target_refusals().size(), 1u);
+  ASSERT_TRUE(wait_for([&] { return session_->target_is_whole(); }));
+  EXPECT_EQ(session_->target_refusals().size(), 1u);
+}
+
+TEST_F(SessionTest, TheNextEditStopsTheNumbers) {
+  open();
+  world_.numbers_ms = 60000;
+  session_->look_at_target("onnx-qdq", json::object());
+  ASSERT_TRUE(wait_for([&] { return world_.exports_checked == 1; }));
+  QElapsedTimer clock;
+  clock.start();
+  QSignalSpy looked(session_.get(), &Session::target_looked);
+  session_->edit_recipe(changed(4), QStringLiteral("edit"));
+  ASSERT_TRUE(wait_for([&] { return world_.checks_stopped == 1; }));
+  ASSERT_TRUE(wait_for([&] { return looked.count() == 1; })) << "declarations do not wait for numbers";
+  EXPECT_LT(clock.elapsed(), 5000);
+  EXPECT_TRUE(session_->target_trouble().isEmpty());
+  EXPECT_EQ(session_->target_refusals().size(), 1u);
+  // Nor does anything else that is quick, while they are looked at again.
+  ASSERT_TRUE(wait_for([&] { return world_.exports_checked == 2; }));
+  QSignalSpy histogram(session_.get(), &Session::histogram_ready);
+  session_->request_histogram({0, SiteKind::kWeight, 0}, 64);
+  ASSERT_TRUE(wait_for([&] { return histogram.count() == 1; }));
+  session_->look_at_target({}, json::object());
+  EXPECT_TRUE(wait_for([&] { return world_.checks_stopped == 2; })) << "no target, no question";
+}
+
+TEST_F(SessionTest, NumbersThatFailAreSaidAndTheNextEditAsksAgain) {
+  open();
+  world_.fail_numbers = true;
+  session_->look_at_target("onnx-qdq", json::object());
+  ASSERT_TRUE(wait_for([&] { return session_->target_is_whole(); }));
+  EXPECT_THAT(session_->target_trouble().toStdString(), HasSubstr("A weight is not there."));
+  world_.fail_numbers = false;
+  session_->edit_recipe(changed(4), QStringLiteral("edit"));
+  ASSERT_TRUE(wait_for([&] { return session_->target_is_whole() && session_->target_trouble().isEmpty(); }));
+  EXPECT_EQ(session_->target_refusals().size(), 2u);
+}
+
+TEST_F(SessionTest, MendingIsOneEditOfTheRecipeThatWasLookedAt) {
+  open();
+  session_->look_at_target("onnx-qdq", json::object());
+  ASSERT_TRUE(wait_for([&] { return session_->target_is_known(); }));
+  session_->mend_target(QStringLiteral("fc1"), QStringLiteral("Fit"));
+  ASSERT_TRUE(wait_for([&] { return session_->undo_stack()->count() == 1; }));
+  EXPECT_EQ(session_->plan().find({0, SiteKind::kWeight, 0})->spec->bits, 3);
+  EXPECT_EQ(session_->undo_stack()->undoText(), "Fit");
+  // Another edit comes first: what was asked of the recipe before it is dropped.
+  ASSERT_TRUE(wait_for([&] { return session_->target_is_whole(); }));
+  const int steps = session_->undo_stack()->count();
+  session_->mend_target({}, QStringLiteral("Fit"));
+  session_->edit_recipe(changed(6, 2), QStringLiteral("other"));
+  QTest::qWait(300);
+  EXPECT_EQ(session_->undo_stack()->count(), steps + 1);
+  EXPECT_EQ(session_->undo_stack()->undoText(), "other");
 }
 
 TEST_F(SessionTest, AJobEndsWithItsRunInTheList) {
