@@ -181,7 +181,9 @@ class EdgeSettler {
       const TensorId mask = layer_of_.at(node)->inputs[static_cast<std::size_t>(operand)];
       Edge& edge = edge_at(mask);
       const std::string why = "it is a mask in front of a softmax";
-      const auto is_it = [&](const SitePlan* s) { return s->site.node == node && s->site.operand == operand; };
+      const auto is_it = [&, node = node, operand = operand](const SitePlan* s) {
+        return s->site.node == node && s->site.operand == operand;
+      };
       for (SitePlan* s : edge.readers)
         if (is_it(s) && is_edge_site(*s)) drop(*s, why);
       const bool only_masks = std::all_of(edge.consumers.begin(), edge.consumers.end(), [&](const Node* n) {

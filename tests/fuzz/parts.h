@@ -22,6 +22,8 @@ ModelPtr small_model();
 
 std::vector<Target> model_targets();
 std::vector<Target> weight_targets();
+std::vector<Target> onnx_file_targets();
+std::vector<Target> gguf_targets();
 std::vector<Target> data_targets();
 std::vector<Target> text_targets();
 std::vector<Target> project_targets();

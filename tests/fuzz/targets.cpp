@@ -55,7 +55,8 @@ std::string contents(const std::string& path) {
 const std::vector<Target>& targets() {
   static const std::vector<Target> all = [] {
     std::vector<Target> out;
-    for (const auto& part : {model_targets(), weight_targets(), text_targets(), data_targets(), project_targets()})
+    for (const auto& part : {model_targets(), gguf_targets(), weight_targets(), onnx_file_targets(), text_targets(), data_targets(),
+                             project_targets()})
       out.insert(out.end(), part.begin(), part.end());
     return out;
   }();

@@ -11,7 +11,6 @@
 #include "plugins/importers/torchscript_archive.h"
 #include "tests/fuzz/parts.h"
 #include "tests/fuzz/stored_zip.h"
-#include "tests/plugins/llama_net.h"
 
 namespace quanvas::fuzz {
 namespace {
@@ -232,32 +231,6 @@ Bytes torchscript_seeds() {
                       {"m/version", "3\n"}})};
 }
 
-// --- GGUF ---
-
-void read_gguf(const std::string& bytes) { import_as("m.gguf", bytes); }
-Bytes gguf_seeds() {
-  const Exporter* exporter = Registry<Exporter>::instance().find("gguf");
-  llama_net::Form form;
-  form.features = form.feed_forward = 8;
-  form.heads = 2;
-  form.kv_heads = form.blocks = 1;
-  form.words = 260;
-  const std::string tokenizer = scratch_file("tokenizer.bin", llama_net::tokenizer(form.words));
-  const std::pair<ModelPtr, json> networks[] = {
-      {small_model(), json::object()}, {llama_net::network(form), {{"form", "llama"}, {"tokenizer", tokenizer}, {"graph", false}}}};
-  JobContext job;
-  Bytes out;
-  for (const auto& [network, given] : networks) {
-    QuantizedModel model;
-    model.model = network;
-    const std::string path = scratch_file("seed.gguf", {});
-    const auto options = exporter->schema().complete(given, "gguf");
-    if (options && exporter->check(model, *options).empty() && exporter->write(model, path, *options, job)) out.push_back(contents(path));
-  }
-  if (out.size() != std::size(networks)) std::abort();
-  return out;
-}
-
 }  // namespace
 
 ModelPtr small_model() {
@@ -275,7 +248,6 @@ std::vector<Target> model_targets() {
           {"onnx-wire", read_wire, wire_seeds},
           {"network-yaml", read_network, network_seeds},
           {"graph-json", read_graph, graph_seeds},
-          {"gguf", read_gguf, gguf_seeds},
           {"torchscript", read_torchscript, torchscript_seeds}};
 }
 
