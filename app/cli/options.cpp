@@ -128,7 +128,7 @@ void add_export(CLI::App& app, Options& o) {
   auto* sub = project_verb(app, o, "export", "Write the network for a target, read it again and compare");
   sub->add_option("--target", o.target, "Exporter; see 'catalog'")->required();
   auto* check = sub->add_flag("--check", o.check_only, "Only say what the target refuses");
-  auto* fix = sub->add_flag("--fix", o.fix, "Change the project's recipe to what the target takes, where it can be, and say what is left");
+  auto* fix = sub->add_flag("--fix", o.fix, "Change the project's recipe to one that the target takes, if there is one")->excludes(check);
   sub->add_option("--out", o.out, "File to write")->type_name("FILE")->excludes(check)->excludes(fix);
   sub->add_option("--run", o.run, "Export the network of this run; default: the project's recipe, computed anew")
       ->check(at_least(1));

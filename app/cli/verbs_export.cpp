@@ -7,6 +7,8 @@
 #include "app/cli/verbs.h"
 #include "core/base/files.h"
 #include "core/plugin/registry.h"
+#include "core/recipe/plan.h"
+#include "core/recipe/recipe.h"
 #include "core/report/target_lens.h"
 
 namespace quanvas::cli {
@@ -89,21 +91,59 @@ Failure refused(const std::string& target, const std::vector<Refusal>& refusals)
               "The first: " + refusals.front().text());
 }
 
-// The project's recipe with what the target takes in the place of what it refuses, until nothing more can be mended.
+// What is not calibrated yet keeps nothing from being mended.
+bool is_calibration(const Refusal& r) { return !r.site && r.rule == "calibration"; }
+
+// The recipe with what the target takes in the place of what it refuses, until nothing more can be mended. It becomes the
+// project's only when the target takes all of it, and when it still quantizes something. What became float is said.
 Result<std::vector<Refusal>> mend(Work& work, const json& options, std::vector<Refusal> refusals) {
   const auto& o = work.options;
   constexpr int kRounds = 4;  // a mended quantizer can ask for another one
-  for (int round = 0; round < kRounds; ++round) {
-    const auto mendable = std::count_if(refusals.begin(), refusals.end(), can_mend);
-    if (mendable == 0) break;
-    const Recipe before = work.bench->state().recipe;
-    QUANVAS_TRY(const Recipe after, work.bench->mend_recipe(before, refusals, {}));
-    if (after == before) break;
-    QUANVAS_CHECK(work.bench->set_recipe(after, "Fit " + o.target));
-    if (!o.json) print("Changed the recipe for " + std::to_string(mendable) + " refusals.\n");
+  const Recipe before = work.bench->state().recipe;
+  Recipe after = before;
+  for (int round = 0; round < kRounds && std::any_of(refusals.begin(), refusals.end(), can_mend); ++round) {
+    QUANVAS_TRY(Recipe next, work.bench->mend_recipe(after, refusals, {}));
+    if (next == after) break;
+    after = std::move(next);
     QUANVAS_TRY(refusals, work.bench->check_export(after, o.target, options));
   }
+  if (after == before) return refusals;
+  if (!std::all_of(refusals.begin(), refusals.end(), is_calibration)) {
+    if (!o.json) print("The recipe is left as it was: this remains when all is mended that can be.\n");
+    return refusals;
+  }
+  const GraphPtr graph = work.bench->graph();
+  QUANVAS_TRY(const Plan asked, resolve(*graph, before, PresetLibrary::builtin()));
+  QUANVAS_TRY(const Plan given, resolve(*graph, after, PresetLibrary::builtin()));
+  std::string now_float;
+  bool quantizes = false;
+  for (const SitePlan& site : given.sites) quantizes = quantizes || (site.spec && site.site.kind == SiteKind::kWeight);
+  for (const SitePlan& site : asked.sites) {
+    const SitePlan* now = given.find(site.site);
+    const Node* node = graph->find(site.site.node);
+    if (!site.spec || (now && now->spec) || !node || site.site.kind != SiteKind::kWeight) continue;
+    now_float += (now_float.empty() ? "" : ", ") + node->name;
+  }
+  if (!quantizes)
+    return fail(ErrorCode::kUnsupported, "The target '" + o.target + "' can hold none of the recipe's weights: mended, all would be float.",
+                "The recipe is left as it was. " + (refusals.empty() ? std::string("Look at what the target takes with 'targets --target ") + o.target + "'." : ""));
+  after.name += ", fit for " + o.target;
+  QUANVAS_CHECK(work.bench->set_recipe(after, "Fit " + o.target));
+  if (!o.json) print("The project's recipe is now '" + after.name + "'.\n");
+  if (!o.json && !now_float.empty()) print("Float now: the weights of " + now_float + ".\n");
   return refusals;
+}
+
+// That of a run is what it was made with.
+Result<Recipe> recipe_to_check(Work& work) {
+  const auto& o = work.options;
+  if (!o.run) return work.bench->state().recipe;
+  if (o.fix)
+    return fail(ErrorCode::kInvalidArgument, "--fix changes the project's recipe; a run has its own and stays what it is.", "Leave --run out.");
+  QUANVAS_TRY(const std::vector<Run> runs, work.bench->runs());
+  const auto run = std::find_if(runs.begin(), runs.end(), [&](const Run& r) { return r.id == *o.run; });
+  if (run == runs.end()) return fail(ErrorCode::kNotFound, "There is no run " + std::to_string(*o.run) + ".", "'runs' lists them.");
+  return run->recipe;
 }
 
 }  // namespace
@@ -113,7 +153,8 @@ Status export_model(Work& work) {
   QUANVAS_TRY(const Exporter* exporter, Registry<Exporter>::instance().get(o.target, "exporter"));
   QUANVAS_TRY(const json options, options_from(o.options, exporter->schema(), "the exporter '" + o.target + "'"));
   if (o.check_only || o.fix) {
-    QUANVAS_TRY(auto refusals, work.bench->check_export(work.bench->state().recipe, o.target, options));
+    QUANVAS_TRY(const Recipe recipe, recipe_to_check(work));
+    QUANVAS_TRY(auto refusals, work.bench->check_export(recipe, o.target, options));
     if (o.fix) {
       QUANVAS_TRY(refusals, mend(work, options, std::move(refusals)));
     }
@@ -121,10 +162,10 @@ Status export_model(Work& work) {
       print_json(to_json_value(refusals));
     else
       print_refusals(o.target, refusals);
-    if (!refusals.empty())
-      return fail(ErrorCode::kUnsupported, "The target '" + o.target + "' refuses " + std::to_string(refusals.size()) +
-                                               " of the choices.");
-    return {};
+    if (refusals.empty()) return {};
+    const auto mendable = std::count_if(refusals.begin(), refusals.end(), can_mend);
+    return fail(ErrorCode::kUnsupported, "The target '" + o.target + "' refuses " + std::to_string(refusals.size()) + " of the choices.",
+                o.check_only && mendable > 0 && !o.run ? "--fix can mend " + std::to_string(mendable) + " of them." : "");
   }
   if (o.out.empty())
     return fail(ErrorCode::kInvalidArgument, "export needs --out FILE.", "--check only says what the target refuses.");

@@ -326,12 +326,10 @@ TEST_F(GgufTest, ActivationsAreLeftToTheReader) {
                                                           export_net::spec(8, true, false, ZeroPointType::kNone, kTensor));
   ASSERT_NO_FATAL_FAILURE(write(model));
   const auto rows = audit(model);
-  EXPECT_EQ(rows.size(), 6u);
+  EXPECT_EQ(rows.size(), 5u);
   EXPECT_TRUE(all_equal(rows)) << text_of(rows);
   for (const AuditRow& row : rows) {
-    if (row.quantizer == "input") {
-      EXPECT_NE(row.written.find("not in the file"), std::string::npos);
-    }
+    EXPECT_NE(row.quantizer, "input") << "the file does not hold it, so there is nothing to call equal";
     if (row.quantizer == "bias") {
       EXPECT_EQ(row.written, "F32");
     }

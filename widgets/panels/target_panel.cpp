@@ -43,8 +43,8 @@ QIcon state_icon(LensState state) {
 QString reason_text(const Refusal& r) {
   QString out = r.quantizer.empty() ? QString() : qs(r.quantizer) + QStringLiteral(": ");
   out += qs(r.rule);
-  if (!r.got.empty()) out += TargetPanel::tr(" is %1").arg(qs(r.got));
-  if (!r.allowed.empty()) out += TargetPanel::tr("; allowed: %1").arg(qs(r.allowed));
+  if (!r.got.empty()) out += QStringLiteral(": ") + qs(r.got);
+  if (!r.allowed.empty()) out += TargetPanel::tr("; taken: %1").arg(qs(r.allowed));
   return out + QStringLiteral(".");
 }
 
@@ -57,6 +57,7 @@ TargetPanel::TargetPanel(QWidget* parent)
     : Panel(QStringLiteral("target"), tr("Target"), parent),
       patience_(new QTimer(this)),
       targets_(new QComboBox(this)),
+      fold_(new QToolButton(this)),
       options_(new SchemaForm(this)),
       summary_(new QLabel(this)),
       note_(new QLabel(this)),
@@ -70,6 +71,13 @@ TargetPanel::TargetPanel(QWidget* parent)
   targets_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
   targets_->setMinimumContentsLength(12);
   options_->set_hide_disabled(true);
+  fold_->setText(tr("Options"));
+  fold_->setCheckable(true);
+  fold_->setAutoRaise(true);
+  fold_->setArrowType(Qt::RightArrow);
+  fold_->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
+  fold_->setToolTip(tr("What the target can be asked for; the table below is judged with it"));
+  connect(fold_, &QToolButton::toggled, this, &TargetPanel::show_options);
   summary_->setWordWrap(true);
   summary_->setProperty("role", "muted");
   note_->setProperty("role", "muted");
@@ -112,6 +120,7 @@ TargetPanel::TargetPanel(QWidget* parent)
   layout->setContentsMargins(10, 8, 10, 8);
   layout->setSpacing(8);
   layout->addLayout(choice);
+  layout->addWidget(fold_, 0, Qt::AlignLeft);
   layout->addWidget(options_);
   auto* state = new QHBoxLayout;
   state->setSpacing(8);
@@ -176,8 +185,16 @@ void TargetPanel::choose(const QString& id) {
 void TargetPanel::show_choice() {
   const auto* entry = find_entry(entries_, target().toStdString());
   options_->set_schema(entry ? entry->schema : Schema{});
-  options_->setVisible(entry && !entry->schema.fields.empty());
+  show_options();
   forget();
+}
+
+// Folded, the table has the panel's height; most keep them as they are.
+void TargetPanel::show_options() {
+  const bool any = !options_->schema().fields.empty();
+  fold_->setVisible(any);
+  fold_->setArrowType(fold_->isChecked() ? Qt::DownArrow : Qt::RightArrow);
+  options_->setVisible(any && fold_->isChecked());
 }
 
 void TargetPanel::forget() {
@@ -229,10 +246,10 @@ void TargetPanel::show_list(const std::set<std::string>& layers) {
   list_->setUpdatesEnabled(false);
   lens_ = lens(refusals_);
   list_->clear();
-  int fixable = 0, impossible = 0, left_out = 0;
+  int fixable = 0, impossible = 0, others = 0, left_out = 0;
   for (const LensLayer& l : lens_) {
     // Other nodes, tensors and the model as a whole are listed, too, but are no layers.
-    if (layers.count(l.layer)) (l.state == LensState::kFixable ? fixable : impossible) += 1;
+    (!layers.count(l.layer) ? others : l.state == LensState::kFixable ? fixable : impossible) += 1;
     // All that is wrong with one quantizer is one row.
     std::vector<std::pair<std::string, QTreeWidgetItem*>> rows;
     for (const Refusal& r : l.refusals) {
@@ -271,7 +288,8 @@ void TargetPanel::show_list(const std::set<std::string>& layers) {
                           .arg(legal)
                           .arg(counted(static_cast<double>(layers.size()), tr("1 layer"), tr("%1 layers")))
                           .arg(fixable)
-                          .arg(impossible));
+                          .arg(impossible) +
+                      (others == 0 ? QString() : tr("; refused beside them: %1").arg(counted(others, tr("1 node"), tr("%1 nodes")))));
 }
 
 void TargetPanel::show_end() {

@@ -44,6 +44,7 @@ class TargetPanel : public Panel {
 
   QComboBox* targets() const { return targets_; }
   QTreeWidget* list() const { return list_; }
+  QToolButton* options_button() const { return fold_; }
   QToolButton* fix_button() const { return fix_; }
   QToolButton* fix_all_button() const { return fix_all_; }
   QString summary() const;
@@ -57,6 +58,7 @@ class TargetPanel : public Panel {
 
  private:
   void show_choice();
+  void show_options();
   void update_buttons();
   void show_list(const std::set<std::string>& layers);
   void show_end();  // that all is well, or why nothing is known
@@ -72,6 +74,7 @@ class TargetPanel : public Panel {
   QTimer* patience_;
   QString layer_;  // selected, here or elsewhere
   QComboBox* targets_;
+  QToolButton* fold_;
   SchemaForm* options_;
   QLabel *summary_, *note_;
   QTreeWidget* list_;

@@ -340,6 +340,50 @@ TEST_F(Workflow, AFileThatIsNearByConstructionSaysSo) {
   EXPECT_THAT(kept.out, HasSubstr("exactness near"));
 }
 
+TEST_F(Workflow, ARecipeIsChangedOnlyForATargetThatTakesAllOfIt) {
+  const auto recipe = [&] { return run({"recipe", "p.quanvas"}).out; };
+  ASSERT_EQ(run({"recipe", "p.quanvas", "--set", "w8a8"}).code, 0);
+  ASSERT_EQ(run({"calibrate", "p.quanvas"}).code, 0);
+  const std::string before = recipe();
+  // GGUF has no block for the rows of so small a network: all would be float.
+  const Answer gguf = run({"export", "p.quanvas", "--target", "gguf", "--fix"});
+  EXPECT_EQ(gguf.code, 4) << gguf.out << gguf.err;
+  EXPECT_EQ(recipe(), before);
+  const Answer both = run({"export", "p.quanvas", "--target", "gguf", "--fix", "--check"});
+  EXPECT_EQ(both.code, 2) << "one of the two";
+  // The DPU takes it mended, and the recipe says that it was.
+  const Answer dpu = run({"export", "p.quanvas", "--target", "pyxir", "--fix"});
+  EXPECT_EQ(dpu.code, 0) << dpu.out << dpu.err;
+  EXPECT_THAT(recipe(), HasSubstr("fit for pyxir"));
+  EXPECT_THAT(recipe(), Not(HasSubstr("bits: 8\n      scale_from_accumulator: true")));
+}
+
+TEST_F(Workflow, ARunIsCheckedWithItsOwnRecipe) {
+  const json run8 = run_json({"run", "w8a8", "p.quanvas"});
+  const std::string id = std::to_string(run8["id"].get<int>());
+  ASSERT_EQ(run({"recipe", "p.quanvas", "--set", "dpu-int8"}).code, 0);
+  EXPECT_EQ(run({"export", "p.quanvas", "--target", "pyxir", "--check"}).code, 0);
+  EXPECT_EQ(run({"export", "p.quanvas", "--target", "pyxir", "--check", "--run", id}).code, 4);
+  EXPECT_EQ(run({"export", "p.quanvas", "--target", "pyxir", "--fix", "--run", id}).code, 2);
+  EXPECT_EQ(run({"export", "p.quanvas", "--target", "pyxir", "--check", "--run", "999"}).code, 3);
+}
+
+TEST_F(Workflow, NothingElseIsReplaced) {
+  ASSERT_EQ(run({"recipe", "p.quanvas", "--set", "w8a8"}).code, 0);
+  ASSERT_EQ(run({"calibrate", "p.quanvas"}).code, 0);
+  write("config.json", "{}");
+  for (const char* out : {"other.quanvas", "net.txt", "net", "/dev/null", "/dev/null.npz/x.npz"}) {
+    const Answer answer = run({"export", "p.quanvas", "--target", "npz", "--out", out});
+    EXPECT_NE(answer.code, 0) << out;
+    EXPECT_THAT(answer.err, HasSubstr(out));
+  }
+  const Answer beside = run({"export", "p.quanvas", "--target", "compressed-tensors", "--fix"});
+  ASSERT_EQ(beside.code, 0) << beside.out << beside.err;
+  const Answer taken = run({"export", "p.quanvas", "--target", "compressed-tensors", "--out", "a.safetensors"});
+  EXPECT_EQ(taken.code, 2) << taken.out;
+  EXPECT_THAT(taken.err, HasSubstr("config.json"));
+}
+
 TEST_F(Program, TargetsSayWhatTheyTake) {
   const json all = run_json({"targets"});
   ASSERT_GT(all.size(), 1u);
