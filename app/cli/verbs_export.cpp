@@ -94,6 +94,10 @@ Failure refused(const std::string& target, const std::vector<Refusal>& refusals)
 // What is not calibrated yet keeps nothing from being mended.
 bool is_calibration(const Refusal& r) { return !r.site && r.rule == "calibration"; }
 
+bool quantizes_weights(const Plan& plan) {
+  return std::any_of(plan.sites.begin(), plan.sites.end(), [](const SitePlan& s) { return s.spec && s.site.kind == SiteKind::kWeight; });
+}
+
 // The recipe with what the target takes in the place of what it refuses, until nothing more can be mended. It becomes the
 // project's only when the target takes all of it, and when it still quantizes something. What became float is said.
 Result<std::vector<Refusal>> mend(Work& work, const json& options, std::vector<Refusal> refusals) {
@@ -116,17 +120,15 @@ Result<std::vector<Refusal>> mend(Work& work, const json& options, std::vector<R
   QUANVAS_TRY(const Plan asked, resolve(*graph, before, PresetLibrary::builtin()));
   QUANVAS_TRY(const Plan given, resolve(*graph, after, PresetLibrary::builtin()));
   std::string now_float;
-  bool quantizes = false;
-  for (const SitePlan& site : given.sites) quantizes = quantizes || (site.spec && site.site.kind == SiteKind::kWeight);
   for (const SitePlan& site : asked.sites) {
     const SitePlan* now = given.find(site.site);
     const Node* node = graph->find(site.site.node);
     if (!site.spec || (now && now->spec) || !node || site.site.kind != SiteKind::kWeight) continue;
     now_float += (now_float.empty() ? "" : ", ") + node->name;
   }
-  if (!quantizes)
+  if (!quantizes_weights(given))
     return fail(ErrorCode::kUnsupported, "The target '" + o.target + "' can hold none of the recipe's weights: mended, all would be float.",
-                "The recipe is left as it was. " + (refusals.empty() ? std::string("Look at what the target takes with 'targets --target ") + o.target + "'." : ""));
+                "The recipe is left as it was; 'targets --target " + o.target + "' prints what the target takes.");
   after.name += ", fit for " + o.target;
   QUANVAS_CHECK(work.bench->set_recipe(after, "Fit " + o.target));
   if (!o.json) print("The project's recipe is now '" + after.name + "'.\n");
@@ -162,7 +164,11 @@ Status export_model(Work& work) {
       print_json(to_json_value(refusals));
     else
       print_refusals(o.target, refusals);
-    if (refusals.empty()) return {};
+    if (refusals.empty()) {
+      QUANVAS_TRY(const Plan plan, resolve(*work.bench->graph(), work.bench->state().recipe, PresetLibrary::builtin()));
+      if (!o.json && !o.run && exporter->needs_quantizers() && !quantizes_weights(plan)) print("The recipe quantizes no weight.\n");
+      return {};
+    }
     const auto mendable = std::count_if(refusals.begin(), refusals.end(), can_mend);
     return fail(ErrorCode::kUnsupported, "The target '" + o.target + "' refuses " + std::to_string(refusals.size()) + " of the choices.",
                 o.check_only && mendable > 0 && !o.run ? "--fix can mend " + std::to_string(mendable) + " of them." : "");

@@ -181,11 +181,11 @@ Result<ExportReport> WorkbenchState::export_model(const ExportRequest& request, 
     QUANVAS_TRY(const json options, exporter->schema().complete(request.options, "export target '" + request.target + "'"));
     if (const std::string why = exporter->unavailable(); !why.empty())
       return fail(ErrorCode::kUnsupported, "The target '" + request.target + "' is not offered: " + why);
-    QUANVAS_CHECK(check_ending(request.path, *exporter));
     for (const std::string& file : exporter->files(request.path, options)) {
       QUANVAS_CHECK(check_output(file, request.overwrite));
       QUANVAS_CHECK(check_beside(file, request.path));
     }
+    QUANVAS_CHECK(check_ending(request.path, *exporter));
     Quantized quantized;
     if (request.run) {
       QUANVAS_TRY(const Run run, project_->run(request.run));

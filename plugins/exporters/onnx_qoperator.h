@@ -14,6 +14,7 @@
 
 #include "core/graph/layers.h"
 #include "core/plugin/placement.h"
+#include "plugins/exporters/code_limits.h"
 #include "plugins/exporters/onnx_file.h"
 #include "plugins/exporters/onnx_qdq_check.h"
 #include "plugins/exporters/onnx_write.h"
@@ -53,10 +54,6 @@ enum class CodeForm {
 bool same_codes(const quant::QuantParams& a, const quant::QuantParams& b);
 // Whether the operator may run on codes: its value at quantized inputs is the quantized value.
 bool runs_on_codes(const Graph& graph, const Node& node);
-// Least and largest of a Clip with constant limits; infinite: none.
-Result<std::pair<float, float>> clip_limits(const Model& model, const Node& node);
-// Whether such an operator gives values of these codes where it is given such: a Clip's limits may lie between two.
-bool keeps_codes(const Model& model, const Node& node, const quant::QuantParams& p);
 
 struct CodeLayer {
   CodeForm form = CodeForm::kFloat;

@@ -193,7 +193,7 @@ class Writer {
       const auto held = held_.find(t);
       const quant::QuantParams* own = plan_.input(node, 0);
       const quant::QuantParams* p = own ? own : held == held_.end() ? nullptr : held->second.params;
-      const bool is_value = p && (own || held->second.exact), kept = p && (!is_value || keeps_codes(*model_.model, node, *p));
+      const bool is_value = p && (own || held->second.exact), kept = p && (!is_value || limits_are_codes(*model_.model, node, *p));
       if (p && (kept || plan_.is_seen_as(node, *p))) return on_codes(node, *p, is_value && kept);
     }
     return in_float(node);

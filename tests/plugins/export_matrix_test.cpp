@@ -250,7 +250,7 @@ class ExportFiles : public ::testing::Test {
     auto back = e.read(network, path, options, job);
     if (!back) return "read: " + back.error().text();
     ExportReport report;
-    if (const Status proved = prove_export(network, true, *back, data, "cpu", report, job); !proved)
+    if (const Status proved = prove_export(network, true, *back, data, 256, "cpu", report, job); !proved)
       return "proof: " + proved.error().text();
     if (report.nodes.empty()) {
       // Names of float tensors may be others in the file; quantized ones are always found.

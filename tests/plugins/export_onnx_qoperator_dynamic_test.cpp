@@ -418,7 +418,7 @@ TEST_F(RunTimeScales, TheProofTakesOneSampleAtATime) {
     const auto back = target.read(model, path(), options, job);
     ASSERT_TRUE(back) << back.error().text();
     ExportReport report;
-    ASSERT_TRUE(prove_export(model, true, *back, Ranges({30}), "cpu", report, job));
+    ASSERT_TRUE(prove_export(model, true, *back, Ranges({30}), 256, "cpu", report, job));
     EXPECT_EQ(report.checked_samples, 24);
     EXPECT_EQ(report.equal_predictions, 1);
     EXPECT_LT(report.max_output_difference, 1e-3) << "of results up to about 100";

@@ -5,7 +5,7 @@
 #include <map>
 #include <set>
 
-#include "plugins/exporters/onnx_qoperator.h"
+#include "plugins/exporters/code_limits.h"
 #include "plugins/exporters/torchscript/plan.h"
 
 namespace quanvas::torchscript_file {
@@ -443,7 +443,7 @@ class Writer {
     const TensorId t = node.input(0);
     if (t == kNoTensor || held_[t].codes.empty() || !of(node).empty() || !keeps_codes(*model_.model, node)) return false;
     // Where the layer itself rounds, a limit between two codes gives what is no code, unless it is rounded alike behind it.
-    if (!onnx_file::keeps_codes(*model_.model, node, *held_[t].params)) {
+    if (!limits_are_codes(*model_.model, node, *held_[t].params)) {
       const quant::QuantParams* behind = output_of(model_, quantizers_, node);
       if (!behind || key_of(*behind) != key_of(*held_[t].params)) return false;
     }

@@ -316,7 +316,7 @@ TEST_F(Workflow, ATargetsRepairsAreMadeAndTheReportIsKept) {
   EXPECT_EQ(report["file"]["top1"], report["screen"]["top1"]);
   EXPECT_GT(report["float_bytes"].get<double>(), report["ideal_bytes"].get<double>());
   EXPECT_EQ(report["exactness"], "model");
-  EXPECT_THAT(run({"runs", "p.quanvas", "--run", id}).out, HasSubstr("onnx-qdq: q.onnx"));
+  EXPECT_THAT(run({"runs", "p.quanvas", "--run", id}).out, HasSubstr("/q.onnx, ")) << "where it is, whatever folder one looks from";
 }
 
 // Scales that are rounded on request: the run, its JSON and the report that is kept all say that it is near only.
@@ -345,11 +345,11 @@ TEST_F(Workflow, ARecipeIsChangedOnlyForATargetThatTakesAllOfIt) {
   ASSERT_EQ(run({"recipe", "p.quanvas", "--set", "w8a8"}).code, 0);
   ASSERT_EQ(run({"calibrate", "p.quanvas"}).code, 0);
   const std::string before = recipe();
-  // GGUF has no block for the rows of so small a network: all would be float.
-  const Answer gguf = run({"export", "p.quanvas", "--target", "gguf", "--fix"});
-  EXPECT_EQ(gguf.code, 4) << gguf.out << gguf.err;
+  // AWQ packs linear layers of eight outputs and more: all would be float.
+  const Answer awq = run({"export", "p.quanvas", "--target", "awq", "--fix"});
+  EXPECT_EQ(awq.code, 4) << awq.out << awq.err;
   EXPECT_EQ(recipe(), before);
-  const Answer both = run({"export", "p.quanvas", "--target", "gguf", "--fix", "--check"});
+  const Answer both = run({"export", "p.quanvas", "--target", "awq", "--fix", "--check"});
   EXPECT_EQ(both.code, 2) << "one of the two";
   // The DPU takes it mended, and the recipe says that it was.
   const Answer dpu = run({"export", "p.quanvas", "--target", "pyxir", "--fix"});
@@ -372,10 +372,10 @@ TEST_F(Workflow, NothingElseIsReplaced) {
   ASSERT_EQ(run({"recipe", "p.quanvas", "--set", "w8a8"}).code, 0);
   ASSERT_EQ(run({"calibrate", "p.quanvas"}).code, 0);
   write("config.json", "{}");
-  for (const char* out : {"other.quanvas", "net.txt", "net", "/dev/null", "/dev/null.npz/x.npz"}) {
+  for (const char* out : {"other.quanvas", "net.txt", "net", "/dev/null", "none/x.npz"}) {
     const Answer answer = run({"export", "p.quanvas", "--target", "npz", "--out", out});
     EXPECT_NE(answer.code, 0) << out;
-    EXPECT_THAT(answer.err, HasSubstr(out));
+    EXPECT_THAT(answer.err, HasSubstr(std::string(out).substr(0, 4)));
   }
   const Answer beside = run({"export", "p.quanvas", "--target", "compressed-tensors", "--fix"});
   ASSERT_EQ(beside.code, 0) << beside.out << beside.err;
