@@ -16,12 +16,14 @@ class TorchScriptCodes : public TorchScriptExportTest {
  protected:
   std::string code() const { return torch::jit::load(path()).dump_to_str(true, false, false); }
 
-  import_test::Opened reopened() const {
+  // shape: of the input x, which a pad has to know.
+  import_test::Opened reopened(const Shape& shape = {}) const {
     import_test::Opened out;
     JobContext job({}, {}, [&](const Issue& i) { out.issues.push_back(i); });
     ImportOptions options;
     options.quantizers = FileQuantizers::kRules;
     options.trusted = kTrustAny;
+    if (!shape.empty()) options.shapes["x"] = shape;
     out.file = import_file(path(), options, job);
     return out;
   }
@@ -61,15 +63,38 @@ TEST_F(TorchScriptCodes, LayersAndCurvesRunOnCodes) {
       const double step = at_site(model, r.net == curves_net ? "tanh" : "conv2", SiteKind::kOutput).scale[0];
       const Steps to_file = steps_between(wanted, files, step), to_libtorch = steps_between(wanted, libtorchs, step);
       EXPECT_LE(to_file.most, power_of_two ? 0 : 1);
-      EXPECT_LE(to_libtorch.most, 1);
+      // A step of one layer can be several of a curve behind it, whose steps are finer: each curve alone is the next test's. With
+      // powers of two sums lie on ties, and oneDNN adds odd zero points before it rounds.
+      if (r.net != curves_net) EXPECT_LE(to_libtorch.most, 1);
       EXPECT_LE(to_libtorch.differing * 50, to_libtorch.values) << to_libtorch.differing;
-      const auto again = reopened();
+      const Graph& graph = *model.model->graph;
+      const auto again = reopened(*graph.tensor(graph.inputs()[0]).shape);
       ASSERT_TRUE(again.file) << again.file.error().text();
       for (const std::string& op : again.ops()) EXPECT_EQ(op.find("uantizeLinear"), std::string::npos) << again.all_issues();
       const auto got = import_test::run(again, {x});
       ASSERT_TRUE(got) << got.error().text();
       EXPECT_LE(steps_between(wanted, (*got)[0], step).most, 1);
     }
+}
+
+TEST_F(TorchScriptCodes, EachCurveIsAtMostAStepApart) {
+  struct Row {
+    const char* op;
+    double scale;  // 0: any
+    double zero;
+  };
+  for (const Row& r : {Row{"LeakyRelu", 0, 0}, Row{"HardSwish", 0, 0}, Row{"Elu", 0, 0}, Row{"Sigmoid", 1.0 / 256, 0}, Row{"Tanh", 1.0 / 128, 128}}) {
+    SCOPED_TRACE(r.op);
+    QuantizedModel model = on_codes(curve_net(r.op), false);
+    quant::QuantParams& out = at_site(model, "curve", SiteKind::kOutput);
+    if (r.scale > 0) set_codes(out, static_cast<float>(r.scale), static_cast<float>(r.zero));
+    ASSERT_NO_FATAL_FAILURE(write(kPacked, model));
+    EXPECT_EQ(code().find("aten::dequantize"), code().rfind("aten::dequantize")) << "once, at the end";
+    const at::Tensor x = code_input(*model.model, 64, 17);
+    const Steps apart = steps_between(screen(model, {x})[0], libtorch({x})[0], out.scale[0]);
+    EXPECT_LE(apart.most, 1);
+    EXPECT_LE(apart.differing * 100, apart.values) << apart.differing;
+  }
 }
 
 // QNNPACK computes them, but does not read their packed parameters from a file.

@@ -25,6 +25,14 @@ inline ModelPtr curves_net() {
   return n.done(n.node("Tanh", "tanh", {t}, {-1, 8, 8, 8}));
 }
 
+// x[N,4,8,8]: one curve behind a convolution.
+inline ModelPtr curve_net(const char* op) {
+  NetBuilder n("curve", {-1, 4, 8, 8});
+  const std::string t = n.node("Conv", "conv", {"x", n.weight("conv.w", {8, 4, 3, 3}), n.weight("conv.b", {8})}, {-1, 8, 8, 8},
+                               {{"pads", Sizes{1, 1, 1, 1}}, {"kernel_shape", Sizes{3, 3}}});
+  return n.done(n.node(op, "curve", {t}, {-1, 8, 8, 8}));
+}
+
 // x[N,2,4,6,5]: convolutions over three axes, one in groups with uneven pads.
 inline ModelPtr volume_net() {
   NetBuilder n("volume", {-1, 2, 4, 6, 5});

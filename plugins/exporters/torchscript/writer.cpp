@@ -347,6 +347,8 @@ class Writer {
       p.dilation = l.window.dilation;
       p.groups = node.integer("group", 1);
       if (!l.window.symmetric()) {
+        // Results of conv3d lie with the channels innermost, which LibTorch 1.13 does not pad.
+        if (l.window.kernel.size() == 3) x += ".contiguous()";
         x = "torch.constant_pad_nd(" + x + ", " + literal(flat_pads(l.window.begin, l.window.end)) + ", 0.)";
         p.padding.assign(p.padding.size(), 0);
       }
