@@ -245,7 +245,12 @@ class ExportFiles : public ::testing::Test {
     for (const AuditRow& row : *rows)
       if (!row.equal && table.exactness != Exactness::kNear)
         return row.layer + " " + row.quantizer + ": asked " + row.requested + ", written " + row.written;
-    if (rows->size() < network.quantizers.size() && table.exactness != Exactness::kWeights)
+    // Of what the file holds: some leave activations to whoever runs them.
+    const auto held = std::count_if(network.quantizers.begin(), network.quantizers.end(), [&](const auto& q) {
+      const TargetRow* row = judge(table, network.model->graph->find(q.first.node)->op, q.first.kind, q.second.spec).row;
+      return !row || row->form != "not written";
+    });
+    if (static_cast<std::ptrdiff_t>(rows->size()) < held && table.exactness != Exactness::kWeights)
       return "the audit has too few rows";
     auto back = e.read(network, path, options, job);
     if (!back) return "read: " + back.error().text();
@@ -326,10 +331,13 @@ const Unwritten kUnwritten[] = {
     {"gptq", "int ", "zero point"},
     {"gptq", "unsigned, ", "zero point"},
     {"gptq", "zero integer", "zero point"},
-    // All quantizers of a DPU round alike, which the network's other ones do not, and biases have powers of two.
+    // All quantizers of a DPU round alike, which the network's other ones do not.
     {"pyxir", "rounding dpu", "rounding"},
-    {"pyxir", "scale float16", "scale"},
-    {"pyxir", "scale float32", "scale"},
+    // A zero point for each channel is for products whose input finds its scale at run time, and for no convolution.
+    {"onnx-qoperator", "zero integer", "zero point"},
+    {"tvm-relay-qoperator", "zero integer", "zero point"},
+    // Input and weight change together: networks of its own test it.
+    {"torchscript-quantized", "float32, which linear_dynamic makes codes of", "operator"},
 };
 // Whether one of the two respects of the pair begins with this one.
 bool names(const std::string& pair, const std::string& respect) {
