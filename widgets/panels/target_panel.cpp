@@ -243,6 +243,7 @@ bool TargetPanel::set_refusals(const QString& id, const std::vector<Refusal>& re
 void TargetPanel::show_list(const std::set<std::string>& layers) {
   const QString selected = chosen_layer().isEmpty() ? layer_ : chosen_layer();
   const int scrolled = list_->verticalScrollBar()->value();
+  const bool is_first = list_->topLevelItemCount() == 0;
   list_->setUpdatesEnabled(false);
   lens_ = lens(refusals_);
   list_->clear();
@@ -280,6 +281,7 @@ void TargetPanel::show_list(const std::set<std::string>& layers) {
   list_->setUpdatesEnabled(true);
   list_->doItemsLayout();
   list_->verticalScrollBar()->setValue(scrolled);
+  if (const auto chosen = list_->selectedItems(); is_first && !chosen.isEmpty()) list_->scrollToItem(chosen.front());
   const int legal = static_cast<int>(layers.size()) - fixable - impossible;
   if (!trouble_.isEmpty())
     summary_->setText(trouble_);
