@@ -406,7 +406,8 @@ std::vector<Refusal> check_declarations(const Graph& graph, const std::vector<La
       declared.judge(q, *spec, {own_axis(layer, node, *spec, site.kind), rank}, out);
       declared.element_type(q, out);
     }
-    declared.needs(layer, [&](const Site& s) { return spec_at(s) != nullptr; }, out);
+    // A result may take the quantizer of what reads it: the target knows, when it is asked with numbers.
+    declared.needs(layer, [&](const Site& s) { return s.kind == SiteKind::kOutput || spec_at(s) != nullptr; }, out);
   }
   return out;
 }
