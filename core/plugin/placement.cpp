@@ -407,7 +407,10 @@ std::vector<Refusal> check_declarations(const Graph& graph, const std::vector<La
       declared.element_type(q, out);
     }
     // A result may take the quantizer of what reads it: the target knows, when it is asked with numbers.
-    declared.needs(layer, [&](const Site& s) { return s.kind == SiteKind::kOutput || spec_at(s) != nullptr; }, out);
+    std::vector<Refusal> missing;
+    declared.needs(layer, [&](const Site& s) { return spec_at(s) != nullptr; }, missing);
+    for (Refusal& r : missing)
+      if (r.rule != kMissingQuantizer || r.site->kind != SiteKind::kOutput) out.push_back(std::move(r));
   }
   return out;
 }
