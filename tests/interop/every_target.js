@@ -57,11 +57,7 @@ fs.mkdirSync(out, { recursive: true });
 function cli(...args) {
   const done = spawnSync(options.cli, [...args, '--json', '--quiet'], { encoding: 'utf8', maxBuffer: 1 << 30 });
   let value = null;
-  try {
-    value = JSON.parse(done.stdout);
-  } catch {  // refusals stand before the error that they are
-    try { value = JSON.parse(done.stdout.slice(0, done.stdout.lastIndexOf('\n{'))); } catch { /* the sentence is in stderr */ }
-  }
+  try { value = JSON.parse(done.stdout); } catch { /* the sentence is in stderr */ }
   return { code: done.status, value, error: value && value.error ? value.error.message : String(done.stderr).trim() };
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/base/files.h"
 #include "tests/plugins/export_code_nets.h"
+#include "tests/plugins/onnx_file_test.h"
 
 namespace quanvas {
 namespace {
@@ -24,42 +25,9 @@ constexpr auto kChannel = Granularity::kChannel;
 const QuantSpec kW8 = spec(8, true, true, kNone, kChannel), kU8 = spec(8, false, false, kInteger, kTensor),
                 kS8 = spec(8, true, false, kNone, kTensor);
 
-class QOperatorExport : public ::testing::Test {
+class QOperatorExport : public OnnxFileTest {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("quanvas-qoperator-" + std::to_string(getpid()));
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path(const std::string& name = "out.onnx") const { return (folder_ / name).string(); }
-  static const Exporter& exporter() { return **Registry<Exporter>::instance().get("onnx-qoperator", "target"); }
-
-  void write(const QuantizedModel& model, const json& options = json::object()) {
-    const auto refusals = exporter().check(model, options);
-    ASSERT_TRUE(refusals.empty()) << refusals[0].text();
-    JobContext job;
-    const Status written = exporter().write(model, path(), options, job);
-    ASSERT_TRUE(written) << written.error().text();
-  }
-  onnx::ModelProto load() const {
-    onnx::ModelProto proto;
-    std::ifstream in(path(), std::ios::binary);
-    EXPECT_TRUE(proto.ParseFromIstream(&in));
-    return proto;
-  }
-  void store(const onnx::ModelProto& proto) const {
-    std::ofstream out(path(), std::ios::binary);
-    proto.SerializeToOstream(&out);
-  }
-  std::string unequal(const QuantizedModel& model) const {
-    const auto rows = exporter().audit(model, path(), json::object());
-    if (!rows) return rows.error().text();
-    std::string out = rows->size() < model.quantizers.size() ? "too few rows" : "";
-    for (const AuditRow& r : *rows)
-      if (!r.equal) out += r.layer + " " + r.quantizer + ": " + r.requested + " | " + r.written + "\n";
-    return out;
-  }
-  fs::path folder_;
+  QOperatorExport() : OnnxFileTest("onnx-qoperator") {}
 };
 
 std::map<std::string, int> operators(const onnx::ModelProto& proto) {

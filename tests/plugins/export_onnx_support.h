@@ -9,6 +9,7 @@
 #include <onnx/onnx_pb.h>
 
 #include "tests/plugins/export_onnx_cases.h"
+#include "tests/plugins/onnx_file_test.h"
 
 namespace quanvas {
 
@@ -20,43 +21,9 @@ constexpr auto kTensor = Granularity::kTensor;
 constexpr auto kChannel = Granularity::kChannel;
 constexpr auto kGroup = Granularity::kGroup;
 
-class QdqExport : public ::testing::Test {
+class QdqExport : public OnnxFileTest {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("quanvas-qdq-" + std::to_string(getpid()));
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path(const std::string& name = "out.onnx") const { return (folder_ / name).string(); }
-  static const Exporter& exporter() { return **Registry<Exporter>::instance().get("onnx-qdq", "target"); }
-
-  void write(const QuantizedModel& model, const json& options = json::object()) {
-    const auto refusals = exporter().check(model, options);
-    ASSERT_TRUE(refusals.empty()) << refusals[0].text();
-    JobContext job;
-    const Status written = exporter().write(model, path(), options, job);
-    ASSERT_TRUE(written) << written.error().text();
-  }
-  onnx::ModelProto load() const {
-    onnx::ModelProto proto;
-    std::ifstream in(path(), std::ios::binary);
-    EXPECT_TRUE(proto.ParseFromIstream(&in));
-    return proto;
-  }
-  void store(const onnx::ModelProto& proto) const {
-    std::ofstream out(path(), std::ios::binary);
-    proto.SerializeToOstream(&out);
-  }
-  // Empty: every row is equal.
-  std::string unequal(const QuantizedModel& model) const {
-    const auto rows = exporter().audit(model, path(), json::object());
-    if (!rows) return rows.error().text();
-    std::string out = rows->size() < model.quantizers.size() ? "too few rows" : "";
-    for (const AuditRow& r : *rows)
-      if (!r.equal || r.bytes < 0) out += r.layer + " " + r.quantizer + ": " + r.requested + " | " + r.written + "\n";
-    return out;
-  }
-  fs::path folder_;
+  QdqExport() : OnnxFileTest("onnx-qdq") {}
 };
 
 inline at::Tensor input(std::int64_t n) {

@@ -209,6 +209,26 @@ TEST(TargetTable, TheOwnAxisIsLegalInWhateverWords) {
   EXPECT_TRUE(judge(own, "Conv", SiteKind::kWeight, s, {0, 4}).row) << "one scale lies on no axis";
 }
 
+// Steps of the accumulator are for wide biases: narrow ones get steps of their own, and the other way round.
+TEST(TargetTable, MendedBiasesHaveTheBitsThatTheirStepsNeed) {
+  TargetRow narrow = open_row(), wide = open_row();
+  narrow.least_bits = narrow.most_bits = 8;
+  narrow.scales = {ScaleType::kPowerOfTwo};
+  wide.accumulator = true;
+  QuantSpec sums = export_net::spec(32, true, false, ZeroPointType::kNone, Granularity::kTensor), own = sums;
+  sums.scale_from_accumulator = true;
+  own.bits = 8;
+  const auto to_narrow = judge(of({narrow}), "Conv", SiteKind::kBias, sums).fix;
+  ASSERT_TRUE(to_narrow);
+  EXPECT_EQ(to_narrow->bits, 8);
+  EXPECT_FALSE(to_narrow->scale_from_accumulator);
+  EXPECT_EQ(to_narrow->scale, ScaleType::kPowerOfTwo);
+  const auto to_wide = judge(of({wide}), "Conv", SiteKind::kBias, own).fix;
+  ASSERT_TRUE(to_wide);
+  EXPECT_EQ(to_wide->bits, 32);
+  EXPECT_TRUE(to_wide->scale_from_accumulator);
+}
+
 TEST(TargetTable, TheNearestRowAnswersAndOperatorsAndSitesCount) {
   TargetRow conv = open_row("conv"), gemm = open_row("gemm"), wide = open_row("wide");
   conv.sites = gemm.sites = wide.sites = {SiteKind::kWeight};
